@@ -1,0 +1,278 @@
+"""The command line: `python -m dcgan run EXP` trains, `python -m dcgan sample EXP` draws."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dcgan import UserError, config
+
+# torch takes seconds to import: what needs it is imported where it is used, so that --help answers at once.
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 0, 2 for bad input, 130 when interrupted."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("dcgan").setLevel(logging.INFO)
+    try:
+        return options.command(options)
+    except KeyboardInterrupt:
+        print("stopped; nothing is lost, the same command goes on", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:  # no permission, no space: the system's fault is told, not traced
+        print(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), file=sys.stderr)
+    return EXIT_BAD_INPUT
+
+
+def _run(options: argparse.Namespace) -> int:
+    from dcgan import environment
+    from dcgan.data import open_source, pack
+    from dcgan.trainer import train
+
+    device = environment.choose_device(options.device)
+    experiment = _experiment(options, device)
+    if options.dry_run:
+        return _dry_run(experiment)
+
+    source = open_source(options.data, cache=options.cache)
+    folder = _run_folder(options, experiment, source)
+    ended = folder.read_status().get("state")
+    if ended in ("finished", "diverged") and not options.fresh:
+        print(f"{ended} already: {folder.path}\n--fresh (FRESH=1) trains it anew")
+        return 0
+    images = pack(
+        source,
+        size=experiment.image_size,
+        crop_px=experiment.crop_px,
+        images=experiment.images,
+        cache=options.cache,
+    )
+    if options.fresh:
+        folder.remove()
+    environment.use_threads(experiment.threads)
+    bf16 = environment.use_bf16(experiment.precision, device)
+    record = _recorded(folder, experiment, images, environment.describe(device, bf16=bf16))
+    print(
+        f"{experiment.slug}, seed {experiment.seed}: {experiment.total_steps:,} steps "
+        f"on {images.count:,} images of {source.description}\n"
+        f"on {device.type} ({environment.describe(device, bf16=bf16)['device_name']}), "
+        f"{'bf16' if bf16 else 'fp32'}; everything lands in {folder.path}",
+        flush=True,
+    )
+    state = train(experiment, images.images, folder, device=device, bf16=bf16, record=record)
+    _report(folder, state)
+    return EXIT_INTERRUPTED if state == "interrupted" else 0
+
+
+def _sample(options: argparse.Namespace) -> int:
+    import torch
+
+    from dcgan import environment, sample
+    from dcgan.data import open_source
+    from dcgan.networks import Generator
+
+    device = environment.choose_device(options.device)
+    if Path(options.experiment).is_file() and not options.experiment.endswith((".yaml", ".yml")):
+        weights = Path(options.experiment)
+        out = options.out or weights.with_name(f"{weights.name}-sampled")
+    else:
+        folder = _run_folder(
+            options, _experiment(options, device), open_source(options.data, cache=options.cache)
+        )
+        weights, out = folder.generator, options.out or folder.path / "sampled"
+        if not weights.is_file():
+            state = folder.read_status().get("state", "not there")
+            raise UserError(
+                f"{folder.path}: no generator.params, the run is {state}; `make run` it to its end first"
+            )
+    try:
+        generator = Generator.from_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    except Exception as error:  # a broken or foreign file fails in many ways
+        raise UserError(f"{weights}: not a generator of ours ({str(error).splitlines()[0]})") from error
+    written = sample.write(generator.to(device), options.seeds, out)
+    print(f"{len(options.seeds)} images: {written[0]}, {written[1]} and {len(written) - 2} more in {out}")
+    return 0
+
+
+def _experiment(options: argparse.Namespace, device) -> config.Experiment:
+    """The experiment that the options ask for, and one line where its profile was our choice."""
+    from dcgan.networks import map_sizes
+
+    profile = options.profile
+    if profile is None:
+        profile = "full" if device.type == "cuda" else "laptop"
+        print(
+            f"profile {profile}, as there is {'a' if profile == 'full' else 'no'} CUDA device "
+            f"(--profile or PROFILE= chooses: {', '.join(config.profile_names())})",
+            file=sys.stderr,
+        )
+    return config.load(
+        options.experiment,
+        profile=profile,
+        overrides=options.set,
+        seed=options.seed,
+        checks={"image_size": map_sizes},
+    )
+
+
+def _dry_run(experiment: config.Experiment) -> int:
+    """The resolved experiment on stdout; on stderr how it differs from its parent."""
+    if experiment.extends:
+        parent = config.load(experiment.extends, profile=experiment.profile)
+        print(f"differs from {parent.name} in:", file=sys.stderr)
+        for key, (old, new) in config.differences(parent, experiment).items():
+            print(f"  {key}: {old} -> {new}", file=sys.stderr)
+    print(config.dump_yaml(config.to_record(experiment)), end="")
+    return 0
+
+
+def _run_folder(options: argparse.Namespace, experiment: config.Experiment, source):
+    from dcgan.runlog import RunFolder
+
+    return RunFolder.locate(
+        options.runs,
+        data=source.name,
+        fingerprint=source.fingerprint,
+        profile=experiment.profile,
+        slug=experiment.slug,
+        seed=experiment.seed,
+    )
+
+
+def _recorded(folder, experiment: config.Experiment, images, environment: dict) -> dict:
+    """The run's record: written when it starts, read again when it goes on.
+
+    Raises UserError when the folder holds a run of another recipe, which it must not go on with.
+    """
+    from dcgan.runlog import replacing
+    from dcgan.tracking import new_run_id
+
+    if folder.config.exists():
+        record = config.read_yaml(folder.config)
+        before = config.from_record(record)
+        if changed := config.differences(before, experiment):
+            told = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in changed.items())
+            raise UserError(
+                f"{folder.path}: begun with other settings ({told}); "
+                "--fresh (FRESH=1) trains anew, or undo the change to go on"
+            )
+        return record
+    record = {
+        **config.to_record(experiment),
+        "data": {
+            "name": images.name,
+            "source": images.source,
+            "fingerprint": images.fingerprint,
+            "count": images.count,
+            "unreadable": images.unreadable,
+        },
+        "environment": environment,
+        "wandb_id": new_run_id(),
+    }
+    with replacing(folder.config) as aside:
+        aside.write_text(config.dump_yaml(record), encoding="utf-8")
+    return record
+
+
+def _report(folder, state: str) -> None:
+    """How the run ended, how fast it was and where the time went, for the person at the terminal."""
+    status = folder.read_status()
+    seconds = status["seconds"]
+    spent = sum(seconds.values()) or 1.0
+    shares = ", ".join(f"{part} {100 * share / spent:.1f} %" for part, share in seconds.items())
+    print(
+        f"{state} after step {status['step']:,} of {status['steps']:,}, {status['images_per_s']} images/s ({shares})"
+    )
+    if state == "finished":
+        print(f"look at {folder.sample(status['step'])} and {folder.losses}")
+    elif state == "diverged":
+        print(f"a loss was no longer finite at step {status['step']:,}: see {folder.losses}")
+    else:
+        print("the same command goes on from there")
+
+
+def _seeds(text: str) -> list[int]:
+    """'0-63' or '3,7,20-25' as a list."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        seeds.extend(range(int(first), int(last or first) + 1))
+    if not 0 < len(seeds) <= 10_000:
+        raise ValueError(text)
+    return seeds
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dcgan", description="Train the documented DCGAN runs, and draw from what they learnt."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    which = argparse.ArgumentParser(add_help=False)
+    which.add_argument(
+        "experiment", metavar="EXP", help="name of an experiment under experiments/, or a YAML file"
+    )
+    which.add_argument(
+        "--profile", help="how much: full, laptop or smoke (default: full with CUDA, else laptop)"
+    )
+    which.add_argument(
+        "--data",
+        metavar="D",
+        help="a folder, .zip or .tar of images, or `celeba` (default: the embedded drawn faces)",
+    )
+    which.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept (%(default)s)"
+    )
+    which.add_argument("--seed", type=int, metavar="N", help="seed of the run (default: the experiment's)")
+    which.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a setting, e.g. --set discriminator.learning_rate=5e-5; as often as you like",
+    )
+    which.add_argument(
+        "--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="(%(default)s)"
+    )
+    which.add_argument(
+        "--cache",
+        type=Path,
+        default=Path(os.environ.get("DCGAN_CACHE", "cache")),
+        metavar="DIR",
+        help="where packed images are kept (default: $DCGAN_CACHE or ./cache)",
+    )
+
+    run = commands.add_parser(
+        "run",
+        parents=[which],
+        help="train an experiment, or go on with it",
+        epilog="An unfinished run goes on from its checkpoint. Ctrl-C saves and stops; again, it stops at once.",
+    )
+    run.add_argument("--fresh", action="store_true", help="delete what the run left before and train it anew")
+    run.add_argument("--dry-run", action="store_true", help="print the resolved experiment and stop")
+    run.set_defaults(command=_run)
+
+    sample = commands.add_parser(
+        "sample",
+        parents=[which],
+        help="draw images from a finished run, or from a generator.params file",
+        epilog="EXP may also be the path of a generator.params. Image n depends on seed n alone.",
+    )
+    sample.add_argument(
+        "--seeds", type=_seeds, default="0-63", metavar="LIST", help="e.g. 0-63 or 3,7,20-25 (%(default)s)"
+    )
+    sample.add_argument("--out", type=Path, metavar="DIR", help="where to (default: beside the weights)")
+    sample.set_defaults(command=_sample)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""One adversarial step: Algorithm 1 of Goodfellow et al. (2014) with k = 1, as the write-up's loop has it.
+
+Read it beside the paper: the discriminator ascends on real and on fake images, then the generator
+ascends on the same fakes through the discriminator that has just been updated, with the non-saturating
+loss (label 1 for fakes).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from dcgan.losses import bce_fake, bce_real
+from dcgan.networks import Discriminator, Generator
+
+#: What `adversarial_step` measures, in order. D(x) and D(G(z)) are both taken before D's update.
+MEASURES = ("loss_d", "loss_d_real", "loss_d_fake", "loss_g", "d_x", "d_g_z")
+
+
+@dataclass(frozen=True)
+class Players:
+    """Both networks with their optimisers, in train mode and on one device."""
+
+    generator: Generator
+    discriminator: Discriminator
+    generator_optimizer: Optimizer
+    discriminator_optimizer: Optimizer
+
+
+def adversarial_step(players: Players, *, real: Tensor, latents: Tensor, bf16: bool = False) -> Tensor:
+    """Update D once, then G once; return the step's `MEASURES` as a (6,) tensor on the device.
+
+    real: (batch, 3, side, side) in [-1, 1]; latents: (batch, latent_dim) ~ N(0, 1).
+    bf16: run the networks in bfloat16; logits and losses stay in the weights' precision.
+
+    Nothing here reads a value back to the host: the caller collects the measures and reads them when it
+    pleases.
+    """
+    g, d = players.generator, players.discriminator
+    reduced = torch.autocast(real.device.type, torch.bfloat16, enabled=bf16)
+
+    def logits(images: Tensor) -> Tensor:
+        with reduced:
+            return d(images).to(latents.dtype)
+
+    with reduced:
+        fake = g(latents)
+
+    # Discriminator: real towards 1, fake towards 0. `detach` keeps this loss out of the generator.
+    players.discriminator_optimizer.zero_grad()
+    real_logits, fake_logits = logits(real), logits(fake.detach())
+    loss_d_real, loss_d_fake = bce_real(real_logits), bce_fake(fake_logits)
+    loss_d = loss_d_real + loss_d_fake
+    loss_d.backward()
+    players.discriminator_optimizer.step()
+
+    # Generator: the same fakes towards 1. The discriminator is frozen, so that only the gradient with
+    # respect to the images is computed, not the one for weights that nobody would use.
+    players.generator_optimizer.zero_grad()
+    d.requires_grad_(False)
+    loss_g = bce_real(logits(fake))
+    loss_g.backward()
+    d.requires_grad_(True)
+    players.generator_optimizer.step()
+
+    d_x, d_g_z = real_logits.sigmoid().mean(), fake_logits.sigmoid().mean()
+    return torch.stack([loss_d, loss_d_real, loss_d_fake, loss_g, d_x, d_g_z]).detach()

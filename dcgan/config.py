@@ -1,0 +1,378 @@
+"""Experiment files: YAML with `extends`, a profile and overrides -> one frozen, validated `Experiment`.
+
+Layers, the later one wins: the ancestors' files from the root down, the experiment's own file, the
+profile, then `--seed` and `--set`. Every value that reaches a run has passed through here, and the
+record in the run folder is this object written out.
+"""
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dcgan import UserError
+
+EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
+
+#: Channels at the 4x4 end with every multiplier at 1 (the paper's figure 1).
+FULL_CHANNELS = 1024
+
+
+class ConfigError(UserError):
+    """A user's mistake in an experiment, in one line: what is wrong, where, and what would be right."""
+
+
+class Settings(BaseModel):
+    """What every block of an experiment has in common: exact types, no unknown keys, no later change."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class WeightInit(Settings):
+    kind: Literal["pytorch", "normal"]
+    std: Annotated[float, Field(gt=0)]
+    batchnorm_mean: float
+
+
+class Network(Settings):
+    learning_rate: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    width_multiplier: Annotated[float, Field(gt=0)]
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Adam(Settings):
+    betas: Annotated[tuple[Beta, Beta], Field(strict=False)]  # a YAML list is read as a pair
+
+
+class Experiment(Settings):
+    """One run, fully resolved. Units and origins of the values: `experiments/baseline.yaml`."""
+
+    name: str
+    extends: str | None = None
+    question: str
+    profile: str
+    overrides: dict[str, Any]  # what --set changed, by dotted key; the seed is not an override
+
+    image_size: int
+    batch_size: Annotated[int, Field(ge=2)]  # BatchNorm has no variance over one image
+    latent_dim: Annotated[int, Field(ge=1)]
+    steps: Annotated[int, Field(ge=1)]
+    duration_multiplier: Annotated[float, Field(gt=0)]
+    width_multiplier: Annotated[float, Field(gt=0)]
+    images: Literal["all"] | Annotated[int, Field(ge=1)]
+    precision: Literal["auto", "bf16", "fp32"]
+    threads: Literal["auto"] | Annotated[int, Field(ge=1)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    snapshots: Annotated[int, Field(ge=1)]
+    crop_px: Annotated[int, Field(ge=1)] | None
+    weight_init: WeightInit
+    generator: Network
+    discriminator: Network
+    adam: Adam
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run: what the profile affords times what the experiment asks."""
+        return max(1, round(self.steps * self.duration_multiplier))
+
+    @property
+    def generator_channels(self) -> int:
+        """The generator's channels at the 4x4 end."""
+        return self._channels(self.generator)
+
+    @property
+    def discriminator_channels(self) -> int:
+        """The discriminator's channels at the 4x4 end."""
+        return self._channels(self.discriminator)
+
+    def _channels(self, network: Network) -> int:
+        return max(1, round(FULL_CHANNELS * self.width_multiplier * network.width_multiplier))
+
+    @property
+    def snapshot_steps(self) -> list[int]:
+        """The steps after which a snapshot is kept, evenly spaced; the last one is the run's last."""
+        return sorted({max(1, self.total_steps * i // self.snapshots) for i in range(1, self.snapshots + 1)})
+
+    @property
+    def slug(self) -> str:
+        """The experiment's folder name; two recipes never share one: `tuned_lr`, `tuned_lr+1a2b3c4d`."""
+        if not self.overrides:
+            return self.name
+        canonical = json.dumps(self.overrides, sort_keys=True)
+        return f"{self.name}+{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
+
+
+#: Keys that say what an experiment is; all others are settings, which --set and diffs speak of.
+IDENTITY = ("name", "extends", "question", "profile", "overrides")
+
+
+def settings(experiment: Experiment) -> dict[str, Any]:
+    """The experiment's settings by dotted key: {"image_size": 64, ..., "generator.learning_rate": 2e-4}."""
+    return _flatten(experiment.model_dump(mode="json", exclude=set(IDENTITY)))
+
+
+def differences(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any]]:
+    """The settings in which two experiments differ: {"discriminator.learning_rate": (2e-4, 1e-4)}."""
+    before, after = settings(old), settings(new)
+    return {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+
+
+def experiment_names(folder: Path = EXPERIMENTS) -> list[str]:
+    """Every experiment under `folder` by name, the documented ones first, then the follow-ups."""
+    return [path.stem for path in _experiment_files(folder)]
+
+
+def load(
+    name: str,
+    *,
+    profile: str,
+    overrides: Sequence[str] = (),
+    seed: int | None = None,
+    folder: Path = EXPERIMENTS,
+    checks: Mapping[str, Callable[[Any], Any]] | None = None,
+) -> Experiment:
+    """Resolve the experiment `name` (or the path of a YAML file) under `profile`.
+
+    overrides: "dotted.key=value" strings, values read as YAML.
+    checks: by key, functions that raise ValueError for a value that no type can rule out.
+
+    Raises ConfigError, naming file, key, value and what is allowed.
+    """
+    layers = _file_layers(name, folder)
+    own = layers[-1][1]
+    identity = {"name": own.pop("name"), "extends": own.get("extends"), "profile": profile, "overrides": {}}
+    identity["question"] = own.get("question", "")  # an ancestor's question is not this one's
+    profile_path = folder / "profiles" / f"{profile}.yaml"
+    if not profile_path.is_file():
+        raise ConfigError(f"no profile {profile!r}; there is {', '.join(profile_names(folder))}")
+    layers.append((_shown(profile_path), read_yaml(profile_path)))
+    if seed is not None:
+        layers.append(("--seed", {"seed": seed}))
+    plain = _validate(layers, identity)
+    layers += [(f"--set {override}", _parse_override(override)) for override in overrides]
+    changed = _validate(layers, identity)
+    _run_checks(changed, layers, checks or {})
+    overridden = {key: new for key, (_, new) in differences(plain, changed).items() if key != "seed"}
+    return changed.model_copy(update={"overrides": overridden})
+
+
+def from_record(record: Mapping[str, Any]) -> Experiment:
+    """The experiment that a run folder's `config.yaml` recorded.
+
+    Raises ConfigError if it was written by another version and does not fit.
+    """
+    known = {key: value for key, value in record.items() if key in Experiment.model_fields}
+    return _validate([("config.yaml", known)], {})
+
+
+def to_record(experiment: Experiment) -> dict[str, Any]:
+    """The experiment as plain values that `from_record` reads back."""
+    return experiment.model_dump(mode="json")
+
+
+def dump_yaml(record: Mapping[str, Any]) -> str:
+    """Plain values as YAML in the order given."""
+    return yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, empty for an empty file. Raises ConfigError with file and line otherwise."""
+    try:
+        content = _parse_yaml(path.read_text(encoding="utf-8"), _shown(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{_shown(path)}: can't be read: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ConfigError(f"{_shown(path)}: should hold `key: value` lines")
+    return content
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 2e-4 as a number (YAML 1.2 does, PyYAML's 1.1 does not) and refuses a key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value!r} stands here twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{where}{line}: not YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: not YAML: {str(error).splitlines()[0]}") from error
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    key, equals, value = override.partition("=")
+    key = key.strip()
+    if not key or not equals:
+        raise ConfigError(f"--set {override}: write key=value, for example --set batch_size=64")
+    if key.split(".")[0] in IDENTITY:
+        raise ConfigError(f"--set {override}: {key} is not a setting; edit the experiment's file instead")
+    nested: Any = _parse_yaml(value, f"--set {override}")
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return nested
+
+
+Layer = tuple[str, dict[str, Any]]  # where it comes from, for messages; what it says
+
+
+def _file_layers(name: str, folder: Path) -> list[Layer]:
+    """The experiment's file and its ancestors', the root first, each without its `extends` but the last."""
+    files = _experiment_files(folder)
+    path = Path(name) if name.endswith((".yaml", ".yml")) else None
+    layers: list[Layer] = []
+    seen: list[str] = []
+    wanted: str | None = name if path is None else path.stem
+    while wanted is not None:
+        if seen or path is None:
+            path = next((file for file in files if file.stem == wanted), None)
+        if path is None or not path.is_file():
+            asked = f"{_shown(layers[0][0])}: extends: " if layers else ""
+            known = [file.stem for file in files]
+            raise ConfigError(
+                f"{asked}no experiment {wanted!r}{_suggestion(wanted, known)}; there is {', '.join(known)}"
+            )
+        if wanted in seen:
+            raise ConfigError(f"{_shown(path)}: extends: goes in a circle: {' -> '.join([*seen, wanted])}")
+        seen.append(wanted)
+        content = read_yaml(path)
+        for key in ("name", "profile", "overrides"):
+            if key in content:
+                raise ConfigError(f"{_shown(path)}: {key}: not for a file; the command line says it")
+        parent = content.get("extends")
+        if parent is not None and not isinstance(parent, str):
+            raise ConfigError(f"{_shown(path)}: extends: {parent!r} is not the name of an experiment")
+        layers.insert(0, (_shown(path), content))
+        wanted = parent
+    layers[-1][1]["name"] = seen[0]
+    return layers
+
+
+def _validate(layers: Sequence[Layer], identity: Mapping[str, Any]) -> Experiment:
+    merged: dict[str, Any] = {}
+    for _, content in layers:
+        _merge(merged, content)
+    try:
+        return Experiment.model_validate(merged | identity)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, layers)) from error
+
+
+def _explain(error: ValidationError, layers: Sequence[Layer]) -> str:
+    """The first of pydantic's complaints as one line: where, key, value, what is allowed."""
+    problems = error.errors()
+    first = problems[0]
+    key, block = _key_of(first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = [field for field in block.model_fields if block is not Experiment or field not in IDENTITY]
+        unknown = str(first["loc"][-1])
+        return (
+            f"{_origin(key, layers)}: unknown key {key!r}{_suggestion(unknown, known)}; "
+            f"allowed here: {', '.join(known)}"
+        )
+    if first["type"] == "missing":
+        return f"{layers[-1][0]}: {key}: missing, and no ancestor sets it (perhaps `extends: baseline` is missing)"
+    # A union ("all" or a number) complains once a branch: tell all of them.
+    allowed = [problem["msg"] for problem in problems if _key_of(problem["loc"])[0] == key]
+    allowed = [message.removeprefix("Input should be ") for message in dict.fromkeys(allowed)]
+    return f"{_origin(key, layers)}: {key}: {first['input']!r} is not allowed; it should be {' or '.join(allowed)}"
+
+
+def _key_of(location: tuple[str | int, ...]) -> tuple[str, type[Settings]]:
+    """Pydantic's location as our dotted key, and the block that the key stands in."""
+    block: type[Settings] = Experiment
+    path: list[str] = []
+    for part in location:
+        path.append(str(part))
+        field = block.model_fields.get(str(part))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, Settings)) or part is location[-1]:
+            break  # what follows is pydantic's name for a branch of a union, or a list index
+        block = inner
+    return ".".join(path), block
+
+
+def _origin(key: str, layers: Sequence[Layer]) -> str:
+    """Where a dotted key was set last."""
+    for where, content in reversed(layers):
+        node: Any = content
+        for part in key.split("."):
+            if not isinstance(node, Mapping) or part not in node:
+                break
+            node = node[part]
+        else:
+            return where
+    return layers[-1][0]
+
+
+def _run_checks(
+    experiment: Experiment, layers: Sequence[Layer], checks: Mapping[str, Callable[[Any], Any]]
+) -> None:
+    values = settings(experiment)
+    for key, check in checks.items():
+        try:
+            check(values[key])
+        except ValueError as error:
+            raise ConfigError(f"{_origin(key, layers)}: {key}: {error}") from error
+
+
+def _merge(base: dict[str, Any], change: Mapping[str, Any]) -> None:
+    for key, value in change.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat |= (
+            _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        )
+    return flat
+
+
+def _experiment_files(folder: Path) -> list[Path]:
+    files = [path for path in folder.rglob("*.yaml") if path.parent.name != "profiles"]
+    return sorted(files, key=lambda path: (len(path.parts), path.name))
+
+
+def profile_names(folder: Path = EXPERIMENTS) -> list[str]:
+    """The profiles there are."""
+    return sorted(path.stem for path in (folder / "profiles").glob("*.yaml"))
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(EXPERIMENTS.parent)) if path.is_relative_to(EXPERIMENTS.parent) else str(path)
+
+
+def _suggestion(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

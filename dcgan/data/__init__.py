@@ -1,0 +1,15 @@
+"""Images -> one packed uint8 array on disk -> seeded batches on the device.
+
+    source = open_source(None, cache=cache)                      # or a folder, an archive, "celeba"
+    packed = pack(source, size=64, crop_px=None, images="all", cache=cache)
+    batches = Batches(packed.images, batch_size=128, seed=0, device=device)
+    real = batches(step)                                         # float (128, 3, 64, 64) in [-1, 1]
+
+Imports nothing else of ours: paths and plain numbers go in.
+"""
+
+from dcgan.data.batches import Batches
+from dcgan.data.pack import PackedImages, pack
+from dcgan.data.sources import DataError, Source, open_source
+
+__all__ = ["Batches", "DataError", "PackedImages", "Source", "open_source", "pack"]

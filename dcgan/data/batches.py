@@ -1,0 +1,96 @@
+"""Packed images -> the batch of a step, by seed."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dcgan.data.sources import DataError
+
+
+class Batches:
+    """batch(step), a function of (images, batch_size, seed, step) alone: a run resumes at any step as it would have run.
+
+    Each epoch visits every image at most once, in an order and with mirrorings of its own; the images that don't
+    fill a last batch wait for the next epoch. The order doesn't depend on the device.
+
+    `images` is uint8 (N, H, W, 3). With `on_device` (None: where it fits) it is moved to the device once and
+    batches are made there without the host; otherwise each batch is gathered on the host and moved as uint8.
+    Raises DataError when there are fewer images than one batch.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str,
+        on_device: bool | None = None,
+        dtype: torch.dtype = torch.float32,
+    ):
+        if len(images) < batch_size:
+            raise DataError(
+                f"{len(images)} images don't fill one batch of {batch_size}: "
+                f"use more images, or a smaller batch with --set batch_size={len(images)}"
+            )
+        self.images, self.batch_size, self.seed = images, batch_size, seed
+        self.device, self.dtype = torch.device(device), dtype
+        self.steps_per_epoch = len(images) // batch_size
+        self.on_device = _fits(images.nbytes, self.device) if on_device is None else on_device
+        self._resident = _moved(images, self.device) if self.on_device else None
+        self._epoch = None
+
+    def __call__(self, step: int) -> Tensor:
+        """The batch of a step (from 0): (batch_size, 3, H, W) in [-1, 1], channels_last, on the device."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._shuffle(epoch)
+        order, mirrored = self._order[position], self._mirrored[position]
+        if self._resident is not None:
+            batch = self._resident[order]
+        else:
+            batch = torch.empty((len(order), *self.images.shape[1:]), dtype=torch.uint8, pin_memory=self._pinned)
+            np.take(self.images, order, axis=0, out=batch.numpy(), mode="clip")  # other modes copy once more
+            batch = batch.to(self.device, non_blocking=True)
+        batch = torch.where(mirrored[:, None, None, None], batch.flip(2), batch)
+        # (N, H, W, 3) seen as (N, 3, H, W) is what channels_last means: no copy.
+        return batch.permute(0, 3, 1, 2).to(self.dtype).div_(127.5).sub_(1)
+
+    @property
+    def _pinned(self) -> bool:
+        return self.device.type == "cuda"
+
+    def _shuffle(self, epoch: int) -> None:
+        """The epoch's order and mirrorings, (steps_per_epoch, batch_size) each."""
+        random = np.random.default_rng([self.seed, epoch])
+        order = random.permutation(len(self.images))[: self.steps_per_epoch * self.batch_size]
+        # Within a batch the order means nothing, and ascending it is kinder to the memory map.
+        order = np.sort(order.reshape(self.steps_per_epoch, self.batch_size), axis=1)
+        mirrored = random.integers(0, 2, len(self.images), dtype=bool)[order]
+        self._mirrored = self._to_device(mirrored)
+        self._order = order if self._resident is None else self._to_device(order)
+        self._epoch = epoch
+
+    def _to_device(self, array: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(array)
+        # From pinned memory the copy doesn't make the host wait.
+        return (tensor.pin_memory() if self._pinned else tensor).to(self.device, non_blocking=True)
+
+
+def _fits(nbytes: int, device: torch.device) -> bool:
+    """Whether the images take at most half of what the device has free: the networks need the rest."""
+    if device.type == "cuda":
+        return 2 * nbytes <= torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return 2 * nbytes <= torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return False
+
+
+def _moved(images: np.ndarray, device: torch.device) -> Tensor:
+    """A copy on the device, made in pieces so that the host never holds all of it."""
+    resident = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    for start in tqdm(range(0, len(images), 4096), desc=f"images to {device}", unit="piece", delay=2):
+        piece = np.array(images[start : start + 4096])
+        resident[start : start + 4096] = torch.from_numpy(piece)
+    return resident

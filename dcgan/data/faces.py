@@ -1,0 +1,432 @@
+"""The embedded faces: drawn portraits, the data set of the lab when a user brings none.
+
+Every face is a function of its index alone. A hash of (index, trait name) gives the traits, and the picture is
+painted back to front from them: background, hair behind, body, head, features, hair in front, glasses.
+Shapes are signed distances in a frame that spans -1..1 (x right, y down), so a face is the same at every size;
+an edge is as wide as one pixel, which antialiases it.
+
+Pixels see only + - * /, square roots, comparisons and roundings. IEEE 754 fixes the result of each, whereas
+exp or sin may differ in the last bit between the vector loop and its tail; so a face is bit-equal whatever
+batch, chunk, thread or machine it is drawn in.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch import Tensor
+
+VERSION = 1  # part of the data fingerprint: raise it when any pixel changes
+
+PIXELS_PER_CHUNK = 1 << 17  # a plane of 512 KiB: the few in use at a time stay in the cache
+FACES_PER_BLOCK = 2048  # traits are drawn for this many at once: a call for a few costs as much as for all
+
+# Palettes that a trait runs through continuously.
+SKIN = [(252, 226, 206), (246, 211, 184), (234, 190, 156), (214, 161, 122), (182, 127, 90), (143, 95, 66)]
+SKIN += [(106, 69, 51), (78, 51, 41)]
+HAIR = [(26, 23, 27), (45, 31, 27), (84, 53, 36), (134, 70, 40), (168, 122, 72), (224, 188, 120)]
+IRIS = [(52, 30, 22), (92, 56, 30), (122, 98, 48), (82, 126, 84), (80, 132, 178), (128, 156, 172)]
+
+# Hair styles. Columns: share among men, share among women, volume beyond the skull, where it ends below the
+# head's centre, top of the opening for the face, half-width of that opening, curl, size of a bun, opacity.
+STYLES = {
+    "bald": (0.07, 0.00, 0.00, 0.10, -0.50, 0.47, 0.0, 0.0, 0.00),
+    "receding": (0.09, 0.00, 0.02, 0.34, -0.69, 0.47, 0.0, 0.0, 0.95),
+    "buzz": (0.15, 0.02, 0.01, 0.24, -0.47, 0.47, 0.0, 0.0, 0.80),
+    "short": (0.33, 0.07, 0.06, 0.26, -0.43, 0.46, 0.0, 0.0, 1.00),
+    "fringe": (0.12, 0.05, 0.07, 0.36, -0.29, 0.45, 0.0, 0.0, 1.00),
+    "curly": (0.12, 0.10, 0.12, 0.42, -0.39, 0.44, 1.0, 0.0, 1.00),
+    "afro": (0.05, 0.09, 0.25, 0.62, -0.42, 0.44, 1.0, 0.0, 1.00),
+    "bun": (0.02, 0.12, 0.03, 0.24, -0.46, 0.45, 0.0, 1.0, 1.00),
+    "bob": (0.01, 0.17, 0.09, 0.74, -0.40, 0.39, 0.0, 0.0, 1.00),
+    "bangs": (0.00, 0.11, 0.09, 1.10, -0.25, 0.40, 0.0, 0.0, 1.00),
+    "long": (0.04, 0.27, 0.09, 1.60, -0.45, 0.38, 0.0, 0.0, 1.00),
+}
+
+
+def draw(indices: Sequence[int] | range | np.ndarray, size: int) -> np.ndarray:
+    """The faces of these indices: uint8 (len(indices), size, size, 3), RGB."""
+    indices = np.asarray(indices, dtype=np.int64)
+    faces = np.empty((len(indices), size, size, 3), dtype=np.uint8)
+    chunk = max(1, PIXELS_PER_CHUNK // size**2)
+    for block in range(0, len(indices), FACES_PER_BLOCK):
+        traits = _traits(indices[block : block + FACES_PER_BLOCK])
+        out = torch.from_numpy(faces[block : block + FACES_PER_BLOCK])
+        for start in range(0, len(out), chunk):
+            some = slice(start, start + chunk)
+            rgb = _portraits(SimpleNamespace(**{name: v[some] for name, v in traits.items()}), size)
+            out[some] = rgb.mul_(255).round_().clamp_(0, 255).permute(0, 2, 3, 1)
+    return faces
+
+
+# --- traits: who is portrayed ---------------------------------------------------------------------------------
+
+
+def _mix64(z: np.ndarray) -> np.ndarray:
+    """The finaliser of splitmix64: every bit of the input moves every bit of the output."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _traits(indices: np.ndarray) -> dict[str, Tensor]:
+    """The traits of each face by name: tensors (n, 1, 1), colours (n, 3, 1, 1).
+
+    Each random number has a name, so a trait added later leaves the others as they are.
+    """
+    seeds = _mix64(indices.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x632BE59BD9B4E019))
+
+    def uniform(name: str, low: float = 0.0, high: float = 1.0) -> np.ndarray:
+        bits = _mix64(seeds ^ np.uint64(crc32(name.encode()))) >> np.uint64(11)
+        return low + (high - low) * (bits.astype(np.float64) / 2**53)
+
+    def central(name: str, reach: float) -> np.ndarray:
+        """Between -reach and reach, near 0 most often."""
+        return reach * (uniform(name + "/a") + uniform(name + "/b") - 1)
+
+    def palette(colours: list[tuple[int, int, int]], where: np.ndarray) -> np.ndarray:
+        at = np.linspace(0, 1, len(colours))
+        return np.stack([np.interp(where, at, np.array(c) / 255) for c in zip(*colours, strict=True)], axis=1)
+
+    def hue(h: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.ndarray:
+        wheel = np.abs(((h[:, None] + np.array([0, 2 / 3, 1 / 3])) % 1) * 6 - 3) - 1
+        return value[:, None] * (1 + saturation[:, None] * (np.clip(wheel, 0, 1) - 1))
+
+    t = SimpleNamespace()
+    woman = uniform("woman") < 0.5
+    soft = np.where(woman, uniform("soft", 0.5, 1.0), uniform("soft", 0.0, 0.5))  # how feminine the features are
+    age = uniform("age")
+    melanin = uniform("melanin")
+
+    # Pose. An angle is kept as its sine; cosines follow by a square root.
+    t.yaw, t.pitch, t.roll = central("yaw", 0.36), central("pitch", 0.15), central("roll", 0.14)
+    t.head_x, t.head_y = central("head_x", 0.05) - 0.06 * t.yaw, central("head_y", 0.05) + 0.04
+    t.scale = uniform("scale", 1.06, 1.20)
+    t.light = np.where(uniform("light_side") < 0.5, -1, 1) * uniform("light", 0.35, 1.0)
+
+    # Head.
+    t.cheek = uniform("cheek", 0.455, 0.515) - 0.02 * soft
+    t.chin = uniform("chin", 0.60, 0.67) - 0.02 * soft
+    t.square = uniform("square", 0.15, 0.65) * (1.15 - 0.6 * soft)
+    t.taper = uniform("taper", 0.04, 0.17) + 0.07 * soft
+    t.neck = uniform("neck", 0.245, 0.29) * (1.08 - 0.22 * soft)
+    t.ear = uniform("ear", 0.11, 0.145)
+
+    # Features.
+    t.eye_x, t.eye_y = uniform("eye_x", 0.200, 0.235), uniform("eye_y", -0.06, -0.01)
+    t.eye_w = uniform("eye_w", 0.110, 0.130)
+    t.eye_open = uniform("eye_open", 0.048, 0.070) + 0.012 * soft
+    t.eye_tilt = central("eye_tilt", 0.16) + 0.05
+    t.gaze_x, t.gaze_y = central("gaze_x", 0.035), central("gaze_y", 0.012)
+    t.iris = uniform("iris", 0.060, 0.070)
+    t.lash = 0.012 + 0.014 * soft * uniform("lash")
+    t.brow_y = uniform("brow_y", 0.135, 0.175) + 0.01 * soft
+    t.brow_thick = uniform("brow_thick", 0.016, 0.034) * (1.2 - 0.5 * soft)
+    t.brow_tilt, t.brow_arch = central("brow_tilt", 0.14) - 0.03, uniform("brow_arch", 0.014, 0.046)
+    t.nose_y, t.nose_w = uniform("nose_y", 0.19, 0.245), uniform("nose_w", 0.070, 0.105) + 0.015 * melanin
+    t.mouth_y, t.mouth_w = uniform("mouth_y", 0.365, 0.41), uniform("mouth_w", 0.14, 0.20)
+    t.smile = uniform("smile", -0.004, 0.080)
+    t.gape = np.where(uniform("laugh") < 0.35, uniform("gape", 0.035, 0.09), 0.0) * (t.smile > 0.02)
+    t.lip = uniform("lip", 0.030, 0.046) + 0.010 * melanin + 0.006 * soft
+
+    # Hair: one row of STYLES each, then jitter.
+    table = np.array(list(STYLES.values()))
+    shares = np.where(woman[:, None], table[:, 1], table[:, 0]).cumsum(axis=1)
+    row = table[(uniform("style")[:, None] * shares[:, -1:] >= shares).sum(axis=1)]
+    t.hair_volume = row[:, 2] * uniform("hair_volume", 0.75, 1.3) + 0.02
+    t.hair_end = row[:, 3] * uniform("hair_end", 0.9, 1.12)
+    t.hair_line = row[:, 4] + central("hair_line", 0.06)
+    t.hair_gap = row[:, 5] + central("hair_gap", 0.025)
+    t.hair_curl, t.bun, t.hair_opacity = row[:, 6] * uniform("curl", 0.6, 1.2), row[:, 7], row[:, 8]
+    t.hair_wave = uniform("hair_wave", -0.02, 0.035).clip(0) * (row[:, 3] > 0.7)
+    t.hair_part = central("hair_part", 0.32)
+    t.hair_sweep = uniform("hair_sweep", 0.0, 0.55) * (row[:, 3] != 0.10)
+
+    # Beard (0 none, 1 full), moustache, glasses, earrings.
+    bearded = ~woman & (uniform("bearded") < 0.45)
+    t.beard = bearded * np.where(uniform("stubble") < 0.4, uniform("beard", 0.15, 0.4), uniform("beard", 0.8, 1.0))
+    t.beard_line = uniform("beard_line", 0.30, 0.42)
+    t.beard_long = bearded * uniform("beard_long", 0.0, 0.09)
+    t.goatee = np.where(uniform("goatee") < 0.3, 0.20, 1.5)
+    t.moustache = np.maximum(t.beard * (uniform("lip_shaved") < 0.85), ~woman & (uniform("moustache") < 0.06))
+    t.glasses = (uniform("glasses") < 0.2) * 1.0
+    t.lens_w, t.lens_h = uniform("lens_w", 0.150, 0.172), uniform("lens_h", 0.105, 0.150)
+    t.lens_round = uniform("lens_round", 0.35, 1.0)
+    t.earring = (woman & (uniform("earring") < 0.45)) * uniform("earring_size", 0.026, 0.04)
+
+    # Clothes: neckline narrow and deep (V) or wide and round.
+    t.shoulder = uniform("shoulder", 0.86, 1.02) - 0.10 * soft
+    t.neckline_w, t.neckline_h = uniform("neckline_w", 0.24, 0.36), uniform("neckline_h", 0.03, 0.26)
+    t.collar = (uniform("collar") < 0.45) * 1.0
+
+    # Colours.
+    t.skin = palette(SKIN, melanin) * (1 + np.outer(central("undertone", 0.03), [0.3, 0.0, -1.6]))
+    t.shade = t.skin * (np.array([0.74, 0.62, 0.60]) + 0.06 * (1 - melanin[:, None]))
+    fair = uniform("fair") * np.clip(1.45 - 1.9 * melanin, 0.10, 1)
+    grey = np.clip((age - 0.80) * 6, 0, 1)[:, None] * uniform("grey", 0.4, 1.0)[:, None]
+    t.hair = palette(HAIR, fair) * (1 - grey) + grey * uniform("silver", 0.62, 0.86)[:, None]
+    t.brow = t.hair * 0.62 + t.shade * 0.16
+    t.eye = palette(IRIS, uniform("eye") * np.clip(1.3 - 1.6 * melanin, 0.15, 1))
+    rouge = np.clip((soft - 0.4) * 1.6, 0, 1) * uniform("rouge", 0.1, 0.9)
+    red = hue(uniform("lip_hue", 0.94, 1.01), uniform("lip_sat", 0.55, 0.78), 0.80 - 0.22 * melanin)
+    natural = t.skin * np.array([0.84, 0.60, 0.60])
+    t.lips = natural + rouge[:, None] * (red - natural)
+    t.blush = t.skin * 0.55 + 0.45 * np.array([0.93, 0.42, 0.40]) * (1 - 0.45 * melanin[:, None])
+    t.blush_depth = uniform("blush", 0.10, 0.5)
+    t.cloth = hue(uniform("cloth_hue"), uniform("cloth_sat", 0.1, 0.65), uniform("cloth_value", 0.22, 0.92))
+    backdrop, tone = uniform("backdrop"), uniform("tone", 0.45, 0.95)
+    t.backdrop = hue(backdrop, uniform("backdrop_sat", 0.06, 0.42), tone)
+    t.backdrop_low = hue(backdrop + central("drift", 0.18), uniform("low_sat", 0.12, 0.50), tone * 0.72)
+    t.backdrop_slope = central("backdrop_slope", 0.5)
+    t.frames = palette([(24, 22, 26), (92, 52, 30), (128, 34, 44), (200, 160, 84)], uniform("frames") ** 2)
+
+    return {name: torch.from_numpy(v.astype(np.float32))[..., None, None] for name, v in vars(t).items()}
+
+
+# --- tools: how a shape becomes paint -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Canvas:
+    """A batch of pictures, or a window onto them, and where each of its pixels lies."""
+
+    rgb: Tensor  # (n, 3, h, w), painted in place
+    frame_x: Tensor  # (1, 1, w): in the picture
+    frame_y: Tensor  # (1, h, 1)
+    x: Tensor  # (n, h, w): on the head, its centre at 0, upright
+    y: Tensor
+    skin_x: Tensor  # (n, h, w): on the turned face, whose middle line is 0; features drawn here foreshorten
+    skin_y: Tensor
+    pixel: float
+
+    def window(self, left: float, top: float, right: float, bottom: float) -> "_Canvas":
+        """The part of the frame where a feature can lie, since most are small and pixels cost time."""
+        side = self.rgb.shape[-1]
+        x0, y0, x1, y1 = (int((edge + 1) / 2 * side) for edge in (left, top, right, bottom))
+        part = (..., slice(y0, y1 + 1), slice(x0, x1 + 1))
+        planes = {name: getattr(self, name)[part].contiguous() for name in ("x", "y", "skin_x", "skin_y")}
+        return replace(self, rgb=self.rgb[part], **planes)
+
+    def paint(self, colour: Tensor, cover: Tensor) -> None:
+        """Lay a colour, (n, 3, 1, 1) or a number per pixel and channel, over the picture."""
+        self.rgb.add_((colour - self.rgb).mul_(cover[:, None]))
+
+    def fill(self, distance: Tensor, soft: float = 0.0) -> Tensor:
+        """How much a shape covers each pixel, 0..1: its edge is a pixel wide, or `soft` for a shadow."""
+        cover = (distance * (-1 / (self.pixel + soft))).add_(0.5).clamp_(0, 1)
+        return cover if soft == 0 else cover * cover * (3 - 2 * cover)
+
+
+def _ellipse(x: Tensor, y: Tensor, width: Tensor | float, height: Tensor | float) -> Tensor:
+    """About the signed distance to an ellipse of these half-axes: exact for a circle, enough for an edge."""
+    narrow = torch.minimum(torch.as_tensor(width), torch.as_tensor(height))
+    return ((x * (1 / width)).square_() + (y * (1 / height)).square_()).sqrt_().sub_(1).mul_(narrow)
+
+
+def _wave(phase: Tensor) -> Tensor:
+    """Nearly a sine, of period 1: a cubic bend of the triangle wave."""
+    triangle = (phase - phase.round()).abs_().mul_(4).sub_(1)
+    return triangle * (1.5 - 0.5 * triangle * triangle)
+
+
+def _head_distance(t: SimpleNamespace, x: Tensor, y: Tensor, longer: Tensor | float = 0.0) -> Tensor:
+    """The face's outline: a squircle whose lower half tapers to the chin and swings with the turn of the head."""
+    below = (y / t.chin).clamp_(0, 1)
+    across = (x - 0.16 * t.yaw * below) / (t.cheek * (1 - t.taper * below * below))
+    along = y / torch.where(y < 0, 0.68, t.chin + longer)
+    across, along = across.square_().clamp_(max=2), along.square_().clamp_(max=2)
+    return (across + along - 0.5 * t.square * across * along).sqrt_().sub_(1).mul_(t.cheek)
+
+
+# --- the picture, back to front -------------------------------------------------------------------------------
+
+
+def _portraits(t: SimpleNamespace, size: int) -> Tensor:
+    """Paint a batch of faces: float32 (n, 3, size, size)."""
+    axis = (torch.arange(size, dtype=torch.float32) * 2 + 1) / size - 1
+    frame_x, frame_y = axis[None, None, :], axis[None, :, None]
+    x, y = (frame_x - t.head_x) / t.scale, (frame_y - t.head_y) / t.scale
+    upright = (1 - t.roll * t.roll).sqrt()
+    x, y = x * upright + y * t.roll, y * upright - x * t.roll
+    # The face is the front of a cylinder of radius 0.62; turning it moves what is near the viewer the most.
+    depth = (0.385 - x * x).clamp_(min=0).sqrt_()
+    skin_x, skin_y = x * (1 - t.yaw * t.yaw).sqrt() - depth * t.yaw, y - depth * t.pitch
+
+    slope = (0.5 + 0.5 * frame_y + t.backdrop_slope * frame_x).clamp_(0, 1)
+    rgb = t.backdrop + (t.backdrop_low - t.backdrop) * slope[:, None]
+    canvas = _Canvas(rgb, frame_x, frame_y, x, y, skin_x, skin_y, 2 / size)
+    canvas.paint(torch.ones(1), 0.35 * canvas.fill(_ellipse(x + 0.3 * t.light, y + 0.2, 0.9, 0.9), 1.2))
+
+    head = _head_distance(t, x, y)
+    outer, curls = _hair_shape(t, canvas)
+    _paint_hair_behind(t, canvas, outer)
+    _paint_body(t, canvas, head)
+    _paint_head(t, canvas, head)
+    _paint_eyes(t, canvas.window(-0.85, -0.65, 0.85, 0.38))
+    _paint_nose(t, canvas.window(-0.55, -0.4, 0.55, 0.62))
+    _paint_beard(t, canvas.window(-0.85, -0.25, 0.85, 1.0))
+    _paint_mouth(t, canvas.window(-0.62, 0.15, 0.62, 0.88))
+    _paint_glasses(t, canvas.window(-0.9, -0.5, 0.9, 0.35))
+    _paint_hair(t, canvas, outer, curls)
+    return rgb
+
+
+def _hair_shape(t: SimpleNamespace, c: _Canvas) -> tuple[Tensor, Tensor]:
+    """The outline of the hair as if there were no face in it, and the relief of its curls."""
+    x, y = c.x + 0.05 * _wave(3.1 * c.y), c.y + 0.05 * _wave(3.7 * c.x)  # or the curls would stand in rows
+    curls = _wave(4.6 * x + 1.9 * y) * _wave(4.4 * y - 2.3 * x) * t.hair_curl
+    width, y = t.cheek + t.hair_volume, c.y + 0.14
+    x = ((c.x + 0.12 * t.yaw + t.hair_wave * _wave(1.7 * c.y + t.hair_part)) / width).square_().clamp_(max=2)
+    y = (y / torch.where(y < 0, 0.55 + t.hair_volume, t.hair_end + 0.14)).square_().clamp_(max=2)
+    return (x + y - 0.3 * x * y).sqrt_().sub_(1).mul_(width).add_(0.035 * curls), curls
+
+
+def _paint_hair_behind(t: SimpleNamespace, c: _Canvas, outer: Tensor) -> None:
+    dark = t.hair * 0.72
+    bun = _ellipse(c.x + 0.25 * t.yaw, c.y + 0.74, 0.27, 0.20)
+    c.paint(dark, c.fill(bun) * t.bun)
+    c.paint(dark, c.fill(outer) * t.hair_opacity)
+
+
+def _paint_body(t: SimpleNamespace, c: _Canvas, head: Tensor) -> None:
+    x, y = c.frame_x - 0.6 * t.head_x, c.frame_y + 0 * t.head_y
+    neck = torch.maximum((x.abs() - t.neck - 0.5 * (y - 0.72).clamp(min=0).square()), 0.1 - y)
+    c.paint(t.skin, c.fill(neck))
+    # The shadow that the chin throws on the neck: the head's own outline, lowered and blurred.
+    c.paint(t.shade * 0.94, c.fill(torch.maximum(neck, head - 0.17), 0.12) * 0.9 * c.fill(neck))
+    body = _ellipse(x, y - 1.40, t.shoulder, 0.62)
+    neckline = _ellipse(x, y - 0.80, t.neckline_w, t.neckline_h + 0.06)
+    cloth = c.fill(torch.maximum(body, -neckline))
+    c.paint(t.skin, c.fill(torch.maximum(body, neckline)))
+    c.paint(t.cloth * (1 - 0.22 * (0.5 + 0.5 * x * t.light).clamp(0, 1))[:, None], cloth)
+    c.paint(t.cloth * 0.72, c.fill((neckline - 0.035).abs_() - 0.022) * cloth * t.collar)
+
+
+def _paint_head(t: SimpleNamespace, c: _Canvas, head: Tensor) -> None:
+    side = (c.x + 0.14 * t.yaw).abs() - t.cheek - 0.015  # both ears at once
+    ear = _ellipse(side, c.y - 0.04, 0.075, t.ear)
+    c.paint(t.skin * 0.95, c.fill(ear))
+    c.paint(t.shade, c.fill(_ellipse(side - 0.012, c.y - 0.04, 0.035, t.ear * 0.6), 0.05) * 0.7)
+    ring = _ellipse(side - 0.012, c.y - 0.07 - t.ear, t.earring + 1e-6, t.earring + 1e-6)
+    c.paint(torch.tensor([0.95, 0.80, 0.45])[:, None, None], c.fill(ring) * (t.earring > 0))
+
+    cover = c.fill(head)
+    c.paint(t.skin, cover)
+    # Light falls from one side and from above; the edge of the head turns away from us.
+    away = (0.42 - 0.95 * c.x * t.light + 0.30 * c.y).clamp_(0, 1)
+    edge = (1 + head / 0.16).clamp_(0, 1).square_()
+    c.paint(t.shade, (away.square_() * 0.62 + edge * 0.30).clamp_(0, 0.9) * cover)
+    glow = c.fill(_ellipse(c.x - 0.16 * t.light, c.y + 0.34, 0.26, 0.20), 0.3)
+    c.paint(torch.ones(1), glow * 0.16 * cover)
+    cheeks = _ellipse(c.skin_x.abs() - 0.27, c.skin_y - 0.17, 0.11, 0.09)
+    c.paint(t.blush, c.fill(cheeks, 0.16) * t.blush_depth * cover)
+
+
+def _paint_eyes(t: SimpleNamespace, c: _Canvas) -> None:
+    """Both eyes and brows at once: `across` runs from the inner corner (-1) to the outer (1) of either."""
+    half, right = c.skin_x.abs() - t.eye_x, c.skin_x.sign()
+    across = half / t.eye_w
+    y = c.skin_y - t.eye_y + t.eye_tilt * half
+    bow = 1 - across.square()
+    lid, pouch = -t.eye_open * bow, 0.72 * t.eye_open * bow
+    c.paint(t.shade, c.fill(_ellipse(half + 0.01, y + 0.04, 0.13, 0.07), 0.14) * 0.42)  # socket
+    eye = c.fill(torch.maximum(lid - y, y - pouch))
+    c.paint(torch.tensor([0.95, 0.94, 0.93])[:, None, None], eye)
+
+    gaze, rise = half * right - t.gaze_x, c.skin_y - t.eye_y - t.gaze_y
+    ball = _ellipse(gaze, rise, 1.0, 1.0) + 1  # distance from the middle of the iris
+    c.paint(t.eye * 0.55, c.fill(ball - t.iris) * eye)
+    c.paint(t.eye + 0.10, c.fill(ball - 0.72 * t.iris, 0.02) * eye * (0.6 + 6 * rise).clamp_(0, 1))
+    c.paint(torch.full((1,), 0.04), c.fill(ball - 0.45 * t.iris) * eye)
+    c.paint(torch.zeros(1), c.fill(y - lid - 0.022, 0.03) * eye * 0.35)  # the lid's shadow on the eyeball
+    c.paint(torch.ones(1), c.fill(_ellipse(gaze - 0.022 * t.light, rise + 0.022, 0.017, 0.017)) * eye)
+
+    lash = torch.maximum((y - lid).abs_() - t.lash * (1 + 0.4 * across), (across.abs() - 1.08) * 0.1)
+    c.paint(t.brow * 0.30, c.fill(lash) * 0.95)
+    crease = torch.maximum((y - 0.85 * lid + 0.040).abs_() - 0.004, (across.abs() - 0.95) * 0.1)
+    c.paint(t.shade * 0.8, c.fill(crease, 0.012) * 0.75)
+    c.paint(t.shade * 0.8, c.fill(torch.maximum((y - pouch).abs_() - 0.004, -0.05 * bow), 0.01) * 0.6)
+
+    along = (half + 0.01) / 0.155
+    y = c.skin_y - t.eye_y + t.brow_y + t.brow_tilt * half + t.brow_arch * (1 - 0.9 * (along - 0.25).square_())
+    thick = t.brow_thick * (1.05 - 0.55 * (along.clamp(-1, 1) * 0.5 + 0.5).square_())
+    c.paint(t.brow, c.fill(torch.maximum(y.abs_() - thick, (along.abs() - 1) * 0.155)) * 0.92)
+
+
+def _paint_nose(t: SimpleNamespace, c: _Canvas) -> None:
+    x, y = c.skin_x - 0.16 * t.yaw * (c.skin_y / 0.2).clamp(0, 1), c.skin_y - t.nose_y
+    dim = -t.light
+    ridge = _ellipse(x - 0.045 * dim, y + 0.16, 0.035, 0.17)
+    c.paint(t.shade, c.fill(ridge, 0.07) * 0.50)
+    c.paint(t.shade * 0.94, c.fill(_ellipse(x, y - 0.012, t.nose_w, 0.034), 0.05) * 0.75)
+    c.paint(t.skin, c.fill(_ellipse(x, y + 0.035, t.nose_w * 0.72, 0.055), 0.04))
+    c.paint(t.shade * 0.55, c.fill(_ellipse(x.abs() - 0.5 * t.nose_w, y - 0.012, 0.022, 0.013), 0.02) * 0.85)
+    c.paint(torch.ones(1), c.fill(_ellipse(x + 0.018 * dim, y + 0.045, 0.018, 0.03), 0.05) * 0.30)
+    c.paint(torch.ones(1), c.fill(_ellipse(x + 0.014 * dim, y + 0.19, 0.012, 0.10), 0.05) * 0.18)
+
+
+def _paint_beard(t: SimpleNamespace, c: _Canvas) -> None:
+    jaw = _head_distance(t, c.x, c.y, t.beard_long) - 0.35 * t.beard_long
+    x = c.skin_x.abs()
+    cheeks = _ellipse(x, c.skin_y + 0.02, t.cheek - 0.085, t.beard_line + 0.02)
+    bare = torch.minimum(cheeks, _ellipse(x, c.skin_y - t.mouth_y - 0.015, t.mouth_w + 0.02, 0.085))
+    goatee = _ellipse(x, c.skin_y - 0.52, t.goatee, 1.4 * t.goatee)
+    beard = torch.maximum(torch.maximum(jaw, -bare), goatee)
+    sideburns = (0.4 + 4 * c.skin_y).clamp_(0, 1)
+    c.paint(t.hair * 0.92, c.fill(beard, 0.05) * sideburns * t.beard)
+    droop = t.mouth_y - 0.062 + 0.9 * x.square()
+    lip = (c.skin_y - droop).abs_() - 0.040 * (1 - (x / t.mouth_w).square_())
+    c.paint(t.hair * 0.92, c.fill(lip, 0.03) * t.moustache)
+
+
+def _paint_mouth(t: SimpleNamespace, c: _Canvas) -> None:
+    across = (c.skin_x - 0.05 * t.yaw) / t.mouth_w
+    bow = 1 - across.square()
+    y = c.skin_y - t.mouth_y + t.smile * (0.6 - bow)  # 0 on the line where the lips meet
+    gape = t.gape * bow
+    cupid = 1 - 0.45 * (1 - 5 * across.abs()).clamp_(min=0)
+    c.paint(t.shade, c.fill(_ellipse(c.skin_x, y - gape - 0.085, 0.10, 0.02), 0.05) * 0.6)
+    c.paint(t.lips * 0.88, c.fill(torch.maximum(-0.78 * t.lip * bow * cupid - y, y)) * 0.95)
+    c.paint(t.lips, c.fill(torch.maximum(-y, y - gape - t.lip * bow)) * 0.95)
+    c.paint(torch.ones(1), c.fill(_ellipse(c.skin_x, y - gape - 0.5 * t.lip, 0.06, 0.008), 0.03) * 0.22)
+    inside = c.fill(torch.maximum(-y, y - gape)) * (t.gape > 0)
+    c.paint(torch.tensor([0.32, 0.09, 0.11])[:, None, None], inside)
+    c.paint(torch.tensor([0.97, 0.96, 0.94])[:, None, None], inside * c.fill(y - 0.72 * gape))
+    line = torch.maximum(y.abs() - 0.006, -0.06 * bow - 0.006)
+    c.paint(t.lips * 0.45, c.fill(line) * 0.8)
+
+
+def _paint_hair(t: SimpleNamespace, c: _Canvas, outer: Tensor, curls: Tensor) -> None:
+    # The face looks out of an arch: an ellipse above its springing line, straight sides below. The parting
+    # sweeps the hair to both sides of it.
+    x = c.skin_x - 0.10 * t.hair_part + t.hair_wave * _wave(1.7 * c.y + t.hair_part)
+    spring = 0.06
+    rise = t.hair_sweep * (0.22 - (c.skin_x - t.hair_part).abs()) * 0.7
+    y = (c.skin_y - spring).clamp_(max=0) / (spring - t.hair_line + rise)
+    arch = ((x / t.hair_gap).square_() + y.square_()).sqrt_().sub_(1).mul_(0.42).add_(0.02 * curls)
+    c.paint(t.shade * 0.9, c.fill(torch.maximum(outer + 0.03, -arch - 0.03), 0.14) * t.hair_opacity * 0.55)
+    cover = c.fill(torch.maximum(outer, -arch)) * t.hair_opacity
+    # Strands fan out from the parting; a band of gloss lies where the skull turns to the light.
+    fan = (c.x - 0.5 * t.hair_part) / (c.y + 1.5)
+    strands = _wave(fan * 9) * (0.35 + 0.65 * _wave(fan * 23 + 0.3)) * (1 - t.hair_curl * 0.8).clamp(0, 1)
+    gloss = c.fill((_ellipse(c.x - 0.12 * t.light, c.y + 0.05, 0.38, 0.50)).abs_() - 0.02, 0.22)
+    tone = 0.92 + 0.07 * strands - 0.08 * curls + 0.40 * c.x * t.light + 0.5 * outer
+    c.paint(t.hair * tone.clamp_(0.55, 1.35)[:, None] + (0.13 * gloss * (1 + strands))[:, None], cover)
+
+
+def _paint_glasses(t: SimpleNamespace, c: _Canvas) -> None:
+    x = c.skin_x.abs()
+    y = c.skin_y - t.eye_y
+    corner = t.lens_h * t.lens_round
+    dx = ((x - t.eye_x).abs() - t.lens_w + corner).clamp_(min=0)
+    dy = (y.abs() - t.lens_h + corner).clamp_(min=0)
+    lens = (dx.square_() + dy.square_()).sqrt_() - corner
+    streak = c.fill((_wave(1.8 * (c.skin_x + c.skin_y) + 0.3)).abs_() - 0.25, 0.1)
+    c.paint(torch.ones(1), c.fill(lens) * t.glasses * (0.07 + 0.13 * streak))
+    bridge = torch.maximum((y + 0.02 - 0.6 * x.square()).abs_() - 0.012, x - t.eye_x + t.lens_w)
+    temple = torch.maximum((y + 0.03).abs_() - 0.012, torch.maximum(t.eye_x + t.lens_w - x, c.x.abs() - t.cheek))
+    frame = torch.minimum(lens.abs_() - 0.014, torch.minimum(bridge, temple))
+    c.paint(t.frames, c.fill(frame) * t.glasses)

@@ -1,0 +1,238 @@
+"""Decode every image once, in parallel, into one uint8 array on disk that later runs only map into memory."""
+
+import errno
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch.nn.functional import interpolate
+from torchvision.io import ImageReadMode, decode_jpeg
+from tqdm import tqdm
+
+from dcgan.data import faces
+from dcgan.data.sources import DataError, Entry, Source, in_parallel
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # of the pixels: raise it when decoding, cropping or resizing changes, and old packs are not used
+DRAWN_COUNT = 50_000  # what 'all' means for the drawn faces
+DRAWN_AT_ONCE = 64
+LARGEST_IMAGE = 90_000_000  # pixels; a file that promises more is left out before anything is allocated for it
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "GIF", "TIFF")  # Pillow opens more, some by running programs
+UNREADABLE_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class PackedImages:
+    """A training set, packed."""
+
+    images: np.ndarray  # uint8 (N, size, size, 3) RGB, mapped read-only from the cache
+    name: str  # short and safe in a path: 'embedded', 'celeba', the stem of the folder or archive
+    fingerprint: str  # hex, of the source's content whatever the size, crop and count
+    unreadable: int  # images left out
+    source: str  # for people: 'embedded drawn faces v1', the folder's or archive's own name
+
+    @property
+    def count(self) -> int:
+        """Images there are."""
+        return len(self.images)
+
+
+def pack(
+    source: Source, *, size: int, crop_px: int | None, images: int | Literal["all"], cache: Path
+) -> PackedImages:
+    """The source's images as size x size RGB, from the cache or packed into it now.
+
+    Each is turned upright, cut to its centre square (of `crop_px` source pixels a side when given, or its shorter
+    side where that is less) and resized with antialiasing. `images` = N takes N spread evenly over the names in
+    order. Raises DataError when more than 1 % can't be read or the cache can't be written.
+    """
+    available = source.count or (DRAWN_COUNT if images == "all" else images)
+    count = available if images == "all" else min(images, available)
+    crop_px = crop_px if source.count else None
+    made_of = json.dumps([VERSION, source.fingerprint, size, crop_px, count])
+    path = cache / "packed" / f"{hashlib.blake2b(made_of.encode(), digest_size=16).hexdigest()}.npy"
+    packed = _load(path)
+    if packed is None:
+        chosen = [i * available // count for i in range(count)]
+        _pack(source, chosen, size, crop_px, path)
+        packed = _load(path)
+    array, unreadable = packed
+    return PackedImages(array, source.name, source.fingerprint, unreadable, source.description)
+
+
+def _load(path: Path) -> tuple[np.ndarray, int] | None:
+    """The array and how many images it lacks; None when it was never packed to the end."""
+    try:
+        facts = json.loads(path.with_suffix(".json").read_text())
+        array = np.load(path, mmap_mode="r")
+    except (OSError, ValueError):
+        return None
+    return (array, facts["unreadable"]) if len(array) == facts["count"] else None
+
+
+def _pack(source: Source, chosen: list[int], size: int, crop_px: int | None, path: Path) -> None:
+    """Write aside, then rename: the array first, then the facts that make it valid."""
+    aside = [path.with_suffix(f".{os.getpid()}{kind}.part") for kind in (".npy", ".json")]
+    started, threads, needed = time.monotonic(), torch.get_num_threads(), len(chosen) * size * size * 3
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if needed > shutil.disk_usage(path.parent).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        torch.set_num_threads(1)  # an image per thread, instead of a thread pool for each image
+        with aside[0].open("w+b") as file:
+            unreadable = _fill(file, source, chosen, size, crop_px)
+            file.flush()
+            os.fsync(file.fileno())  # network disks report a used-up quota only here
+        facts = {"count": len(chosen) - len(unreadable), "unreadable": len(unreadable), "size": size}
+        facts |= {"crop_px": crop_px, "source": source.description, "fingerprint": source.fingerprint}
+        aside[1].write_text(json.dumps(facts))
+        path.with_suffix(".json").unlink(missing_ok=True)
+        aside[0].replace(path)
+        aside[1].replace(path.with_suffix(".json"))
+    except OSError as error:
+        raise DataError(
+            f"can't write {needed / 1e6:,.1f} MB of packed images into {path.parent.absolute()}: "
+            f"{error.strerror} ({_free(path.parent) / 1e6:,.1f} MB free)"
+        ) from error
+    finally:
+        torch.set_num_threads(threads)
+        for leftover in aside:
+            leftover.unlink(missing_ok=True)
+    seconds = time.monotonic() - started
+    log.info("packed %d images of %s at %d px in %.1f s", facts["count"], source.name, size, seconds)
+    if unreadable:
+        log.warning("%d images can't be read and are left out: %s", len(unreadable), _some(unreadable))
+
+
+def _fill(file: IO[bytes], source: Source, chosen: list[int], size: int, crop_px: int | None) -> list[str]:
+    """Write the array to `file`; the images left out, each with its reason.
+
+    With write() and not through a memory map: on a full disk that one ends the process instead of raising.
+    """
+    row, header, written, unreadable = size * size * 3, _header(len(chosen), size), set(), []
+    if source.entries is None:
+        starts = range(0, len(chosen), DRAWN_AT_ONCE)
+        results = in_parallel(partial(_draw, size=size, count=len(chosen)), starts)
+    else:
+        results = in_parallel(partial(_decode, size=size, crop_px=crop_px), source.entries(chosen))
+    with tqdm(total=len(chosen), desc=f"pack {source.name} at {size} px", unit="image", delay=2) as bar:
+        for slot, pixels in results:
+            if isinstance(pixels, str):
+                unreadable.append(pixels)
+                if len(unreadable) > UNREADABLE_SHARE * len(chosen):
+                    raise DataError(
+                        f"{len(unreadable)} of the first {bar.n + 1} images of {source.description} can't be read "
+                        f"(1 % of {len(chosen)} may be): {_some(unreadable)}"
+                    )
+            else:
+                file.seek(len(header) + slot * row)
+                file.write(pixels)
+                written.update(range(slot, slot + len(pixels)))
+            bar.update(1 if isinstance(pixels, str) else len(pixels))
+    for new, old in enumerate(sorted(written)):  # close the gaps
+        if new != old:
+            file.seek(len(header) + old * row)
+            pixels = file.read(row)
+            file.seek(len(header) + new * row)
+            file.write(pixels)
+    file.seek(0)
+    file.write(_header(len(written), size))
+    file.truncate(len(header) + len(written) * row)
+    return unreadable
+
+
+def _header(count: int, size: int) -> bytes:
+    """What numpy puts before an array of this shape; it leaves room, so its length doesn't depend on the count."""
+    header = io.BytesIO()
+    facts = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
+    np.lib.format.write_array_header_1_0(header, facts)
+    return header.getvalue()
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _free(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.absolute().parent
+    return shutil.disk_usage(folder).free
+
+
+# --- one image ---
+
+
+def _draw(start: int, *, size: int, count: int) -> tuple[int, np.ndarray]:
+    return start, faces.draw(np.arange(start, min(start + DRAWN_AT_ONCE, count)), size)
+
+
+def _decode(entry: Entry, *, size: int, crop_px: int | None) -> tuple[int, np.ndarray | str]:
+    """The slot and uint8 (1, size, size, 3), or the slot and what is wrong with the image."""
+    slot, name, read = entry
+    try:
+        data = read()
+        image = _decode_jpeg(data)
+        if image is None:
+            image = _decode_other(data)
+        height, width = image.shape[1:]
+        side = min(height, width, crop_px or height)
+        top, left = (height - side) // 2, (width - side) // 2
+        square = image[None, :, top : top + side, left : left + side]
+        if side != size:
+            square = interpolate(square, (size, size), mode="bilinear", antialias=True)
+        return slot, np.ascontiguousarray(square.permute(0, 2, 3, 1).numpy())
+    except Exception as error:  # whatever a decoder raises, one bad file must not end the packing
+        return slot, f"{name} ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+
+
+def _decode_jpeg(data: bytes) -> torch.Tensor | None:
+    """uint8 (3, height, width), upright, twice as fast as Pillow; None when it is not a JPEG that this can do."""
+    if not 0 < _jpeg_pixels(data) <= LARGEST_IMAGE:
+        return None
+    try:
+        return decode_jpeg(
+            torch.frombuffer(bytearray(data), dtype=torch.uint8),
+            mode=ImageReadMode.RGB,
+            apply_exif_orientation=True,
+        )
+    except RuntimeError:
+        return None
+
+
+def _jpeg_pixels(data: bytes) -> int:
+    """Width x height that a JPEG's frame header promises, 0 when there is none: decoders allocate it unasked."""
+    at = 2 if data.startswith(b"\xff\xd8\xff") else len(data)
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        if 0xC0 <= data[at + 1] <= 0xCF and data[at + 1] not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(data[at + 5 : at + 7]) * int.from_bytes(data[at + 7 : at + 9])
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return 0
+
+
+def _decode_other(data: bytes) -> torch.Tensor:
+    """uint8 (3, height, width), upright, of anything that Pillow reads; what is transparent lies on white."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        if opened.width * opened.height > LARGEST_IMAGE:
+            raise ValueError(f"{opened.width}x{opened.height} pixels, more than the {LARGEST_IMAGE:,} allowed")
+        image = ImageOps.exif_transpose(opened)  # the first frame, when there are several
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range")
+    if image.mode.startswith("I"):  # 16 bits, and Pillow would cut at 255 instead of scaling
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)

@@ -1,0 +1,95 @@
+"""What a run runs on: the device, its threads and precision, and the record of all that can move a result."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from dcgan import UserError
+
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pydantic", "wandb")
+
+
+def choose_device(wanted: str) -> torch.device:
+    """`auto` takes CUDA, then Apple's MPS, then the CPU. Raises UserError for a device that is not there."""
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if wanted == "auto":
+        return torch.device(next(name for name, there in present.items() if there))
+    if not present[wanted]:
+        there = ", ".join(name for name, there in present.items() if there)
+        raise UserError(f"--device {wanted}: not on this machine; torch {torch.__version__} sees {there}")
+    return torch.device(wanted)
+
+
+def use_bf16(precision: Literal["auto", "bf16", "fp32"], device: torch.device) -> bool:
+    """Whether to train in bfloat16; `auto` means where it is done in hardware, emulated it is slower."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        # Private in torch 2.11 to 2.14; a torch without them gets float32, which is merely slower.
+        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+    return False
+
+
+def use_threads(threads: int | Literal["auto"]) -> int:
+    """Set the CPU threads of this process; return their number."""
+    torch.set_num_threads(cpu_count() if threads == "auto" else threads)
+    return torch.get_num_threads()
+
+
+def cpu_count() -> int:
+    """CPUs that this process may use, which on a cluster are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def describe(device: torch.device, *, bf16: bool) -> dict[str, Any]:
+    """The environment as plain values for the run's record. No path and no name of a user in it."""
+    return {
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+        "precision": "bf16" if bf16 else "fp32",
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(terse=True),
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+        **_git(),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _git() -> dict[str, Any]:
+    """The commit that this code stands at, and whether it was changed since."""
+    here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        answer = subprocess.run(
+            ["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10
+        )
+        return answer.stdout.strip()
+
+    try:
+        return {
+            "git_commit": git("rev-parse", "HEAD"),
+            "git_changed": bool(git("status", "--porcelain", "--", ".")),
+        }
+    except (OSError, subprocess.SubprocessError):
+        return {"git_commit": None, "git_changed": None}

@@ -1,0 +1,126 @@
+"""The two networks of DCGAN (Radford, Metz, Chintala 2016, arXiv:1511.06434) at any power-of-two size.
+
+Depth follows from the image size: both networks meet at 4x4, where they have ``channels`` channels, and
+each doubling of the image halves the channels. 64x64 gives four 5x5 layers a side, 128x128 one more.
+"""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+SMALLEST_MAP = 4  # both networks meet at 4x4
+IMAGE_SIZES = (32, 64, 128, 256)
+
+
+def map_sizes(image_size: int) -> list[int]:
+    """Side lengths from 4 up to ``image_size``, each twice the last: 64 -> [4, 8, 16, 32, 64].
+
+    The generator's layers walk up this list and the discriminator's walk down it; a 5x5 stride-2
+    padding-2 convolution maps a side of H to floor((H + 1) / 2), so only powers of two come back.
+
+    Raises ValueError for a size that is not one of `IMAGE_SIZES`, with the sizes along the way.
+    """
+    sizes = [SMALLEST_MAP]
+    while sizes[-1] < image_size:
+        sizes.append(2 * sizes[-1])
+    if image_size not in IMAGE_SIZES:
+        down = [image_size]
+        while down[-1] > SMALLEST_MAP:
+            down.append((down[-1] + 1) // 2)
+        raise ValueError(
+            f"{image_size} does not fit: the discriminator would go {' -> '.join(map(str, down))}, "
+            f"the generator {' -> '.join(map(str, sizes))}; choose one of {', '.join(map(str, IMAGE_SIZES))}"
+        )
+    return sizes
+
+
+def map_channels(image_size: int, channels: int) -> list[int]:
+    """Channels of each feature map below the image, halved per doubling: (64, 1024) -> [1024, 512, 256, 128]."""
+    return [max(1, channels >> i) for i in range(len(map_sizes(image_size)) - 1)]
+
+
+class Generator(nn.Module):
+    """Latent vectors to images: a 4x4 projection, then 5x5 stride-2 transposed convolutions."""
+
+    def __init__(self, image_size: int, latent_dim: int, channels: int):
+        super().__init__()
+        self.image_size, self.latent_dim = image_size, latent_dim
+        sizes, widths = map_sizes(image_size), map_channels(image_size, channels)
+        layers = OrderedDict()
+        # No bias in front of a BatchNorm: its mean would be subtracted at once.
+        layers["to_4x4"] = nn.Sequential(
+            nn.ConvTranspose2d(latent_dim, widths[0], SMALLEST_MAP, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(inplace=True),
+        )
+        for size, inputs, outputs in zip(sizes[1:-1], widths[:-1], widths[1:], strict=True):
+            layers[f"to_{size}x{size}"] = nn.Sequential(
+                nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=1, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(inplace=True),
+            )
+        layers["to_rgb"] = nn.Sequential(
+            nn.ConvTranspose2d(widths[-1], 3, 5, stride=2, padding=2, output_padding=1),
+            nn.Tanh(),
+        )
+        self.layers = nn.Sequential(layers)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """(batch, latent_dim) -> (batch, 3, image_size, image_size) in [-1, 1]."""
+        return self.layers(latents[:, :, None, None])
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Tensor]) -> "Generator":
+        """The generator that a state dict (`generator.params`) belongs to, its shape read off the weights.
+
+        Raises ValueError for a state dict that is not one of ours.
+        """
+        try:
+            latent_dim, channels = state["layers.to_4x4.0.weight"].shape[:2]
+            depth = len({key.split(".")[1] for key in state})
+            network = cls(SMALLEST_MAP * 2 ** (depth - 1), latent_dim, channels)
+            network.load_state_dict(state)
+        except (AttributeError, IndexError, KeyError, RuntimeError, ValueError) as error:
+            raise ValueError(f"not the weights of one of our generators ({error})".splitlines()[0]) from error
+        return network
+
+
+class Discriminator(nn.Module):
+    """Images to one logit each: 5x5 stride-2 convolutions down to 4x4, then one 4x4 convolution."""
+
+    def __init__(self, image_size: int, channels: int):
+        super().__init__()
+        sizes, widths = map_sizes(image_size)[-2::-1], map_channels(image_size, channels)[::-1]
+        layers = OrderedDict()
+        # The first layer sees raw pixels: no BatchNorm there (the paper, section 3).
+        layers[f"to_{sizes[0]}x{sizes[0]}"] = nn.Sequential(
+            nn.Conv2d(3, widths[0], 5, stride=2, padding=2),
+            nn.LeakyReLU(0.2, inplace=True),
+        )
+        for size, inputs, outputs in zip(sizes[1:], widths[:-1], widths[1:], strict=True):
+            layers[f"to_{size}x{size}"] = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 5, stride=2, padding=2, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.LeakyReLU(0.2, inplace=True),
+            )
+        layers["to_logit"] = nn.Conv2d(widths[-1], 1, SMALLEST_MAP)
+        self.layers = nn.Sequential(layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 3, image_size, image_size) -> (batch,) logits: log-odds that an image is real."""
+        return self.layers(images).flatten()
+
+
+@torch.no_grad()
+def normal_init_(network: nn.Module, *, std: float, batchnorm_mean: float, rng: torch.Generator) -> None:
+    """Draw convolution weights from N(0, std) and BatchNorm weights from N(batchnorm_mean, std); biases 0.
+
+    ``batchnorm_mean=1`` is the usual DCGAN initialisation; 0 is what the write-up's code does.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d):
+            mean = batchnorm_mean if isinstance(module, nn.BatchNorm2d) else 0.0
+            module.weight.normal_(mean, std, generator=rng)
+            if module.bias is not None:
+                module.bias.zero_()

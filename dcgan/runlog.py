@@ -1,0 +1,118 @@
+"""The run folder: everything a run leaves, and the contract through which `analysis` reads it.
+
+    config.yaml          what was run: the resolved experiment, data and environment; written once, at the start
+    history.csv          one row a step, see HISTORY
+    samples/             step-NNNNNN.png, a grid from the same latents each time
+    snapshots/           step-NNNNNN.pt, the generator's state dict
+    losses.png           both losses over the steps
+    generator.params     the final generator's state dict
+    checkpoint.pt        the whole state, to go on from
+    status.json          how it stands: state, step, images/s, where the time went
+
+Files are written aside and renamed, so that a reader never sees half of one; `history.csv` alone grows,
+and its reader passes over a torn last line.
+"""
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+HISTORY = ("step", "loss_d", "loss_d_real", "loss_d_fake", "loss_g", "d_x", "d_g_z")
+State = Literal["running", "finished", "interrupted", "diverged", "failed"]
+
+
+@contextmanager
+def replacing(path: Path):
+    """A temporary path beside `path`; what was written there takes `path`'s place, or nothing does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+class RunFolder:
+    """One run's folder by path; it need not exist yet."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.config = path / "config.yaml"
+        self.history = path / "history.csv"
+        self.losses = path / "losses.png"
+        self.generator = path / "generator.params"
+        self.checkpoint = path / "checkpoint.pt"
+        self.status = path / "status.json"
+
+    @classmethod
+    def locate(
+        cls, runs: Path, *, data: str, fingerprint: str, profile: str, slug: str, seed: int
+    ) -> "RunFolder":
+        """`runs/<data>-<fingerprint8>/<profile>/<experiment>[+<overrides8>]/seed-<n>`."""
+        return cls(runs / f"{data}-{fingerprint[:8]}" / profile / slug / f"seed-{seed}")
+
+    def sample(self, step: int) -> Path:
+        """The grid of images that the generator made after `step` steps."""
+        return self.path / "samples" / f"step-{step:06d}.png"
+
+    def snapshot(self, step: int) -> Path:
+        """The generator's state dict after `step` steps."""
+        return self.path / "snapshots" / f"step-{step:06d}.pt"
+
+    def write_status(self, state: State, **facts: Any) -> None:
+        """How the run stands now: its state and plain facts about it."""
+        with replacing(self.status) as aside:
+            aside.write_text(json.dumps({"state": state, **facts}, indent=2) + "\n", encoding="utf-8")
+
+    def read_status(self) -> Mapping[str, Any]:
+        """What `write_status` wrote last; empty where nothing readable is."""
+        try:
+            status = json.loads(self.status.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return status if isinstance(status, dict) else {}
+
+    def append_history(self, first_step: int, measures: np.ndarray) -> None:
+        """Append rows (n, 6) float32 for the steps first_step, first_step + 1, ...
+
+        Nine significant digits bring a float32 back exactly.
+        """
+        text = io.StringIO()
+        if first_step == 1:
+            text.write(",".join(HISTORY) + "\n")
+        for step, row in enumerate(measures.tolist(), first_step):
+            text.write(f"{step}," + ",".join(f"{value:.9g}" for value in row) + "\n")
+        with self.history.open("w" if first_step == 1 else "a", encoding="utf-8") as file:
+            file.write(text.getvalue())
+
+    def read_history(self) -> pd.DataFrame:
+        """The history, a row a step in order, without a torn last line; empty before the first step."""
+        try:
+            text = self.history.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            text = ""
+        whole = text[: text.rfind("\n") + 1] or ",".join(HISTORY) + "\n"
+        return pd.read_csv(io.StringIO(whole), dtype={"step": int, **dict.fromkeys(HISTORY[1:], float)})
+
+    def truncate_history(self, step: int) -> pd.DataFrame:
+        """Drop the rows after `step`, which a checkpoint does not cover; return what is left."""
+        rows = self.read_history().query("step <= @step")
+        if len(rows) != step:
+            raise ValueError(f"{self.history}: {len(rows)} rows for {step} steps; train anew with --fresh")
+        if self.history.exists():
+            with replacing(self.history) as aside, self.history.open("rb") as whole, aside.open("wb") as kept:
+                kept.writelines(whole.readline() for _ in range(step + 1))  # the header and the rows
+        return rows
+
+    def remove(self) -> None:
+        """Delete the run and everything in it."""
+        shutil.rmtree(self.path, ignore_errors=True)

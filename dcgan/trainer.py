@@ -1,0 +1,249 @@
+"""The loop, the one place where all parts meet: batches -> adversarial step -> run folder and tracker."""
+
+import hashlib
+import logging
+import signal
+import time
+from collections.abc import Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from dcgan import checkpoint, sample
+from dcgan.adversarial import MEASURES, Players, adversarial_step
+from dcgan.config import Experiment
+from dcgan.data import Batches
+from dcgan.lossplot import draw_losses
+from dcgan.networks import Discriminator, Generator, normal_init_
+from dcgan.runlog import RunFolder, State, replacing
+from dcgan.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+RING = 500  # steps whose measures wait on the device at most; reading them is the loop's one host sync
+FLUSH_SECONDS = 1.0  # and they are read about this often, for the progress bar
+CHECKPOINT_SECONDS = 60.0  # a kill loses at most this much work
+PREVIEW_SEEDS = range(64)
+
+
+def stream(seed: int, owner: str, step: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
+    """The random generator that `owner` uses at `step`.
+
+    A function of its arguments alone: going on from step n needs no stored generator state.
+    """
+    digest = hashlib.blake2b(f"{seed} {owner} {step}".encode(), digest_size=8).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def build(experiment: Experiment, device: torch.device) -> Players:
+    """Both networks and optimisers as the experiment starts them.
+
+    Weights are drawn on the CPU: equal on every device.
+    """
+    init = experiment.weight_init
+    with torch.random.fork_rng(devices=[]):  # PyTorch's own initialisation knows only the global generator
+        torch.manual_seed(stream(experiment.seed, "init").initial_seed())
+        generator = Generator(experiment.image_size, experiment.latent_dim, experiment.generator_channels)
+        discriminator = Discriminator(experiment.image_size, experiment.discriminator_channels)
+    if init.kind == "normal":
+        rng = stream(experiment.seed, "normal init")
+        for network in (generator, discriminator):
+            normal_init_(network, std=init.std, batchnorm_mean=init.batchnorm_mean, rng=rng)
+    generator.to(device, memory_format=torch.channels_last)
+    discriminator.to(device, memory_format=torch.channels_last)
+
+    def adam(network, wanted):
+        return torch.optim.Adam(
+            network.parameters(),
+            lr=wanted.learning_rate,
+            betas=experiment.adam.betas,
+            weight_decay=wanted.weight_decay,
+            fused=True,
+        )
+
+    return Players(
+        generator,
+        discriminator,
+        adam(generator, experiment.generator),
+        adam(discriminator, experiment.discriminator),
+    )
+
+
+def train(
+    experiment: Experiment,
+    images: np.ndarray,
+    folder: RunFolder,
+    *,
+    device: torch.device,
+    bf16: bool,
+    record: Mapping[str, Any],
+) -> State:
+    """Train to the end, or from the folder's checkpoint on; return how it ended.
+
+    images: uint8 (n, side, side, 3). record: the content of `config.yaml`, also W&B's config.
+    The first SIGINT, SIGTERM or SIGHUP saves and returns "interrupted"; a second one kills.
+
+    Raises DataError for fewer images than a batch, ValueError for a checkpoint that does not fit.
+    """
+    players = build(experiment, device)
+    batches = Batches(images, batch_size=experiment.batch_size, seed=experiment.seed, device=device)
+    clock = Stopwatch()
+    start = 0
+    if folder.checkpoint.exists():
+        start, clock.seconds = checkpoint.load(folder.checkpoint, players)
+        log.info("going on after step %d", start)
+    history = folder.truncate_history(start)
+    snapshot_steps, total = set(experiment.snapshot_steps), experiment.total_steps
+    tracker = Tracker(
+        folder.path,
+        run_id=record["wandb_id"],
+        name=f"{experiment.slug}-{experiment.seed}",
+        group=experiment.name,
+        config=record,
+        history=with_samples(history.to_dict("records"), folder, snapshot_steps),
+    )
+    facts = {"steps": total, "wandb_url": tracker.url, **speed(clock, start, experiment.batch_size)}
+    folder.write_status("running", step=start, **facts)
+
+    ring = torch.empty(RING, len(MEASURES), device=device)
+    latents = torch.empty(experiment.batch_size, experiment.latent_dim, device=device)
+    state: State = "running"
+    step, filled = start, 0
+    flushed_at = saved_at = time.perf_counter()
+    bar = tqdm(
+        total=total, initial=start, unit="step", desc=experiment.slug, dynamic_ncols=True, smoothing=0.1
+    )
+    with StopRequest() as stop, bar:
+        while state == "running" and step < total:
+            step += 1
+            with clock("input"):
+                real = batches(step - 1)
+            with clock("compute"):
+                latents.normal_(generator=stream(experiment.seed, "latents", step, device))
+                ring[filled] = adversarial_step(players, real=real, latents=latents, bf16=bf16)
+            filled += 1
+            last = step == total or stop.requested
+            snapshot = step in snapshot_steps
+            if not (last or snapshot or filled == RING or time.perf_counter() - flushed_at > FLUSH_SECONDS):
+                continue
+
+            with clock("compute"):
+                measures = ring[:filled].cpu().numpy()  # host sync: waits for all that was launched
+            finite = np.isfinite(measures).all(axis=1)
+            if not finite.all():
+                state = "diverged"
+                measures = measures[: int(finite.argmin()) + 1]  # up to the first step that is not finite
+                step += len(measures) - filled
+            elif snapshot:
+                with clock("samples"):
+                    keep_snapshot(players.generator, folder, step)
+            with clock("logging"):
+                now = time.perf_counter()
+                rows = [
+                    dict(zip(("step", *MEASURES), (n, *row), strict=True))
+                    for n, row in enumerate(measures.tolist(), step - len(measures) + 1)
+                ]
+                rows[-1]["images_per_s"] = filled * experiment.batch_size / (now - flushed_at)
+                rows[-1]["data_wait_fraction"] = clock.fraction("input")
+                folder.append_history(step - len(measures) + 1, measures)
+                tracker.log(with_samples(rows, folder, snapshot_steps))
+                show(bar, rows[-1], epoch=step / batches.steps_per_epoch)
+            filled, flushed_at = 0, now
+            if state == "running" and (last or now - saved_at > CHECKPOINT_SECONDS):
+                with clock("logging"):
+                    checkpoint.save(folder.checkpoint, players, step=step, seconds=clock.seconds)
+                saved_at = now
+            facts |= speed(clock, step, experiment.batch_size)
+            folder.write_status(state, step=step, **facts)
+            if stop.requested and step < total and state == "running":
+                state = "interrupted"
+
+    if state == "running":
+        state = "finished"
+        checkpoint.save_weights(folder.generator, players.generator)
+    if state != "interrupted":  # who asked to stop does not wait for a figure
+        draw_losses(folder.read_history(), folder.losses, title=experiment.slug)
+    tracker.finish(state=state, generator=folder.generator if state == "finished" else None, summary=facts)
+    folder.write_status(state, step=step, **facts)
+    return state
+
+
+def keep_snapshot(generator: Generator, folder: RunFolder, step: int) -> None:
+    """Keep the generator's weights and a grid of its images, always from the same latents."""
+    checkpoint.save_weights(folder.snapshot(step), generator)
+    with replacing(folder.sample(step)) as aside:
+        sample.grid(sample.images(generator, PREVIEW_SEEDS)).save(aside, format="PNG")
+
+
+def with_samples(rows: list[dict], folder: RunFolder, snapshot_steps: set[int]) -> list[dict]:
+    """The rows of history, each step that has a sample grid with the grid's path."""
+    for row in rows:
+        if row["step"] in snapshot_steps and folder.sample(row["step"]).exists():
+            row["samples"] = folder.sample(row["step"])
+    return rows
+
+
+def speed(clock: "Stopwatch", steps: int, batch_size: int) -> dict[str, Any]:
+    """Images a second over the whole run, and where the time went."""
+    spent = sum(clock.seconds.values())
+    return {
+        "images_per_s": round(steps * batch_size / spent, 1) if spent else None,
+        "data_wait_fraction": round(clock.fraction("input"), 5),
+        "seconds": {part: round(seconds, 2) for part, seconds in clock.seconds.items()},
+    }
+
+
+def show(bar: tqdm, row: Mapping[str, float], *, epoch: float) -> None:
+    """Bring the progress bar up to `row`."""
+    bar.set_postfix_str(
+        f"epoch {epoch:.1f}, loss_d {row['loss_d']:.3f}, loss_g {row['loss_g']:.3f}, "
+        f"{row['images_per_s']:.0f} images/s",
+        refresh=False,
+    )
+    bar.update(row["step"] - bar.n)
+
+
+class Stopwatch:
+    """Seconds by what they were spent on, over all the sessions of a run."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(("input", "compute", "samples", "logging"), 0.0)
+
+    @contextmanager
+    def __call__(self, part: str):
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] += time.perf_counter() - start
+
+    def fraction(self, part: str) -> float:
+        """Share of all time so far."""
+        return self.seconds[part] / (sum(self.seconds.values()) or 1.0)
+
+
+class StopRequest:
+    """While entered, the first signal to end is a request, and the second ends the process at once."""
+
+    SIGNALS = tuple(
+        getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+    )
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: object) -> None:
+        self.requested = True
+        for each in self.SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
