@@ -60,7 +60,7 @@ class Experiment(Settings):
     extends: str | None = None
     question: str
     profile: str
-    overrides: dict[str, Any]  # what --set changed, by dotted key; the seed is not an override
+    overrides: dict[str, Any]  # what --set changed of the recipe, by dotted key
 
     image_size: int
     batch_size: Annotated[int, Field(ge=2)]  # BatchNorm has no variance over one image
@@ -110,6 +110,9 @@ class Experiment(Settings):
         canonical = json.dumps(self.overrides, sort_keys=True)
         return f"{self.name}+{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
 
+
+#: Settings that are not part of the recipe: they neither name the run's folder nor count as overrides.
+HOW = ("seed", "threads")
 
 #: Keys that say what an experiment is; all others are settings, which --set and diffs speak of.
 IDENTITY = ("name", "extends", "question", "profile", "overrides")
@@ -161,7 +164,7 @@ def load(
     layers += [(f"--set {override}", _parse_override(override)) for override in overrides]
     changed = _validate(layers, identity)
     _run_checks(changed, layers, checks or {})
-    overridden = {key: new for key, (_, new) in differences(plain, changed).items() if key != "seed"}
+    overridden = {key: new for key, (_, new) in differences(plain, changed).items() if key not in HOW}
     return changed.model_copy(update={"overrides": overridden})
 
 

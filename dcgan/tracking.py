@@ -3,7 +3,7 @@
 The run folder is the truth and W&B a copy of it, so no trouble with W&B ever stops training: it is caught,
 said once, and the next start copies what is missing.
 
-`WANDB_MODE`, `WANDB_PROJECT` and `WANDB_ENTITY` win. `WANDB_DIR` is ignored: a run's files stay in its folder.
+`WANDB_MODE`, `WANDB_PROJECT` and `WANDB_ENTITY` win. `WANDB_DIR` does not: a run's files stay in its folder.
 """
 
 import contextlib
@@ -67,8 +67,9 @@ class Tracker:
             self.url = self._run.url
             self._run.define_metric("step")
             self._run.define_metric("*", step_metric="step")
-            # One log call per row keeps wandb's own step equal to the rows it has; offline it starts at 0.
-            self._rows_there = self._run.step
+            # One log call per row keeps wandb's own step equal to the rows it has. Offline this starts at 0;
+            # run.step does so even when resumed, up to the first log call.
+            self._rows_there = self._run.starting_step
             self._send(history)
             self._superseded, self._replayed_at = older, time.monotonic()
 
@@ -79,22 +80,27 @@ class Tracker:
             if self._superseded and time.monotonic() > self._replayed_at + SETTLE_S:
                 self._remove_superseded()
 
-    def finish(self, *, state: str, generator: Path | None = None, summary: Mapping[str, Any] = {}) -> None:  # noqa: B006
+    def finish(
+        self, *, state: str, generator: Path | None = None, summary: Mapping[str, Any] | None = None
+    ) -> None:
         """Close the run: its last numbers, how it ended, and the generator as an artifact of type model."""
-        with self._never_stopping_training("finish"):
-            if self._run is None:
-                return
-            run, self._run = self._run, None
-            import wandb
+        run = self._run
+        if run is None:
+            return
+        with self._never_stopping_training("last numbers"):
+            run.summary.update({**(summary or {}), "state": state})
+        if generator is not None:
+            with self._never_stopping_training("upload of the generator"):
+                import wandb
 
-            run.summary.update({**summary, "state": state})
-            if generator is not None:
                 artifact = wandb.Artifact(f"generator-{run.id}", type="model", metadata={"state": state})
-                # immutable: wandb reads the file where it lies and makes no copy under HOME
+                # immutable: wandb reads the file where it lies, without a copy under HOME
                 artifact.add_file(str(generator), policy="immutable", skip_cache=True)
                 run.log_artifact(artifact)
+        with self._never_stopping_training("finish"):
             run.finish(exit_code=1 if state == "failed" else 0)
             self._remove_superseded()
+        self._run = None
 
     def _send(self, rows: Iterable[Mapping[str, Any]]) -> None:
         for row in rows:
@@ -117,7 +123,6 @@ class Tracker:
             **identity,
             "dir": self._folder,
             "project": os.environ.get("WANDB_PROJECT") or PROJECT,
-            "resume": "allow",
             "reinit": "create_new",
         }
         settings = {
@@ -133,7 +138,7 @@ class Tracker:
         }
         if online:
             try:
-                run = wandb.init(mode="online", settings=wandb.Settings(**settings), **common)
+                run = wandb.init(mode="online", resume="allow", settings=wandb.Settings(**settings), **common)
                 log.info("W&B: online (%s): %s", why, run.url)
                 return run
             except Exception as error:

@@ -1,9 +1,9 @@
 """The embedded faces: drawn portraits, the data set of the lab when a user brings none.
 
-Every face is a function of its index alone. A hash of (index, trait name) gives the traits, and the picture is
-painted back to front from them: background, hair behind, body, head, features, hair in front, glasses.
-Shapes are signed distances in a frame that spans -1..1 (x right, y down), so a face is the same at every size;
-an edge is as wide as one pixel, which antialiases it.
+Every face is a function of its index alone. A hash of (index, trait name) gives the traits, and from them the
+picture is painted back to front: background, hair behind, body, head, features, glasses, hair in front.
+Shapes are signed distances in a frame that spans -1..1 (x right, y down), so a face is the same at every
+size; an edge is as wide as one pixel, which antialiases it.
 
 Pixels see only + - * /, square roots, comparisons and roundings. IEEE 754 fixes the result of each, whereas
 exp or sin may differ in the last bit between the vector loop and its tail; so a face is bit-equal whatever
@@ -51,18 +51,22 @@ def draw(indices: Sequence[int] | range | np.ndarray, size: int) -> np.ndarray:
     """The faces of these indices: uint8 (len(indices), size, size, 3), RGB."""
     indices = np.asarray(indices, dtype=np.int64)
     faces = np.empty((len(indices), size, size, 3), dtype=np.uint8)
-    chunk = max(1, PIXELS_PER_CHUNK // size**2)
+    grid = size if size >= 64 else 2 * size  # below 64 the iris is a pixel: draw finer, then average
+    chunk = max(1, PIXELS_PER_CHUNK // grid**2)
     for block in range(0, len(indices), FACES_PER_BLOCK):
         traits = _traits(indices[block : block + FACES_PER_BLOCK])
         out = torch.from_numpy(faces[block : block + FACES_PER_BLOCK])
         for start in range(0, len(out), chunk):
             some = slice(start, start + chunk)
-            rgb = _portraits(SimpleNamespace(**{name: v[some] for name, v in traits.items()}), size)
+            rgb = _portraits(SimpleNamespace(**{name: v[some] for name, v in traits.items()}), grid)
+            if grid > size:
+                rgb = (rgb[..., ::2] + rgb[..., 1::2]) * 0.5
+                rgb = (rgb[..., ::2, :] + rgb[..., 1::2, :]) * 0.5
             out[some] = rgb.mul_(255).round_().clamp_(0, 255).permute(0, 2, 3, 1)
     return faces
 
 
-# --- traits: who is portrayed ---------------------------------------------------------------------------------
+# --- traits: who is portrayed ---
 
 
 def _mix64(z: np.ndarray) -> np.ndarray:
@@ -97,7 +101,7 @@ def _traits(indices: np.ndarray) -> dict[str, Tensor]:
 
     t = SimpleNamespace()
     woman = uniform("woman") < 0.5
-    soft = np.where(woman, uniform("soft", 0.5, 1.0), uniform("soft", 0.0, 0.5))  # how feminine the features are
+    soft = 0.5 * woman + uniform("soft", 0.0, 0.5)  # how feminine the features are
     age = uniform("age")
     melanin = uniform("melanin")
 
@@ -147,7 +151,7 @@ def _traits(indices: np.ndarray) -> dict[str, Tensor]:
 
     # Beard (0 none, 1 full), moustache, glasses, earrings.
     bearded = ~woman & (uniform("bearded") < 0.45)
-    t.beard = bearded * np.where(uniform("stubble") < 0.4, uniform("beard", 0.15, 0.4), uniform("beard", 0.8, 1.0))
+    t.beard = bearded * (uniform("beard", 0.15, 0.4) + 0.6 * (uniform("full_beard") < 0.6))
     t.beard_line = uniform("beard_line", 0.30, 0.42)
     t.beard_long = bearded * uniform("beard_long", 0.0, 0.09)
     t.goatee = np.where(uniform("goatee") < 0.3, 0.20, 1.5)
@@ -186,7 +190,7 @@ def _traits(indices: np.ndarray) -> dict[str, Tensor]:
     return {name: torch.from_numpy(v.astype(np.float32))[..., None, None] for name, v in vars(t).items()}
 
 
-# --- tools: how a shape becomes paint -------------------------------------------------------------------------
+# --- tools: how a shape becomes paint ---
 
 
 @dataclass(frozen=True)
@@ -233,7 +237,7 @@ def _wave(phase: Tensor) -> Tensor:
 
 
 def _head_distance(t: SimpleNamespace, x: Tensor, y: Tensor, longer: Tensor | float = 0.0) -> Tensor:
-    """The face's outline: a squircle whose lower half tapers to the chin and swings with the turn of the head."""
+    """The face's outline: a squircle whose lower half tapers to the chin and swings as the head turns."""
     below = (y / t.chin).clamp_(0, 1)
     across = (x - 0.16 * t.yaw * below) / (t.cheek * (1 - t.taper * below * below))
     along = y / torch.where(y < 0, 0.68, t.chin + longer)
@@ -241,7 +245,7 @@ def _head_distance(t: SimpleNamespace, x: Tensor, y: Tensor, longer: Tensor | fl
     return (across + along - 0.5 * t.square * across * along).sqrt_().sub_(1).mul_(t.cheek)
 
 
-# --- the picture, back to front -------------------------------------------------------------------------------
+# --- the picture, back to front ---
 
 
 def _portraits(t: SimpleNamespace, size: int) -> Tensor:
@@ -351,7 +355,8 @@ def _paint_eyes(t: SimpleNamespace, c: _Canvas) -> None:
     c.paint(t.shade * 0.8, c.fill(torch.maximum((y - pouch).abs_() - 0.004, -0.05 * bow), 0.01) * 0.6)
 
     along = (half + 0.01) / 0.155
-    y = c.skin_y - t.eye_y + t.brow_y + t.brow_tilt * half + t.brow_arch * (1 - 0.9 * (along - 0.25).square_())
+    arch = t.brow_tilt * half + t.brow_arch * (1 - 0.9 * (along - 0.25).square_())
+    y = c.skin_y - t.eye_y + t.brow_y + arch
     thick = t.brow_thick * (1.05 - 0.55 * (along.clamp(-1, 1) * 0.5 + 0.5).square_())
     c.paint(t.brow, c.fill(torch.maximum(y.abs_() - thick, (along.abs() - 1) * 0.155)) * 0.92)
 
@@ -377,8 +382,8 @@ def _paint_beard(t: SimpleNamespace, c: _Canvas) -> None:
     beard = torch.maximum(torch.maximum(jaw, -bare), goatee)
     sideburns = (0.4 + 4 * c.skin_y).clamp_(0, 1)
     c.paint(t.hair * 0.92, c.fill(beard, 0.05) * sideburns * t.beard)
-    droop = t.mouth_y - 0.062 + 0.9 * x.square()
-    lip = (c.skin_y - droop).abs_() - 0.040 * (1 - (x / t.mouth_w).square_())
+    droop = t.mouth_y - 0.068 + 1.1 * x.square()
+    lip = (c.skin_y - droop).abs_() - 0.040 * (1 - (x / (0.9 * t.mouth_w + 0.06)).square_())
     c.paint(t.hair * 0.92, c.fill(lip, 0.03) * t.moustache)
 
 
@@ -411,8 +416,10 @@ def _paint_hair(t: SimpleNamespace, c: _Canvas, outer: Tensor, curls: Tensor) ->
     cover = c.fill(torch.maximum(outer, -arch)) * t.hair_opacity
     # Strands fan out from the parting; a band of gloss lies where the skull turns to the light.
     fan = (c.x - 0.5 * t.hair_part) / (c.y + 1.5)
-    strands = _wave(fan * 9) * (0.35 + 0.65 * _wave(fan * 23 + 0.3)) * (1 - t.hair_curl * 0.8).clamp(0, 1)
-    gloss = c.fill((_ellipse(c.x - 0.12 * t.light, c.y + 0.05, 0.38, 0.50)).abs_() - 0.02, 0.22)
+    fine = min(1.0, max(0.0, 1.4 - 35 * c.pixel))  # strands finer than the pixels would alias
+    strands = _wave(fan * 9) * (0.45 + 0.55 * fine * _wave(fan * 23 + 0.3))
+    strands = strands * (1 - t.hair_curl * 0.8).clamp(0, 1)
+    gloss = c.fill(_ellipse(c.x - 0.12 * t.light, c.y + 0.05, 0.38, 0.50).abs_() - 0.02, 0.22)
     tone = 0.92 + 0.07 * strands - 0.08 * curls + 0.40 * c.x * t.light + 0.5 * outer
     c.paint(t.hair * tone.clamp_(0.55, 1.35)[:, None] + (0.13 * gloss * (1 + strands))[:, None], cover)
 
@@ -424,9 +431,10 @@ def _paint_glasses(t: SimpleNamespace, c: _Canvas) -> None:
     dx = ((x - t.eye_x).abs() - t.lens_w + corner).clamp_(min=0)
     dy = (y.abs() - t.lens_h + corner).clamp_(min=0)
     lens = (dx.square_() + dy.square_()).sqrt_() - corner
-    streak = c.fill((_wave(1.8 * (c.skin_x + c.skin_y) + 0.3)).abs_() - 0.25, 0.1)
+    streak = c.fill(_wave(1.8 * (c.skin_x + c.skin_y) + 0.3).abs_() - 0.25, 0.1)
     c.paint(torch.ones(1), c.fill(lens) * t.glasses * (0.07 + 0.13 * streak))
     bridge = torch.maximum((y + 0.02 - 0.6 * x.square()).abs_() - 0.012, x - t.eye_x + t.lens_w)
-    temple = torch.maximum((y + 0.03).abs_() - 0.012, torch.maximum(t.eye_x + t.lens_w - x, c.x.abs() - t.cheek))
+    reach = torch.maximum(t.eye_x + t.lens_w - x, c.x.abs() - t.cheek)
+    temple = torch.maximum((y + 0.03).abs_() - 0.012, reach)
     frame = torch.minimum(lens.abs_() - 0.014, torch.minimum(bridge, temple))
     c.paint(t.frames, c.fill(frame) * t.glasses)
