@@ -59,12 +59,13 @@ def _run(options: argparse.Namespace) -> int:
         folder.remove()
     environment.use_threads(experiment.threads)
     bf16 = environment.use_bf16(experiment.precision, device)
-    record = _recorded(folder, experiment, images, environment.describe(device, bf16=bf16))
+    here = environment.describe(device, bf16=bf16)
+    record = _recorded(folder, experiment, images, here)
     print(
         f"{experiment.slug}, seed {experiment.seed}: {experiment.total_steps:,} steps "
         f"on {images.count:,} images of {source.description}\n"
-        f"on {device.type} ({environment.describe(device, bf16=bf16)['device_name']}), "
-        f"{'bf16' if bf16 else 'fp32'}; everything lands in {folder.path}",
+        f"on {here['device']} ({here['device_name']}, {here['threads']} threads, {here['precision']}), "
+        f"into {folder.path}",
         flush=True,
     )
     state = train(experiment, images.images, folder, device=device, bf16=bf16, record=record)
@@ -84,15 +85,11 @@ def _sample(options: argparse.Namespace) -> int:
         weights = Path(options.experiment)
         out = options.out or weights.with_name(f"{weights.name}-sampled")
     else:
-        folder = _run_folder(
-            options, _experiment(options, device), open_source(options.data, cache=options.cache)
-        )
+        folder = _run_folder(options, _experiment(options, device), open_source(options.data, cache=options.cache))
         weights, out = folder.generator, options.out or folder.path / "sampled"
         if not weights.is_file():
             state = folder.read_status().get("state", "not there")
-            raise UserError(
-                f"{folder.path}: no generator.params, the run is {state}; `make run` it to its end first"
-            )
+            raise UserError(f"{folder.path}: no generator.params, the run is {state}; `make run` it to its end first")
     try:
         generator = Generator.from_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     except Exception as error:  # a broken or foreign file fails in many ways
@@ -188,9 +185,7 @@ def _report(folder, state: str) -> None:
     seconds = status["seconds"]
     spent = sum(seconds.values()) or 1.0
     shares = ", ".join(f"{part} {100 * share / spent:.1f} %" for part, share in seconds.items())
-    print(
-        f"{state} after step {status['step']:,} of {status['steps']:,}, {status['images_per_s']} images/s ({shares})"
-    )
+    print(f"{state} after step {status['step']:,} of {status['steps']:,}, {status['images_per_s']} images/s ({shares})")
     if state == "finished":
         print(f"look at {folder.sample(status['step'])} and {folder.losses}")
     elif state == "diverged":
@@ -217,12 +212,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     which = argparse.ArgumentParser(add_help=False)
-    which.add_argument(
-        "experiment", metavar="EXP", help="name of an experiment under experiments/, or a YAML file"
-    )
-    which.add_argument(
-        "--profile", help="how much: full, laptop or smoke (default: full with CUDA, else laptop)"
-    )
+    which.add_argument("experiment", metavar="EXP", help="name of an experiment under experiments/, or a YAML file")
+    which.add_argument("--profile", help="how much: full, laptop or smoke (default: full with CUDA, else laptop)")
     which.add_argument(
         "--data",
         metavar="D",
@@ -239,9 +230,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="override a setting, e.g. --set discriminator.learning_rate=5e-5; as often as you like",
     )
-    which.add_argument(
-        "--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="(%(default)s)"
-    )
+    which.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="(%(default)s)")
     which.add_argument(
         "--cache",
         type=Path,

@@ -32,9 +32,7 @@ def load(path: Path, players: Players) -> tuple[int, dict[str, float]]:
             getattr(players, part).load_state_dict(state[part])
         return state["step"], state["seconds"]
     except Exception as error:  # torch.load and load_state_dict raise many kinds for a broken or foreign file
-        raise ValueError(
-            f"{path}: not a checkpoint of this run; train anew with --fresh ({error})"
-        ) from error
+        raise ValueError(f"{path}: not a checkpoint of this run; train anew with --fresh ({error})") from error
 
 
 def save_tensors(path: Path, content: Any) -> None:

@@ -207,9 +207,7 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key, _ in node.value:
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key.value!r} stands here twice", key.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands here twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -256,7 +254,7 @@ def _file_layers(name: str, folder: Path) -> list[Layer]:
         if seen or path is None:
             path = next((file for file in files if file.stem == wanted), None)
         if path is None or not path.is_file():
-            asked = f"{_shown(layers[0][0])}: extends: " if layers else ""
+            asked = f"{layers[0][0]}: extends: " if layers else ""
             known = [file.stem for file in files]
             raise ConfigError(
                 f"{asked}no experiment {wanted!r}{_suggestion(wanted, known)}; there is {', '.join(known)}"
@@ -293,14 +291,13 @@ def _explain(error: ValidationError, layers: Sequence[Layer]) -> str:
     first = problems[0]
     key, block = _key_of(first["loc"])
     if first["type"] == "extra_forbidden":
-        known = [field for field in block.model_fields if block is not Experiment or field not in IDENTITY]
-        unknown = str(first["loc"][-1])
+        allowed = [field for field in block.model_fields if block is not Experiment or field not in IDENTITY]
         return (
-            f"{_origin(key, layers)}: unknown key {key!r}{_suggestion(unknown, known)}; "
-            f"allowed here: {', '.join(known)}"
+            f"{_origin(key, layers)}: unknown key {key!r}{_suggestion(key, _setting_keys())}; "
+            f"allowed here: {', '.join(allowed)}"
         )
     if first["type"] == "missing":
-        return f"{layers[-1][0]}: {key}: missing, and no ancestor sets it (perhaps `extends: baseline` is missing)"
+        return f"{layers[0][0]}: {key}: missing; add it, or `extends: baseline`, which has every setting"
     # A union ("all" or a number) complains once a branch: tell all of them.
     allowed = [problem["msg"] for problem in problems if _key_of(problem["loc"])[0] == key]
     allowed = [message.removeprefix("Input should be ") for message in dict.fromkeys(allowed)]
@@ -321,6 +318,17 @@ def _key_of(location: tuple[str | int, ...]) -> tuple[str, type[Settings]]:
     return ".".join(path), block
 
 
+def _setting_keys(block: type[Settings] = Experiment) -> list[str]:
+    """Every dotted key that may be set."""
+    keys = []
+    for name, field in block.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            keys += [f"{name}.{inner}" for inner in _setting_keys(field.annotation)]
+        elif name not in IDENTITY:
+            keys.append(name)
+    return keys
+
+
 def _origin(key: str, layers: Sequence[Layer]) -> str:
     """Where a dotted key was set last."""
     for where, content in reversed(layers):
@@ -334,9 +342,7 @@ def _origin(key: str, layers: Sequence[Layer]) -> str:
     return layers[-1][0]
 
 
-def _run_checks(
-    experiment: Experiment, layers: Sequence[Layer], checks: Mapping[str, Callable[[Any], Any]]
-) -> None:
+def _run_checks(experiment: Experiment, layers: Sequence[Layer], checks: Mapping[str, Callable[[Any], Any]]) -> None:
     values = settings(experiment)
     for key, check in checks.items():
         try:
@@ -356,9 +362,7 @@ def _merge(base: dict[str, Any], change: Mapping[str, Any]) -> None:
 def _flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in nested.items():
-        flat |= (
-            _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-        )
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
 
 

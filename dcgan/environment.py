@@ -81,9 +81,7 @@ def _git() -> dict[str, Any]:
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
-        answer = subprocess.run(
-            ["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10
-        )
+        answer = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10)
         return answer.stdout.strip()
 
     try:

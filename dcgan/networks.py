@@ -81,8 +81,9 @@ class Generator(nn.Module):
             depth = len({key.split(".")[1] for key in state})
             network = cls(SMALLEST_MAP * 2 ** (depth - 1), latent_dim, channels)
             network.load_state_dict(state)
-        except (AttributeError, IndexError, KeyError, RuntimeError, ValueError) as error:
-            raise ValueError(f"not the weights of one of our generators ({error})".splitlines()[0]) from error
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"not the weights of one of our generators ({type(error).__name__}: {reason})") from error
         return network
 
 

@@ -54,9 +54,7 @@ class RunFolder:
         self.status = path / "status.json"
 
     @classmethod
-    def locate(
-        cls, runs: Path, *, data: str, fingerprint: str, profile: str, slug: str, seed: int
-    ) -> "RunFolder":
+    def locate(cls, runs: Path, *, data: str, fingerprint: str, profile: str, slug: str, seed: int) -> "RunFolder":
         """`runs/<data>-<fingerprint8>/<profile>/<experiment>[+<overrides8>]/seed-<n>`."""
         return cls(runs / f"{data}-{fingerprint[:8]}" / profile / slug / f"seed-{seed}")
 

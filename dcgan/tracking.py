@@ -80,9 +80,7 @@ class Tracker:
             if self._superseded and time.monotonic() > self._replayed_at + SETTLE_S:
                 self._remove_superseded()
 
-    def finish(
-        self, *, state: str, generator: Path | None = None, summary: Mapping[str, Any] | None = None
-    ) -> None:
+    def finish(self, *, state: str, generator: Path | None = None, summary: Mapping[str, Any] | None = None) -> None:
         """Close the run: its last numbers, how it ended, and the generator as an artifact of type model."""
         run = self._run
         if run is None:

@@ -113,9 +113,7 @@ def train(
     state: State = "running"
     step, filled = start, 0
     flushed_at = saved_at = time.perf_counter()
-    bar = tqdm(
-        total=total, initial=start, unit="step", desc=experiment.slug, dynamic_ncols=True, smoothing=0.1
-    )
+    bar = tqdm(total=total, initial=start, unit="step", desc=experiment.slug, dynamic_ncols=True, smoothing=0.1)
     with StopRequest() as stop, bar:
         while state == "running" and step < total:
             step += 1
@@ -228,9 +226,7 @@ class Stopwatch:
 class StopRequest:
     """While entered, the first signal to end is a request, and the second ends the process at once."""
 
-    SIGNALS = tuple(
-        getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-    )
+    SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
     def __init__(self) -> None:
         self.requested = False

@@ -7,7 +7,7 @@ size; an edge is as wide as one pixel, which antialiases it.
 
 Pixels see only + - * /, square roots, comparisons and roundings. IEEE 754 fixes the result of each, whereas
 exp or sin may differ in the last bit between the vector loop and its tail; so a face is bit-equal whatever
-batch, chunk, thread or machine it is drawn in.
+batch, chunk or thread it is drawn in.
 """
 
 from collections.abc import Sequence

@@ -1,0 +1,58 @@
+# `make` alone lists the targets. With only Python >= 3.11 and make on the machine, every target installs what it needs.
+
+EXP     ?= baseline
+RUNS    ?= runs
+PYTHON3 ?= python3
+
+# An activated conda environment made from environment.yml is used as it is; otherwise .venv is made from the lock.
+ifeq ($(CONDA_DEFAULT_ENV),dcgan-ablation-lab)
+PYTHON := python
+READY  :=
+else
+PYTHON := .venv/bin/python
+READY  := .venv/.installed
+endif
+
+# How variables become options; an empty one is left to the program's default.
+WHICH = "$(EXP)" --runs "$(RUNS)" $(if $(PROFILE),--profile "$(PROFILE)") $(if $(DATA),--data "$(DATA)") \
+        $(if $(SEED),--seed "$(SEED)") $(if $(DEVICE),--device "$(DEVICE)") $(foreach pair,$(SET),--set "$(pair)")
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run sample test lint lock
+
+help: ## list the targets
+	@echo "make TARGET [VARIABLE=value ...]"
+	@echo
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-10s %s\n", $$1, $$2 }'
+	@echo
+	@echo "  EXP=name       experiment under experiments/ ($(EXP))      PROFILE=full|laptop|smoke   how much"
+	@echo "  DATA=path      folder, .zip, .tar or celeba (drawn faces)  SEED=n  SET=\"key=value ...\"   other settings"
+	@echo "  FRESH=1        train a finished run anew                   RUNS=dir  where runs are kept ($(RUNS))"
+	@echo "  DEVICE=name    cuda, mps or cpu (the best there is)"
+
+setup: $(READY) ## install what the lab needs (the other targets do it too)
+
+run: $(READY) ## train EXP, or go on with it: make run EXP=tuned_lr
+	@$(PYTHON) -m dcgan run $(WHICH) $(if $(filter 1,$(FRESH)),--fresh)
+
+sample: $(READY) ## draw a grid, a walk and single images from a finished run: make sample EXP=tuned_lr
+	@$(PYTHON) -m dcgan sample $(WHICH)
+
+test: $(READY) ## run the tests, the fast ones first
+	@$(PYTHON) -m pytest
+
+lint: $(READY) ## check style
+	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
+
+lock: $(READY) ## pin the newest versions that pyproject.toml allows
+	@.venv/bin/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.lock
+
+# uv installs the lock in a quarter of pip's time.
+.venv/.installed: requirements.lock
+	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, $(PYTHON3) is %d.%d (make PYTHON3=python3.12 ...)" % sys.version_info[:2])'
+	@echo "installing into .venv (some GB and a few minutes, once)"
+	@test -x .venv/bin/python || $(PYTHON3) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@.venv/bin/uv pip install --quiet --python .venv/bin/python -r requirements.lock
+	@touch $@

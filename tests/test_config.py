@@ -1,0 +1,225 @@
+"""Experiments as data: the four files, their diffs, and every mistake one can make in one."""
+
+import string
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dcgan import config
+from dcgan.config import ConfigError, differences, experiment_names, load
+
+FOUR = ("baseline", "regularized", "tuned_lr", "hires_128")
+
+
+def test_the_four_documented_runs_are_there():
+    assert set(FOUR) <= set(experiment_names())
+
+
+@pytest.mark.parametrize("profile", config.profile_names())
+@pytest.mark.parametrize("name", experiment_names())
+def test_every_experiment_loads_in_every_profile_and_asks_a_question(name, profile):
+    assert load(name, profile=profile).question.endswith("?")
+
+
+def test_the_baseline_is_the_papers_dcgan():
+    baseline = load("baseline", profile="full")
+    assert config.settings(baseline) == {
+        "image_size": 64,
+        "batch_size": 128,
+        "latent_dim": 100,
+        "steps": 40000,
+        "duration_multiplier": 1,
+        "width_multiplier": 1,
+        "images": "all",
+        "precision": "auto",
+        "threads": "auto",
+        "seed": 0,
+        "snapshots": 20,
+        "crop_px": None,
+        "weight_init.kind": "pytorch",
+        "weight_init.std": 0.02,
+        "weight_init.batchnorm_mean": 1.0,
+        "generator.learning_rate": 2e-4,
+        "generator.weight_decay": 0,
+        "generator.width_multiplier": 1,
+        "discriminator.learning_rate": 2e-4,
+        "discriminator.weight_decay": 0,
+        "discriminator.width_multiplier": 1,
+        "adam.betas": [0.5, 0.999],
+    }
+    assert baseline.generator_channels == 1024
+    assert baseline.total_steps == 40000
+
+
+@pytest.mark.parametrize(
+    ("name", "parent", "diff"),
+    [
+        (
+            "regularized",
+            "baseline",
+            {
+                "weight_init.kind": ("pytorch", "normal"),
+                "weight_init.batchnorm_mean": (1.0, 0.0),
+                "generator.weight_decay": (0.0, 1e-6),
+                "discriminator.weight_decay": (0.0, 1e-4),
+            },
+        ),
+        ("tuned_lr", "regularized", {"discriminator.learning_rate": (2e-4, 1e-4)}),
+        ("hires_128", "tuned_lr", {"image_size": (64, 128)}),
+    ],
+)
+def test_each_run_differs_from_its_parent_as_documented_and_in_nothing_else(name, parent, diff):
+    for profile in config.profile_names():
+        run = load(name, profile=profile)
+        assert run.extends == parent
+        assert differences(load(parent, profile=profile), run) == diff
+
+
+@pytest.mark.parametrize("profile", config.profile_names())
+def test_a_profile_changes_how_much_and_never_what(profile):
+    changed = differences(load("tuned_lr", profile="full"), load("tuned_lr", profile=profile))
+    assert set(changed) <= {"steps", "width_multiplier", "images", "snapshots"}
+
+
+def test_a_profile_multiplies_with_what_an_experiment_asks():
+    asked = ["duration_multiplier=2", "discriminator.width_multiplier=1.5"]
+    plain, twice = load("baseline", profile="laptop"), load("baseline", profile="laptop", overrides=asked)
+    assert twice.total_steps == 2 * plain.total_steps
+    assert twice.discriminator_channels == 1.5 * plain.discriminator_channels
+    assert twice.generator_channels == plain.generator_channels
+
+
+def test_snapshots_are_evenly_spaced_and_end_with_the_run():
+    run = load("baseline", profile="laptop", overrides=["steps=1000", "snapshots=4"])
+    assert run.snapshot_steps == [250, 500, 750, 1000]
+    assert load("baseline", profile="laptop", overrides=["steps=3", "snapshots=10"]).snapshot_steps == [1, 2, 3]
+
+
+@pytest.mark.parametrize("spelling", ["2e-4", "2.0e-4", "0.0002", "2E-4", "+2e-4"])
+def test_every_spelling_of_a_number_is_one(spelling):
+    run = load("tuned_lr", profile="full", overrides=[f"discriminator.learning_rate={spelling}"])
+    assert run.discriminator.learning_rate == 2e-4
+
+
+def test_overrides_and_only_they_are_in_the_folders_name():
+    plain = load("tuned_lr", profile="smoke")
+    assert plain.slug == "tuned_lr"
+    assert load("tuned_lr", profile="smoke", overrides=["image_size=64"]).slug == "tuned_lr", "changes nothing"
+    assert load("tuned_lr", profile="smoke", seed=5, overrides=["threads=1"]).slug == "tuned_lr", "how, not what"
+    one = load("tuned_lr", profile="smoke", overrides=["batch_size=64", "latent_dim=50"])
+    other_order = load("tuned_lr", profile="smoke", overrides=["latent_dim=50", "batch_size=64"])
+    another = load("tuned_lr", profile="smoke", overrides=["batch_size=64"])
+    assert one.overrides == {"batch_size": 64, "latent_dim": 50}
+    assert one.slug == other_order.slug != another.slug
+
+
+def test_the_record_brings_the_experiment_back():
+    run = load("hires_128", profile="laptop", seed=3, overrides=["adam.betas=[0.4, 0.9]", "crop_px=100"])
+    text = config.dump_yaml({**config.to_record(run), "environment": {"device": "cpu"}})
+    path = Path("record")  # parsed by the same reader as a file
+    assert config.from_record(config._parse_yaml(text, str(path))) == run
+
+
+MISTAKES = {
+    "learnin_rate=1e-4": ["unknown key 'learnin_rate'", "did you mean generator.learning_rate"],
+    "generator.learnig_rate=1e-4": ["unknown key 'generator.learnig_rate'", "did you mean generator.learning_rate"],
+    "generator.learning_rate=0": ["generator.learning_rate: 0 ", "greater than 0"],
+    "generator.learning_rate=-1e-4": ["greater than 0"],
+    "generator.learning_rate=fast": ["'fast'", "number"],
+    "generator.learning_rate=.nan": ["finite"],
+    "generator=3": ["generator: 3 "],
+    "steps=1.5": ["steps: 1.5", "integer"],
+    "steps=true": ["steps: True", "integer"],
+    "steps=0": ["steps: 0", "greater than or equal to 1"],
+    "batch_size=1": ["greater than or equal to 2"],
+    "images=some": ["'all'", "integer"],
+    "precision=fp64": ["'auto', 'bf16' or 'fp32'"],
+    "adam.betas=[0.5]": ["adam.betas"],
+    "adam.betas=[0.5, 1.5]": ["adam.betas", "less than 1"],
+    "steps": ["key=value"],
+    "=3": ["key=value"],
+    "steps={": ["not YAML"],
+    "extends=baseline": ["not a setting"],
+    "image_size=100": ["image_size: 100 does not fit", "100 -> 50 -> 25 -> 13 -> 7 -> 4", "64, 128"],
+}
+
+
+@pytest.mark.parametrize("override", MISTAKES)
+def test_a_mistake_in_an_override_is_told_in_one_line_that_names_it(override):
+    from dcgan.networks import map_sizes
+
+    with pytest.raises(ConfigError) as caught:
+        load("tuned_lr", profile="smoke", overrides=[override], checks={"image_size": map_sizes})
+    message = str(caught.value)
+    assert message.startswith(f"--set {override}")
+    assert "\n" not in message
+    for part in MISTAKES[override]:
+        assert part in message
+
+
+FILES = {
+    "extends: baseline\nsteps: [1, 2": "line 2: not YAML",
+    "extends: baseline\nsteps: 1\nsteps: 2\n": "line 3: not YAML: 'steps' stands here twice",
+    "extends: baseline\ngenerator:\n  learning_rate: 0\n": "generator.learning_rate: 0 ",
+    "extends: baseline\nimage_sise: 64\n": "did you mean image_size",
+    "extends: basline\n": "did you mean baseline",
+    "extends: [baseline]\n": "extends",
+    "extends: mine\n": "circle",
+    "image_size: 64\n": "missing",
+    "- a\n- list\n": "key: value",
+    "name: other\nextends: baseline\n": "name",
+    "extends: baseline\nquestion: !!python/object/apply:os.system ['true']\n": "not YAML",
+}
+
+
+@pytest.mark.parametrize("text", FILES)
+def test_a_mistake_in_a_file_names_the_file(text, tmp_path):
+    folder = _copy_of_experiments(tmp_path)
+    (folder / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load("mine", profile="smoke", folder=folder)
+    message = str(caught.value)
+    assert "mine.yaml" in message
+    assert FILES[text] in message
+    assert "\n" not in message
+
+
+def test_an_experiment_is_found_by_name_anywhere_and_by_the_path_of_its_file(tmp_path):
+    folder = _copy_of_experiments(tmp_path)
+    deep = folder / "follow_up" / "more" / "slow_d.yaml"
+    deep.parent.mkdir(parents=True)
+    deep.write_text("extends: baseline\nquestion: Why?\ndiscriminator: {learning_rate: 1e-4}\n")
+    assert load("slow_d", profile="smoke", folder=folder).discriminator.learning_rate == 1e-4
+    elsewhere = tmp_path / "own.yaml"
+    elsewhere.write_text("extends: slow_d\nbatch_size: 7\n")
+    own = load(str(elsewhere), profile="smoke", folder=folder)
+    assert (own.name, own.batch_size, own.extends) == ("own", 7, "slow_d")
+
+
+def test_an_unknown_experiment_lists_those_there_are():
+    with pytest.raises(ConfigError, match=r"no experiment 'tuned' \(did you mean tuned_lr\?\).*baseline.*hires_128"):
+        load("tuned", profile="smoke")
+
+
+def test_an_experiment_cannot_be_changed_after_it_was_resolved():
+    with pytest.raises(ValueError, match="frozen"):
+        load("baseline", profile="smoke").steps = 1
+
+
+@given(st.text(string.printable, max_size=40))
+def test_any_text_as_an_override_loads_or_is_told_in_one_line(text):
+    try:
+        load("baseline", profile="smoke", overrides=[text])
+    except ConfigError as error:
+        assert str(error).startswith("--set")
+
+
+def _copy_of_experiments(tmp_path: Path) -> Path:
+    folder = tmp_path / "experiments"
+    for path in config.EXPERIMENTS.rglob("*.yaml"):
+        copy = folder / path.relative_to(config.EXPERIMENTS)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    return folder

@@ -1,0 +1,89 @@
+"""Shapes of both networks, the size formula, and the two initialisations."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from dcgan.networks import IMAGE_SIZES, Discriminator, Generator, map_channels, map_sizes, normal_init_
+
+
+@settings(deadline=None, max_examples=15)
+@given(size=st.sampled_from(IMAGE_SIZES), channels=st.integers(1, 24), latent=st.integers(1, 9), batch=st.integers(2, 3))
+def test_latents_become_images_and_images_become_logits(size, channels, latent, batch):
+    images = Generator(size, latent, channels)(torch.randn(batch, latent))
+    assert images.shape == (batch, 3, size, size)
+    assert images.abs().max() <= 1
+    assert Discriminator(size, channels)(images).shape == (batch,)
+
+
+@pytest.mark.parametrize("size", IMAGE_SIZES)
+def test_each_discriminator_layer_maps_a_side_of_h_to_half_of_h_plus_1_rounded_down(size):
+    images = torch.zeros(2, 3, size, size)
+    sides = [size]
+    for layer in list(Discriminator(size, 8).layers)[:-1]:
+        images = layer(images)
+        sides.append(images.shape[-1])
+        assert sides[-1] == (sides[-2] + 1) // 2
+    assert sides == map_sizes(size)[::-1]
+
+
+def test_128_pixels_take_one_layer_more_on_each_side():
+    for network in (lambda size: Generator(size, 100, 64), lambda size: Discriminator(size, 64)):
+        assert len(network(128).layers) == len(network(64).layers) + 1
+
+
+def test_channels_halve_from_the_4x4_end():
+    assert map_channels(64, 1024) == [1024, 512, 256, 128]
+    assert map_channels(128, 1024) == [1024, 512, 256, 128, 64]
+
+
+@pytest.mark.parametrize("size", [0, 1, 4, 16, 100, 65, 512])
+def test_a_size_that_does_not_fit_is_refused(size):
+    with pytest.raises(ValueError, match="choose one of 32, 64, 128, 256"):
+        map_sizes(size)
+
+
+def test_there_is_no_bias_in_front_of_a_batchnorm_and_no_batchnorm_at_the_pixels():
+    generator, discriminator = Generator(64, 100, 64), Discriminator(64, 64)
+    for stage in [*generator.layers, *discriminator.layers]:
+        if isinstance(stage, nn.Sequential):
+            convolution, follower = stage[0], stage[1]
+            assert (convolution.bias is None) == isinstance(follower, nn.BatchNorm2d)
+    assert not isinstance(generator.layers.to_rgb[1], nn.BatchNorm2d)
+    assert not isinstance(discriminator.layers.to_32x32[1], nn.BatchNorm2d)
+
+
+@pytest.mark.parametrize("mean", [0.0, 1.0])
+def test_normal_init_draws_convolutions_around_0_and_batchnorm_around_its_own_mean(mean):
+    network = Generator(64, 100, 256)
+    normal_init_(network, std=0.02, batchnorm_mean=mean, rng=torch.Generator().manual_seed(0))
+    for module in network.modules():
+        if isinstance(module, nn.ConvTranspose2d):
+            assert module.weight.mean().abs() < 1e-3
+            assert abs(module.weight.std() - 0.02) < 1e-3
+        if isinstance(module, nn.BatchNorm2d):
+            assert abs(module.weight.mean() - mean) < 0.01
+            assert 0.01 < module.weight.std() < 0.03
+        if getattr(module, "bias", None) is not None:
+            assert not module.bias.any()
+
+
+@pytest.mark.parametrize("size", IMAGE_SIZES)
+def test_a_generator_comes_back_from_its_state_dict_alone(size):
+    generator = Generator(size, 7, 16).eval()
+    again = Generator.from_state_dict(generator.state_dict()).eval()
+    latents = torch.randn(2, 7)
+    assert torch.equal(again(latents), generator(latents))
+
+
+@pytest.mark.parametrize("state", [{}, {"a": torch.zeros(2)}, [1], {"layers.to_4x4.0.weight": torch.zeros(3)}])
+def test_what_is_not_a_generators_state_dict_is_refused(state):
+    with pytest.raises(ValueError, match="not the weights of one of our generators"):
+        Generator.from_state_dict(state)
+
+
+def test_a_discriminators_state_dict_is_not_a_generators():
+    with pytest.raises(ValueError, match="not the weights"):
+        Generator.from_state_dict(Discriminator(64, 8).state_dict())
