@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from dcgan import UserError
 
@@ -49,8 +49,15 @@ class Network(Settings):
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
+def _pair(value: Any) -> tuple:
+    """YAML knows lists, not pairs."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError("a pair of numbers, like [0.5, 0.999]")
+    return tuple(value)
+
+
 class Adam(Settings):
-    betas: Annotated[tuple[Beta, Beta], Field(strict=False)]  # a YAML list is read as a pair
+    betas: Annotated[tuple[Beta, Beta], BeforeValidator(_pair)]
 
 
 class Experiment(Settings):
@@ -300,7 +307,7 @@ def _explain(error: ValidationError, layers: Sequence[Layer]) -> str:
         return f"{layers[0][0]}: {key}: missing; add it, or `extends: baseline`, which has every setting"
     # A union ("all" or a number) complains once a branch: tell all of them.
     allowed = [problem["msg"] for problem in problems if _key_of(problem["loc"])[0] == key]
-    allowed = [message.removeprefix("Input should be ") for message in dict.fromkeys(allowed)]
+    allowed = [re.sub(r"^(Input should be|Value error,) ", "", message) for message in dict.fromkeys(allowed)]
     return f"{_origin(key, layers)}: {key}: {first['input']!r} is not allowed; it should be {' or '.join(allowed)}"
 
 

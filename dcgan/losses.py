@@ -1,19 +1,19 @@
 """The adversarial losses as pure functions of logits (Goodfellow et al. 2014, arXiv:1406.2661).
 
-With p = sigmoid(logit), binary cross-entropy against label 1 is -log p = softplus(-logit), and against
-label 0 it is -log(1 - p) = softplus(logit). The softplus form is the stable one: it never takes the
-logarithm of a probability that was rounded to 0.
+With p = sigmoid(logit), binary cross-entropy against label 1 is -log p, and against label 0 it is
+-log(1 - p) = -log sigmoid(-logit). `logsigmoid` is the stable form: it never takes the logarithm of a
+probability that was rounded to 0. (torch's `softplus` is the same function but turns linear at 20, 2e-9 off.)
 """
 
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid
 
 
 def bce_real(logits: Tensor) -> Tensor:
     """Mean binary cross-entropy of logits (batch,) against label 1 ("real"): -log sigmoid(logit)."""
-    return softplus(-logits).mean()
+    return -logsigmoid(logits).mean()
 
 
 def bce_fake(logits: Tensor) -> Tensor:
     """Mean binary cross-entropy of logits (batch,) against label 0 ("fake"): -log(1 - sigmoid(logit))."""
-    return softplus(logits).mean()
+    return -logsigmoid(-logits).mean()

@@ -14,8 +14,10 @@ import secrets
 import shlex
 import shutil
 import string
+import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +35,11 @@ def new_run_id() -> str:
 
 
 class Tracker:
-    """One run in W&B. Nothing here raises but for a wrong call; without W&B every method does nothing.
+    """One run in W&B; several in one process come one after another. Where W&B fails, nothing raises.
 
     `history` is every row logged before this start (none for a new run): one dict per training step, in
     order, like the rows of `log`. W&B ends up with each of them exactly once, however often the run was
-    killed, continued, or moved between offline and online.
+    killed and continued.
     """
 
     url: str | None = None  # the run's page, when online
@@ -56,19 +58,19 @@ class Tracker:
         self._run: Any = None
         self._rows_seen = 0  # handed over, by history or by log
         self._rows_there = 0  # already with W&B when this start began
-        self._superseded: list[Path] = []
+        self._superseded: set[Path] = set()
         self._replayed_at = 0.0
         if os.environ.get("WANDB_MODE") == "disabled":
             log.info("W&B: off (WANDB_MODE=disabled)")
             return
         with self._never_stopping_training("start"):
-            older = self._offline_pieces(run_id)
+            older = self._pieces("offline-run", run_id)
             self._run = self._start(id=run_id, name=name, group=group, config=dict(config))
             self.url = self._run.url
             self._run.define_metric("step")
             self._run.define_metric("*", step_metric="step")
             # One log call per row keeps wandb's own step equal to the rows it has. Offline this starts at 0;
-            # run.step does so even when resumed, up to the first log call.
+            # run.step says 0 even when resumed, up to the first log call.
             self._rows_there = self._run.starting_step
             self._send(history)
             self._superseded, self._replayed_at = older, time.monotonic()
@@ -80,15 +82,81 @@ class Tracker:
             if self._superseded and time.monotonic() > self._replayed_at + SETTLE_S:
                 self._remove_superseded()
 
-    def finish(self, *, state: str, generator: Path | None = None, summary: Mapping[str, Any] | None = None) -> None:
-        """Close the run: its last numbers, how it ended, and the generator as an artifact of type model."""
-        run = self._run
-        if run is None:
-            return
-        with self._never_stopping_training("last numbers"):
-            run.summary.update({**(summary or {}), "state": state})
+    def finish(
+        self, *, state: str, generator: Path | None = None, summary: Mapping[str, Any] | None = None
+    ) -> None:
+        """Close the run with its last numbers, `state`, and the generator as an artifact of type model.
+
+        The exit code in W&B is 1 for the state `failed`, else 0: a run that diverged or was interrupted is a
+        result. Returns within about FINISH_TIMEOUT_S even when wandb hangs.
+        """
+        run, self._run = self._run, None
+        if run is not None and not _within(
+            FINISH_TIMEOUT_S + 5, lambda: self._close(run, state, generator, dict(summary or {}))
+        ):
+            log.warning("W&B: does not answer; going on without it, all numbers are in %s", self._folder)
+        if (wandb := sys.modules.get("wandb")) is not None:
+            # Ends wandb-core, so that nothing is left to wait for when the process exits, and that the next
+            # run in this process gets one that works.
+            _within(5, lambda: _teardown(wandb))
+
+    def _start(self, **identity: Any) -> Any:
+        with _environment(
+            WANDB_CACHE_DIR=str(self._folder / "wandb" / "cache"),  # else a log per start under ~/.cache
+            WANDB_ERROR_REPORTING="false",  # else wandb's own crashes are sent to its makers
+        ):
+            import wandb
+
+            # Silent before a run exists, too; a silent wandb never asks for a key, not even on a terminal.
+            quiet = wandb.Settings(silent=True)
+            wandb.setup(quiet)
+            online, why = _wants_online(wandb)
+            common = {**identity, "dir": self._folder, "project": os.environ.get("WANDB_PROJECT") or PROJECT}
+            common["settings"] = wandb.Settings(
+                silent=True,
+                console="off",
+                save_code=False,
+                disable_code=True,
+                disable_git=True,
+                symlink=False,  # wandb sync would count latest-run as a second run
+                reinit="create_new",
+                init_timeout=INIT_TIMEOUT_S,
+                finish_timeout=FINISH_TIMEOUT_S,
+                finish_timeout_raises=True,
+            )
+            been_online = self._pieces("run", identity["id"])
+            if online:
+                try:
+                    run = wandb.init(mode="online", resume="allow", **common)
+                    log.info("W&B: online (%s): %s", why, run.url)
+                    return run
+                except Exception as error:
+                    log.warning("W&B: cannot go online, offline instead (%s)", _first_line(error))
+                    why = "no connection"
+                # wandb-core still holds the id of the run that did not start: begin anew without it
+                _teardown(wandb)
+                for piece in self._pieces("run", identity["id"]) - been_online:
+                    shutil.rmtree(piece, ignore_errors=True)
+                wandb.setup(quiet)
+            run = wandb.init(mode="offline", **common)
+            # An upload appends to the rows that W&B has of this id, so a run that has been online before is
+            # uploaded whole under another id.
+            command = _sync_command(Path(run.dir).parent, f"{run.id}-whole" if been_online else None)
+            log.info("W&B: offline (%s); to upload it later: %s", why, command)
+            return run
+
+    def _send(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        for row in rows:
+            self._rows_seen += 1
+            if self._run is None or self._rows_seen <= self._rows_there:
+                continue  # the second: W&B was ahead of the checkpoint and has this row
+            self._run.log(_with_image(row))
+
+    def _close(self, run: Any, state: str, generator: Path | None, summary: dict[str, Any]) -> None:
+        with self._never_stopping_training("summary"):
+            run.summary.update({**summary, "state": state})
         if generator is not None:
-            with self._never_stopping_training("upload of the generator"):
+            with self._never_stopping_training("artifact"):
                 import wandb
 
                 artifact = wandb.Artifact(f"generator-{run.id}", type="model", metadata={"state": state})
@@ -98,64 +166,17 @@ class Tracker:
         with self._never_stopping_training("finish"):
             run.finish(exit_code=1 if state == "failed" else 0)
             self._remove_superseded()
-        self._run = None
 
-    def _send(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        for row in rows:
-            self._rows_seen += 1
-            if self._run is None or self._rows_seen <= self._rows_there:
-                continue  # an online run that was ahead of the checkpoint has this row
-            self._run.log(_with_image(row))
-
-    def _start(self, **identity: Any) -> Any:
-        # Read by wandb while it is imported and by the wandb-core process that it starts: else wandb-core
-        # leaves a log per start under ~/.cache, and wandb's own crash reports are sent to its makers.
-        os.environ.setdefault("WANDB_CACHE_DIR", str(self._folder / "wandb" / "cache"))
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        import wandb
-
-        # Silent before a run exists, too; a silent wandb never asks for a key, not even on a terminal.
-        wandb.setup(wandb.Settings(silent=True))
-        online, why = _wants_online(wandb)
-        common = {
-            **identity,
-            "dir": self._folder,
-            "project": os.environ.get("WANDB_PROJECT") or PROJECT,
-            "reinit": "create_new",
-        }
-        settings = {
-            "silent": True,
-            "console": "off",
-            "save_code": False,
-            "disable_code": True,
-            "disable_git": True,
-            "symlink": False,  # wandb sync would count latest-run as a second run
-            "init_timeout": INIT_TIMEOUT_S,
-            "finish_timeout": FINISH_TIMEOUT_S,
-            "finish_timeout_raises": True,
-        }
-        if online:
-            try:
-                run = wandb.init(mode="online", resume="allow", settings=wandb.Settings(**settings), **common)
-                log.info("W&B: online (%s): %s", why, run.url)
-                return run
-            except Exception as error:
-                log.warning("W&B: cannot go online, offline instead (%s)", _first_line(error))
-                why = "no connection"
-        run = wandb.init(mode="offline", settings=wandb.Settings(**settings), **common)
-        log.info("W&B: offline (%s); to upload it later: %s", why, _sync_command(Path(run.dir).parent))
-        return run
-
-    def _offline_pieces(self, run_id: str) -> list[Path]:
-        # wandb names them offline-run-DATE-ID, with -1, -2 ... for more in one second
-        name = re.compile(rf"offline-run-\d+_\d+-{re.escape(run_id)}(-\d+)?")
-        return [p for p in (self._folder / "wandb").glob("offline-run-*") if name.fullmatch(p.name)]
+    def _pieces(self, kind: str, run_id: str) -> set[Path]:
+        """What earlier starts left: KIND-DATE-ID, with -1, -2 ... for more than one in a second."""
+        name = re.compile(rf"{kind}-\d+_\d+-{re.escape(run_id)}(-\d+)?")
+        return {path for path in (self._folder / "wandb").glob(f"{kind}-*") if name.fullmatch(path.name)}
 
     def _remove_superseded(self) -> None:
-        """Several offline pieces with one id overwrite each other on upload; the newest holds all rows."""
+        """Several offline pieces of one id would append to each other on upload; the newest has all rows."""
         for piece in self._superseded:
-            shutil.rmtree(piece)
-        self._superseded = []
+            shutil.rmtree(piece, ignore_errors=True)
+        self._superseded = set()
 
     @contextlib.contextmanager
     def _never_stopping_training(self, doing: str) -> Iterator[None]:
@@ -163,12 +184,8 @@ class Tracker:
             yield
         except Exception as error:
             self._run = None
-            log.warning(
-                "W&B: %s failed (%s); going on without it, %s has all numbers",
-                doing,
-                _first_line(error),
-                self._folder,
-            )
+            what = f"{doing} failed ({_first_line(error)})"
+            log.warning("W&B: %s; going on without it, all numbers are in %s", what, self._folder)
 
 
 def _wants_online(wandb: Any) -> tuple[bool, str]:
@@ -191,10 +208,34 @@ def _with_image(row: Mapping[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _sync_command(piece: Path) -> str:
+def _sync_command(piece: Path, as_id: str | None) -> str:
     with contextlib.suppress(ValueError):
         piece = piece.relative_to(Path.cwd())
-    return f"wandb sync {shlex.quote(str(piece))}"
+    return shlex.join(["wandb", "sync", *(["--id", as_id] if as_id else []), str(piece)])
+
+
+def _teardown(wandb: Any) -> None:
+    with contextlib.suppress(Exception, SystemExit):  # a wandb-core that was killed: both can come
+        wandb.teardown()
+
+
+def _within(seconds: float, action: Callable[[], None]) -> bool:
+    """Whether `action` was done in time; a daemon thread is left behind where it was not."""
+    thread = threading.Thread(target=action, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return not thread.is_alive()
+
+
+@contextlib.contextmanager
+def _environment(**defaults: str) -> Iterator[None]:
+    added = [name for name in defaults if name not in os.environ]
+    os.environ.update({name: defaults[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def _first_line(error: Exception) -> str:

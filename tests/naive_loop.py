@@ -1,0 +1,57 @@
+"""The write-up's loop, written anew as plainly as can be: what the lab's step must equal.
+
+Its own networks with sigmoid and `BCELoss`, labels as tensors, D not frozen in G's step, no channels_last, no
+fused optimiser, `.item()` at every step.
+"""
+
+import torch
+from torch import nn
+
+
+def naive_generator(latent_dim: int, widths: list[int]) -> nn.Sequential:
+    layers = [nn.ConvTranspose2d(latent_dim, widths[0], 4, 1, 0, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
+    for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
+        layers += [nn.ConvTranspose2d(inputs, outputs, 5, 2, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+    return nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], 3, 5, 2, 2, 1), nn.Tanh())
+
+
+def naive_discriminator(widths: list[int]) -> nn.Sequential:
+    layers = [nn.Conv2d(3, widths[-1], 5, 2, 2), nn.LeakyReLU(0.2)]
+    for inputs, outputs in zip(widths[:0:-1], widths[-2::-1], strict=True):
+        layers += [nn.Conv2d(inputs, outputs, 5, 2, 2, bias=False), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers, nn.Conv2d(widths[0], 1, 4), nn.Sigmoid())
+
+
+def naive_train(generator, discriminator, batches, noises, *, lr_g, lr_d, decay_g, decay_d, betas=(0.5, 0.999)):
+    """Train in place; return a list of (loss_d, loss_d_real, loss_d_fake, loss_g, D(x), D(G(z))) a step."""
+    bce = nn.BCELoss()
+    optimizer_g = torch.optim.Adam(generator.parameters(), lr=lr_g, betas=betas, weight_decay=decay_g)
+    optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=lr_d, betas=betas, weight_decay=decay_d)
+    rows = []
+    for real, noise in zip(batches, noises, strict=True):
+        ones, zeros = torch.ones(len(real)).to(real), torch.zeros(len(real)).to(real)
+        optimizer_d.zero_grad()
+        output_real = discriminator(real).view(-1)
+        loss_real = bce(output_real, ones)
+        loss_real.backward()
+        fake = generator(noise[:, :, None, None])
+        output_fake = discriminator(fake.detach()).view(-1)
+        loss_fake = bce(output_fake, zeros)
+        loss_fake.backward()
+        optimizer_d.step()
+
+        optimizer_g.zero_grad()
+        loss_g = bce(discriminator(fake).view(-1), ones)
+        loss_g.backward()
+        optimizer_g.step()
+        rows.append(
+            (
+                loss_real.item() + loss_fake.item(),
+                loss_real.item(),
+                loss_fake.item(),
+                loss_g.item(),
+                output_real.mean().item(),
+                output_fake.mean().item(),
+            )
+        )
+    return rows
