@@ -132,7 +132,7 @@ class Tracker:
                     return run
                 except Exception as error:
                     log.warning("W&B: cannot go online, offline instead (%s)", _first_line(error))
-                    why = "no connection"
+                    why = "going online failed"
                 # wandb-core still holds the id of the run that did not start: begin anew without it
                 _teardown(wandb)
                 for piece in self._pieces("run", identity["id"]) - been_online:
@@ -160,9 +160,10 @@ class Tracker:
                 import wandb
 
                 artifact = wandb.Artifact(f"generator-{run.id}", type="model", metadata={"state": state})
-                # immutable: wandb reads the file where it lies, without a copy under HOME
+                # immutable: wandb reads the file where it lies; it makes its staging folder all the same
                 artifact.add_file(str(generator), policy="immutable", skip_cache=True)
-                run.log_artifact(artifact)
+                with _environment(WANDB_DATA_DIR=str(self._folder / "wandb" / "cache")):  # else ~/.local
+                    run.log_artifact(artifact)
         with self._never_stopping_training("finish"):
             run.finish(exit_code=1 if state == "failed" else 0)
             self._remove_superseded()

@@ -9,7 +9,8 @@ Imports nothing else of ours: paths and plain numbers go in.
 """
 
 from dcgan.data.batches import Batches
+from dcgan.data.files import DataError
 from dcgan.data.pack import PackedImages, pack
-from dcgan.data.sources import DataError, Source, open_source
+from dcgan.data.sources import Source, open_source
 
 __all__ = ["Batches", "DataError", "PackedImages", "Source", "open_source", "pack"]

@@ -5,14 +5,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dcgan.data.sources import DataError
+from dcgan.data.files import DataError
 
 
 class Batches:
-    """batch(step), a function of (images, batch_size, seed, step) alone: a run resumes at any step as it would have run.
+    """batches(step) depends on (images, batch_size, seed, step) alone, so a run resumes at any step.
 
-    Each epoch visits every image at most once, in an order and with mirrorings of its own; the images that don't
-    fill a last batch wait for the next epoch. The order doesn't depend on the device.
+    Each epoch visits every image once, in an order and with mirrorings of its own, but for those that don't fill
+    a last batch. The order is the same on every device.
 
     `images` is uint8 (N, H, W, 3). With `on_device` (None: where it fits) it is moved to the device once and
     batches are made there without the host; otherwise each batch is gathered on the host and moved as uint8.

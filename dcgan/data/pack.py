@@ -8,7 +8,6 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,14 +21,15 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from tqdm import tqdm
 
 from dcgan.data import faces
-from dcgan.data.sources import DataError, Entry, Source, in_parallel
+from dcgan.data.files import DataError, Entry
+from dcgan.data.sources import Source, in_parallel
 
 log = logging.getLogger(__name__)
 
 VERSION = 1  # of the pixels: raise it when decoding, cropping or resizing changes, and old packs are not used
 DRAWN_COUNT = 50_000  # what 'all' means for the drawn faces
 DRAWN_AT_ONCE = 64
-LARGEST_IMAGE = 90_000_000  # pixels; a file that promises more is left out before anything is allocated for it
+LARGEST_IMAGE = 90_000_000  # pixels; a file that promises more is left out before memory is taken for it
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "GIF", "TIFF")  # Pillow opens more, some by running programs
 UNREADABLE_SHARE = 0.01
 
@@ -55,9 +55,10 @@ def pack(
 ) -> PackedImages:
     """The source's images as size x size RGB, from the cache or packed into it now.
 
-    Each is turned upright, cut to its centre square (of `crop_px` source pixels a side when given, or its shorter
-    side where that is less) and resized with antialiasing. `images` = N takes N spread evenly over the names in
-    order. Raises DataError when more than 1 % can't be read or the cache can't be written.
+    Each is turned upright, cut to the square in its centre and resized with antialiasing. The square's side is
+    the image's shorter one, or `crop_px` source pixels where that is less (drawn faces are not cut). `images` = N
+    takes N, spread evenly over the names in order. Raises DataError when more than 1 % can't be read or the cache
+    can't be written.
     """
     available = source.count or (DRAWN_COUNT if images == "all" else images)
     count = available if images == "all" else min(images, available)
@@ -78,9 +79,9 @@ def _load(path: Path) -> tuple[np.ndarray, int] | None:
     try:
         facts = json.loads(path.with_suffix(".json").read_text())
         array = np.load(path, mmap_mode="r")
-    except (OSError, ValueError):
+        return (array, facts["unreadable"]) if len(array) == facts["count"] else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return (array, facts["unreadable"]) if len(array) == facts["count"] else None
 
 
 def _pack(source: Source, chosen: list[int], size: int, crop_px: int | None, path: Path) -> None:
@@ -99,7 +100,6 @@ def _pack(source: Source, chosen: list[int], size: int, crop_px: int | None, pat
         facts = {"count": len(chosen) - len(unreadable), "unreadable": len(unreadable), "size": size}
         facts |= {"crop_px": crop_px, "source": source.description, "fingerprint": source.fingerprint}
         aside[1].write_text(json.dumps(facts))
-        path.with_suffix(".json").unlink(missing_ok=True)
         aside[0].replace(path)
         aside[1].replace(path.with_suffix(".json"))
     except OSError as error:
@@ -134,8 +134,8 @@ def _fill(file: IO[bytes], source: Source, chosen: list[int], size: int, crop_px
                 unreadable.append(pixels)
                 if len(unreadable) > UNREADABLE_SHARE * len(chosen):
                     raise DataError(
-                        f"{len(unreadable)} of the first {bar.n + 1} images of {source.description} can't be read "
-                        f"(1 % of {len(chosen)} may be): {_some(unreadable)}"
+                        f"{len(unreadable)} of the first {bar.n + 1} images of {source.description} can't be "
+                        f"read, more than 1 % of all {len(chosen)}: {_some(unreadable)}"
                     )
             else:
                 file.seek(len(header) + slot * row)
@@ -155,7 +155,7 @@ def _fill(file: IO[bytes], source: Source, chosen: list[int], size: int, crop_px
 
 
 def _header(count: int, size: int) -> bytes:
-    """What numpy puts before an array of this shape; it leaves room, so its length doesn't depend on the count."""
+    """What numpy puts before an array of this shape; as long for any count, since numpy leaves it room to grow."""
     header = io.BytesIO()
     facts = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
     np.lib.format.write_array_header_1_0(header, facts)
@@ -187,10 +187,11 @@ def _decode(entry: Entry, *, size: int, crop_px: int | None) -> tuple[int, np.nd
         image = _decode_jpeg(data)
         if image is None:
             image = _decode_other(data)
-        height, width = image.shape[1:]
+        height, width, _ = image.shape
         side = min(height, width, crop_px or height)
         top, left = (height - side) // 2, (width - side) // 2
-        square = image[None, :, top : top + side, left : left + side]
+        # A batch of one that is visibly channels_last: any other layout is copied to and fro while resizing.
+        square = image[top : top + side, left : left + side][None].permute(0, 3, 1, 2)
         if side != size:
             square = interpolate(square, (size, size), mode="bilinear", antialias=True)
         return slot, np.ascontiguousarray(square.permute(0, 2, 3, 1).numpy())
@@ -199,21 +200,19 @@ def _decode(entry: Entry, *, size: int, crop_px: int | None) -> tuple[int, np.nd
 
 
 def _decode_jpeg(data: bytes) -> torch.Tensor | None:
-    """uint8 (3, height, width), upright, twice as fast as Pillow; None when it is not a JPEG that this can do."""
+    """uint8 (height, width, 3), upright, twice as fast as Pillow; None when it is no JPEG, or one this can't do."""
     if not 0 < _jpeg_pixels(data) <= LARGEST_IMAGE:
         return None
     try:
-        return decode_jpeg(
-            torch.frombuffer(bytearray(data), dtype=torch.uint8),
-            mode=ImageReadMode.RGB,
-            apply_exif_orientation=True,
-        )
+        coded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        image = decode_jpeg(coded, mode=ImageReadMode.RGB, apply_exif_orientation=True)
+        return image.permute(1, 2, 0)
     except RuntimeError:
         return None
 
 
 def _jpeg_pixels(data: bytes) -> int:
-    """Width x height that a JPEG's frame header promises, 0 when there is none: decoders allocate it unasked."""
+    """Width x height that a JPEG's frame header promises, 0 when there is none; decoders just allocate it."""
     at = 2 if data.startswith(b"\xff\xd8\xff") else len(data)
     while at + 9 <= len(data) and data[at] == 0xFF:
         if 0xC0 <= data[at + 1] <= 0xCF and data[at + 1] not in (0xC4, 0xC8, 0xCC):
@@ -223,10 +222,10 @@ def _jpeg_pixels(data: bytes) -> int:
 
 
 def _decode_other(data: bytes) -> torch.Tensor:
-    """uint8 (3, height, width), upright, of anything that Pillow reads; what is transparent lies on white."""
+    """uint8 (height, width, 3), upright, of anything that Pillow reads; what is transparent lies on white."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
         if opened.width * opened.height > LARGEST_IMAGE:
-            raise ValueError(f"{opened.width}x{opened.height} pixels, more than the {LARGEST_IMAGE:,} allowed")
+            raise ValueError(f"{opened.width}x{opened.height} pixels, and {LARGEST_IMAGE:,} is the most allowed")
         image = ImageOps.exif_transpose(opened)  # the first frame, when there are several
     if image.mode == "F":
         raise ValueError("floating-point pixels have no agreed range")
@@ -235,4 +234,4 @@ def _decode_other(data: bytes) -> torch.Tensor:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    return torch.from_numpy(np.array(image.convert("RGB")))

@@ -1,0 +1,169 @@
+"""Image files as they lie on a disk: in a folder, a zip or a tar, read in place and never extracted.
+
+Each of the three has
+    names: list[str]        the images, in order
+    found: str              what else is there, for an error
+    signature: str          changes when a file is touched; cheap, no image is read for it
+    entries(ranks)          an Entry for each of these places in the order of names, in the cheapest order to read
+"""
+
+import os
+import re
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
+from pathlib import Path, PurePosixPath
+
+FORMS = "a folder of images, a .zip or .tar[.gz] of images, 'celeba', or nothing for the drawn faces"
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
+LARGEST_MB = 256  # of a file; no photograph is larger, a zip bomb is
+
+Entry = tuple[int, str, Callable[[], bytes]]  # index into the ranks asked for, name, how to read its bytes
+
+
+class DataError(ValueError):
+    """The images can't be used as asked; the message is one line for the person who asked."""
+
+
+class Folder:
+    """A folder and all below it; linked folders are entered once, and only regular files are read."""
+
+    def __init__(self, root: Path):
+        self.root, stats, others, entered = root, [], 0, {str(root)}
+
+        def refuse(error: OSError) -> None:
+            raise DataError(f"can't look into {error.filename}: {error.strerror}") from error
+
+        for folder, below, files in os.walk(root, followlinks=True, onerror=refuse):
+            real = {name: os.path.realpath(Path(folder, name)) for name in sorted(below)}
+            below[:] = [name for name, path in real.items() if path not in entered]
+            entered.update(real.values())
+            prefix = Path(folder).relative_to(root).as_posix()
+            for name in files:
+                try:
+                    found = Path(folder, name).stat()
+                except OSError:  # a link to nowhere
+                    found = None
+                if found and stat.S_ISREG(found.st_mode) and _is_image(name):
+                    relative = name if prefix == "." else f"{prefix}/{name}"
+                    stats.append((relative, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+                else:
+                    others += 1
+        stats.sort()
+        self.names = [name for name, *_ in stats]
+        self.signature = f"{root!r}{stats}"
+        self.found = f"{others} other files" if others else "it is empty"
+
+    def entries(self, ranks: Sequence[int]) -> Iterator[Entry]:
+        for index, rank in enumerate(ranks):
+            yield index, self.names[rank], partial(_read, self.root / self.names[rank])
+
+
+class Zip:
+    """A zip archive."""
+
+    def __init__(self, path: Path):
+        self.signature = _archive_signature(path)
+        try:
+            # Handed over open: a file that ZipFile opens itself it also closes, by a count that threads can upset.
+            self.zip = zipfile.ZipFile(path.open("rb"))
+        except zipfile.BadZipFile as error:
+            raise DataError(f"{path} is not a whole zip archive, or not one at all: {error}") from error
+        files = [info for info in self.zip.infolist() if not info.is_dir()]
+        for info in files:
+            _check_member(path, info.filename, info.file_size)
+            if info.flag_bits & 1:
+                raise DataError(f"{path} is encrypted ({info.filename}); wanted a zip without a password")
+        self.members = sorted((i for i in files if _is_image(i.filename)), key=lambda i: i.filename)
+        self.names = [info.filename for info in self.members]
+        self.found = f"{len(files)} other files"
+
+    def entries(self, ranks: Sequence[int]) -> Iterator[Entry]:
+        for index, rank in enumerate(ranks):
+            yield index, self.names[rank], partial(self.zip.read, self.members[rank])
+
+
+class Tar:
+    """A tar archive: without an index, and when compressed without an entrance but the start, so read from there."""
+
+    def __init__(self, path: Path):
+        self.path, self.signature, self._others = path, _archive_signature(path), 0
+
+    @cached_property
+    def names(self) -> list[str]:
+        return [name for name, _ in self._ranks]
+
+    @property
+    def found(self) -> str:
+        return f"{self._others} other files"
+
+    def entries(self, ranks: Sequence[int]) -> Iterator[Entry]:
+        indices = {rank: index for index, rank in enumerate(ranks)}
+        for key, read in self._members():
+            index = indices.get(self._ranks[key])
+            if index is not None:
+                yield index, key[0], partial(bytes, read())  # read here: the archive moves on
+
+    @cached_property
+    def _ranks(self) -> dict[tuple[str, int], int]:
+        """(name, position in the archive) -> place in the order of names; a name may occur twice."""
+        return {key: rank for rank, key in enumerate(sorted(key for key, _ in self._members()))}
+
+    def _members(self) -> Iterator[tuple[tuple[str, int], Callable[[], bytes]]]:
+        self._others = 0
+        try:
+            with tarfile.open(self.path) as tar:
+                for member in tar:
+                    _check_member(self.path, member.name, member.size)
+                    if member.isreg() and _is_image(member.name):
+                        yield (member.name, member.offset), tar.extractfile(member).read
+                    else:
+                        self._others += not member.isdir()
+                    tar.members.clear()  # or it keeps every header it has seen
+                # A header that is cut short or damaged ends the loop as the end does, which is a block of zeros.
+                tar.fileobj.seek(tar.offset)
+                if tar.fileobj.read(512).strip(b"\0"):
+                    raise tarfile.ReadError("unexpected end of data")
+        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+            raise DataError(f"{self.path} is not a whole tar archive, or not one at all: {error}") from error
+
+
+def open_files(path: Path) -> Folder | Zip | Tar:
+    """The folder or archive at `path`, an absolute path. Raises DataError when it is neither, or a broken one."""
+    if path.is_dir():
+        return Folder(path)
+    if not path.exists():
+        raise DataError(f"no such folder or file: {path}; wanted {FORMS}")
+    if not path.is_file() or not re.search(r"\.(zip|tar(\.\w+)?|tgz)$", path.name, re.IGNORECASE):
+        raise DataError(f"{path} is neither a folder nor an archive; wanted {FORMS}")
+    try:
+        return Zip(path) if path.suffix.lower() == ".zip" else Tar(path)
+    except OSError as error:
+        raise DataError(f"can't read {path}: {error.strerror}") from error
+
+
+def _check_member(path: Path, name: str, size: int) -> None:
+    """Nothing is extracted, but an archive like these was made in error or to harm."""
+    if re.match(r"[/\\]|\w:[/\\]", name) or ".." in re.split(r"[/\\]", name):
+        raise DataError(f"{path} holds a name that leads out of it: {name}; wanted relative names")
+    if _is_image(name) and size > LARGEST_MB * 2**20:
+        raise DataError(f"{path}: {name} unpacks to {size >> 20} MB, and {LARGEST_MB} MB is the most allowed")
+
+
+def _archive_signature(path: Path) -> str:
+    found = path.stat()
+    return f"{path!r}{found.st_size, found.st_mtime_ns, found.st_ctime_ns}"
+
+
+def _is_image(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith("._")  # ._x.jpg: macOS's notes on x.jpg
+
+
+def _read(path: Path) -> bytes:
+    if path.stat().st_size > LARGEST_MB * 2**20:
+        raise ValueError(f"larger than {LARGEST_MB} MB")
+    return path.read_bytes()

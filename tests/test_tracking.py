@@ -1,0 +1,363 @@
+"""With the real wandb client, offline or against a small stand-in for its server on this machine."""
+
+import json
+import logging
+import math
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dcgan import tracking
+from dcgan.tracking import Tracker, new_run_id
+
+KEY = "k" * 40
+REPO = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def outside(tmp_path, monkeypatch, caplog):
+    """An empty HOME and working directory, nothing of the user's W&B; both are still empty afterwards."""
+    for name in [n for n in os.environ if n.startswith(("WANDB_", "XDG_")) or n == "NETRC"]:
+        monkeypatch.delenv(name)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    monkeypatch.setenv("HOME", str(outside))
+    monkeypatch.setenv("PYTHONPATH", str(REPO))
+    monkeypatch.chdir(outside)
+    caplog.set_level(logging.INFO, logger="dcgan.tracking")
+    yield outside
+    if "wandb" in sys.modules:
+        tracking._teardown(sys.modules["wandb"])
+    assert not list(outside.rglob("*"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    return folder
+
+
+def row(step, **more):
+    return {"step": step, "loss_d": 1 / step, "loss_g": 2.0, "d_x": 0.5, "d_g_z": 0.5, **more}
+
+
+def rows(first, last):
+    return [row(step) for step in range(first, last + 1)]
+
+
+def tracker(folder, history=(), run_id="abcd1234"):
+    config = {"optimizer": {"lr_d": 1e-4}, "sizes": [1, 2]}
+    return Tracker(folder, run_id=run_id, name="base-s1", group="base", config=config, history=history)
+
+
+def pieces(folder, kind="offline-run"):
+    return sorted((folder / "wandb").glob(f"{kind}-*"))
+
+
+def inspect(piece, tmp_path, *options):
+    """What `wandb leet inspect --json` reads from a run's log: a record per line, or the summary."""
+    # A command of wandb's, not of ours: it leaves its log in the working directory and under HOME.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", *options, "--json", str(piece)]
+    env = {**os.environ, "HOME": str(elsewhere)}
+    out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=elsewhere, env=env).stdout
+    return json.loads(out) if options else [json.loads(line) for line in out.splitlines()]
+
+
+def items(piece, tmp_path):
+    return [r["history"]["item"] for r in inspect(piece, tmp_path) if r["type"] == "history"]
+
+
+def wandb_core_of(pid):
+    found = subprocess.run(["pgrep", "-P", str(pid), "wandb-core"], capture_output=True, text=True).stdout
+    return [int(line) for line in found.split()]
+
+
+def run_python(code, folder, **env):
+    start = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_tracking import *\n"
+    code = f"{start}logging.basicConfig(level=20); folder = Path({str(folder)!r})\n{code}"
+    return [sys.executable, "-c", code], {**os.environ, **env}
+
+
+def test_offline_the_log_has_the_config_and_each_step_once_and_images_and_the_generator(
+    folder, tmp_path, caplog
+):
+    grid, generator = folder / "grid.png", folder / "generator.pt"
+    Image.new("RGB", (8, 8)).save(grid)
+    generator.write_bytes(b"weights")
+
+    wandb = tracker(folder)
+    wandb.log(rows(1, 9))
+    wandb.log([row(10, loss_d_fake=math.nan, loss_d_real=math.inf, images_per_s=7.0, samples=grid)])
+    wandb.log([row(11, samples=folder / "missing.png")])
+    wandb.finish(state="finished", generator=generator, summary={"fid": 3.5})
+
+    assert wandb.url is None
+    assert not [r for r in caplog.records if r.levelno > logging.INFO]
+    (piece,) = pieces(folder)
+    summary = inspect(piece, tmp_path, "--summary")
+    assert summary["config"] == {"optimizer": {"lr_d": 1e-4}, "sizes": [1, 2]}
+    assert (summary["run_id"], summary["name"], summary["exit_code"]) == ("abcd1234", "base-s1", 0)
+    assert (summary["summary"]["fid"], summary["summary"]["state"]) == (3.5, "finished")
+    history = items(piece, tmp_path)
+    assert [item["step"] for item in history] == list(range(1, 12))
+    assert [item["_step"] for item in history] == list(range(11))
+    assert [item["loss_d"] for item in history] == [1 / step for step in range(1, 12)]
+    assert (history[9]["loss_d_fake"], history[9]["loss_d_real"]) == ("NaN", "Infinity")
+    assert (piece / "files" / history[9]["samples.path"]).read_bytes() == grid.read_bytes()
+    (artifact,) = [r["artifact"] for r in inspect(piece, tmp_path) if r["type"] == "artifact"]
+    assert (artifact["name"], artifact["type"]) == ("generator-abcd1234", "model")
+    assert str(generator) in json.dumps(artifact)
+
+
+def test_going_on_offline_leaves_one_folder_with_all_rows_once_under_the_same_id(folder, tmp_path):
+    first = tracker(folder)
+    first.log(rows(1, 20))  # 16 to 20 are after the last checkpoint: they are trained again
+    first.finish(state="interrupted")
+    second = tracker(folder, history=rows(1, 15))
+    assert len(pieces(folder)) == 2  # the old one until the new one is safe on disk
+    second.log(rows(16, 30))
+    second.finish(state="failed")
+
+    (piece,) = pieces(folder)
+    summary = inspect(piece, tmp_path, "--summary")
+    assert (summary["run_id"], summary["exit_code"]) == ("abcd1234", 1)
+    assert [item["step"] for item in items(piece, tmp_path)] == list(range(1, 31))
+
+
+def test_superseded_pieces_go_during_training_once_the_new_one_had_time_to_reach_the_disk(
+    folder, monkeypatch
+):
+    old = folder / "wandb" / "offline-run-20260101_000000-abcd1234-1"
+    other = folder / "wandb" / "offline-run-20260101_000000-abcd12345"
+    old.mkdir(parents=True)
+    other.mkdir()
+    wandb = tracker(folder, history=rows(1, 2))
+    wandb.log(rows(3, 3))
+    assert old.exists()
+    monkeypatch.setattr(tracking, "SETTLE_S", 0.0)
+    wandb.log(rows(4, 4))
+    assert not old.exists()
+    assert other.exists()
+    wandb.finish(state="finished")
+
+
+def test_a_killed_run_goes_on_without_losing_a_row_even_when_killed_again_while_starting(folder, tmp_path):
+    # everything dies at once, as when the machine's memory is full: wandb-core cannot write its rest
+    die = "[os.kill(p, signal.SIGKILL) for p in [*wandb_core_of(os.getpid()), os.getpid()]]"
+    for code in (f"tracker(folder).log(rows(1, 30)); {die}", f"tracker(folder, rows(1, 30)); {die}"):
+        command, env = run_python(code, folder)
+        assert subprocess.run(command, env=env, capture_output=True).returncode == -signal.SIGKILL
+    assert len(pieces(folder)) == 2
+
+    last = tracker(folder, history=rows(1, 30))
+    last.log(rows(31, 40))
+    last.finish(state="finished")
+    (piece,) = pieces(folder)
+    assert [item["step"] for item in items(piece, tmp_path)] == list(range(1, 41))
+
+
+def test_without_a_key_it_is_offline_and_says_how_to_upload(tmp_path, outside, monkeypatch, caplog):
+    folder = tmp_path / "my runs" / "a"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    tracker(folder).finish(state="finished")
+    (piece,) = pieces(folder)
+    assert caplog.messages == [
+        f"W&B: offline (no API key); to upload it later: wandb sync 'my runs/a/wandb/{piece.name}'"
+    ]
+
+
+def test_without_a_key_on_a_terminal_nothing_is_asked(folder):
+    command, env = run_python("tracker(folder).finish(state='finished')", folder, TERM="xterm-256color")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    try:
+        while chunk := os.read(ours, 4096):
+            seen += chunk
+    except OSError:  # how Linux says that the other side is closed
+        pass
+    os.close(ours)
+    assert process.wait(30) == 0
+    lines = seen.decode().split("\r\n")
+    assert re.match(r"INFO:dcgan.tracking:W&B: offline \(no API key\)", lines[0])
+    assert lines[1:] == [""]
+
+
+def test_the_mode_of_the_environment_wins(folder, monkeypatch, caplog):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    tracker(folder).finish(state="finished")
+    monkeypatch.delenv("WANDB_API_KEY")
+    monkeypatch.setenv("WANDB_MODE", "online")  # without a key: no prompt, no error
+    tracker(folder).finish(state="finished")
+    assert ["W&B: offline (WANDB_MODE=offline)" in caplog.messages[0], "no API key" in caplog.messages[1]] == [
+        True,
+        True,
+    ]
+
+
+def test_disabled_means_that_wandb_is_not_even_imported(folder):
+    code = "t = tracker(folder, rows(1, 3)); t.log(rows(4, 5)); t.finish(state='finished')\n"
+    command, env = run_python(f"{code}sys.exit('wandb' in sys.modules)", folder, WANDB_MODE="disabled")
+    assert subprocess.run(command, env=env).returncode == 0
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("status", [None, 500], ids=["nobody there", "server fails"])
+def test_a_key_without_a_server_that_works_goes_on_offline_in_time(
+    status, folder, tmp_path, monkeypatch, caplog
+):
+    server = Server(status) if status else None
+    monkeypatch.setenv("WANDB_BASE_URL", server.url if server else "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setattr(tracking, "INIT_TIMEOUT_S", 1.0)
+    began = time.monotonic()
+    wandb = tracker(folder)
+    assert time.monotonic() - began < 15
+    wandb.log(rows(1, 5))
+    wandb.finish(state="finished")
+    (piece,) = pieces(folder)
+    assert [item["step"] for item in items(piece, tmp_path)] == [1, 2, 3, 4, 5]
+    assert not pieces(folder, "run")
+    assert [r.levelname for r in caplog.records] == ["WARNING", "INFO"]
+
+
+def test_online_a_run_goes_on_where_the_server_is_not_where_the_checkpoint_is(
+    folder, tmp_path, monkeypatch, caplog
+):
+    server = Server()
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+
+    for history, new in [((), rows(1, 20)), (rows(1, 15), rows(16, 30)), (rows(1, 40), rows(41, 50))]:
+        wandb = tracker(folder, history=history)
+        wandb.log(new)
+        wandb.finish(state="finished")
+        assert [item["step"] for item in server.history] == list(range(1, new[-1]["step"] + 1))
+        assert [item["_step"] for item in server.history] == list(range(new[-1]["step"]))
+    assert wandb.url == f"{server.url}/e/mine/runs/abcd1234"
+    assert {r.levelname for r in caplog.records} == {"INFO"}
+
+    monkeypatch.setenv("WANDB_MODE", "offline")  # an upload of this piece under the old id would double rows
+    tracker(folder, history=rows(1, 50)).finish(state="finished")
+    assert "wandb sync --id abcd1234-whole " in caplog.messages[-1]
+    (piece,) = pieces(folder)
+    assert len(items(piece, tmp_path)) == 50
+    shutil.rmtree(tmp_path / "elsewhere")
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
+    assert KEY not in caplog.text
+
+
+def test_when_wandb_core_is_killed_training_goes_on_and_the_next_run_is_tracked(folder, tmp_path, caplog):
+    wandb = tracker(folder)
+    wandb.log(rows(1, 5))
+    for pid in wandb_core_of(os.getpid()):
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(0.3)
+    for step in range(6, 12):
+        wandb.log(rows(step, step))
+    wandb.finish(state="finished")
+    assert [r.levelname for r in caplog.records] == ["INFO", "WARNING"]
+
+    wandb = tracker(folder, history=rows(1, 11))
+    wandb.finish(state="finished")
+    (piece,) = pieces(folder)
+    assert len(items(piece, tmp_path)) == 11
+
+
+def test_a_row_that_wandb_refuses_is_one_warning(folder, caplog):
+    wandb = tracker(folder)
+    wandb.log([{1: "a name is a string"}])
+    wandb.log(rows(2, 3))
+    wandb.finish(state="finished")
+    assert [r.levelname for r in caplog.records] == ["INFO", "WARNING"]
+
+
+def test_two_trackers_in_one_process_are_two_runs(tmp_path):
+    for run_id in ("aaaaaaaa", "bbbbbbbb"):
+        folder = tmp_path / run_id
+        folder.mkdir()
+        wandb = tracker(folder, run_id=run_id)
+        wandb.log(rows(1, 3))
+        wandb.finish(state="finished")
+    for run_id in ("aaaaaaaa", "bbbbbbbb"):
+        (piece,) = pieces(tmp_path / run_id)
+        assert inspect(piece, tmp_path, "--summary")["run_id"] == run_id
+        assert len(items(piece, tmp_path)) == 3
+
+
+def test_run_ids_differ_and_are_what_wandb_accepts():
+    ids = {new_run_id() for _ in range(100)}
+    assert len(ids) == 100
+    assert all(re.fullmatch("[a-z0-9]{8}", run_id) for run_id in ids)
+
+
+class Server(ThreadingHTTPServer):
+    """As much of W&B's server as a run needs: it keeps the history by offset and tells it when asked."""
+
+    daemon_threads = True
+
+    def __init__(self, status=200):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.status, self.history, self.exists = status, [], False
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def handle_error(self, request, client_address):
+        pass  # wandb-core closes connections as it likes
+
+    def answer(self, operation, variables):
+        count = len(self.history)
+        project = {"id": "P", "name": "mine", "entity": {"id": "E", "name": "e"}}
+        bucket = {
+            "id": "B", "name": variables.get("name"), "displayName": "n", "config": "{}", "tags": [],
+            "notes": "", "summaryMetrics": "{}", "wandbConfig": '{"t": 1}', "eventsTail": "[]",
+            "historyTail": json.dumps([json.dumps(item) for item in self.history[-1:]]),
+            "historyLineCount": count, "eventsLineCount": 0, "logLineCount": 0, "project": project,
+        }  # fmt: skip
+        if operation == "RunResumeStatus":
+            return {"model": {**project, "bucket": bucket if self.exists else None}}
+        if operation == "UpsertBucket":
+            self.exists = True
+            return {"upsertBucket": {"bucket": bucket, "inserted": count == 0}}
+        return {}
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args):
+        pass
+
+    def do_POST(self):
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"{}")
+        if self.path.endswith("file_stream"):
+            sent = (request.get("files") or {}).get("wandb-history.jsonl", {"offset": 0, "content": []})
+            lines = [json.loads(line) for line in sent["content"]]
+            self.server.history[sent["offset"] : sent["offset"] + len(lines)] = lines
+            reply = {"exitcode": None, "limits": {}}
+        else:
+            name = re.search(r"(?:query|mutation)\s+(\w+)", request.get("query", ""))
+            reply = {"data": self.server.answer(name and name[1], request.get("variables") or {})}
+        body = json.dumps(reply if self.server.status == 200 else {"errors": [{"message": "no"}]}).encode()
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)

@@ -1,0 +1,228 @@
+"""The loop: seeds, previews, stopping and going on, divergence. Real parts, a tiny network."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from dcgan import config, trainer
+from dcgan.adversarial import adversarial_step
+from dcgan.data import DataError
+from dcgan.runlog import RunFolder
+
+TINY = ["image_size=32", "batch_size=8", "latent_dim=6", "width_multiplier=0.0079", "steps=12", "snapshots=2"]
+
+
+@pytest.fixture(autouse=True)
+def _every_step_is_flushed_and_saved(monkeypatch):
+    monkeypatch.setattr(trainer, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+
+
+def _train(path, images, *overrides, seed=0, name="tuned_lr", bf16=False):
+    experiment = config.load(name, profile="smoke", seed=seed, overrides=[*TINY, *overrides])
+    folder = RunFolder(path)
+    folder.path.mkdir(exist_ok=True)
+    record = {**config.to_record(experiment), "wandb_id": "test0000"}
+    state = trainer.train(experiment, images, folder, device=torch.device("cpu"), bf16=bf16, record=record)
+    return state, folder
+
+
+def _weights(folder):
+    return torch.load(folder.generator, weights_only=True)
+
+
+def _same(a, b):
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def _interrupting(monkeypatch, at, act):
+    """Let `act` happen during the step number `at` of this session."""
+    calls = iter(range(1, 1000))
+
+    def step(*args, **kwargs):
+        if next(calls) == at:
+            act()
+        return adversarial_step(*args, **kwargs)
+
+    monkeypatch.setattr(trainer, "adversarial_step", step)
+
+
+@pytest.fixture(scope="module")
+def whole(images, tmp_path_factory):
+    """A run that nobody disturbed."""
+    os.environ["WANDB_MODE"] = "disabled"
+    state, folder = _train(tmp_path_factory.mktemp("whole"), images)
+    assert state == "finished"
+    return folder
+
+
+def test_a_run_leaves_everything_it_should(whole):
+    names = {str(path.relative_to(whole.path)) for path in whole.path.rglob("*") if path.is_file()}
+    assert names == {
+        "history.csv",
+        "samples/step-000006.png",
+        "samples/step-000012.png",
+        "snapshots/step-000006.pt",
+        "snapshots/step-000012.pt",
+        "losses.png",
+        "generator.params",
+        "checkpoint.pt",
+        "status.json",
+    }
+    status = whole.read_status()
+    assert (status["state"], status["step"], status["steps"]) == ("finished", 12, 12)
+    assert status["images_per_s"] > 0
+    assert set(status["seconds"]) == {"input", "compute", "samples", "logging"}
+
+
+def test_every_step_is_in_the_history_once(whole):
+    history = whole.read_history()
+    assert history["step"].tolist() == list(range(1, 13))
+    assert np.isfinite(history.to_numpy()).all()
+    np.testing.assert_allclose(history["loss_d"], history["loss_d_real"] + history["loss_d_fake"], rtol=1e-6)
+
+
+def test_the_last_snapshot_is_the_final_generator(whole):
+    assert _same(torch.load(whole.snapshot(12), weights_only=True), _weights(whole))
+    assert not _same(torch.load(whole.snapshot(6), weights_only=True), _weights(whole))
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(whole, images, tmp_path):
+    _, again = _train(tmp_path / "again", images)
+    _, other = _train(tmp_path / "other", images, seed=1)
+    assert again.history.read_bytes() == whole.history.read_bytes()
+    assert _same(_weights(again), _weights(whole))
+    assert not _same(_weights(other), _weights(whole))
+
+
+def test_the_state_of_the_global_generator_of_numbers_moves_nothing(whole, images, tmp_path):
+    torch.manual_seed(12345)
+    np.random.seed(12345)
+    _, again = _train(tmp_path, images)
+    assert _same(_weights(again), _weights(whole))
+
+
+def test_previews_change_nothing(whole, images, tmp_path):
+    _, often = _train(tmp_path, images, "snapshots=12")
+    assert len(list((often.path / "samples").iterdir())) == 12
+    assert often.history.read_bytes() == whole.history.read_bytes()
+    assert _same(_weights(often), _weights(whole))
+
+
+def test_how_often_the_device_is_read_changes_nothing(whole, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "FLUSH_SECONDS", 1e9)
+    monkeypatch.setattr(trainer, "RING", 5)
+    _, rarely = _train(tmp_path, images)
+    assert rarely.history.read_bytes() == whole.history.read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(whole, images, tmp_path, monkeypatch, number):
+    with monkeypatch.context() as patch:
+        _interrupting(patch, 5, lambda: os.kill(os.getpid(), number))
+        state, folder = _train(tmp_path, images)
+    assert state == "interrupted"
+    assert folder.read_status()["step"] == 5
+    assert not folder.generator.exists()
+    state, folder = _train(tmp_path, images)
+    assert state == "finished"
+    assert folder.history.read_bytes() == whole.history.read_bytes()
+    assert _same(_weights(folder), _weights(whole))
+
+
+@pytest.mark.parametrize("at", [1, 2, 7, 12])
+def test_a_killed_run_goes_on_as_if_it_had_not_been(whole, images, tmp_path, monkeypatch, at):
+    """2N steps = N + kill + N: the exception is one that nothing catches, so nothing is tidied up."""
+
+    class Killed(BaseException):
+        pass
+
+    def kill():
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "CHECKPOINT_SECONDS", 1e9 if at == 2 else 0.0)  # and once before any checkpoint
+        _interrupting(patch, at, kill)
+        with pytest.raises(Killed):
+            _train(tmp_path, images)
+    state, folder = _train(tmp_path, images)
+    assert state == "finished"
+    assert folder.history.read_bytes() == whole.history.read_bytes()
+    assert _same(_weights(folder), _weights(whole))
+
+
+def test_a_run_killed_between_its_last_step_and_its_end_ends(whole, images, tmp_path):
+    _, folder = _train(tmp_path, images)
+    folder.generator.unlink()
+    folder.write_status("running", step=12)
+    state, folder = _train(tmp_path, images)
+    assert state == "finished"
+    assert _same(_weights(folder), _weights(whole))
+
+
+def test_a_run_that_diverges_says_so_and_where(images, tmp_path):
+    state, folder = _train(tmp_path, images, "generator.learning_rate=1e30")
+    status, history = folder.read_status(), folder.read_history()
+    assert state == status["state"] == "diverged"
+    assert status["step"] == len(history) < 12
+    assert not np.isfinite(history.iloc[-1]).all()
+    assert np.isfinite(history.iloc[:-1].to_numpy()).all()
+    assert not folder.generator.exists()
+    assert folder.losses.exists()
+
+
+def test_every_setting_of_the_recipe_changes_the_result(whole, images, tmp_path):
+    changes = [
+        "batch_size=9",
+        "latent_dim=7",
+        "width_multiplier=0.012",
+        "weight_init.kind=pytorch",
+        "weight_init.std=0.03",
+        "weight_init.batchnorm_mean=1.0",
+        "generator.learning_rate=3e-4",
+        "generator.weight_decay=1e-3",
+        "generator.width_multiplier=2",
+        "discriminator.learning_rate=3e-4",
+        "discriminator.weight_decay=1e-2",
+        "discriminator.width_multiplier=2",
+        "adam.betas=[0.4, 0.999]",
+        "adam.betas=[0.5, 0.9]",
+    ]
+    for number, change in enumerate(changes):
+        _, folder = _train(tmp_path / str(number), images, change, "steps=3")
+        assert not folder.read_history().equals(whole.read_history().head(3)), change
+
+
+def test_bf16_is_another_run_close_to_the_same(whole, images, tmp_path):
+    _, folder = _train(tmp_path, images, bf16=True)
+    ours, theirs = folder.read_history(), whole.read_history()
+    assert not ours.equals(theirs)
+    np.testing.assert_allclose(ours["loss_d"], theirs["loss_d"], rtol=0.05)
+
+
+def test_fewer_images_than_a_batch_are_refused_with_both_numbers(images, tmp_path):
+    with pytest.raises(DataError, match=r"40.*64"):
+        _train(tmp_path, images, "batch_size=64")
+
+
+def test_a_checkpoint_of_other_networks_is_refused(images, tmp_path, monkeypatch):
+    _interrupting(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    _train(tmp_path, images)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt: not a checkpoint of this run.*--fresh"):
+        _train(tmp_path, images, "latent_dim=9")
+
+
+def test_streams_of_numbers_are_told_apart_by_seed_owner_and_step():
+    draws = {
+        tuple(torch.rand(4, generator=trainer.stream(*key)).tolist())
+        for key in [(0, "init", 0), (1, "init", 0), (0, "latents", 0), (0, "latents", 1)]
+    }
+    assert len(draws) == 4
