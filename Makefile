@@ -46,7 +46,7 @@ lint: $(READY) ## check style
 
 lock: $(READY) ## pin the newest versions that pyproject.toml allows
 	@.venv/bin/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev \
-		--no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.lock
+		--no-header --no-annotate pyproject.toml -o requirements.lock
 
 # uv installs the lock in a quarter of pip's time.
 .venv/.installed: requirements.lock

@@ -4,20 +4,22 @@ Its own networks with sigmoid and `BCELoss`, labels as tensors, D not frozen in 
 fused optimiser, `.item()` at every step.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
 
 def naive_generator(latent_dim: int, widths: list[int]) -> nn.Sequential:
     layers = [nn.ConvTranspose2d(latent_dim, widths[0], 4, 1, 0, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
-    for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
+    for inputs, outputs in pairwise(widths):
         layers += [nn.ConvTranspose2d(inputs, outputs, 5, 2, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
     return nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], 3, 5, 2, 2, 1), nn.Tanh())
 
 
 def naive_discriminator(widths: list[int]) -> nn.Sequential:
     layers = [nn.Conv2d(3, widths[-1], 5, 2, 2), nn.LeakyReLU(0.2)]
-    for inputs, outputs in zip(widths[:0:-1], widths[-2::-1], strict=True):
+    for inputs, outputs in pairwise(widths[::-1]):
         layers += [nn.Conv2d(inputs, outputs, 5, 2, 2, bias=False), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)]
     return nn.Sequential(*layers, nn.Conv2d(widths[0], 1, 4), nn.Sigmoid())
 

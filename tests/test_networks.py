@@ -10,12 +10,12 @@ from dcgan.networks import IMAGE_SIZES, Discriminator, Generator, map_channels, 
 
 
 @settings(deadline=None, max_examples=15)
-@given(size=st.sampled_from(IMAGE_SIZES), channels=st.integers(1, 24), latent=st.integers(1, 9), batch=st.integers(2, 3))
-def test_latents_become_images_and_images_become_logits(size, channels, latent, batch):
-    images = Generator(size, latent, channels)(torch.randn(batch, latent))
-    assert images.shape == (batch, 3, size, size)
+@given(size=st.sampled_from(IMAGE_SIZES), channels=st.integers(1, 24), latents=st.integers(1, 9))
+def test_latents_become_images_and_images_become_logits(size, channels, latents):
+    images = Generator(size, latents, channels)(torch.randn(2, latents))
+    assert images.shape == (2, 3, size, size)
     assert images.abs().max() <= 1
-    assert Discriminator(size, channels)(images).shape == (batch,)
+    assert Discriminator(size, channels)(images).shape == (2,)
 
 
 @pytest.mark.parametrize("size", IMAGE_SIZES)

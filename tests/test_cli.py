@@ -1,0 +1,246 @@
+"""The command line as a user meets it: records, bad input in one line, going on, sampling."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from PIL import Image
+
+from dcgan import config
+from dcgan.__main__ import main
+
+TINY = [
+    *("--profile", "smoke", "--device", "cpu"),
+    *("--set", "image_size=32", "--set", "batch_size=8", "--set", "width_multiplier=0.0079"),
+    *("--set", "steps=6", "--set", "images=40", "--set", "precision=fp32"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of 40 pictures."""
+    folder = tmp_path / "my pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        Image.fromarray(rng.integers(0, 256, (36, 40, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    return folder
+
+
+def _run(*arguments):
+    return main(["run", "tuned_lr", *TINY, *map(str, arguments)])
+
+
+def _folder(tmp_path):
+    (folder,) = (tmp_path / "runs").glob("*/smoke/tuned_lr+*/seed-*")
+    return folder
+
+
+def test_a_dry_run_prints_the_experiment_and_its_diff_and_writes_nothing(tmp_path, capsys):
+    assert main(["run", "tuned_lr", "--profile", "laptop", "--seed", "3", "--dry-run"]) == 0
+    printed = capsys.readouterr()
+    assert config.from_record(yaml.safe_load(printed.out)) == config.load("tuned_lr", profile="laptop", seed=3)
+    assert "differs from regularized" in printed.err
+    assert "discriminator.learning_rate: 0.0002 -> 0.0001" in printed.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_record_says_what_was_run_on_what(tmp_path, pictures, capsys):
+    assert _run("--data", pictures) == 0
+    folder = _folder(tmp_path)
+    record = yaml.safe_load((folder / "config.yaml").read_text())
+    experiment = config.from_record(record)
+    assert folder.relative_to(tmp_path / "runs").parts[1:] == ("smoke", experiment.slug, "seed-0")
+    assert folder.parts[-4] == f"my-pictures-{record['data']['fingerprint'][:8]}"
+    assert record["data"]["count"] == 40
+    assert record["environment"]["device"] == "cpu"
+    assert record["environment"]["threads"] == torch.get_num_threads()
+    assert record["environment"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert str(tmp_path) not in (folder / "config.yaml").read_text(), "no path of anybody's machine"
+    printed = capsys.readouterr()
+    assert "finished after step 6 of 6" in printed.out
+    assert "compute" in printed.out
+
+
+def test_a_finished_run_is_not_trained_again_unless_fresh(tmp_path, pictures, capsys):
+    _run("--data", pictures)
+    weights = _folder(tmp_path) / "generator.params"
+    before = weights.stat().st_mtime_ns
+    assert _run("--data", pictures) == 0
+    assert "finished already" in capsys.readouterr().out
+    assert weights.stat().st_mtime_ns == before
+    assert _run("--data", pictures, "--fresh") == 0
+    assert weights.stat().st_mtime_ns > before
+
+
+def test_two_recipes_or_two_data_sets_never_share_a_folder(tmp_path, pictures):
+    _run("--data", pictures)
+    _run("--data", pictures, "--set", "latent_dim=7")
+    _run("--data", pictures, "--seed", "1")
+    _run()
+    assert len(list((tmp_path / "runs").rglob("generator.params"))) == 4
+
+
+def test_a_run_does_not_go_on_with_other_settings(tmp_path, pictures, capsys):
+    _run("--data", pictures)
+    folder = _folder(tmp_path)
+    (folder / "status.json").write_text('{"state": "interrupted"}')
+    assert _run("--data", pictures, "--set", "threads=1") == 2
+    assert "threads auto -> 1" in capsys.readouterr().err
+
+
+def test_no_profile_chosen_is_said_in_one_line(capsys):
+    assert main(["run", "baseline", "--device", "cpu", "--dry-run"]) == 0
+    printed = capsys.readouterr()
+    assert yaml.safe_load(printed.out)["profile"] == "laptop"
+    assert "profile laptop, as there is no CUDA device" in printed.err
+
+
+@pytest.fixture
+def given(tmp_path):
+    """A folder of everything that one should not train on."""
+    given = tmp_path / "given"
+    for name in ("empty", "notes", "torn"):
+        (given / name).mkdir(parents=True)
+    (given / "notes" / "a.txt").write_text("no image")
+    for number in range(5):
+        (given / "torn" / f"{number}.png").write_bytes(b"\x89PNG not really")
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a.png", b"x" * 1000)
+    (given / "torn.zip").write_bytes(archive.getvalue()[:600])
+    with zipfile.ZipFile(given / "leaves.zip", "w") as file:
+        file.writestr("../../evil.png", b"x")
+    with tarfile.open(given / "leaves.tar", "w") as file:
+        file.addfile(tarfile.TarInfo("/etc/evil.png"))
+    (given / "torn.yaml").write_text("extends: baseline\nsteps: [1,\n")
+    (given / "file").write_text("a file where a folder should be")
+    return given
+
+
+# What is asked ("@" stands for the folder `given`), and what the one line must say.
+BAD_INPUTS = {
+    "unknown experiment": ("tunedlr", ["tunedlr", "did you mean tuned_lr", "baseline"]),
+    "malformed YAML": ("@/torn.yaml", ["torn.yaml, line 3", "not YAML"]),
+    "unknown key": ("baseline --set lr=1", ["--set lr=1", "unknown key"]),
+    "wrong type": ("baseline --set steps=many", ["steps", "'many'", "integer"]),
+    "learning rate 0": ("baseline --set generator.learning_rate=0", ["learning_rate", "greater than 0"]),
+    "image size 100": ("baseline --set image_size=100", ["image_size", "100 -> 50 -> 25", "32, 64, 128, 256"]),
+    "unknown profile": ("baseline --profile huge", ["'huge'", "full, laptop, smoke"]),
+    "data missing": ("baseline --data @/nowhere", ["nowhere"]),
+    "data empty": ("baseline --data @/empty", ["no images", "empty"]),
+    "no images": ("baseline --data @/notes", ["no images", "notes"]),
+    "not an archive": ("baseline --data @/notes/a.txt", ["a.txt"]),
+    "unreadable images": ("baseline --data @/torn", ["can't be read", "0.png"]),
+    "truncated archive": ("baseline --data @/torn.zip", ["torn.zip", "not a whole zip"]),
+    "zip that leaves": ("baseline --data @/leaves.zip", ["../../evil.png"]),
+    "tar that leaves": ("baseline --data @/leaves.tar", ["/etc/evil.png"]),
+    "too few images": ("baseline --set images=20", ["20", "128", "batch_size"]),
+    "runs not writable": ("baseline --set images=200 --runs @/file/runs", ["/given/file"]),
+    "cache not writable": ("baseline --set images=200 --cache @/file/cache", ["/given/file"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUTS)
+def test_bad_input_gets_one_line_exit_code_2_and_leaves_nothing(case, given, tmp_path, capsys):
+    asked, parts = BAD_INPUTS[case]
+    profile = [] if "--profile" in asked else ["--profile", "smoke"]
+    assert main(["run", *asked.replace("@", str(given)).split(), "--device", "cpu", *profile]) == 2
+    printed = capsys.readouterr()
+    lines = [line for line in printed.err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, printed.err
+    for part in parts:
+        assert part in lines[0]
+    assert not (tmp_path / "runs").exists()
+    assert not list(tmp_path.rglob("*.tmp")) + list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that is not there")
+def test_a_device_that_is_not_there_is_refused(capsys):
+    assert main(["run", "baseline", "--device", "cuda"]) == 2
+    assert "--device cuda: not on this machine" in capsys.readouterr().err
+
+
+def test_sample_draws_from_a_run_or_from_any_generator_params(tmp_path, pictures, capsys):
+    _run("--data", pictures)
+    assert main(["sample", "tuned_lr", *TINY, "--data", str(pictures), "--seeds", "2,5-7"]) == 0
+    drawn = _folder(tmp_path) / "sampled"
+    names = {path.name for path in drawn.iterdir()}
+    assert names == {"grid.png", "walk.gif", *(f"seed-{n:05d}.png" for n in (2, 5, 6, 7))}
+    assert main(["sample", str(_folder(tmp_path) / "generator.params"), "--seeds", "6", "--out", "alone"]) == 0
+    assert (tmp_path / "alone" / "seed-00006.png").read_bytes() == (drawn / "seed-00006.png").read_bytes()
+
+
+def test_sampling_from_what_is_not_there_or_not_ours_is_told_in_one_line(tmp_path, pictures, capsys):
+    assert main(["sample", "tuned_lr", *TINY, "--data", str(pictures)]) == 2
+    assert "no generator.params" in capsys.readouterr().err
+    for name, content in {"junk": b"junk", "other": None}.items():
+        if content is None:
+            torch.save({"weight": torch.zeros(3)}, name)
+        else:
+            (tmp_path / name).write_bytes(content)
+        assert main(["sample", name]) == 2
+        assert f"{name}: not a generator of ours" in capsys.readouterr().err
+
+
+def test_help_answers_at_once_and_names_every_option():
+    started = time.monotonic()
+    shown = _python("run", "--help").communicate(timeout=60)[0]
+    assert time.monotonic() - started < 5, "torch is not imported for it"
+    for option in ("--profile", "--data", "--runs", "--seed", "--set", "--fresh", "--dry-run", "Ctrl-C"):
+        assert option in shown
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_says_how_to_go_on_and_a_killed_process_goes_on_too(tmp_path, pictures):
+    arguments = ["run", "tuned_lr", *TINY, "--set", "steps=400", "--data", str(pictures)]
+    for number, code in ((signal.SIGINT, 130), (signal.SIGKILL, -9)):
+        process = _python(*arguments)
+        _wait_for_steps(tmp_path, 30)
+        process.send_signal(number)
+        printed = process.communicate(timeout=60)[0]
+        assert process.returncode == code, printed
+        if number == signal.SIGINT:
+            assert "interrupted after step" in printed
+            assert "the same command goes on from there" in printed
+    process = _python(*arguments)
+    printed = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, printed
+    assert "going on after step" in printed
+    history = (_folder(tmp_path) / "history.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in history] == ["step", *map(str, range(1, 401))]
+
+
+def _python(*arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "dcgan", *arguments],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _wait_for_steps(tmp_path, steps):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        histories = list((tmp_path / "runs").rglob("history.csv"))
+        if histories and histories[0].read_text().count("\n") > steps:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no {steps} steps in a minute")

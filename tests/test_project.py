@@ -1,0 +1,117 @@
+"""The project as a whole: dependencies that agree, rooms that do not import each other, a README that is true."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import yaml
+from conftest import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+README = (ROOT / "README.md").read_text()
+LOCK = [Requirement(line) for line in (ROOT / "requirements.lock").read_text().splitlines() if line]
+
+
+def test_the_lock_pins_every_dependency_within_its_bounds():
+    wanted = PROJECT["dependencies"] + [r for extra in PROJECT["optional-dependencies"].values() for r in extra]
+    assert len(wanted) > 10
+    for requirement in map(Requirement, wanted):
+        pins = [pin for pin in LOCK if canonicalize_name(pin.name) == canonicalize_name(requirement.name)]
+        assert pins, f"{requirement.name} is not in requirements.lock: make lock"
+        for pin in pins:
+            (specifier,) = pin.specifier
+            assert specifier.operator == "=="
+            assert requirement.specifier.contains(specifier.version), f"{pin} is outside {requirement}: make lock"
+
+
+def test_the_lock_holds_versions_and_no_addresses():
+    assert all(pin.url is None and len(pin.specifier) == 1 for pin in LOCK)
+
+
+def test_every_dependency_has_an_upper_bound_and_says_what_it_is_for():
+    text = (ROOT / "pyproject.toml").read_text()
+    for line in re.findall(r'^  "[a-z][^\n]*', text, re.MULTILINE):
+        assert re.search(r'>=[^"]*,<[^"]*",\s+# \w+', line), line
+
+
+def test_the_conda_environment_follows_pyproject_and_the_lock():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, *_ = environment["dependencies"]
+    assert python == f"python{PROJECT['requires-python']}"
+    assert environment["dependencies"][-1] == {"pip": ["-r requirements.lock"]}
+    assert f"ifeq ($(CONDA_DEFAULT_ENV),{environment['name']})" in (ROOT / "Makefile").read_text()
+
+
+def test_everything_that_is_imported_is_a_declared_dependency():
+    names = {"pillow": "PIL", "pyyaml": "yaml"}
+    declared = {Requirement(r).name for r in PROJECT["dependencies"]}
+    imported = {
+        name.split(".")[0]
+        for path in (ROOT / "dcgan").rglob("*.py")
+        for name in _imports(path)
+        if name.split(".")[0] not in sys.stdlib_module_names
+    }
+    # matplotlib is what seaborn draws with
+    assert imported - {"dcgan", "matplotlib"} == {names.get(name, name) for name in declared}
+
+
+# Who may import whom (of ours); a module not named here may import anything that is below it.
+ALONE = ("config", "networks", "losses", "runlog", "tracking", "environment")
+
+
+def test_imports_run_one_way():
+    for path in (ROOT / "dcgan").rglob("*.py"):
+        ours = {name for name in _imports(path) if name.split(".")[0] in ("dcgan", "analysis")}
+        assert not any(name.startswith("analysis") for name in ours), path
+        if path.stem in ALONE:
+            assert ours <= {"dcgan", "dcgan.UserError"}, f"{path.name} knows of {ours}"
+        if path.parent.name == "data":
+            assert all(name.startswith(("dcgan.data", "dcgan.UserError")) or name == "dcgan" for name in ours), path
+        if path.stem != "__main__":
+            assert "dcgan.__main__" not in ours
+        if path.stem not in ("__main__", "trainer"):
+            assert "dcgan.trainer" not in ours
+
+
+def test_make_alone_lists_the_targets_with_one_line_each():
+    listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in ("setup", "run", "sample", "test", "lint"):
+        assert re.search(rf"^  {target} +\w", listed, re.MULTILINE), target
+    for variable in ("EXP", "PROFILE", "DATA", "SEED", "SET", "FRESH", "RUNS"):
+        assert f"{variable}=" in listed
+
+
+def test_every_make_target_in_the_readme_is_in_the_makefile():
+    makefile = (ROOT / "Makefile").read_text()
+    named = set(re.findall(r"make ([a-z]+)", README))
+    assert {"run", "test"} <= named
+    for target in named:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_file_and_experiment_that_the_readme_names_is_there():
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README) + re.findall(r'src="([^"]+)"', README):
+        assert (ROOT / link).exists(), link
+    for name in re.findall(r"EXP=([\w]+)", README):
+        assert list((ROOT / "experiments").rglob(f"{name}.yaml")), name
+
+
+@pytest.mark.parametrize("name", ["README.md", "Makefile", "pyproject.toml", "requirements.lock"])
+def test_no_path_of_a_machine_and_no_registry_is_in(name):
+    text = (ROOT / name).read_text()
+    assert not re.search(r"/home/|/root/|index-url|/simple\b", text)
+
+
+def _imports(path):
+    """Every module, or name of one, that a file imports: dcgan.config, dcgan.UserError."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
