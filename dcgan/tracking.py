@@ -14,7 +14,6 @@ import secrets
 import shlex
 import shutil
 import string
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -55,11 +54,13 @@ class Tracker:
         history: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         self._folder = Path(folder).resolve()
+        self._wandb: Any = None  # the module: seconds to import, so not before it is needed
         self._run: Any = None
         self._rows_seen = 0  # handed over, by history or by log
         self._rows_there = 0  # already with W&B when this start began
         self._superseded: set[Path] = set()
         self._replayed_at = 0.0
+        self._warned = False
         if os.environ.get("WANDB_MODE") == "disabled":
             log.info("W&B: off (WANDB_MODE=disabled)")
             return
@@ -88,17 +89,20 @@ class Tracker:
         """Close the run with its last numbers, `state`, and the generator as an artifact of type model.
 
         The exit code in W&B is 1 for the state `failed`, else 0: a run that diverged or was interrupted is a
-        result. Returns within about FINISH_TIMEOUT_S even when wandb hangs.
+        result. Returns within a minute even when wandb hangs.
         """
         run, self._run = self._run, None
-        if run is not None and not _within(
-            FINISH_TIMEOUT_S + 5, lambda: self._close(run, state, generator, dict(summary or {}))
-        ):
-            log.warning("W&B: does not answer; going on without it, all numbers are in %s", self._folder)
-        if (wandb := sys.modules.get("wandb")) is not None:
-            # Ends wandb-core, so that nothing is left to wait for when the process exits, and that the next
-            # run in this process gets one that works.
-            _within(5, lambda: _teardown(wandb))
+        if run is not None:
+            for seconds, action in (
+                # Bounded on its own: to begin an upload asks the server, and waits long where there is none.
+                (10, lambda: self._conclude(run, state, generator, dict(summary or {}))),
+                (FINISH_TIMEOUT_S + 5, lambda: self._end(run, exit_code=1 if state == "failed" else 0)),
+            ):
+                if not _within(seconds, action):
+                    self._warn("no answer")
+        if self._wandb is not None:
+            # Ends wandb-core: nothing to wait for at exit, and the next run in this process gets a live one.
+            _within(5, lambda: _teardown(self._wandb))
 
     def _start(self, **identity: Any) -> Any:
         with _environment(
@@ -107,6 +111,7 @@ class Tracker:
         ):
             import wandb
 
+            self._wandb = wandb
             # Silent before a run exists, too; a silent wandb never asks for a key, not even on a terminal.
             quiet = wandb.Settings(silent=True)
             wandb.setup(quiet)
@@ -133,7 +138,7 @@ class Tracker:
                 except Exception as error:
                     log.warning("W&B: cannot go online, offline instead (%s)", _first_line(error))
                     why = "going online failed"
-                # wandb-core still holds the id of the run that did not start: begin anew without it
+                # wandb-core still holds the id of the run that did not start
                 _teardown(wandb)
                 for piece in self._pieces("run", identity["id"]) - been_online:
                     shutil.rmtree(piece, ignore_errors=True)
@@ -150,22 +155,25 @@ class Tracker:
             self._rows_seen += 1
             if self._run is None or self._rows_seen <= self._rows_there:
                 continue  # the second: W&B was ahead of the checkpoint and has this row
-            self._run.log(_with_image(row))
+            values = dict(row)
+            samples = values.pop("samples", None)
+            if samples is not None and Path(samples).is_file():
+                values["samples"] = self._wandb.Image(str(samples))
+            self._run.log(values)
 
-    def _close(self, run: Any, state: str, generator: Path | None, summary: dict[str, Any]) -> None:
-        with self._never_stopping_training("summary"):
+    def _conclude(self, run: Any, state: str, generator: Path | None, summary: dict[str, Any]) -> None:
+        with self._never_stopping_training("finish"):
             run.summary.update({**summary, "state": state})
-        if generator is not None:
-            with self._never_stopping_training("artifact"):
-                import wandb
-
-                artifact = wandb.Artifact(f"generator-{run.id}", type="model", metadata={"state": state})
+            if generator is not None:
+                artifact = self._wandb.Artifact(f"generator-{run.id}", type="model", metadata={"state": state})
                 # immutable: wandb reads the file where it lies; it makes its staging folder all the same
                 artifact.add_file(str(generator), policy="immutable", skip_cache=True)
                 with _environment(WANDB_DATA_DIR=str(self._folder / "wandb" / "cache")):  # else ~/.local
                     run.log_artifact(artifact)
+
+    def _end(self, run: Any, exit_code: int) -> None:
         with self._never_stopping_training("finish"):
-            run.finish(exit_code=1 if state == "failed" else 0)
+            run.finish(exit_code=exit_code)
             self._remove_superseded()
 
     def _pieces(self, kind: str, run_id: str) -> set[Path]:
@@ -185,8 +193,12 @@ class Tracker:
             yield
         except Exception as error:
             self._run = None
-            what = f"{doing} failed ({_first_line(error)})"
+            self._warn(f"{doing} failed ({_first_line(error)})")
+
+    def _warn(self, what: str) -> None:
+        if not self._warned:  # one trouble often shows itself at several places
             log.warning("W&B: %s; going on without it, all numbers are in %s", what, self._folder)
+        self._warned = True
 
 
 def _wants_online(wandb: Any) -> tuple[bool, str]:
@@ -194,19 +206,12 @@ def _wants_online(wandb: Any) -> tuple[bool, str]:
     if mode and mode != "online":
         return False, f"WANDB_MODE={mode}"
     # Looks where wandb looks (environment, netrc, its settings files), asks nobody: no prompt, no server.
-    if wandb.login(prompt=False, verify=False):
-        return True, "WANDB_MODE=online" if mode else "there is an API key"
+    try:
+        if wandb.login(prompt=False, verify=False):
+            return True, "WANDB_MODE=online" if mode else "there is an API key"
+    except Exception as error:  # a key that cannot be one; the text names the rule, not the key
+        return False, _first_line(error)
     return False, "no API key"
-
-
-def _with_image(row: Mapping[str, Any]) -> dict[str, Any]:
-    row = dict(row)
-    samples = row.pop("samples", None)
-    if samples is not None and Path(samples).is_file():
-        import wandb
-
-        row["samples"] = wandb.Image(str(samples))
-    return row
 
 
 def _sync_command(piece: Path, as_id: str | None) -> str:
@@ -216,7 +221,7 @@ def _sync_command(piece: Path, as_id: str | None) -> str:
 
 
 def _teardown(wandb: Any) -> None:
-    with contextlib.suppress(Exception, SystemExit):  # a wandb-core that was killed: both can come
+    with contextlib.suppress(Exception, SystemExit):  # both come from a wandb-core that was killed
         wandb.teardown()
 
 
@@ -230,13 +235,13 @@ def _within(seconds: float, action: Callable[[], None]) -> bool:
 
 @contextlib.contextmanager
 def _environment(**defaults: str) -> Iterator[None]:
-    added = [name for name in defaults if name not in os.environ]
-    os.environ.update({name: defaults[name] for name in added})
+    added = {name: value for name, value in defaults.items() if name not in os.environ}
+    os.environ.update(added)
     try:
         yield
     finally:
         for name in added:
-            os.environ.pop(name, None)
+            del os.environ[name]
 
 
 def _first_line(error: Exception) -> str:
