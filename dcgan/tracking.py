@@ -14,6 +14,7 @@ import secrets
 import shlex
 import shutil
 import string
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -83,9 +84,7 @@ class Tracker:
             if self._superseded and time.monotonic() > self._replayed_at + SETTLE_S:
                 self._remove_superseded()
 
-    def finish(
-        self, *, state: str, generator: Path | None = None, summary: Mapping[str, Any] | None = None
-    ) -> None:
+    def finish(self, *, state: str, generator: Path | None = None, summary: Mapping[str, Any] | None = None) -> None:
         """Close the run with its last numbers, `state`, and the generator as an artifact of type model.
 
         The exit code in W&B is 1 for the state `failed`, else 0: a run that diverged or was interrupted is a
@@ -215,9 +214,16 @@ def _wants_online(wandb: Any) -> tuple[bool, str]:
 
 
 def _sync_command(piece: Path, as_id: str | None) -> str:
+    """What to type in this folder: wandb is seldom on the PATH, it lies beside this Python."""
+    program = Path(sys.executable).with_name("wandb")
+    words = [_from_here(program) if program.exists() else "wandb", "sync"]
+    return shlex.join([*words, *(["--id", as_id] if as_id else []), _from_here(piece)])
+
+
+def _from_here(path: Path) -> str:
     with contextlib.suppress(ValueError):
-        piece = piece.relative_to(Path.cwd())
-    return shlex.join(["wandb", "sync", *(["--id", as_id] if as_id else []), str(piece)])
+        path = path.relative_to(Path.cwd())
+    return str(path)
 
 
 def _teardown(wandb: Any) -> None:

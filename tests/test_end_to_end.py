@@ -3,12 +3,15 @@
 import json
 import os
 import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
 from PIL import Image
 
 pytestmark = pytest.mark.slow
+
+WANDB = (sys.executable, "-m", "wandb")
 
 
 def _make(target, **variables):
@@ -33,7 +36,7 @@ def test_make_run_trains_on_the_embedded_faces_and_make_sample_draws_from_it(tmp
     # The offline W&B log is read with W&B's own tool.
     (log,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
     inspected = subprocess.run(
-        [ROOT / ".venv/bin/wandb", "leet", "inspect", "--summary", "--json", log.parent], capture_output=True, text=True
+        [*WANDB, "leet", "inspect", "--summary", "--json", log.parent], capture_output=True, text=True
     )
     summary = json.loads(inspected.stdout)
     assert summary["config"]["discriminator"]["learning_rate"] == 1e-4
