@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from dcgan import UserError
 from dcgan.adversarial import Players
 from dcgan.runlog import replacing
 
@@ -24,7 +25,7 @@ def save(path: Path, players: Players, *, step: int, seconds: dict[str, float]) 
 def load(path: Path, players: Players) -> tuple[int, dict[str, float]]:
     """Fill `players` from a checkpoint; return (step, seconds).
 
-    Raises ValueError for a file that is not a checkpoint of these networks.
+    Raises UserError for a file that is not a checkpoint of these networks.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -32,7 +33,8 @@ def load(path: Path, players: Players) -> tuple[int, dict[str, float]]:
             getattr(players, part).load_state_dict(state[part])
         return state["step"], state["seconds"]
     except Exception as error:  # torch.load and load_state_dict raise many kinds for a broken or foreign file
-        raise ValueError(f"{path}: not a checkpoint of this run; train anew with --fresh ({error})") from error
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise UserError(f"{path}: not a checkpoint of this run ({reason}); --fresh (FRESH=1) trains anew") from error
 
 
 def save_tensors(path: Path, content: Any) -> None:

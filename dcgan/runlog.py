@@ -25,6 +25,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from dcgan import UserError
+
 HISTORY = ("step", "loss_d", "loss_d_real", "loss_d_fake", "loss_g", "d_x", "d_g_z")
 State = Literal["running", "finished", "interrupted", "diverged", "failed"]
 
@@ -102,10 +104,13 @@ class RunFolder:
         return pd.read_csv(io.StringIO(whole), dtype={"step": int, **dict.fromkeys(HISTORY[1:], float)})
 
     def truncate_history(self, step: int) -> pd.DataFrame:
-        """Drop the rows after `step`, which a checkpoint does not cover; return what is left."""
+        """Drop the rows after `step`, which a checkpoint does not cover; return what is left.
+
+        Raises UserError when there are fewer: somebody edited the file.
+        """
         rows = self.read_history().query("step <= @step")
         if len(rows) != step:
-            raise ValueError(f"{self.history}: {len(rows)} rows for {step} steps; train anew with --fresh")
+            raise UserError(f"{self.history}: {len(rows)} rows for {step} steps; --fresh (FRESH=1) trains anew")
         if self.history.exists():
             with replacing(self.history) as aside, self.history.open("rb") as whole, aside.open("wb") as kept:
                 kept.writelines(whole.readline() for _ in range(step + 1))  # the header and the rows

@@ -86,7 +86,8 @@ def train(
     images: uint8 (n, side, side, 3). record: the content of `config.yaml`, also W&B's config.
     The first SIGINT, SIGTERM or SIGHUP saves and returns "interrupted"; a second one kills.
 
-    Raises DataError for fewer images than a batch, ValueError for a checkpoint that does not fit.
+    Raises UserError for fewer images than a batch, or a checkpoint or history that can't be gone on with. What
+    else goes wrong leaves the status "failed" and is raised on; the checkpoint is there to go on from.
     """
     players = build(experiment, device)
     batches = Batches(images, batch_size=experiment.batch_size, seed=experiment.seed, device=device)
@@ -114,7 +115,7 @@ def train(
     step, filled = start, 0
     flushed_at = saved_at = time.perf_counter()
     bar = tqdm(total=total, initial=start, unit="step", desc=experiment.slug, dynamic_ncols=True, smoothing=0.1)
-    with StopRequest() as stop, bar:
+    with StopRequest() as stop, recording_failure(folder, tracker), bar:
         while state == "running" and step < total:
             step += 1
             with clock("input"):
@@ -144,7 +145,7 @@ def train(
                     dict(zip(("step", *MEASURES), (n, *row), strict=True))
                     for n, row in enumerate(measures.tolist(), step - len(measures) + 1)
                 ]
-                rows[-1]["images_per_s"] = filled * experiment.batch_size / (now - flushed_at)
+                rows[-1]["images_per_s"] = len(rows) * experiment.batch_size / (now - flushed_at)
                 rows[-1]["data_wait_fraction"] = clock.fraction("input")
                 folder.append_history(step - len(measures) + 1, measures)
                 tracker.log(with_samples(rows, folder, snapshot_steps))
@@ -167,6 +168,18 @@ def train(
     tracker.finish(state=state, generator=folder.generator if state == "finished" else None, summary=facts)
     folder.write_status(state, step=step, **facts)
     return state
+
+
+@contextmanager
+def recording_failure(folder: RunFolder, tracker: Tracker):
+    """Let an error leave its mark on the run before it goes on its way."""
+    try:
+        yield
+    except Exception as error:
+        tracker.finish(state="failed")
+        facts = {key: value for key, value in folder.read_status().items() if key != "state"}
+        folder.write_status("failed", **facts, error=repr(error))
+        raise
 
 
 def keep_snapshot(generator: Generator, folder: RunFolder, step: int) -> None:

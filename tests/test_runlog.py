@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from dcgan import UserError
 from dcgan.runlog import HISTORY, RunFolder, replacing
 
 
@@ -59,7 +60,7 @@ def test_going_on_drops_the_rows_that_the_checkpoint_does_not_cover(folder):
 
 def test_a_history_with_too_few_rows_for_the_checkpoint_is_refused(folder):
     folder.append_history(1, _measures(2))
-    with pytest.raises(ValueError, match=r"2 rows for 5 steps.*--fresh"):
+    with pytest.raises(UserError, match=r"2 rows for 5 steps.*--fresh"):
         folder.truncate_history(5)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dcgan import config, trainer
+from dcgan import UserError, config, trainer
 from dcgan.adversarial import adversarial_step
 from dcgan.data import DataError
 from dcgan.runlog import RunFolder
@@ -201,6 +201,21 @@ def test_every_setting_of_the_recipe_changes_the_result(whole, images, tmp_path)
         assert not folder.read_history().equals(whole.read_history().head(3)), change
 
 
+def test_an_error_leaves_its_mark_and_the_run_goes_on_from_its_checkpoint(whole, images, tmp_path, monkeypatch):
+    def break_down():
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        _interrupting(patch, 7, break_down)
+        with pytest.raises(RuntimeError):
+            _train(tmp_path, images)
+    status = RunFolder(tmp_path).read_status()
+    assert (status["state"], status["step"]) == ("failed", 6)
+    assert "out of memory" in status["error"]
+    _, folder = _train(tmp_path, images)
+    assert _same(_weights(folder), _weights(whole))
+
+
 def test_bf16_is_another_run_close_to_the_same(whole, images, tmp_path):
     _, folder = _train(tmp_path, images, bf16=True)
     ours, theirs = folder.read_history(), whole.read_history()
@@ -216,7 +231,7 @@ def test_fewer_images_than_a_batch_are_refused_with_both_numbers(images, tmp_pat
 def test_a_checkpoint_of_other_networks_is_refused(images, tmp_path, monkeypatch):
     _interrupting(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
     _train(tmp_path, images)
-    with pytest.raises(ValueError, match=r"checkpoint\.pt: not a checkpoint of this run.*--fresh"):
+    with pytest.raises(UserError, match=r"checkpoint\.pt: not a checkpoint of this run.*--fresh"):
         _train(tmp_path, images, "latent_dim=9")
 
 
