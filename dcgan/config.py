@@ -67,6 +67,7 @@ class Experiment(Settings):
     extends: str | None = None
     question: str
     profile: str
+    profile_changes: dict[str, Any]  # what the profile changed, by dotted key
     overrides: dict[str, Any]  # what --set changed of the recipe, by dotted key
 
     image_size: int
@@ -122,7 +123,7 @@ class Experiment(Settings):
 HOW = ("seed", "threads")
 
 #: Keys that say what an experiment is; all others are settings, which --set and diffs speak of.
-IDENTITY = ("name", "extends", "question", "profile", "overrides")
+IDENTITY = ("name", "extends", "question", "profile", "profile_changes", "overrides")
 
 
 def settings(experiment: Experiment) -> dict[str, Any]:
@@ -159,20 +160,30 @@ def load(
     """
     layers = _file_layers(name, folder)
     own = layers[-1][1]
-    identity = {"name": own.pop("name"), "extends": own.get("extends"), "profile": profile, "overrides": {}}
-    identity["question"] = own.get("question", "")  # an ancestor's question is not this one's
+    identity = {
+        "name": own.pop("name"),
+        "extends": own.get("extends"),
+        "question": own.get("question", ""),  # an ancestor's question is not this one's
+        "profile": profile,
+        "profile_changes": {},
+        "overrides": {},
+    }
     profile_path = folder / "profiles" / f"{profile}.yaml"
     if not profile_path.is_file():
         raise ConfigError(f"no profile {profile!r}; there is {', '.join(profile_names(folder))}")
+
+    asked = _validate(layers, identity)
     layers.append((_shown(profile_path), read_yaml(profile_path)))
+    afforded = _validate(layers, identity)
     if seed is not None:
         layers.append(("--seed", {"seed": seed}))
-    plain = _validate(layers, identity)
     layers += [(f"--set {override}", _parse_override(override)) for override in overrides]
-    changed = _validate(layers, identity)
-    _run_checks(changed, layers, checks or {})
-    overridden = {key: new for key, (_, new) in differences(plain, changed).items() if key not in HOW}
-    return changed.model_copy(update={"overrides": overridden})
+    resolved = _validate(layers, identity)
+    _run_checks(resolved, layers, checks or {})
+
+    changes = {key: new for key, (_, new) in differences(asked, afforded).items()}
+    overridden = {key: new for key, (_, new) in differences(afforded, resolved).items() if key not in HOW}
+    return resolved.model_copy(update={"profile_changes": changes, "overrides": overridden})
 
 
 def from_record(record: Mapping[str, Any]) -> Experiment:
@@ -270,7 +281,7 @@ def _file_layers(name: str, folder: Path) -> list[Layer]:
             raise ConfigError(f"{_shown(path)}: extends: goes in a circle: {' -> '.join([*seen, wanted])}")
         seen.append(wanted)
         content = read_yaml(path)
-        for key in ("name", "profile", "overrides"):
+        for key in ("name", "profile", "profile_changes", "overrides"):
             if key in content:
                 raise ConfigError(f"{_shown(path)}: {key}: not for a file; the command line says it")
         parent = content.get("extends")

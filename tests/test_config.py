@@ -81,6 +81,8 @@ def test_each_run_differs_from_its_parent_as_documented_and_in_nothing_else(name
 def test_a_profile_changes_how_much_and_never_what(profile):
     changed = differences(load("tuned_lr", profile="full"), load("tuned_lr", profile=profile))
     assert set(changed) <= {"steps", "width_multiplier", "images", "snapshots"}
+    recorded = load("tuned_lr", profile=profile).profile_changes
+    assert recorded == {key: new for key, (_, new) in changed.items()}, "full changes nothing"
 
 
 def test_a_profile_multiplies_with_what_an_experiment_asks():
