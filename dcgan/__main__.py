@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from dcgan import environment
-    from dcgan.data import open_source, pack
+    from dcgan.data import Batches, open_source, pack
     from dcgan.trainer import train
 
     device = environment.choose_device(options.device)
@@ -55,6 +55,7 @@ def _run(options: argparse.Namespace) -> int:
         images=experiment.images,
         cache=options.cache,
     )
+    batches = Batches(images.images, batch_size=experiment.batch_size, seed=experiment.seed, device=device)
     if options.fresh:
         folder.remove()
     environment.use_threads(experiment.threads)
@@ -68,7 +69,7 @@ def _run(options: argparse.Namespace) -> int:
         f"into {folder.path}",
         flush=True,
     )
-    state = train(experiment, images.images, folder, device=device, bf16=bf16, record=record)
+    state = train(experiment, batches, folder, bf16=bf16, record=record)
     _report(folder, state)
     return EXIT_INTERRUPTED if state == "interrupted" else 0
 

@@ -74,23 +74,22 @@ def build(experiment: Experiment, device: torch.device) -> Players:
 
 def train(
     experiment: Experiment,
-    images: np.ndarray,
+    batches: Batches,
     folder: RunFolder,
     *,
-    device: torch.device,
     bf16: bool,
     record: Mapping[str, Any],
 ) -> State:
     """Train to the end, or from the folder's checkpoint on; return how it ended.
 
-    images: uint8 (n, side, side, 3). record: the content of `config.yaml`, also W&B's config.
+    record: the content of `config.yaml`, also W&B's config. Trains on the device of the batches.
     The first SIGINT, SIGTERM or SIGHUP saves and returns "interrupted"; a second one kills.
 
-    Raises UserError for fewer images than a batch, or a checkpoint or history that can't be gone on with. What
-    else goes wrong leaves the status "failed" and is raised on; the checkpoint is there to go on from.
+    Raises UserError for a checkpoint or history that can't be gone on with. What else goes wrong leaves the
+    status "failed" and is raised on; the checkpoint is there to go on from.
     """
+    device = batches.device
     players = build(experiment, device)
-    batches = Batches(images, batch_size=experiment.batch_size, seed=experiment.seed, device=device)
     clock = Stopwatch()
     start = 0
     if folder.checkpoint.exists():
