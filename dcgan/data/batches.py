@@ -47,35 +47,33 @@ class Batches:
         if epoch != self._epoch:
             self._shuffle(epoch)
         order, mirrored = self._order[position], self._mirrored[position]
-        if self._resident is not None:
-            batch = self._resident[order]
+        if self._resident is None:
+            batch = self._gathered(order, mirrored).to(self.device, non_blocking=True)
         else:
-            batch = torch.empty((len(order), *self.images.shape[1:]), dtype=torch.uint8, pin_memory=self._pinned)
-            np.take(self.images, order, axis=0, out=batch.numpy(), mode="clip")  # other modes copy once more
-            batch = batch.to(self.device, non_blocking=True)
-        batch = torch.where(mirrored[:, None, None, None], batch.flip(2), batch)
+            batch = self._resident[order]
+            batch = torch.where(mirrored[:, None, None, None], batch.flip(2), batch)
         # (N, H, W, 3) seen as (N, 3, H, W) is what channels_last means: no copy.
         return batch.permute(0, 3, 1, 2).to(self.dtype).div_(127.5).sub_(1)
 
-    @property
-    def _pinned(self) -> bool:
-        return self.device.type == "cuda"
+    def _gathered(self, order: np.ndarray, mirrored: np.ndarray) -> Tensor:
+        """uint8 (batch_size, H, W, 3) on the host: numpy moves rows and torch flips them, each five times faster."""
+        shape = (self.batch_size, *self.images.shape[1:])
+        batch = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        rows = batch.numpy()
+        np.take(self.images, order, axis=0, out=rows, mode="clip")  # other modes copy once more
+        rows[mirrored] = torch.from_numpy(rows[mirrored]).flip(2).numpy()
+        return batch
 
     def _shuffle(self, epoch: int) -> None:
-        """The epoch's order and mirrorings, (steps_per_epoch, batch_size) each."""
+        """The epoch's order and mirrorings, (steps_per_epoch, batch_size) each, where the images are."""
         random = np.random.default_rng([self.seed, epoch])
         order = random.permutation(len(self.images))[: self.steps_per_epoch * self.batch_size]
-        # Within a batch the order means nothing, and ascending it is kinder to the memory map.
+        # Within a batch the order means nothing, and ascending it is kinder to a memory map on a disk.
         order = np.sort(order.reshape(self.steps_per_epoch, self.batch_size), axis=1)
         mirrored = random.integers(0, 2, len(self.images), dtype=bool)[order]
-        self._mirrored = self._to_device(mirrored)
-        self._order = order if self._resident is None else self._to_device(order)
-        self._epoch = epoch
-
-    def _to_device(self, array: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(array)
-        # From pinned memory the copy doesn't make the host wait.
-        return (tensor.pin_memory() if self._pinned else tensor).to(self.device, non_blocking=True)
+        self._order, self._mirrored, self._epoch = order, mirrored, epoch
+        if self._resident is not None:
+            self._order, self._mirrored = (_sent(array, self.device) for array in (order, mirrored))
 
 
 def _fits(nbytes: int, device: torch.device) -> bool:
@@ -91,6 +89,11 @@ def _moved(images: np.ndarray, device: torch.device) -> Tensor:
     """A copy on the device, made in pieces so that the host never holds all of it."""
     resident = torch.empty(images.shape, dtype=torch.uint8, device=device)
     for start in tqdm(range(0, len(images), 4096), desc=f"images to {device}", unit="piece", delay=2):
-        piece = np.array(images[start : start + 4096])
-        resident[start : start + 4096] = torch.from_numpy(piece)
+        resident[start : start + 4096] = torch.from_numpy(np.array(images[start : start + 4096]))
     return resident
+
+
+def _sent(array: np.ndarray, device: torch.device) -> Tensor:
+    """A copy on the device; on its way from pinned memory the host doesn't wait."""
+    tensor = torch.from_numpy(array)
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 
+from dcgan import UserError
+
 FORMS = "a folder of images, a .zip or .tar[.gz] of images, 'celeba', or nothing for the drawn faces"
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 LARGEST_MB = 256  # of a file; no photograph is larger, a zip bomb is
@@ -24,7 +26,7 @@ LARGEST_MB = 256  # of a file; no photograph is larger, a zip bomb is
 Entry = tuple[int, str, Callable[[], bytes]]  # index into the ranks asked for, name, how to read its bytes
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """The images can't be used as asked; the message is one line for the person who asked."""
 
 
@@ -128,7 +130,8 @@ class Tar:
                 if tar.fileobj.read(512).strip(b"\0"):
                     raise tarfile.ReadError("unexpected end of data")
         except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-            raise DataError(f"{self.path} is not a whole tar archive, or not one at all: {error}") from error
+            reason = str(error).partition(":\n")[0]
+            raise DataError(f"{self.path} is not a whole tar archive, or not one at all: {reason}") from error
 
 
 def open_files(path: Path) -> Folder | Zip | Tar:

@@ -1,5 +1,6 @@
 """Decode every image once, in parallel, into one uint8 array on disk that later runs only map into memory."""
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -30,7 +31,7 @@ VERSION = 1  # of the pixels: raise it when decoding, cropping or resizing chang
 DRAWN_COUNT = 50_000  # what 'all' means for the drawn faces
 DRAWN_AT_ONCE = 64
 LARGEST_IMAGE = 90_000_000  # pixels; a file that promises more is left out before memory is taken for it
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "GIF", "TIFF")  # Pillow opens more, some by running programs
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF")  # Pillow opens more, some by running programs
 UNREADABLE_SHARE = 0.01
 
 
@@ -50,9 +51,7 @@ class PackedImages:
         return len(self.images)
 
 
-def pack(
-    source: Source, *, size: int, crop_px: int | None, images: int | Literal["all"], cache: Path
-) -> PackedImages:
+def pack(source: Source, *, size: int, crop_px: int | None, images: int | Literal["all"], cache: Path) -> PackedImages:
     """The source's images as size x size RGB, from the cache or packed into it now.
 
     Each is turned upright, cut to the square in its centre and resized with antialiasing. The square's side is
@@ -110,7 +109,8 @@ def _pack(source: Source, chosen: list[int], size: int, crop_px: int | None, pat
     finally:
         torch.set_num_threads(threads)
         for leftover in aside:
-            leftover.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                leftover.unlink()
     seconds = time.monotonic() - started
     log.info("packed %d images of %s at %d px in %.1f s", facts["count"], source.name, size, seconds)
     if unreadable:
@@ -124,11 +124,11 @@ def _fill(file: IO[bytes], source: Source, chosen: list[int], size: int, crop_px
     """
     row, header, written, unreadable = size * size * 3, _header(len(chosen), size), set(), []
     if source.entries is None:
-        starts = range(0, len(chosen), DRAWN_AT_ONCE)
-        results = in_parallel(partial(_draw, size=size, count=len(chosen)), starts)
+        work, items = partial(_draw, size=size, count=len(chosen)), range(0, len(chosen), DRAWN_AT_ONCE)
     else:
-        results = in_parallel(partial(_decode, size=size, crop_px=crop_px), source.entries(chosen))
-    with tqdm(total=len(chosen), desc=f"pack {source.name} at {size} px", unit="image", delay=2) as bar:
+        work, items = partial(_decode, size=size, crop_px=crop_px), source.entries(chosen)
+    bar = tqdm(total=len(chosen), desc=f"pack {source.name} at {size} px", unit="image", delay=2)
+    with bar, in_parallel(work, items) as results:
         for slot, pixels in results:
             if isinstance(pixels, str):
                 unreadable.append(pixels)
@@ -207,7 +207,7 @@ def _decode_jpeg(data: bytes) -> torch.Tensor | None:
         coded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         image = decode_jpeg(coded, mode=ImageReadMode.RGB, apply_exif_orientation=True)
         return image.permute(1, 2, 0)
-    except RuntimeError:
+    except Exception:  # a damaged one or a kind it doesn't know: Pillow is to judge
         return None
 
 
@@ -223,6 +223,7 @@ def _jpeg_pixels(data: bytes) -> int:
 
 def _decode_other(data: bytes) -> torch.Tensor:
     """uint8 (height, width, 3), upright, of anything that Pillow reads; what is transparent lies on white."""
+    Image.init()  # or it knows half of the formats
     with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
         if opened.width * opened.height > LARGEST_IMAGE:
             raise ValueError(f"{opened.width}x{opened.height} pixels, and {LARGEST_IMAGE:,} is the most allowed")

@@ -14,6 +14,7 @@ import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,18 +61,27 @@ def open_source(data: str | Path | None, *, cache: Path) -> Source:
     return Source("celeba" if celeba else name, path.name, fingerprint, count, files.entries)
 
 
-def in_parallel(work: Callable, items: Iterable) -> Iterator:
-    """Yield work(item) for each item, in order, from a thread per core; few items are in flight at a time."""
+@contextmanager
+def in_parallel(work: Callable, items: Iterable) -> Iterator[Iterator]:
+    """Enter to iterate over work(item) of each item, in order, from a thread per core with few items in flight.
+
+    A context and not a generator alone: one that is abandoned would join its threads from wherever the garbage
+    collector runs, which deadlocks where a thread is just being started.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ThreadPoolExecutor(cores) as pool:
+
+    def results() -> Iterator:
         waiting = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) > 4 * cores:
-                    yield waiting.popleft().result()
-            while waiting:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 4 * cores:
                 yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    with ThreadPoolExecutor(cores) as pool:
+        try:
+            yield results()
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -111,8 +121,9 @@ def _fingerprint(files: Folder | Zip | Tar, title: str) -> str:
         except Exception:  # packing counts it and says what is wrong
             return index, b"unreadable"
 
-    with tqdm(total=len(digests), desc=f"fingerprint {title}", unit="image", delay=2) as bar:
-        for index, digest in in_parallel(hash_one, files.entries(range(len(digests)))):
+    bar = tqdm(total=len(digests), desc=f"fingerprint {title}", unit="image", delay=2)
+    with bar, in_parallel(hash_one, files.entries(range(len(digests)))) as hashed:
+        for index, digest in hashed:
             digests[index] = digest
             bar.update()
     return _digest(b"".join(digests))
