@@ -111,9 +111,9 @@ def test_the_packed_image_is_pillows_centre_square_antialiased(tmp_path, kind, w
 
 def test_fine_detail_is_averaged_and_not_skipped(tmp_path):
     stripes = np.zeros((128, 128, 3), np.uint8)
-    stripes[:, ::2] = 255
+    stripes[:, 3::8] = stripes[:, 4::8] = 255  # a quarter is white, and just where 16 of 128 columns are looked at
     inner = one(tmp_path, encoded(stripes))[2:-2, 2:-2].astype(int)
-    assert abs(inner - 127).max() < 8
+    assert abs(inner - 64).max() < 8
 
 
 def test_crop_px_cuts_the_centre_in_source_pixels(tmp_path):
@@ -156,7 +156,7 @@ def transparent_palette() -> Image.Image:
         ("cmyk.jpg", encoded(Image.fromarray(ORIENTED).convert("CMYK"), "JPEG"), (250, 250, 250), (0, 0, 0)),
         ("palette.png", encoded(transparent_palette(), transparency=1), (200, 0, 0), (255, 255, 255)),
         ("alpha.png", encoded(Image.fromarray(ORIENTED).convert("LA")), (250, 250, 250), (0, 0, 0)),
-        ("16bit.png", encoded(ORIENTED[:, :, 0].astype(np.uint16) * 257), (250, 250, 250), (0, 0, 0)),
+        ("16bit.png", encoded(ORIENTED[:, :, 0].astype(np.uint16) * 256), (250, 250, 250), (0, 0, 0)),
         ("1bit.png", encoded(Image.fromarray(ORIENTED).convert("1")), (255, 255, 255), (0, 0, 0)),
         ("jpeg_in_truth.png", encoded(ORIENTED, "JPEG"), (250, 250, 250), (0, 0, 0)),
         ("UPPER.JPEG", encoded(ORIENTED, "JPEG"), (250, 250, 250), (0, 0, 0)),
@@ -172,6 +172,7 @@ def transparent_palette() -> Image.Image:
             (0, 0, 0),
         ),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_unusual_images_become_rgb(tmp_path, name, data, top, bottom):
     pixels = one(tmp_path, data, name).astype(int)
@@ -302,8 +303,12 @@ def test_links_are_followed_once_and_what_is_no_file_is_passed_over(tmp_path):
 
 def test_packing_leaves_torch_its_threads(tmp_path, forms):
     before = torch.get_num_threads()
-    packed(forms[0], tmp_path / "cache")
-    assert torch.get_num_threads() == before
+    torch.set_num_threads(3)
+    try:
+        packed(forms[0], tmp_path / "cache")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_without_data_faces_are_drawn(tmp_path):
@@ -326,7 +331,7 @@ BROKEN = {
     "cut.jpg": encoded(picture(80, 80), "JPEG")[:900],
     "cut.png": encoded(picture(80, 80))[:900],
     "float.tif": encoded(Image.new("F", (9, 9), 0.5), "TIFF"),
-    "script.jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n",
+    "ppm.png": b"P6 2 2 255 " + bytes(12),  # Pillow reads that, but then also what it needs other programs for
 }
 
 
