@@ -26,14 +26,14 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-10s %s\n", $$1, $$2 }'
 	@echo
 	@echo "  EXP=name       experiment under experiments/ ($(EXP))      PROFILE=full|laptop|smoke   how much"
-	@echo "  DATA=path      folder, .zip, .tar or celeba (drawn faces)  SEED=n  SET=\"key=value ...\"   other settings"
+	@echo "  DATA=path      folder, .zip, .tar or celeba (drawn faces)  SEED=n  SET=\"key=value ...\"   (no spaces in a value)"
 	@echo "  FRESH=1        train a finished run anew                   RUNS=dir  where runs are kept ($(RUNS))"
 	@echo "  DEVICE=name    cuda, mps or cpu (the best there is)"
 
 setup: $(READY) ## install what the lab needs (the other targets do it too)
 
 run: $(READY) ## train EXP, or go on with it: make run EXP=tuned_lr
-	@$(PYTHON) -m dcgan run $(WHICH) $(if $(filter 1,$(FRESH)),--fresh)
+	@$(PYTHON) -m dcgan run $(WHICH) $(if $(FRESH),--fresh)
 
 sample: $(READY) ## draw a grid, a walk and single images from a finished run: make sample EXP=tuned_lr
 	@$(PYTHON) -m dcgan sample $(WHICH)
@@ -45,7 +45,8 @@ lint: $(READY) ## check style
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
 
 lock: $(READY) ## pin the newest versions that pyproject.toml allows
-	@.venv/bin/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev \
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check uv
+	@$(PYTHON) -m uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev \
 		--no-header --no-annotate pyproject.toml -o requirements.lock
 
 # uv installs the lock in a quarter of pip's time.

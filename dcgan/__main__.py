@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from dcgan import UserError, config
 
@@ -44,10 +45,11 @@ def _run(options: argparse.Namespace) -> int:
 
     source = open_source(options.data, cache=options.cache)
     folder = _run_folder(options, experiment, source)
-    ended = folder.read_status().get("state")
-    if ended in ("finished", "diverged") and not options.fresh:
-        print(f"{ended} already: {folder.path}\n--fresh (FRESH=1) trains it anew")
-        return 0
+    if not options.fresh and _earlier_record(folder, experiment):
+        ended = folder.read_status().get("state")
+        if ended in ("finished", "diverged"):
+            print(f"{ended} already: {folder.path}\n--fresh (FRESH=1) trains it anew")
+            return 0
     images = pack(
         source,
         size=experiment.image_size,
@@ -56,28 +58,31 @@ def _run(options: argparse.Namespace) -> int:
         cache=options.cache,
     )
     batches = Batches(images.images, batch_size=experiment.batch_size, seed=experiment.seed, device=device)
-    if options.fresh:
-        folder.remove()
+    bf16 = environment.use_precision(experiment.precision, device)
     environment.use_threads(experiment.threads)
-    bf16 = environment.use_bf16(experiment.precision, device)
     here = environment.describe(device, bf16=bf16)
-    record = _recorded(folder, experiment, images, here)
-    print(
-        f"{experiment.slug}, seed {experiment.seed}: {experiment.total_steps:,} steps "
-        f"on {images.count:,} images of {source.description}\n"
-        f"on {here['device']} ({here['device_name']}, {here['threads']} threads, {here['precision']}), "
-        f"into {folder.path}",
-        flush=True,
-    )
-    state = train(experiment, batches, folder, bf16=bf16, record=record)
+    with folder.locked():
+        record = None if options.fresh else _earlier_record(folder, experiment)
+        if record is None:
+            folder.remove()
+            record = _new_record(folder, experiment, images, here)
+        elif changed := [key for key in environment.BITS if record["environment"].get(key) != here[key]]:
+            told = ", ".join(f"{key} {record['environment'].get(key)} -> {here[key]}" for key in changed)
+            logging.getLogger("dcgan").warning("going on elsewhere (%s): the last bits will differ", told)
+        print(
+            f"{experiment.slug}, seed {experiment.seed}: {experiment.total_steps:,} steps "
+            f"on {images.count:,} images of {source.description}\n"
+            f"on {here['device']} ({here['device_name']}, {here['threads']} threads, {here['precision']}), "
+            f"into {folder.path}",
+            flush=True,
+        )
+        state = train(experiment, batches, folder, bf16=bf16, record=record)
     _report(folder, state)
     return EXIT_INTERRUPTED if state == "interrupted" else 0
 
 
 def _sample(options: argparse.Namespace) -> int:
-    import torch
-
-    from dcgan import environment, sample
+    from dcgan import checkpoint, environment, sample
     from dcgan.data import open_source
     from dcgan.networks import Generator
 
@@ -92,9 +97,9 @@ def _sample(options: argparse.Namespace) -> int:
             state = folder.read_status().get("state", "not there")
             raise UserError(f"{folder.path}: no generator.params, the run is {state}; `make run` it to its end first")
     try:
-        generator = Generator.from_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    except Exception as error:  # a broken or foreign file fails in many ways
-        raise UserError(f"{weights}: not a generator of ours ({str(error).splitlines()[0]})") from error
+        generator = Generator.from_state_dict(checkpoint.load_weights(weights))
+    except ValueError as error:
+        raise UserError(f"{weights}: {str(error).removeprefix(f'{weights}: ')}") from error
     written = sample.write(generator.to(device), options.seeds, out)
     print(f"{len(options.seeds)} images: {written[0]}, {written[1]} and {len(written) - 2} more in {out}")
     return 0
@@ -145,24 +150,29 @@ def _run_folder(options: argparse.Namespace, experiment: config.Experiment, sour
     )
 
 
-def _recorded(folder, experiment: config.Experiment, images, environment: dict) -> dict:
-    """The run's record: written when it starts, read again when it goes on.
+def _earlier_record(folder, experiment: config.Experiment) -> dict | None:
+    """What the run was begun with; None for a new run.
 
-    Raises UserError when the folder holds a run of another recipe, which it must not go on with.
+    Raises UserError when the folder holds a run of other settings, for which this one must not be taken.
     """
-    from dcgan.runlog import replacing
+    if not folder.config.exists():
+        return None
+    record = config.read_yaml(folder.config)
+    changed = config.differences(config.from_record(record, folder.config), experiment)
+    if changed:
+        told = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in changed.items())
+        raise UserError(
+            f"{folder.path}: begun with other settings ({told}); "
+            "undo the change to go on, or train anew with --fresh (FRESH=1)"
+        )
+    return record
+
+
+def _new_record(folder, experiment: config.Experiment, images, environment: dict) -> dict:
+    """Write down what is about to be run on what, and return it."""
+    from dcgan.atomic import replacing
     from dcgan.tracking import new_run_id
 
-    if folder.config.exists():
-        record = config.read_yaml(folder.config)
-        before = config.from_record(record)
-        if changed := config.differences(before, experiment):
-            told = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in changed.items())
-            raise UserError(
-                f"{folder.path}: begun with other settings ({told}); "
-                "--fresh (FRESH=1) trains anew, or undo the change to go on"
-            )
-        return record
     record = {
         **config.to_record(experiment),
         "data": {
@@ -200,19 +210,27 @@ def _seeds(text: str) -> list[int]:
     seeds: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition("-")
-        seeds.extend(range(int(first), int(last or first) + 1))
-    if not 0 < len(seeds) <= 10_000:
-        raise ValueError(text)
+        some = range(int(first), int(last or first) + 1)
+        if not 0 < len(seeds) + len(some) <= 10_000 or some.stop > 2**63:
+            raise ValueError(text)
+        seeds.extend(some)
     return seeds
 
 
+class _Parser(argparse.ArgumentParser):
+    """One line for a mistake, like everywhere else, instead of the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_BAD_INPUT, f"error: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m dcgan", description="Train the documented DCGAN runs, and draw from what they learnt."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    which = argparse.ArgumentParser(add_help=False)
+    which = _Parser(add_help=False)
     which.add_argument("experiment", metavar="EXP", help="name of an experiment under experiments/, or a YAML file")
     which.add_argument("--profile", help="how much: full, laptop or smoke (default: full with CUDA, else laptop)")
     which.add_argument(

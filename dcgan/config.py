@@ -43,7 +43,7 @@ class WeightInit(Settings):
 class Network(Settings):
     learning_rate: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)]
-    width_multiplier: Annotated[float, Field(gt=0)]
+    width_multiplier: Annotated[float, Field(gt=0, le=16)]
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -74,8 +74,8 @@ class Experiment(Settings):
     batch_size: Annotated[int, Field(ge=2)]  # BatchNorm has no variance over one image
     latent_dim: Annotated[int, Field(ge=1)]
     steps: Annotated[int, Field(ge=1)]
-    duration_multiplier: Annotated[float, Field(gt=0)]
-    width_multiplier: Annotated[float, Field(gt=0)]
+    duration_multiplier: Annotated[float, Field(gt=0, le=1000)]
+    width_multiplier: Annotated[float, Field(gt=0, le=16)]
     images: Literal["all"] | Annotated[int, Field(ge=1)]
     precision: Literal["auto", "bf16", "fp32"]
     threads: Literal["auto"] | Annotated[int, Field(ge=1)]
@@ -186,13 +186,19 @@ def load(
     return resolved.model_copy(update={"profile_changes": changes, "overrides": overridden})
 
 
-def from_record(record: Mapping[str, Any]) -> Experiment:
-    """The experiment that a run folder's `config.yaml` recorded.
+def from_record(record: Mapping[str, Any], where: Path) -> Experiment:
+    """The experiment that a run folder's `config.yaml`, the file `where`, recorded.
 
     Raises ConfigError if it was written by another version and does not fit.
     """
     known = {key: value for key, value in record.items() if key in Experiment.model_fields}
-    return _validate([("config.yaml", known)], {})
+    try:
+        return Experiment.model_validate(known)
+    except ValidationError as error:
+        key, _ = _key_of(error.errors()[0]["loc"])
+        raise ConfigError(
+            f"{where}: {key}: missing or not of this version of the lab; --fresh (FRESH=1) trains the run anew"
+        ) from error
 
 
 def to_record(experiment: Experiment) -> dict[str, Any]:
@@ -224,6 +230,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key should be a word", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands here twice", key.start_mark)
             seen.add(key.value)
@@ -271,6 +279,8 @@ def _file_layers(name: str, folder: Path) -> list[Layer]:
     while wanted is not None:
         if seen or path is None:
             path = next((file for file in files if file.stem == wanted), None)
+            if (others := [_shown(file) for file in files if file.stem == wanted])[1:]:
+                raise ConfigError(f"{wanted!r} could be any of {', '.join(others)}; rename all but one")
         if path is None or not path.is_file():
             asked = f"{layers[0][0]}: extends: " if layers else ""
             known = [file.stem for file in files]

@@ -1,5 +1,6 @@
 """What a run runs on: the device, its threads and precision, and the record of all that can move a result."""
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -29,8 +30,13 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def use_bf16(precision: Literal["auto", "bf16", "fp32"], device: torch.device) -> bool:
-    """Whether to train in bfloat16; `auto` means where it is done in hardware, emulated it is slower."""
+def use_precision(precision: Literal["auto", "bf16", "fp32"], device: torch.device) -> bool:
+    """Whether to train in bfloat16; `auto` means where it is done in hardware, emulated it is slower.
+
+    What is left in float32 is float32: torch would let CUDA's convolutions drop to TF32, of 10 bits.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
@@ -53,6 +59,10 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+#: Facts of the environment that move the last bits of a result.
+BITS = ("device", "device_name", "precision", "threads", "torch")
+
+
 def describe(device: torch.device, *, bf16: bool) -> dict[str, Any]:
     """The environment as plain values for the run's record. No path and no name of a user in it."""
     return {
@@ -63,6 +73,7 @@ def describe(device: torch.device, *, bf16: bool) -> dict[str, Any]:
         "platform": platform.platform(terse=True),
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
+        "code": _code_fingerprint(),
         **_git(),
     }
 
@@ -74,6 +85,15 @@ def _cpu_name() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def _code_fingerprint() -> str:
+    """Of the training code alone: a commit also changes with the README."""
+    here = Path(__file__).resolve().parent
+    digest = hashlib.blake2b(digest_size=8)
+    for path in sorted(here.rglob("*.py")):
+        digest.update(f"{path.relative_to(here)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _git() -> dict[str, Any]:

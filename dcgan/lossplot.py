@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 
-from dcgan.runlog import replacing
+from dcgan.atomic import replacing
 
 SMOOTHING_STEPS = 50
 #: Blue and vermilion of Okabe and Ito's palette, which colour-blind readers can tell apart.

@@ -8,11 +8,13 @@
     generator.params     the final generator's state dict
     checkpoint.pt        the whole state, to go on from
     status.json          how it stands: state, step, images/s, where the time went
+    .lock                held by the process that trains it
 
 Files are written aside and renamed, so that a reader never sees half of one; `history.csv` alone grows,
 and its reader passes over a torn last line.
 """
 
+import fcntl
 import io
 import json
 import os
@@ -26,21 +28,10 @@ import numpy as np
 import pandas as pd
 
 from dcgan import UserError
+from dcgan.atomic import replacing
 
 HISTORY = ("step", "loss_d", "loss_d_real", "loss_d_fake", "loss_g", "d_x", "d_g_z")
 State = Literal["running", "finished", "interrupted", "diverged", "failed"]
-
-
-@contextmanager
-def replacing(path: Path):
-    """A temporary path beside `path`; what was written there takes `path`'s place, or nothing does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield aside
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 class RunFolder:
@@ -54,6 +45,7 @@ class RunFolder:
         self.generator = path / "generator.params"
         self.checkpoint = path / "checkpoint.pt"
         self.status = path / "status.json"
+        self.lock = path / ".lock"
 
     @classmethod
     def locate(cls, runs: Path, *, data: str, fingerprint: str, profile: str, slug: str, seed: int) -> "RunFolder":
@@ -101,7 +93,8 @@ class RunFolder:
         except FileNotFoundError:
             text = ""
         whole = text[: text.rfind("\n") + 1] or ",".join(HISTORY) + "\n"
-        return pd.read_csv(io.StringIO(whole), dtype={"step": int, **dict.fromkeys(HISTORY[1:], float)})
+        rows = pd.read_csv(io.StringIO(whole), dtype={"step": int, **dict.fromkeys(HISTORY[1:], np.float32)})
+        return rows.astype(dict.fromkeys(HISTORY[1:], float))  # the very numbers that were measured, for sums in double
 
     def truncate_history(self, step: int) -> pd.DataFrame:
         """Drop the rows after `step`, which a checkpoint does not cover; return what is left.
@@ -117,5 +110,27 @@ class RunFolder:
         return rows
 
     def remove(self) -> None:
-        """Delete the run and everything in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Delete the run and everything in it but its lock."""
+        for path in self.path.iterdir() if self.path.exists() else ():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path != self.lock:
+                path.unlink()
+
+    @contextmanager
+    def locked(self):
+        """Hold the run; the system lets go of it when the process ends, however it ends.
+
+        Raises UserError when another process has it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self.lock.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise UserError(f"{self.path}: process {file.read() or '?'} is training this run now") from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield

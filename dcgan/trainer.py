@@ -14,11 +14,12 @@ from tqdm import tqdm
 
 from dcgan import checkpoint, sample
 from dcgan.adversarial import MEASURES, Players, adversarial_step
+from dcgan.atomic import replacing
 from dcgan.config import Experiment
 from dcgan.data import Batches
 from dcgan.lossplot import draw_losses
 from dcgan.networks import Discriminator, Generator, normal_init_
-from dcgan.runlog import RunFolder, State, replacing
+from dcgan.runlog import RunFolder, State
 from dcgan.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ def train(
     clock = Stopwatch()
     start = 0
     if folder.checkpoint.exists():
-        start, clock.seconds = checkpoint.load(folder.checkpoint, players)
+        start, clock.seconds = checkpoint.load(folder.checkpoint, vars(players))
         log.info("going on after step %d", start)
     history = folder.truncate_history(start)
     snapshot_steps, total = set(experiment.snapshot_steps), experiment.total_steps
@@ -117,7 +118,8 @@ def train(
     with StopRequest() as stop, recording_failure(folder, tracker), bar:
         while state == "running" and step < total:
             step += 1
-            with clock("input"):
+            # Resident images are gathered by the device, in the queue of its work: the host waits for nothing.
+            with clock("compute" if batches.on_device else "input"):
                 real = batches(step - 1)
             with clock("compute"):
                 latents.normal_(generator=stream(experiment.seed, "latents", step, device))
@@ -152,7 +154,7 @@ def train(
             filled, flushed_at = 0, now
             if state == "running" and (last or now - saved_at > CHECKPOINT_SECONDS):
                 with clock("logging"):
-                    checkpoint.save(folder.checkpoint, players, step=step, seconds=clock.seconds)
+                    checkpoint.save(folder.checkpoint, vars(players), step=step, seconds=clock.seconds)
                 saved_at = now
             facts |= speed(clock, step, experiment.batch_size)
             folder.write_status(state, step=step, **facts)
@@ -244,7 +246,9 @@ class StopRequest:
         self.requested = False
 
     def __enter__(self) -> "StopRequest":
-        self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        # What is ignored stays ignored: nohup does that to SIGHUP.
+        heard = [number for number in self.SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -253,5 +257,5 @@ class StopRequest:
 
     def _note(self, number: int, _frame: object) -> None:
         self.requested = True
-        for each in self.SIGNALS:
+        for each in self._before:
             signal.signal(each, signal.SIG_DFL)

@@ -9,6 +9,12 @@ import pytest
 # threads are part of what makes a result bit-identical.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+from hypothesis import settings
+
+# A deadline measures the machine, which may be busy.
+settings.register_profile("lab", deadline=None)
+settings.load_profile("lab")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

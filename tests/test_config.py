@@ -117,11 +117,26 @@ def test_overrides_and_only_they_are_in_the_folders_name():
     assert one.slug == other_order.slug != another.slug
 
 
-def test_the_record_brings_the_experiment_back():
+def test_the_record_brings_the_experiment_back(tmp_path):
     run = load("hires_128", profile="laptop", seed=3, overrides=["adam.betas=[0.4, 0.9]", "crop_px=100"])
     text = config.dump_yaml({**config.to_record(run), "environment": {"device": "cpu"}})
-    path = Path("record")  # parsed by the same reader as a file
-    assert config.from_record(config._parse_yaml(text, str(path))) == run
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    assert config.from_record(config.read_yaml(path), path) == run
+
+
+def test_a_record_of_another_version_is_told_by_its_file(tmp_path):
+    path = tmp_path / "config.yaml"
+    with pytest.raises(ConfigError, match=r"config\.yaml: name: missing or not of this version.*--fresh"):
+        config.from_record({}, path)
+
+
+def test_two_files_of_one_name_are_refused(tmp_path):
+    folder = _copy_of_experiments(tmp_path)
+    (folder / "follow_up").mkdir()
+    (folder / "follow_up" / "tuned_lr.yaml").write_text("extends: baseline\n")
+    with pytest.raises(ConfigError, match=r"'tuned_lr' could be any of .*tuned_lr.yaml, .*follow_up"):
+        load("hires_128", profile="smoke", folder=folder)
 
 
 MISTAKES = {
@@ -143,6 +158,9 @@ MISTAKES = {
     "steps": ["key=value"],
     "=3": ["key=value"],
     "steps={": ["not YAML"],
+    "steps={[1]: 2}": ["not YAML: a key should be a word"],
+    "width_multiplier=1e308": ["less than or equal to 16"],
+    "duration_multiplier=1e308": ["less than or equal to 1000"],
     "extends=baseline": ["not a setting"],
     "image_size=100": ["image_size: 100 does not fit", "100 -> 50 -> 25 -> 13 -> 7 -> 4", "64, 128"],
 }

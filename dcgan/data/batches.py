@@ -48,7 +48,7 @@ class Batches:
             self._shuffle(epoch)
         order, mirrored = self._order[position], self._mirrored[position]
         if self._resident is None:
-            batch = self._gathered(order, mirrored).to(self.device, non_blocking=True)
+            batch = self._gathered(order, mirrored).to(self.device, non_blocking=self.device.type == "cuda")
         else:
             batch = self._resident[order]
             batch = torch.where(mirrored[:, None, None, None], batch.flip(2), batch)
@@ -94,6 +94,6 @@ def _moved(images: np.ndarray, device: torch.device) -> Tensor:
 
 
 def _sent(array: np.ndarray, device: torch.device) -> Tensor:
-    """A copy on the device; on its way from pinned memory the host doesn't wait."""
-    tensor = torch.from_numpy(array)
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+    """A copy on the device; on its way from pinned memory, which CUDA alone has, the host doesn't wait."""
+    tensor, cuda = torch.from_numpy(array), device.type == "cuda"
+    return (tensor.pin_memory() if cuda else tensor).to(device, non_blocking=cuda)

@@ -154,8 +154,9 @@ def _celeba(cache: Path) -> Path:
             if not archive.exists():
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise DataError(
-                    f"can't download CelebA, which takes a network and the package gdown ({reason}); "
-                    f"put img_align_celeba.zip, or the folder img_align_celeba, into {home.absolute()}"
+                    f"can't download CelebA ({reason}); get img_align_celeba.zip from its page "
+                    f"(mmlab.ie.cuhk.edu.hk/projects/CelebA.html) and put it, or the folder img_align_celeba, "
+                    f"into {home.absolute()}"
                 ) from error
     # The zip first: a folder beside it may be an extraction that was cut short.
     return archive if archive.exists() else folder
