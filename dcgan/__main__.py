@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from dcgan import UserError, config
+from dcgan import UserError, config, plainyaml
 
 # torch takes seconds to import: what needs it is imported where it is used, so that --help answers at once.
 
@@ -133,7 +133,7 @@ def _dry_run(experiment: config.Experiment) -> int:
         print(f"differs from {parent.name} in:", file=sys.stderr)
         for key, (old, new) in config.differences(parent, experiment).items():
             print(f"  {key}: {old} -> {new}", file=sys.stderr)
-    print(config.dump_yaml(config.to_record(experiment)), end="")
+    print(plainyaml.dump(config.to_record(experiment)), end="")
     return 0
 
 
@@ -157,7 +157,7 @@ def _earlier_record(folder, experiment: config.Experiment) -> dict | None:
     """
     if not folder.config.exists():
         return None
-    record = config.read_yaml(folder.config)
+    record = plainyaml.read(folder.config)
     changed = config.differences(config.from_record(record, folder.config), experiment)
     if changed:
         told = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in changed.items())
@@ -186,7 +186,7 @@ def _new_record(folder, experiment: config.Experiment, images, environment: dict
         "wandb_id": new_run_id(),
     }
     with replacing(folder.config) as aside:
-        aside.write_text(config.dump_yaml(record), encoding="utf-8")
+        aside.write_text(plainyaml.dump(record), encoding="utf-8")
     return record
 
 

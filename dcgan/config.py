@@ -13,19 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from dcgan import UserError
+from dcgan import plainyaml
+from dcgan.plainyaml import ConfigError
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
 #: Channels at the 4x4 end with every multiplier at 1 (the paper's figure 1).
 FULL_CHANNELS = 1024
-
-
-class ConfigError(UserError):
-    """A user's mistake in an experiment, in one line: what is wrong, where, and what would be right."""
 
 
 class Settings(BaseModel):
@@ -173,7 +169,7 @@ def load(
         raise ConfigError(f"no profile {profile!r}; there is {', '.join(profile_names(folder))}")
 
     asked = _validate(layers, identity)
-    layers.append((_shown(profile_path), read_yaml(profile_path)))
+    layers.append((_shown(profile_path), plainyaml.read(profile_path, where=_shown(profile_path))))
     afforded = _validate(layers, identity)
     if seed is not None:
         layers.append(("--seed", {"seed": seed}))
@@ -206,53 +202,6 @@ def to_record(experiment: Experiment) -> dict[str, Any]:
     return experiment.model_dump(mode="json")
 
 
-def dump_yaml(record: Mapping[str, Any]) -> str:
-    """Plain values as YAML in the order given."""
-    return yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file, empty for an empty file. Raises ConfigError with file and line otherwise."""
-    try:
-        content = _parse_yaml(path.read_text(encoding="utf-8"), _shown(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{_shown(path)}: can't be read: {error}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ConfigError(f"{_shown(path)}: should hold `key: value` lines")
-    return content
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 2e-4 as a number (YAML 1.2 does, PyYAML's 1.1 does not) and refuses a key twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key should be a word", key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands here twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def _parse_yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)  # a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{where}{line}: not YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: not YAML: {str(error).splitlines()[0]}") from error
-
-
 def _parse_override(override: str) -> dict[str, Any]:
     key, equals, value = override.partition("=")
     key = key.strip()
@@ -260,7 +209,7 @@ def _parse_override(override: str) -> dict[str, Any]:
         raise ConfigError(f"--set {override}: write key=value, for example --set batch_size=64")
     if key.split(".")[0] in IDENTITY:
         raise ConfigError(f"--set {override}: {key} is not a setting; edit the experiment's file instead")
-    nested: Any = _parse_yaml(value, f"--set {override}")
+    nested: Any = plainyaml.parse(value, where=f"--set {override}")
     for part in reversed(key.split(".")):
         nested = {part: nested}
     return nested
@@ -290,7 +239,7 @@ def _file_layers(name: str, folder: Path) -> list[Layer]:
         if wanted in seen:
             raise ConfigError(f"{_shown(path)}: extends: goes in a circle: {' -> '.join([*seen, wanted])}")
         seen.append(wanted)
-        content = read_yaml(path)
+        content = plainyaml.read(path, where=_shown(path))
         for key in ("name", "profile", "profile_changes", "overrides"):
             if key in content:
                 raise ConfigError(f"{_shown(path)}: {key}: not for a file; the command line says it")

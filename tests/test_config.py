@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcgan import config
-from dcgan.config import ConfigError, differences, experiment_names, load
+from dcgan import config, plainyaml
+from dcgan.config import differences, experiment_names, load
+from dcgan.plainyaml import ConfigError
 
 FOUR = ("baseline", "regularized", "tuned_lr", "hires_128")
 
@@ -119,10 +120,10 @@ def test_overrides_and_only_they_are_in_the_folders_name():
 
 def test_the_record_brings_the_experiment_back(tmp_path):
     run = load("hires_128", profile="laptop", seed=3, overrides=["adam.betas=[0.4, 0.9]", "crop_px=100"])
-    text = config.dump_yaml({**config.to_record(run), "environment": {"device": "cpu"}})
+    text = plainyaml.dump({**config.to_record(run), "environment": {"device": "cpu"}})
     path = tmp_path / "config.yaml"
     path.write_text(text)
-    assert config.from_record(config.read_yaml(path), path) == run
+    assert config.from_record(plainyaml.read(path), path) == run
 
 
 def test_a_record_of_another_version_is_told_by_its_file(tmp_path):
