@@ -3,7 +3,7 @@
 Every face is a function of its index alone. A hash of (index, trait name) gives the traits, and from them the
 picture is painted back to front: background, hair behind, body, head, features, glasses, hair in front.
 Shapes are signed distances in a frame that spans -1..1 (x right, y down), so a face is the same at every
-size; an edge is as wide as one pixel, which antialiases it.
+size; an edge is as wide as one pixel, which antialiases it. Last comes what a camera would add, see below.
 
 Pixels see only + - * /, square roots, comparisons and roundings. IEEE 754 fixes the result of each, whereas
 exp or sin may differ in the last bit between the vector loop and its tail; so a face is bit-equal whatever
@@ -18,8 +18,11 @@ from zlib import crc32
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 VERSION = 1  # part of the data fingerprint: raise it when any pixel changes
+
+GRAIN = 0.02  # standard deviation, of a range of 1
 
 PIXELS_PER_CHUNK = 1 << 17  # a plane of 512 KiB: the few in use at a time stay in the cache
 FACES_PER_BLOCK = 2048  # traits are drawn for this many at once: a call for a few costs as much as for all
@@ -54,16 +57,41 @@ def draw(indices: Sequence[int] | range | np.ndarray, size: int) -> np.ndarray:
     grid = size if size >= 64 else 2 * size  # below 64 the iris is a pixel: draw finer, then average
     chunk = max(1, PIXELS_PER_CHUNK // grid**2)
     for block in range(0, len(indices), FACES_PER_BLOCK):
-        traits = _traits(indices[block : block + FACES_PER_BLOCK])
+        seeds = _seeds(indices[block : block + FACES_PER_BLOCK])
+        traits = _traits(seeds)
         out = torch.from_numpy(faces[block : block + FACES_PER_BLOCK])
         for start in range(0, len(out), chunk):
             some = slice(start, start + chunk)
-            rgb = _portraits(SimpleNamespace(**{name: v[some] for name, v in traits.items()}), grid)
+            rgb = _soften(_portraits(SimpleNamespace(**{name: v[some] for name, v in traits.items()}), grid))
             if grid > size:
                 rgb = (rgb[..., ::2] + rgb[..., 1::2]) * 0.5
                 rgb = (rgb[..., ::2, :] + rgb[..., 1::2, :]) * 0.5
-            out[some] = rgb.mul_(255).round_().clamp_(0, 255).permute(0, 2, 3, 1)
+            out[some] = rgb.add_(_grain(seeds[some], size)).mul_(255).round_().clamp_(0, 255).permute(0, 2, 3, 1)
     return faces
+
+
+# --- the camera: a drawing as a lens and a sensor would have it ---
+#
+# On flawless edges and surfaces a discriminator needs only to look for the slightest unevenness, which no
+# generator can avoid, and wins before there are faces (Arjovsky and Bottou 2017, arXiv:1701.04862, who propose
+# noise as the remedy). Photographs have neither.
+
+
+def _soften(rgb: Tensor) -> Tensor:
+    """(n, 3, h, w) through a lens that spreads each point over nearly a Gaussian of one pixel's width."""
+    for _ in range(2):  # 1-2-1 each way, twice
+        wide = pad(rgb, (1, 1, 1, 1), mode="replicate")
+        wide = (wide[..., :-2] + wide[..., 2:]) * 0.25 + wide[..., 1:-1] * 0.5
+        rgb = (wide[..., :-2, :] + wide[..., 2:, :]) * 0.25 + wide[..., 1:-1, :] * 0.5
+    return rgb
+
+
+def _grain(seeds: np.ndarray, size: int) -> Tensor:
+    """Grey noise (n, 1, size, size) of standard deviation GRAIN, each face's from its own seed."""
+    bits = _mix64(seeds[:, None] ^ _mix64(np.arange(size * size, dtype=np.uint64)))
+    quarters = bits.view(np.uint16).reshape(len(seeds), 1, size, size, 4).astype(np.float32)
+    bell = quarters.sum(axis=-1) / 2**16 - 2  # four uniforms add up to nearly a normal, of variance 1/3
+    return torch.from_numpy(bell) * (GRAIN * 3**0.5)
 
 
 # --- traits: who is portrayed ---
@@ -76,12 +104,16 @@ def _mix64(z: np.ndarray) -> np.ndarray:
     return z ^ (z >> np.uint64(31))
 
 
-def _traits(indices: np.ndarray) -> dict[str, Tensor]:
+def _seeds(indices: np.ndarray) -> np.ndarray:
+    """One random 64-bit number for each face, from which all its others come."""
+    return _mix64(indices.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x632BE59BD9B4E019))
+
+
+def _traits(seeds: np.ndarray) -> dict[str, Tensor]:
     """The traits of each face by name: tensors (n, 1, 1), colours (n, 3, 1, 1).
 
     Each random number has a name, so a trait added later leaves the others as they are.
     """
-    seeds = _mix64(indices.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x632BE59BD9B4E019))
 
     def uniform(name: str, low: float = 0.0, high: float = 1.0) -> np.ndarray:
         bits = _mix64(seeds ^ np.uint64(crc32(name.encode()))) >> np.uint64(11)
