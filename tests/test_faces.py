@@ -65,7 +65,7 @@ def test_a_face_does_not_depend_on_the_number_of_threads():
 def test_a_face_is_the_same_picture_at_every_size(large, small):
     coarse = small // 4  # the grain is each size's own, and averages out
     apart = shrink(faces.draw(range(6), large), coarse) - shrink(faces.draw(range(6), small), coarse)
-    assert np.abs(apart).mean() < 2
+    assert np.abs(apart).mean() < 3
 
 
 def test_grain_lies_on_every_pixel_with_its_standard_deviation():
