@@ -96,10 +96,11 @@ def _sample(options: argparse.Namespace) -> int:
         if not weights.is_file():
             state = folder.read_status().get("state", "not there")
             raise UserError(f"{folder.path}: no generator.params, the run is {state}; `make run` it to its end first")
+    state = checkpoint.load_weights(weights)
     try:
-        generator = Generator.from_state_dict(checkpoint.load_weights(weights))
+        generator = Generator.from_state_dict(state)
     except ValueError as error:
-        raise UserError(f"{weights}: {str(error).removeprefix(f'{weights}: ')}") from error
+        raise UserError(f"{weights}: {error}") from error
     written = sample.write(generator.to(device), options.seeds, out)
     print(f"{len(options.seeds)} images: {written[0]}, {written[1]} and {len(written) - 2} more in {out}")
     return 0
@@ -159,6 +160,10 @@ def _earlier_record(folder, experiment: config.Experiment) -> dict | None:
         return None
     record = plainyaml.read(folder.config)
     changed = config.differences(config.from_record(record, folder.config), experiment)
+    if missing := {"environment", "wandb_id"} - set(record):
+        raise UserError(
+            f"{folder.config}: lacks {' and '.join(sorted(missing))}; --fresh (FRESH=1) trains the run anew"
+        )
     if changed:
         told = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in changed.items())
         raise UserError(

@@ -111,6 +111,15 @@ def test_going_on_elsewhere_is_said(tmp_path, pictures, caplog):
     assert "going on elsewhere (threads 7 -> 1): the last bits will differ" in caplog.text
 
 
+def test_a_record_that_lacks_something_is_told_in_one_line(tmp_path, pictures, capsys):
+    _run("--data", pictures)
+    record = yaml.safe_load((_folder(tmp_path) / "config.yaml").read_text())
+    for key, said in (("wandb_id", "lacks wandb_id"), ("steps", "steps: missing")):
+        (_folder(tmp_path) / "config.yaml").write_text(yaml.safe_dump({k: v for k, v in record.items() if k != key}))
+        assert _run("--data", pictures) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_two_recipes_or_two_data_sets_never_share_a_folder(tmp_path, pictures):
     _run("--data", pictures)
     _run("--data", pictures, "--set", "latent_dim=7")
