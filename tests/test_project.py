@@ -1,7 +1,9 @@
 """The project as a whole: dependencies that agree, rooms that do not import each other, a README that is true."""
 
 import ast
+import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -82,6 +84,21 @@ def test_make_alone_lists_the_targets_with_one_line_each():
         assert re.search(rf"^  {target} +\w", listed, re.MULTILINE), target
     for variable in ("EXP", "PROFILE", "DATA", "SEED", "SET", "FRESH", "RUNS"):
         assert f"{variable}=" in listed
+
+
+def test_make_uses_the_conda_environment_when_it_is_activated_and_its_own_otherwise():
+    for activated, python in (("dcgan-ablation-lab", "python"), ("base", ".venv/bin/python")):
+        planned = subprocess.run(
+            ["make", "-n", "run", "EXP=tuned_lr", "DATA=my faces", "SET=steps=3 seed=4", "FRESH=1"],
+            cwd=ROOT,
+            env=os.environ | {"CONDA_DEFAULT_ENV": activated},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        command = shlex.split(planned.splitlines()[-1])
+        asked = ["tuned_lr", "--runs", "runs", "--data", "my faces", "--set", "steps=3", "--set", "seed=4", "--fresh"]
+        assert command == [python, "-m", "dcgan", "run", *asked]
 
 
 def test_every_make_target_in_the_readme_is_in_the_makefile():
