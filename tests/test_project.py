@@ -89,7 +89,16 @@ def test_make_alone_lists_the_targets_with_one_line_each():
 def test_make_uses_the_conda_environment_when_it_is_activated_and_its_own_otherwise():
     for activated, python in (("dcgan-ablation-lab", "python"), ("base", ".venv/bin/python")):
         planned = subprocess.run(
-            ["make", "-n", "run", "EXP=tuned_lr", "DATA=my faces", "SET=steps=3 seed=4", "FRESH=1"],
+            [
+                "make",
+                "--no-print-directory",
+                "-n",
+                "run",
+                "EXP=tuned_lr",
+                "DATA=my faces",
+                "SET=steps=3 seed=4",
+                "FRESH=1",
+            ],
             cwd=ROOT,
             env=os.environ | {"CONDA_DEFAULT_ENV": activated},
             capture_output=True,
