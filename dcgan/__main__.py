@@ -72,7 +72,7 @@ def _run(options: argparse.Namespace) -> int:
         print(
             f"{experiment.slug}, seed {experiment.seed}: {experiment.total_steps:,} steps "
             f"on {images.count:,} images of {source.description}\n"
-            f"on {here['device']} ({here['device_name']}, {here['threads']} threads, {here['precision']}), "
+            f"on {here['device']} ({here['device_name']}, threads: {here['threads']}, {here['precision']}), "
             f"into {folder.path}",
             flush=True,
         )
