@@ -1,0 +1,192 @@
+"""How interleaved two loss curves are: pure functions, arrays in, numbers out.
+
+The write-up plots D's loss (the sum of its real and its fake term) and G's loss over the steps, sees them
+"interleave" in the better run, and asks for an index of that. Definitions, for losses d_1..d_T and g_1..g_T > 0 of
+*every* step (leaving steps out changes the answer):
+
+    r_t = log(g_t / d_t)        positive where G's loss is the higher; optionally a running mean over s steps
+    windows                     consecutive, of w steps each; the tail that fills none is dropped
+    crossings of a series       changes of sign from one value to the next, zeros passed over
+
+    interleaving ratio = sum over windows of crossings(r) / sum over windows of crossings(r - median(r))
+
+The numerator counts how often the plotted curves cross. The denominator, the reference crossings, counts how often
+they would if their typical gap in the window were taken away, so that the ratio has no constant to tune: how fast
+the curves wiggle cancels. 0: the curves never meet. About 1: they are centred on each other. In short windows it can
+exceed 1. Neither scaling both losses by one factor nor swapping them changes it. A window with fewer than
+MIN_REFERENCE reference crossings says too little and is left out.
+
+    lead balance = mean over windows of 4 p (1 - p),  p = share of the window's steps with g > d
+
+The simpler sibling: how evenly the two take the lead, 0 to 1. On white noise around any gap the two agree in
+expectation: for independent signs the chance of a crossing is 2 p (1 - p), and around the median it is 1/2.
+
+What neither says: both feed on the noise from minibatch to minibatch, so the batch size, the smoothing and how
+r is correlated over steps all move them. Compare runs of equal batch size over equal ranges of steps only, and look
+at more than one smoothing. And the theoretical optimum, D(x) = 1/2 everywhere (Goodfellow et al. 2014,
+arXiv:1406.2661, section 4), has d = 2 ln 2 and g = ln 2 (for the non-saturating loss): the plotted curves do not
+cross there. For interleaving around the optimum instead, pass `loss_d / 2`, which makes r = log(2 g / d).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+WINDOW = 100  # steps
+MIN_REFERENCE = 10  # crossings
+SMOOTHINGS = (1, 5, 20)  # steps; what a report shows side by side
+#: A step is won by D when its loss is below this: D(x) and 1 - D(G(z)) are then above 0.9 (geometric mean 0.95).
+D_WINS_BELOW = 0.1
+
+
+@dataclass(frozen=True)
+class Windows:
+    """What is counted in each window of a run; the arrays have one entry a window."""
+
+    last_step: np.ndarray  # position, from 1, of the window's last step
+    crossings: np.ndarray  # of r; NaN in a window with a loss that is not a number
+    reference: np.ndarray  # crossings of r minus its median; NaN likewise
+    lead: np.ndarray  # 4 p (1 - p); NaN likewise
+
+    def __len__(self) -> int:
+        return len(self.lead)
+
+    def __getitem__(self, chosen: np.ndarray) -> "Windows":
+        return Windows(self.last_step[chosen], self.crossings[chosen], self.reference[chosen], self.lead[chosen])
+
+    @property
+    def flagged(self) -> np.ndarray:
+        """True where a window is left out of the ratio: too few reference crossings, or not a number."""
+        return ~(self.reference >= MIN_REFERENCE)
+
+    @property
+    def ratios(self) -> np.ndarray:
+        """The ratio of each window by itself, NaN where it is flagged."""
+        return np.where(self.flagged, np.nan, self.crossings) / np.where(self.flagged, 1, self.reference)
+
+    @property
+    def ratio(self) -> float:
+        """The interleaving ratio over all windows that count; NaN where none does."""
+        counted = self[~self.flagged]
+        return float(counted.crossings.sum() / counted.reference.sum()) if len(counted) else float("nan")
+
+    @property
+    def balance(self) -> float:
+        """The lead balance; NaN without a window to count."""
+        lead = self.lead[~np.isnan(self.lead)]
+        return float(lead.mean()) if len(lead) else float("nan")
+
+    def interval(self, statistic: Callable[["Windows"], float], *, resamples: int = 1000) -> tuple[float, float]:
+        """The middle 95 % of `statistic` over windows drawn with replacement: a block bootstrap (Künsch 1989).
+
+        It describes how much the run varies from window to window. It says nothing of other seeds.
+        """
+        if len(self) < 2:
+            return float("nan"), float("nan")
+        rng = np.random.default_rng(0)
+        drawn = [statistic(self[rng.integers(len(self), size=len(self))]) for _ in range(resamples)]
+        if np.isnan(drawn).all():
+            return float("nan"), float("nan")
+        low, high = np.nanquantile(drawn, [0.025, 0.975])
+        return float(low), float(high)
+
+
+def log_ratio(loss_d: ArrayLike, loss_g: ArrayLike, *, smoothing: int = 1) -> np.ndarray:
+    """r of the module's definition, (T,); with smoothing s the running mean of s values, (T - s + 1,).
+
+    A loss of 0 gives an infinite r, whose sign still counts; a loss that is not a number gives NaN.
+
+    Raises ValueError for losses that differ in length or are negative.
+    """
+    loss_d, loss_g = np.asarray(loss_d, dtype=float), np.asarray(loss_g, dtype=float)
+    if loss_d.shape != loss_g.shape or loss_d.ndim != 1:
+        raise ValueError(f"two series of one length are needed, not of shapes {loss_d.shape} and {loss_g.shape}")
+    if (loss_d < 0).any() or (loss_g < 0).any():
+        raise ValueError("a cross-entropy is never negative, so these are not losses as the definition wants them")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        r = np.log(loss_g) - np.log(loss_d)
+    if smoothing > 1:
+        if len(r) < smoothing:
+            return r[:0]
+        with np.errstate(invalid="ignore"):  # opposite infinities in one mean
+            r = np.lib.stride_tricks.sliding_window_view(r, smoothing).mean(axis=1)
+    return r
+
+
+def windows(loss_d: ArrayLike, loss_g: ArrayLike, *, window: int = WINDOW, smoothing: int = 1) -> Windows:
+    """Count crossings, reference crossings and leads in each window. Raises ValueError like `log_ratio`."""
+    if window < 2:
+        raise ValueError(f"a window of {window} steps has no room for a crossing; 2 is the least")
+    r = log_ratio(loss_d, loss_g, smoothing=smoothing)
+    r = r[: len(r) // window * window].reshape(-1, window)
+    known = ~np.isnan(r).any(axis=1)
+    crossings, reference, lead = np.full((3, len(r)), np.nan)
+    crossings[known] = _crossings(r[known], np.zeros((known.sum(), 1)))
+    reference[known] = _crossings(r[known], _medians(r[known]))
+    share = (r[known] > 0).mean(axis=1)
+    lead[known] = 4 * share * (1 - share)
+    last_step = smoothing - 1 + window * np.arange(1, len(r) + 1)
+    return Windows(last_step, crossings, reference, lead)
+
+
+def interleaving_ratio(loss_d: ArrayLike, loss_g: ArrayLike, *, window: int = WINDOW, smoothing: int = 1) -> float:
+    """The interleaving ratio of two loss curves, see the module's text; NaN where no window counts.
+
+    loss_d, loss_g: (T,) losses of every step, loss_d being the sum of D's real and fake term.
+    window: steps a window. smoothing: steps over which r is averaged first.
+    """
+    return windows(loss_d, loss_g, window=window, smoothing=smoothing).ratio
+
+
+def lead_balance(loss_d: ArrayLike, loss_g: ArrayLike, *, window: int = WINDOW, smoothing: int = 1) -> float:
+    """The lead balance of two loss curves, see the module's text; arguments like `interleaving_ratio`."""
+    return windows(loss_d, loss_g, window=window, smoothing=smoothing).balance
+
+
+def crossing_positions(loss_d: ArrayLike, loss_g: ArrayLike) -> np.ndarray:
+    """Where the plotted curves cross, in positions from 0, between steps, by straight lines; for a figure."""
+    r = log_ratio(loss_d, loss_g)
+    r = np.clip(r, -50, 50)  # an infinite one would have no line to it
+    before, after = r[:-1], r[1:]
+    at = np.flatnonzero(before * after < 0)
+    return at + before[at] / (before[at] - after[at])
+
+
+def dominance(loss_d: ArrayLike, loss_g: ArrayLike) -> float:
+    """Median of r: how far G's loss typically lies above D's, in nats of ratio. NaN without steps."""
+    r = log_ratio(loss_d, loss_g)
+    r = r[~np.isnan(r)]
+    return float(np.median(r)) if len(r) else float("nan")
+
+
+def equilibrium_gap(d_x: ArrayLike, d_g_z: ArrayLike) -> float:
+    """Mean over steps of |D(x) - 1/2| + |D(G(z)) - 1/2|: 0 at the theoretical optimum, 1 where D tells all apart.
+
+    d_x, d_g_z: (T,) the mean probability that D gives to a step's real and generated images.
+    """
+    gap = np.abs(np.asarray(d_x, dtype=float) - 0.5) + np.abs(np.asarray(d_g_z, dtype=float) - 0.5)
+    gap = gap[~np.isnan(gap)]
+    return float(gap.mean()) if len(gap) else float("nan")
+
+
+def d_win_share(loss_d: ArrayLike) -> float:
+    """Share of steps in which D has won, its loss below D_WINS_BELOW; NaN without steps."""
+    loss_d = np.asarray(loss_d, dtype=float)
+    return float((loss_d < D_WINS_BELOW).mean()) if len(loss_d) else float("nan")
+
+
+def _crossings(r: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Times that each row of r (n, w) goes from one side of its level (n, 1) to the other, ties passed over."""
+    side = (r > level).astype(np.int8) - (r < level)  # compared and not subtracted: infinities have a side too
+    # A tie takes the side of the value before it; one at the start is no crossing.
+    last_known = np.maximum.accumulate(np.where(side != 0, np.arange(r.shape[1]), -1), axis=1)
+    filled = np.where(last_known < 0, 0, np.take_along_axis(side, np.maximum(last_known, 0), axis=1))
+    return (filled[:, 1:] * filled[:, :-1] < 0).sum(axis=1)
+
+
+def _medians(r: np.ndarray) -> np.ndarray:
+    """(n, 1) medians of the rows; between two infinities of opposite sign it is 0, like their middle."""
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(np.median(r, axis=1, keepdims=True), nan=0.0, posinf=np.inf, neginf=-np.inf)
