@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from analysis.interleaving import interleaving_ratio  # handed on to W&B's charts; dcgan knows no other analysis
     from dcgan import environment
     from dcgan.data import Batches, open_source, pack
     from dcgan.trainer import train
@@ -76,7 +77,7 @@ def _run(options: argparse.Namespace) -> int:
             f"into {folder.path}",
             flush=True,
         )
-        state = train(experiment, batches, folder, bf16=bf16, record=record)
+        state = train(experiment, batches, folder, bf16=bf16, record=record, interleaving=interleaving_ratio)
     _report(folder, state)
     return EXIT_INTERRUPTED if state == "interrupted" else 0
 

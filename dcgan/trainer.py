@@ -4,7 +4,7 @@ import hashlib
 import logging
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,6 +28,7 @@ RING = 500  # steps whose measures wait on the device at most; reading them is t
 FLUSH_SECONDS = 1.0  # and they are read about this often, for the progress bar
 CHECKPOINT_SECONDS = 60.0  # a kill loses at most this much work
 PREVIEW_SEEDS = range(64)
+LIVE_WINDOW = 100  # steps
 
 
 def stream(seed: int, owner: str, step: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
@@ -80,10 +81,13 @@ def train(
     *,
     bf16: bool,
     record: Mapping[str, Any],
+    interleaving: Callable[..., float] | None = None,
 ) -> State:
     """Train to the end, or from the folder's checkpoint on; return how it ended.
 
     record: the content of `config.yaml`, also W&B's config. Trains on the device of the batches.
+    interleaving: (loss_d, loss_g, window=) -> a number for each LIVE_WINDOW steps, charted in W&B; handed in, since
+        it is analysis.
     The first SIGINT, SIGTERM or SIGHUP saves and returns "interrupted"; a second one kills.
 
     Raises UserError for a checkpoint or history that can't be gone on with. What else goes wrong leaves the
@@ -97,6 +101,7 @@ def train(
         start, clock.seconds = checkpoint.load(folder.checkpoint, vars(players))
         log.info("going on after step %d", start)
     history = folder.truncate_history(start)
+    live = LiveInterleaving(interleaving)
     snapshot_steps, total = set(experiment.snapshot_steps), experiment.total_steps
     tracker = Tracker(
         folder.path,
@@ -104,7 +109,7 @@ def train(
         name=f"{experiment.slug}-{experiment.seed}",
         group=experiment.name,
         config=record,
-        history=with_samples(history.to_dict("records"), folder, snapshot_steps),
+        history=live(with_samples(history.to_dict("records"), folder, snapshot_steps)),
     )
     facts = {"steps": total, "wandb_url": tracker.url, **speed(clock, start, experiment.batch_size)}
     folder.write_status("running", step=start, **facts)
@@ -149,7 +154,7 @@ def train(
                 rows[-1]["images_per_s"] = len(rows) * experiment.batch_size / (now - flushed_at)
                 rows[-1]["data_wait_fraction"] = clock.fraction("input")
                 folder.append_history(step - len(measures) + 1, measures)
-                tracker.log(with_samples(rows, folder, snapshot_steps))
+                tracker.log(live(with_samples(rows, folder, snapshot_steps)))
                 show(bar, rows[-1], epoch=step / batches.steps_per_epoch)
             filled, flushed_at = 0, now
             if state == "running" and (last or now - saved_at > CHECKPOINT_SECONDS):
@@ -196,6 +201,25 @@ def with_samples(rows: list[dict], folder: RunFolder, snapshot_steps: set[int]) 
         if row["step"] in snapshot_steps and folder.sample(row["step"]).exists():
             row["samples"] = folder.sample(row["step"])
     return rows
+
+
+class LiveInterleaving:
+    """Rows of history -> the same rows, the last one of each window with the window's `interleaving_ratio`."""
+
+    def __init__(self, ratio: Callable[..., float] | None):
+        self._ratio = ratio
+        self._losses: list[tuple[float, float]] = []  # of the window that is not full yet
+
+    def __call__(self, rows: Iterable[dict]) -> Iterator[dict]:
+        for row in rows:
+            if self._ratio is not None:
+                self._losses.append((row["loss_d"], row["loss_g"]))
+                if row["step"] % LIVE_WINDOW == 0:
+                    value = self._ratio(*np.array(self._losses).T, window=LIVE_WINDOW)
+                    self._losses.clear()
+                    if np.isfinite(value):
+                        row["interleaving_ratio"] = value
+            yield row
 
 
 def speed(clock: "Stopwatch", steps: int, batch_size: int) -> dict[str, Any]:

@@ -62,25 +62,33 @@ def pack(source: Source, *, size: int, crop_px: int | None, images: int | Litera
     available = source.count or (DRAWN_COUNT if images == "all" else images)
     count = available if images == "all" else min(images, available)
     crop_px = crop_px if source.count else None
-    made_of = json.dumps([VERSION, source.fingerprint, size, crop_px, count])
-    path = cache / "packed" / f"{hashlib.blake2b(made_of.encode(), digest_size=16).hexdigest()}.npy"
-    packed = _load(path)
-    if packed is None:
+    found = find_pack(source, size=size, crop_px=crop_px, count=count, cache=cache)
+    if found is None:
         chosen = [i * available // count for i in range(count)]
-        _pack(source, chosen, size, crop_px, path)
-        packed = _load(path)
-    array, unreadable = packed
-    return PackedImages(array, source.name, source.fingerprint, unreadable, source.description)
+        _pack(source, chosen, size, crop_px, _pack_path(source, size, crop_px, count, cache))
+        found = find_pack(source, size=size, crop_px=crop_px, count=count, cache=cache)
+    return found
 
 
-def _load(path: Path) -> tuple[np.ndarray, int] | None:
-    """The array and how many images it lacks; None when it was never packed to the end."""
+def find_pack(source: Source, *, size: int, crop_px: int | None, count: int, cache: Path) -> PackedImages | None:
+    """The `count` images that `pack` took from the source earlier; None when they were never packed to the end.
+
+    Of the source only name, description and fingerprint are looked at: it may be one that is no longer there.
+    """
+    path = _pack_path(source, size, crop_px, count, cache)
     try:
         facts = json.loads(path.with_suffix(".json").read_text())
         array = np.load(path, mmap_mode="r")
-        return (array, facts["unreadable"]) if len(array) == facts["count"] else None
+        if len(array) != facts["count"]:
+            return None
+        return PackedImages(array, source.name, source.fingerprint, facts["unreadable"], source.description)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _pack_path(source: Source, size: int, crop_px: int | None, count: int, cache: Path) -> Path:
+    made_of = json.dumps([VERSION, source.fingerprint, size, crop_px, count])
+    return cache / "packed" / f"{hashlib.blake2b(made_of.encode(), digest_size=16).hexdigest()}.npy"
 
 
 def _pack(source: Source, chosen: list[int], size: int, crop_px: int | None, path: Path) -> None:
