@@ -1,31 +1,38 @@
 """Runs of one data set and profile, scored by one protocol, side by side: what the report shows, computed here."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from analysis import answers, interleaving
+from analysis.answers import Answer
+from analysis.interleaving import SMOOTHINGS
+from analysis.rating import read_ratings
 from analysis.runs import Run
-from analysis.stats import Association, Estimate
+from analysis.score import Protocol, Scores
+from analysis.stats import Association, Estimate, paired_difference, partial_association, t_interval, wilson
+from dcgan import UserError, config
 
 #: The columns of compare.csv, in order; what follows them tells what they mean more closely.
 COLUMNS = (
-    "experiment,seed,data,profile,image_size,batch_size,steps,status,extractor,n_fake,n_real,isc_mean,isc_std,"
-    "fid,fid_floor,fid_at_64,kid_mean,kid_std,precision,recall,face_rate,interleaving_ratio,interleaving_ratio_low,"
-    "interleaving_ratio_high,lead_balance,dominance,equilibrium_gap,d_win_share,images_per_s,data_wait_fraction,"
-    "gpu_hours,cost,fid_at_floor_n,floor_n,face_rate_low,face_rate_high,face_rate_real,interleaving_ratio_5,"
-    "interleaving_ratio_20,lead_balance_5,lead_balance_20,equilibrium_ratio,best_step,best_fid,last_fid"
-).split(",")
+    "experiment", "seed", "data", "profile", "image_size", "batch_size", "steps", "status", "extractor", "n_fake",
+    "n_real", "isc_mean", "isc_std", "fid", "fid_floor", "fid_at_64", "kid_mean", "kid_std", "precision", "recall",
+    "face_rate", "interleaving_ratio", "interleaving_ratio_low", "interleaving_ratio_high", "lead_balance",
+    "dominance", "equilibrium_gap", "d_win_share", "images_per_s", "data_wait_fraction", "gpu_hours", "cost",
+    "fid_at_floor_n", "floor_n", "face_rate_low", "face_rate_high", "face_rate_real", "interleaving_ratio_5",
+    "interleaving_ratio_20", "lead_balance_5", "lead_balance_20", "equilibrium_ratio", "best_step", "best_fid",
+    "last_fid",
+)  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Answer:
-    """One question and what the numbers say to it, in plain sentences; '' where a part has nothing to say."""
-
-    question: str
-    answer: str  # the verdict first: "Better: ...", "Can't tell: ..."
-    evidence: Sequence[str] = ()  # the numbers with n and intervals, a sentence each
+SNAPSHOT_COLUMNS = (
+    "experiment", "seed", "image_size", "step", "fid", "kid_mean", "kid_std", "isc_mean", "isc_std",
+    "interleaving_ratio",
+)  # fmt: skip
+WINDOW_COLUMNS = ("experiment", "seed", "step", "interleaving_ratio", "lead_balance")
 
 
 @dataclass(frozen=True)
@@ -59,3 +66,300 @@ class Comparison:
     alarms: Sequence[str]  # runs whose last snapshot is much worse than their best
     notes: Sequence[str]  # what is named and not hidden: unfinished, diverged, refused, unreadable
     ratings: Sequence[Mapping[str, Any]] = ()  # experiment, seed, and both rates with their intervals, see rating.py
+
+
+#: What is averaged over seeds and held against the parent.
+MEASURES = (
+    "fid", "fid_at_64", "kid_mean", "isc_mean", "precision", "recall", "face_rate", "interleaving_ratio",
+    "lead_balance", "dominance", "equilibrium_gap", "d_win_share", "images_per_s", "data_wait_fraction",
+)  # fmt: skip
+#: Of two image sizes only these can be compared.
+ACROSS_SIZES = ("fid_at_64", "interleaving_ratio", "lead_balance", "dominance", "equilibrium_gap", "d_win_share")
+ALARM = 1.25  # a last snapshot whose FID is above this many times the best one's is much worse
+
+
+def compare(
+    runs: Sequence[Run],
+    scored: Callable[[Run], tuple[Protocol, Scores]],
+    *,
+    cost_per_hour: float | None = None,
+    notes: Sequence[str] = (),
+) -> Comparison:
+    """Put runs of one data set and profile side by side.
+
+    scored: a run's protocol and scores, empty where it has none. notes: what is to be told besides.
+    """
+    parents = {run.name: _parent(run) for run in runs}
+    runs = sorted(runs, key=lambda run: (len(_lineage(run.name, parents)), run.name, run.seed))
+    notes = [*notes, *_unfinished(runs)]
+    basis, refused = _comparable_losses(runs)
+    scores = {run.title: scored(run) for run in runs}
+    losses = {run.title: run.history() for run in runs if run.title in basis}
+    rows, snapshots, windows = [], [], []
+    for run in runs:
+        protocol, score = scores[run.title]
+        row = _facts(run, cost_per_hour) | _quality(run, protocol, score)
+        along = score.snapshots.assign(experiment=run.name, seed=run.seed, image_size=run.experiment.image_size)
+        along["interleaving_ratio"] = np.nan
+        if run.title in basis:
+            history = losses[run.title]
+            row |= _dynamics(history[: basis[run.title]])
+            windows.append(_by_window(run, history))
+            along["interleaving_ratio"] = _since_previous(history, along["step"])
+        rows.append(row | _best_and_last(along))
+        snapshots.append(along)
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    snapshots = pd.concat(snapshots, ignore_index=True).reindex(columns=list(SNAPSHOT_COLUMNS))
+    alternatives = _alternatives(runs, parents, table)
+    associations = _associations(snapshots)
+    ratings = _ratings(runs)
+    return Comparison(
+        data=runs[0].data,
+        profile=runs[0].profile,
+        protocol=_for_people(scores[run.title][0] for run in runs),
+        runs=runs,
+        alternatives=alternatives,
+        table=table,
+        snapshots=snapshots,
+        windows=pd.concat(windows, ignore_index=True) if windows else pd.DataFrame(columns=list(WINDOW_COLUMNS)),
+        answers=answers.across_runs(table, alternatives, associations, snapshots, ratings),
+        associations=associations,
+        alarms=_alarms(table),
+        notes=[*notes, *refused],
+        ratings=ratings,
+    )
+
+
+# --- a row a run ---
+
+
+def _facts(run: Run, cost_per_hour: float | None) -> dict[str, Any]:
+    hours = sum((run.status.get("seconds") or {}).values()) / 3600
+    return {
+        "experiment": run.name,
+        "seed": run.seed,
+        "data": run.data,
+        "profile": run.profile,
+        "image_size": run.experiment.image_size,
+        "batch_size": run.experiment.batch_size,
+        "steps": run.steps,
+        "status": run.state,
+        "images_per_s": run.status.get("images_per_s"),
+        "data_wait_fraction": run.status.get("data_wait_fraction"),
+        "gpu_hours": hours,
+        "cost": None if cost_per_hour is None else hours * cost_per_hour,
+    }
+
+
+def _quality(run: Run, protocol: Protocol, score: Scores) -> dict[str, Any]:
+    final = dict(score.final)
+    if not final:
+        return {}
+    final |= {"extractor": protocol.extractor, "n_fake": protocol.final}
+    if run.experiment.image_size == 64:
+        final["fid_at_64"] = final["fid"]
+    if "face_found" in final:
+        found, shown = int(final["face_found"]), int(final["face_n"])
+        low, high = wilson(found, shown)
+        final |= {"face_rate": found / shown, "face_rate_low": low, "face_rate_high": high}
+    return final
+
+
+def _dynamics(history: pd.DataFrame) -> dict[str, float]:
+    d, g = history["loss_d"].to_numpy(), history["loss_g"].to_numpy()
+    row = {
+        "dominance": interleaving.dominance(d, g),
+        "equilibrium_gap": interleaving.equilibrium_gap(history["d_x"], history["d_g_z"]),
+        "equilibrium_ratio": interleaving.interleaving_ratio(d / 2, g),
+        "d_win_share": interleaving.d_win_share(d),
+    }
+    for smoothing in SMOOTHINGS:
+        windows = interleaving.windows(d, g, smoothing=smoothing)
+        suffix = "" if smoothing == 1 else f"_{smoothing}"
+        row |= {f"interleaving_ratio{suffix}": windows.ratio, f"lead_balance{suffix}": windows.balance}
+        if smoothing == 1:
+            low, high = windows.interval(lambda some: some.ratio)
+            row |= {"interleaving_ratio_low": low, "interleaving_ratio_high": high}
+    return row
+
+
+def _by_window(run: Run, history: pd.DataFrame) -> pd.DataFrame:
+    windows = interleaving.windows(history["loss_d"], history["loss_g"])
+    columns = {"step": windows.last_step, "interleaving_ratio": windows.ratios, "lead_balance": windows.lead}
+    return pd.DataFrame(columns).assign(experiment=run.name, seed=run.seed)[list(WINDOW_COLUMNS)]
+
+
+def _since_previous(history: pd.DataFrame, steps: Sequence[int]) -> list[float]:
+    """The interleaving ratio over the steps from the snapshot before (or the start) to each of `steps`."""
+    ratios, before = [], 0
+    for step in steps:
+        part = history[before:step]
+        ratios.append(interleaving.interleaving_ratio(part["loss_d"], part["loss_g"]))
+        before = step
+    return ratios
+
+
+def _best_and_last(along: pd.DataFrame) -> dict[str, float]:
+    along = along.dropna(subset="fid")
+    if along.empty:
+        return {}
+    best = along.loc[along["fid"].idxmin()]
+    return {"best_step": best["step"], "best_fid": best["fid"], "last_fid": along.iloc[-1]["fid"]}
+
+
+# --- which runs can be held against which ---
+
+
+def _comparable_losses(runs: Sequence[Run]) -> tuple[dict[str, int], list[str]]:
+    """Run title -> the steps from the first on over which its losses are compared; and who is refused, and why.
+
+    The batch size and the number of steps that most finished runs have are the measure: a run of another batch size
+    or of fewer steps is refused, of a longer one only that many steps are taken.
+    """
+    finished = [run for run in runs if run.state == "finished"]
+    if not finished:
+        return {}, []
+    (batch_size, steps), _ = Counter((run.experiment.batch_size, run.steps) for run in finished).most_common(1)[0]
+    basis, refused = {}, []
+    for run in finished:
+        if run.experiment.batch_size != batch_size:
+            why = f"its batch size is {run.experiment.batch_size}, that of the others {batch_size}"
+        elif run.steps < steps:
+            why = f"it has {run.steps:,} steps, the others {steps:,}"
+        else:
+            basis[run.title] = steps
+            continue
+        refused.append(
+            f"{run.title}: interleaving not compared: {why}; it feeds on minibatch noise and changes in the course "
+            "of a run, so only equal batch sizes over equal steps say anything"
+        )
+    return basis, refused
+
+
+def _unfinished(runs: Sequence[Run]) -> list[str]:
+    told = {
+        "diverged": "diverged: a loss was no longer finite at step {step:,} of {steps:,}",
+        "running": "is being trained now, step {step:,} of {steps:,}; not scored yet",
+    }
+    otherwise = "{state} at step {step:,} of {steps:,}; not scored, the same `make run` goes on"
+    return [
+        f"{run.title}: "
+        + told.get(run.state, otherwise).format(state=run.state, step=run.steps, steps=run.experiment.total_steps)
+        for run in runs
+        if run.state != "finished"
+    ]
+
+
+# --- experiments ---
+
+
+def _parent(run: Run) -> str | None:
+    return run.experiment.name if run.experiment.overrides else run.experiment.extends
+
+
+def _lineage(name: str, parents: Mapping[str, str | None]) -> list[str]:
+    """The ancestors of an experiment, the nearest first, as far as the runs or the repository know them."""
+    chain: list[str] = []
+    while name is not None and name not in chain:
+        chain.append(name)
+        name = parents[name] if name in parents else getattr(_in_repository(name, "full"), "extends", None)
+    return chain[1:]
+
+
+def _in_repository(name: str, profile: str) -> config.Experiment | None:
+    try:
+        return config.load(name, profile=profile)
+    except UserError:  # an experiment or profile that is not there any more
+        return None
+
+
+def _alternatives(runs: Sequence[Run], parents: Mapping[str, str | None], table: pd.DataFrame) -> list[Alternative]:
+    by_name = {run.name: run for run in reversed(runs)}  # the lowest seed's
+    finished = table[table["status"] == "finished"]
+    found = []
+    for name in dict.fromkeys(run.name for run in runs):
+        run, parent = by_name[name], parents[name]
+        known = by_name.get(parent)
+        ancestor = known.experiment if known else parent and _in_repository(parent, run.profile)
+        changes = config.differences(ancestor, run.experiment) if ancestor else {}
+        own, theirs = finished[finished["experiment"] == name], finished[finished["experiment"] == parent]
+        same_size = not ancestor or ancestor.image_size == run.experiment.image_size
+        differences = {
+            measure: paired_difference(_by_seed(own, measure), _by_seed(theirs, measure))
+            for measure in (MEASURES if same_size else ACROSS_SIZES)
+        }
+        alternative = Alternative(
+            name=name,
+            parent=parent,
+            changes={key: change for key, change in changes.items() if key not in config.HOW},
+            seeds=sorted(own["seed"]),
+            measures={measure: t_interval(own[measure].astype(float)) for measure in MEASURES},
+            differences={measure: estimate for measure, estimate in differences.items() if estimate.n},
+            answer=Answer(run.experiment.question, ""),
+        )
+        found.append(replace(alternative, answer=answers.of_experiment(alternative, run.experiment.question)))
+    return found
+
+
+def _by_seed(rows: pd.DataFrame, measure: str) -> dict[int, float]:
+    return dict(zip(rows["seed"], rows[measure].astype(float), strict=True))
+
+
+# --- across runs ---
+
+
+def _associations(snapshots: pd.DataFrame) -> dict[str, Association]:
+    """'x -> y here' and 'x -> y next' for the write-up's two candidates x and two measures of quality y.
+
+    Of the image size that most runs have: quality at different sizes can't be pooled.
+    """
+    sizes = snapshots.drop_duplicates(["experiment", "seed"])["image_size"]
+    if sizes.empty:
+        return {}
+    points = snapshots[snapshots["image_size"] == sizes.mode()[0]].sort_values(["experiment", "seed", "step"])
+    run = points["experiment"] + " " + points["seed"].astype(str)
+    found = {}
+    for x in ("interleaving_ratio", "isc_mean"):
+        for y in ("kid_mean", "fid"):
+            for when, values in (("here", points[y]), ("next", points.groupby(["experiment", "seed"])[y].shift(-1))):
+                found[f"{x} -> {y} {when}"] = partial_association(points[x], values, points["step"], run)
+    return found
+
+
+def _alarms(table: pd.DataFrame) -> list[str]:
+    worse = table[table["last_fid"].astype(float) > ALARM * table["best_fid"].astype(float)]
+    return [
+        f"{row.experiment} seed {row.seed}: the last snapshot is much worse than the best: FID {row.last_fid:.1f} "
+        f"against {row.best_fid:.1f} at step {row.best_step:,.0f}; the table shows the last one"
+        for row in worse.itertuples()
+    ]
+
+
+def _ratings(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    found = []
+    for run in runs:
+        for rating in read_ratings(run.folder.path) if run.folder else ():
+            found.append({"experiment": run.name, "seed": run.seed, **_rates(rating)})
+    return found
+
+
+def _rates(rating: Any) -> dict[str, Any]:
+    rates = {}
+    for kind in ("generated", "real"):
+        yes, n = getattr(rating, f"{kind}_yes"), getattr(rating, f"{kind}_n")
+        low, high = wilson(yes, n)
+        rates |= {f"{kind}_rate": yes / n, f"{kind}_low": low, f"{kind}_high": high, f"{kind}_n": n}
+    return rates
+
+
+def _for_people(protocols: Any) -> dict[str, str]:
+    protocols = list(protocols)
+    first = protocols[0]
+    return {
+        "feature extractor": f"{first.extractor} (weights {first.weights[:8]})",
+        "generated images": f"{first.final:,} a run, {first.snapshot:,} a snapshot; image i from latent seed i",
+        "real images": ", ".join(dict.fromkeys(protocol.reference for protocol in protocols)),
+        "generator": "eval mode: BatchNorm with its running statistics",
+        "KID": "100 subsets of half the images, at most 1,000",
+        "interleaving": f"windows of {interleaving.WINDOW} steps, every step, smoothing {SMOOTHINGS}",
+    }

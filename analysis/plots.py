@@ -1,0 +1,412 @@
+"""Figures: numbers and an axis in, an axis out. Computes nothing but where things go; knows nothing of runs or files.
+
+An experiment has one colour, marker and dash pattern in every figure (`styles`). Blue and vermilion are kept for
+D and G. All colours are ones that colour-blind readers can tell apart, and nothing hangs on colour alone.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import matplotlib
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+WIDTH = 5.2  # inches: small enough that the text is still readable on a phone
+#: Okabe and Ito's blue and vermilion, as in the run's own losses.png.
+NETWORKS = {
+    "loss_d": ("#0072B2", "-", "D: discriminator (real + fake)"),
+    "loss_g": ("#D55E00", (0, (4, 1.2)), "G: generator"),
+}
+INK, PALE = "#333333", "#8a8a8a"
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one experiment looks, on screen and in black-and-white print."""
+
+    color: str
+    marker: str
+    dashes: str | tuple
+
+
+#: The documented experiments keep their looks, whichever of them are there.
+DOCUMENTED = {
+    "baseline": Style("#555555", "o", "-"),
+    "regularized": Style("#E69F00", "s", (0, (5, 1.5))),
+    "tuned_lr": Style("#009E73", "^", "-"),
+    "hires_128": Style("#CC79A7", "D", (0, (3, 1.2, 1, 1.2))),
+}
+#: For all others, in order of appearance: what Okabe and Ito leave, then dark ones of Paul Tol's.
+OTHERS = (
+    Style("#56B4E9", "v", (0, (1, 1))),
+    Style("#332288", "P", (0, (6, 1.5, 1, 1.5, 1, 1.5))),
+    Style("#882255", "X", (0, (2, 1))),
+    Style("#999933", "<", (0, (8, 2))),
+    Style("#88CCEE", ">", (0, (4, 1, 1, 1))),
+    Style("#661100", "h", (0, (1, 2))),
+)
+
+
+def styles(names: Sequence[str]) -> dict[str, Style]:
+    """Each experiment's looks. Those that are not documented take theirs in the order in which they are named."""
+    others = [name for name in dict.fromkeys(names) if name not in DOCUMENTED]
+    return {name: DOCUMENTED.get(name) or OTHERS[others.index(name) % len(OTHERS)] for name in dict.fromkeys(names)}
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Within it figures are made and saved in the house's style."""
+    style = {
+        **sns.axes_style("whitegrid"),
+        "font.size": 10,
+        "axes.titlesize": 10.5,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.labelsize": 9.5,
+        "axes.edgecolor": "#bbbbbb",
+        "grid.color": "#e6e6e6",
+        "xtick.labelsize": 9,
+        "ytick.labelsize": 9,
+        "legend.fontsize": 9,
+        "legend.frameon": False,
+        "text.parse_math": False,  # a $ in a name is a $
+        "savefig.dpi": 150,
+        "svg.hashsalt": "figures",  # the same numbers give the same file
+    }
+    with matplotlib.rc_context(style):
+        yield
+
+
+def figure(height: float, width: float = WIDTH) -> Figure:
+    """An empty figure, inches. It belongs to no window and is gone with its last reference."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+# --- losses ---
+
+
+@dataclass(frozen=True)
+class Zoom:
+    """The last window of a run: what the interleaving ratio counts there."""
+
+    step: np.ndarray
+    loss_d: np.ndarray
+    loss_g: np.ndarray
+    crossing_step: np.ndarray  # where the curves cross, between steps
+    crossing_loss: np.ndarray
+    reference: float  # crossings if the typical gap were removed
+
+
+@dataclass(frozen=True)
+class Losses:
+    """One run's loss curves: every step, and the same smoothed."""
+
+    name: str
+    step: np.ndarray
+    raw: Mapping[str, np.ndarray]  # loss_d and loss_g
+    smooth: Mapping[str, np.ndarray]
+    crossing_step: np.ndarray  # of the raw curves
+    zoom: Zoom | None = None  # None: no window that says anything
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the loss figures of several runs share, so that they can be held beside one another."""
+
+    step: float
+    loss: float
+    zoom: tuple[float, float]
+
+
+def losses(parent: Figure | SubFigure, run: Losses, limits: Limits, *, smoothing_steps: int) -> None:
+    """One run's losses, a strip of their crossings below, and the last window under a magnifying glass."""
+    rows = parent.subplots(3, 1, height_ratios=[5, 0.55, 3.2])
+    loss_curves(rows[0], run, limits, smoothing_steps=smoothing_steps)
+    crossing_strip(rows[1], run.crossing_step, limits)
+    if run.zoom is None:
+        rows[2].axis("off")
+        rows[2].text(0.5, 0.5, "no window of steps to look at closely", ha="center", va="center", color=PALE)
+    else:
+        crossing_zoom(rows[2], run.zoom, limits)
+    parent.align_ylabels(rows)
+
+
+def loss_curves(axis: Axes, run: Losses, limits: Limits, *, smoothing_steps: int) -> Axes:
+    """Both losses over the steps, raw pale and smoothed."""
+    for column, (color, dashes, label) in NETWORKS.items():
+        axis.plot(run.step, run.raw[column], color=color, alpha=0.25, linewidth=0.5, rasterized=True)
+        axis.plot(run.step, run.smooth[column], color=color, linestyle=dashes, linewidth=1.8, label=label)
+    many = len(run.crossing_step)
+    axis.set_title(f"{run.name}: the curves cross {many:,} {'time' if many == 1 else 'times'}")
+    axis.set(xlim=(0, limits.step), ylim=(0, limits.loss), ylabel="loss (nats)")
+    axis.tick_params(labelbottom=False)
+    axis.legend(title=f"mean of {smoothing_steps} steps (pale: every step)", loc="upper right", title_fontsize=8.5)
+    return axis
+
+
+def crossing_strip(axis: Axes, crossing_step: np.ndarray, limits: Limits) -> Axes:
+    """A tick at each crossing: the darker, the more often the curves cross there."""
+    # White noise crosses at every second step. That shall be dark and a tenth of it still be seen, at any length.
+    pixels = 0.8 * axis.get_figure(root=True).get_figwidth() * 150
+    alpha = float(np.clip(2.5 * pixels / max(limits.step, 1), 0.06, 0.9))
+    axis.vlines(crossing_step, 0, 1, color=INK, alpha=alpha, linewidth=0.6, rasterized=True)
+    axis.set(xlim=(0, limits.step), ylim=(0, 1), xlabel="step")
+    axis.set_ylabel("crossings", rotation=0, ha="right", va="center", fontsize=8.5)
+    axis.set_yticks([])
+    axis.grid(False)
+    _thousands(axis)
+    return axis
+
+
+def crossing_zoom(axis: Axes, zoom: Zoom, limits: Limits) -> Axes:
+    """The last window, step by step, a dot at each crossing."""
+    for column, values in (("loss_d", zoom.loss_d), ("loss_g", zoom.loss_g)):
+        color, dashes, _ = NETWORKS[column]
+        axis.plot(zoom.step, values, color=color, linestyle=dashes, linewidth=1.1)
+    axis.plot(zoom.crossing_step, zoom.crossing_loss, "o", color=INK, markersize=3.2, zorder=3)
+    axis.set_yscale("log")
+    axis.set(xlim=(zoom.step[0], zoom.step[-1]), ylim=limits.zoom, xlabel="step", ylabel="loss (log scale)")
+    _plain_log_ticks(axis)
+    _thousands(axis)
+    many, reference = len(zoom.crossing_step), int(zoom.reference)
+    axis.set_title(
+        f"last {len(zoom.step)} steps: {many} {'crossing' if many == 1 else 'crossings'} (dots); without the "
+        f"typical gap {reference}",
+        fontsize=9,
+        fontweight="normal",
+    )
+    return axis
+
+
+# --- over the steps ---
+
+
+@dataclass(frozen=True)
+class Line:
+    """One seed's measure at its snapshots, or the mean of several seeds'."""
+
+    step: np.ndarray
+    value: np.ndarray
+    error: np.ndarray | None = None  # the standard deviation that the measure comes with
+
+
+@dataclass(frozen=True)
+class Course:
+    """One experiment's measure over the steps."""
+
+    name: str
+    seeds: Sequence[Line]
+    mean: Line | None = None  # None: one seed, or seeds without a step in common
+    style: Style = field(default_factory=lambda: OTHERS[0])
+
+
+def quality(axis: Axes, courses: Sequence[Course], *, title: str, label: str, floor: tuple[float, str] | None) -> Axes:
+    """A score along the snapshots: a thin line a seed, a thick one the mean. floor: a height and what it is."""
+    for course in courses:
+        style = course.style
+        alone = course.mean is None
+        for line in course.seeds:
+            axis.plot(
+                line.step,
+                line.value,
+                color=style.color,
+                linestyle=style.dashes,
+                linewidth=1.6 if alone else 0.8,
+                alpha=1 if alone else 0.75,
+                marker=style.marker,
+                markersize=4.5 if alone else 2.5,
+            )
+            if line.error is not None:
+                low, high = line.value - line.error, line.value + line.error
+                axis.fill_between(line.step, low, high, color=style.color, alpha=0.13, linewidth=0)
+        if course.mean is not None:
+            axis.plot(
+                course.mean.step,
+                course.mean.value,
+                color=style.color,
+                linestyle=style.dashes,
+                linewidth=2.4,
+                marker=style.marker,
+                markersize=5.5,
+            )
+    values = np.concatenate([line.value for course in courses for line in course.seeds] or [np.empty(0)])
+    values = values[np.isfinite(values)]
+    if len(values) and values.min() > 0:  # early scores are tens of times the late ones, which are what matters
+        axis.set_yscale("log")
+        _plain_log_ticks(axis)
+        label += ", log scale"
+    if floor is not None and np.isfinite(floor[0]) and (floor[0] > 0 or axis.get_yscale() == "linear"):
+        axis.axhline(floor[0], color=INK, linewidth=1, linestyle=(0, (1, 1.5)))
+    axis.set_title(title)
+    axis.set(xlabel="step", ylabel=label)
+    axis.set_xlim(left=0)
+    _thousands(axis)
+    handles = [_handle(course.name, course.style, len(course.seeds)) for course in courses]
+    if floor is not None and np.isfinite(floor[0]):
+        handles.append(Line2D([], [], color=INK, linewidth=1, linestyle=(0, (1, 1.5)), label=floor[1]))
+    _legend_below(axis, handles)
+    return axis
+
+
+def interleaving(axis: Axes, courses: Sequence[Course], *, title: str, window: int) -> Axes:
+    """The interleaving ratio: a pale point a window, a line where the windows' running mean goes.
+
+    courses: the seeds hold the single windows, the mean the smoothed line.
+    """
+    for course in courses:
+        for line in course.seeds:
+            axis.plot(
+                line.step,
+                line.value,
+                linestyle="none",
+                marker=course.style.marker,
+                markersize=3,
+                markeredgewidth=0,
+                color=course.style.color,
+                alpha=0.3,
+                rasterized=True,
+            )
+        if course.mean is not None:
+            axis.plot(
+                course.mean.step,
+                course.mean.value,
+                color=course.style.color,
+                linestyle=course.style.dashes,
+                linewidth=2.2,
+            )
+    values = [line.value for course in courses for line in course.seeds]
+    highest = np.nanmax(np.concatenate([*values, [1.0]]))
+    for height, meaning in ((0, "0: the curves never meet"), (1, "1: they are centred on each other")):
+        axis.axhline(height, color=INK, linewidth=0.9, linestyle=(0, (1, 1.5)))
+        axis.annotate(
+            meaning, (0.01, height), (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
+            fontsize=8.5, color=INK,
+        )  # fmt: skip
+    axis.set_title(title)
+    axis.set(xlabel="step", ylabel=f"crossings / reference crossings\n(per {window} steps)", ylim=(-0.04, highest + 0.12))
+    axis.set_xlim(left=0)
+    _thousands(axis)
+    _legend_below(axis, [_handle(course.name, course.style, len(course.seeds), dot=True) for course in courses])
+    return axis
+
+
+# --- does one predict the other? ---
+
+
+@dataclass(frozen=True)
+class Points:
+    """One experiment's pairs of measures, all seeds together."""
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    step: np.ndarray
+    seeds: int
+    style: Style
+
+
+def scatter(axis: Axes, clouds: Sequence[Points], *, title: str, xlabel: str, ylabel: str, verdict: str) -> Axes:
+    """Two measures of the same snapshots against each other; the later the step, the larger and darker the point."""
+    last = max((cloud.step.max() for cloud in clouds if len(cloud.step)), default=1) or 1
+    for cloud in clouds:
+        late = cloud.step / last
+        axis.scatter(
+            cloud.x,
+            cloud.y,
+            s=12 + 55 * late,
+            color=[matplotlib.colors.to_rgba(cloud.style.color, 0.3 + 0.6 * share) for share in late],
+            marker=cloud.style.marker,
+            edgecolors=cloud.style.color,
+            linewidths=0.7,
+        )
+    values = np.concatenate([cloud.y for cloud in clouds] or [np.empty(0)])
+    if len(values) and values.min() > 0 and values.max() > 5 * values.min():
+        axis.set_yscale("log")
+        _plain_log_ticks(axis)
+        ylabel += ", log scale"
+    axis.set_title(title)
+    axis.set_xlabel(f"{xlabel}\n{verdict}")
+    axis.set_ylabel(ylabel)
+    _legend_below(axis, [_handle(cloud.name, cloud.style, cloud.seeds, line=False) for cloud in clouds])
+    return axis
+
+
+# --- every seed ---
+
+
+@dataclass(frozen=True)
+class Row:
+    """One experiment's measure: every seed, the mean, and its interval (NaN where there is none)."""
+
+    name: str
+    values: np.ndarray
+    mean: float
+    low: float
+    high: float
+    style: Style
+    group: str = ""  # rows of different groups are not to be compared
+
+
+def seeds(axis: Axes, rows: Sequence[Row], *, title: str, label: str) -> Axes:
+    """A line an experiment: a pale point a seed, the mean and its interval in full colour; groups set apart."""
+    heights, labels, y, group = [], [], 0.0, rows[0].group if rows else ""
+    for row in rows:
+        if row.group != group:
+            axis.axhline(y - 0.1, color=PALE, linewidth=0.8)
+            y, group = y + 0.8, row.group
+        color = row.style.color
+        axis.plot(row.values, np.full(len(row.values), y), row.style.marker, color=color, alpha=0.4, markersize=6)
+        if np.isfinite([row.low, row.high]).all():
+            axis.plot([row.low, row.high], [y, y], color=color, linewidth=2, solid_capstyle="butt")
+        axis.plot(row.mean, y, row.style.marker, color=color, markersize=8, markeredgecolor="white")
+        heights.append(y)
+        n = len(row.values)
+        labels.append(f"{row.name}{f' ({row.group})' if row.group else ''}\n{'one seed' if n == 1 else f'n = {n} seeds'}")
+        y += 1
+    axis.set_yticks(heights, labels)
+    axis.set_ylim(y - 0.4, -0.6)
+    axis.set_title(title)
+    axis.set_xlabel(label)
+    axis.xaxis.set_major_locator(MaxNLocator(6))
+    axis.grid(False, axis="y")
+    return axis
+
+
+# --- details ---
+
+
+def _handle(name: str, style: Style, n: int, *, line: bool = True, dot: bool = False) -> Line2D:
+    """What stands for an experiment in a legend, with the number of its seeds."""
+    return Line2D(
+        [],
+        [],
+        color=style.color,
+        linestyle=style.dashes if line else "none",
+        linewidth=2,
+        marker=style.marker,
+        markersize=4 if dot else 5.5,
+        label=f"{name} ({'one seed' if n == 1 else f'n = {n} seeds'})",
+    )
+
+
+def _legend_below(axis: Axes, handles: Sequence[Line2D]) -> None:
+    """A legend that hides no data."""
+    if handles:
+        axis.get_figure().legend(handles=handles, loc="outside lower center", ncols=2, handlelength=3)
+
+
+def _thousands(axis: Axes) -> None:
+    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def _plain_log_ticks(axis: Axes) -> None:
+    """0.5 and 200 instead of powers of ten, and enough of them to read a value."""
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
