@@ -16,7 +16,7 @@ the curves wiggle cancels. 0: the curves never meet. About 1: they are centred o
 exceed 1. Neither scaling both losses by one factor nor swapping them changes it. A window with fewer than
 MIN_REFERENCE reference crossings says too little and is left out.
 
-    lead balance = mean over windows of 4 p (1 - p),  p = share of the window's steps with g > d
+    lead balance = mean over windows of 4 p (1 - p),  p = share of the window's steps with g > d, a tie half
 
 The simpler sibling: how evenly the two take the lead, 0 to 1. On white noise around any gap the two agree in
 expectation: for independent signs the chance of a crossing is 2 p (1 - p), and around the median it is 1/2.
@@ -125,7 +125,7 @@ def windows(loss_d: ArrayLike, loss_g: ArrayLike, *, window: int = WINDOW, smoot
     crossings, reference, lead = np.full((3, len(r)), np.nan)
     crossings[known] = _crossings(r[known], np.zeros((known.sum(), 1)))
     reference[known] = _crossings(r[known], _medians(r[known]))
-    share = (r[known] > 0).mean(axis=1)
+    share = (0.5 + 0.5 * np.sign(r[known])).mean(axis=1)
     lead[known] = 4 * share * (1 - share)
     last_step = smoothing - 1 + window * np.arange(1, len(r) + 1)
     return Windows(last_step, crossings, reference, lead)

@@ -1,0 +1,494 @@
+"""Run folders, or a W&B project, as one set of runs: the same numbers come out of both.
+
+    runs, problems = read_folders(Path("runs"))
+    runs, problems = read_wandb("entity/project")
+    table(runs)          one row a run
+    runs[0].history()    one row a step
+
+A run that can't be used is one line in `problems` and keeps nobody from the others.
+"""
+
+import fcntl
+import functools
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dcgan import UserError, config, plainyaml
+from dcgan.config import Experiment
+from dcgan.runlog import HISTORY, RunFolder, State
+
+DEPTH = 4  # of a run folder below runs/: <data>/<profile>/<experiment>/seed-<n>
+ANSWER_S = 15  # seconds that W&B has for one answer; wandb's own patience is minutes
+EXACT = 2**53  # from here on a double, which W&B keeps numbers in, skips whole numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One training run as it was recorded."""
+
+    experiment: Experiment
+    record: Mapping[str, Any]  # the whole of config.yaml: also `data`, `environment` and `wandb_id`
+    status: Mapping[str, Any]  # state, step, steps, images_per_s, data_wait_fraction, seconds {...}
+    folder: RunFolder | None  # None: read from W&B
+    where: str = ""  # for messages: the folder, or the run's path in W&B
+    read_rows: Callable[[], pd.DataFrame] | None = field(default=None, repr=False)  # None: from the folder
+
+    def history(self) -> pd.DataFrame:
+        """The columns of `dcgan.runlog.HISTORY`, one row a step from the first to the last, read when asked for.
+
+        Raises UserError when the rows can't be read or steps are missing.
+        """
+        if self.read_rows is not None:
+            return self.read_rows().copy()
+        return _folder_history(self.folder) if self.folder is not None else _tidy([], self.where)
+
+    @property
+    def name(self) -> str:
+        """The experiment's slug: two recipes never share one."""
+        return self.experiment.slug
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return self.experiment.seed
+
+    @property
+    def data(self) -> str:
+        """The images: `<name>-<first 8 of their fingerprint>`."""
+        return f"{self.record['data']['name']}-{self.record['data']['fingerprint'][:8]}"
+
+    @property
+    def profile(self) -> str:
+        """The profile that said how much."""
+        return self.experiment.profile
+
+    @property
+    def state(self) -> str:
+        """A `dcgan.runlog.State`, or "unknown"."""
+        return self.status["state"]
+
+    @property
+    def steps(self) -> int:
+        """The steps done."""
+        return self.status["step"]
+
+    def snapshots(self) -> dict[int, Path]:
+        """The generator's snapshots that lie in the folder, by step in order; none for a run read from W&B."""
+        paths = self.folder.path.glob("snapshots/step-*.pt") if self.folder else ()
+        steps = {path: re.fullmatch(r"step-(\d{6,})\.pt", path.name) for path in paths}
+        return {step: path for step, path in sorted((int(name[1]), path) for path, name in steps.items() if name)}
+
+
+def read_folders(runs: Path) -> tuple[list[Run], list[str]]:
+    """Every run below `runs`, sorted, and a line for each folder that can't be used or not fully.
+
+    runs: the folder of all runs, or one further down, even a single run's. May be read while runs are training.
+
+    Raises UserError when no run is there.
+    """
+    found: list[Run] = []
+    problems: list[str] = []
+    paths = list(_run_folders(Path(runs), problems))
+    for path in paths:
+        try:
+            run, problem = _from_folder(RunFolder(path))
+        except UserError as error:
+            problems.append(_line(error))
+        else:
+            found.append(run)
+            problems += [_line(problem)] if problem else []
+    if not paths and not problems:
+        raise UserError(
+            f"{runs}: no runs {'here' if Path(runs).is_dir() else '(no such folder)'}; "
+            "`make run EXP=baseline` makes one"
+        )
+    found.sort(key=_in_its_place)
+    return _each_once(found, problems), problems
+
+
+def read_wandb(project: str, api: Any = None) -> tuple[list[Run], list[str]]:
+    """Every run of the lab in the W&B project "entity/project", sorted, and a line for each that can't be used.
+
+    api: a `wandb.Api`; None makes one from the user's login. Runs of other kinds are passed over in silence.
+
+    Raises UserError, soon and without asking for anything, when W&B can't be reached or there is no such run.
+    """
+    found: list[Run] = []
+    problems: list[str] = []
+    try:
+        # Not lazy: one request a page instead of one a run. Oldest first.
+        there = list((_connect() if api is None else api).runs(project, order="+created_at", lazy=False))
+    except (Exception, SystemExit) as error:  # SystemExit comes from a wandb-core that was killed
+        raise UserError(
+            _line(
+                f"{project}: can't be read from W&B ({type(error).__name__}: {error}); "
+                "the run folders hold the same numbers"
+            )
+        ) from error
+    for each in there:
+        if not _is_ours(each):
+            continue
+        try:
+            found.append(_from_wandb(each, f"{project}/{each.id}"))
+        except UserError as error:
+            problems.append(_line(error))
+    if not found and not problems:
+        raise UserError(f"{project}: none of its {len(there)} runs in W&B is one of this lab")
+    return _each_once(_latest_last(found), problems), problems
+
+
+#: The columns of `table` by name; `string` and `Int64` can be missing where an older version did not record them.
+COLUMNS = {
+    "experiment": "string",
+    "seed": "int64",
+    "data": "string",
+    "profile": "string",
+    "image_size": "int64",
+    "batch_size": "int64",
+    "images": "Int64",  # trained on
+    "steps": "int64",  # done
+    "steps_planned": "int64",
+    "status": "string",  # the state
+    "images_per_s": "float64",
+    "data_wait_fraction": "float64",
+    "seconds": "float64",  # spent, over all sessions
+    "device": "string",
+    "device_name": "string",
+    "precision": "string",
+    "threads": "Int64",
+    "torch": "string",
+    "code": "string",
+    "git_commit": "string",
+    "git_changed": "boolean",
+    "wandb_id": "string",
+}
+
+
+def table(runs: Iterable[Run]) -> pd.DataFrame:
+    """One row a run in the order given, the columns of `COLUMNS`; the same for a run's folder and its W&B copy."""
+    rows = [_row(run) for run in runs]
+    return pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=kind) for name, kind in COLUMNS.items()})
+
+
+def _row(run: Run) -> dict[str, Any]:
+    environment, seconds = run.record.get("environment"), run.status.get("seconds") or {}
+    recorded = {**(environment if isinstance(environment, Mapping) else {}), "wandb_id": run.record.get("wandb_id")}
+    row = {
+        "experiment": run.name,
+        "seed": run.seed,
+        "data": run.data,
+        "profile": run.profile,
+        "image_size": run.experiment.image_size,
+        "batch_size": run.experiment.batch_size,
+        "images": _whole(run.record["data"].get("count")),
+        "steps": run.steps,
+        "steps_planned": run.experiment.total_steps,
+        "status": run.state,
+        "images_per_s": run.status.get("images_per_s"),
+        "data_wait_fraction": run.status.get("data_wait_fraction"),
+        "seconds": sum(seconds.values()) if seconds else None,
+    }
+    kinds = {"string": _text, "Int64": _whole, "boolean": lambda value: value if isinstance(value, bool) else None}
+    return row | {name: kinds[COLUMNS[name]](recorded.get(name)) for name in COLUMNS if name not in row}
+
+
+# ---- what both sources have in common
+
+
+class _Status(BaseModel):
+    """What a run says of itself, checked; unknown facts are let through."""
+
+    model_config = ConfigDict(extra="allow")
+
+    state: State
+    step: Annotated[int, Field(ge=0, lt=EXACT)]
+    images_per_s: float | None = None
+    data_wait_fraction: float | None = None
+    seconds: dict[str, float] = Field(default_factory=dict)
+
+
+def _read_experiment(record: Mapping[str, Any], where: Path) -> Experiment:
+    """The experiment that a record holds. Raises UserError where it lacks what a comparison needs."""
+    # It says where settings came from, not what they are: an older version of the lab did not record it.
+    experiment = config.from_record({"profile_changes": {}, **record}, where)
+    values = config.settings(experiment)
+    if gone := [key for key in experiment.overrides if key not in values]:
+        raise UserError(f"{where}: overrides: {gone[0]} is not a setting of this version of the lab")
+    if huge := [key for key, value in values.items() if isinstance(value, int) and abs(value) >= EXACT]:
+        raise UserError(f"{where}: {huge[0]}: not a number that can be meant")
+    data = record.get("data")
+    if not isinstance(data, Mapping) or not all(_text(data.get(key)) for key in ("name", "fingerprint")):
+        raise UserError(f"{where}: data: no name and fingerprint as text; --fresh (FRESH=1) trains the run anew")
+    # The same values, typed by the schema. W&B may have made 2.0 a 2, and the slug is a hash of how they are written.
+    return experiment.model_copy(update={"overrides": {key: values[key] for key in experiment.overrides}})
+
+
+def _tidy(rows: pd.DataFrame | list[Mapping[str, Any]], where: str) -> pd.DataFrame:
+    """The rows by step, the last one of each. Raises UserError when they are no numbers or steps are missing."""
+    try:
+        kinds = {"step": "int64", **dict.fromkeys(HISTORY[1:], "float64")}
+        tidy = pd.DataFrame(rows, columns=list(HISTORY)).astype(kinds)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UserError(f"{where}: the history is not a table of numbers: {error}") from error
+    tidy = tidy.drop_duplicates("step", keep="last").sort_values("step", ignore_index=True)
+    if len(odd := tidy.index[tidy["step"] != tidy.index + 1]):
+        raise UserError(f"{where}: the history has no row for step {odd[0] + 1:,}, but one for {tidy['step'].max():,}")
+    return tidy
+
+
+def _each_once(runs: Iterable[Run], problems: list[str]) -> list[Run]:
+    """The runs sorted, and of those with the same recipe, data and seed the last: two would pass for two seeds."""
+    kept: dict[tuple, Run] = {}
+    for run in runs:
+        key = (run.data, run.profile, run.name, run.seed)
+        if key in kept:
+            problems.append(
+                _line(
+                    f"{kept[key].where}: passed over, {run.where} is the same run "
+                    f"({run.name}, seed {run.seed}, {run.profile}, {run.data})"
+                )
+            )
+        kept[key] = run
+    return [kept[key] for key in sorted(kept)]
+
+
+def _text(value: Any) -> str | None:
+    """A string that can be printed, else None: YAML can spell half of a surrogate pair."""
+    return value if isinstance(value, str) and value.isprintable() else None
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < EXACT else None
+
+
+def _line(message: object) -> str:
+    """A message as one line that any terminal can show."""
+    return " ".join(str(message).split()).encode("utf-8", "backslashreplace").decode()
+
+
+# ---- run folders
+
+
+def _run_folders(path: Path, problems: list[str], depth: int = DEPTH) -> Iterator[Path]:
+    """Every folder `seed-<n>` with something in it, `path` itself or down to `depth` below it.
+
+    It goes no further down there: online, W&B keeps a config.yaml of its own in a run's wandb/.
+    """
+    try:
+        if not path.is_dir():
+            return
+        with os.scandir(path) as entries:
+            inside = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda each: each.name)
+    except OSError as error:
+        problems.append(_line(f"{path}: can't be read: {error.strerror}"))
+        return
+    if re.fullmatch(r"seed-\d+", path.name or path.resolve().name):
+        if inside:  # else a run that is about to begin or was about to: there is a lock at most
+            yield path
+    elif depth:
+        for entry in inside:
+            if entry.is_dir():
+                yield from _run_folders(path / entry.name, problems, depth - 1)
+
+
+def _from_folder(folder: RunFolder) -> tuple[Run, str | None]:
+    """The run, and a line if its status can't be read. Raises UserError for a folder that can't be used."""
+    record = _read_record(folder.config)
+    experiment = _read_experiment(record, folder.config)
+    # In this order: the trainer appends to the history before it says so in the status.
+    status, problem = _read_status(folder)
+    rows = _count_rows(folder)
+    if rows < status.get("step", 0) and not _is_held(folder):
+        raise UserError(f"{folder.history}: {rows:,} rows, but {folder.status.name} says {status['step']:,} steps")
+    # A run that goes on drops the rows after its checkpoint first and writes its status later. One that was killed
+    # has rows that its status does not know of. Either way the rows are what there is, and W&B has the same.
+    status |= {"step": rows, "steps": experiment.total_steps}
+    return Run(experiment, record, status, folder, where=str(folder.path)), problem
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = plainyaml.read(path)
+    except UserError:
+        raise
+    except Exception as error:  # PyYAML itself stumbles, in many ways, over a tag that does not fit: `!!int ''`
+        raise UserError(f"{path}: not YAML: {type(error).__name__}: {error}") from error
+    if not record:
+        raise UserError(f"{path}: is empty")
+    return record
+
+
+def _read_status(folder: RunFolder) -> tuple[dict[str, Any], str | None]:
+    """The status as it is now, and a line if it can't be read."""
+    if not folder.status.exists():  # the run had only just begun
+        return {"state": "running" if _is_held(folder) else "interrupted"}, None
+    try:
+        status = _Status.model_validate(folder.read_status()).model_dump()
+    except (ValidationError, RecursionError):
+        return {"state": "unknown"}, f"{folder.status}: can't be read; the state of this run is unknown"
+    if status["state"] == "running" and not _is_held(folder):
+        status["state"] = "interrupted"  # killed: nobody was left to say so
+    return status, None
+
+
+def _is_held(folder: RunFolder) -> bool:
+    """Whether a process is training this run now; True where that can't be found out.
+
+    Nothing tells of a flock but trying, with F_OFD_GETLK one does not see it and /proc/locks hides those of other
+    containers. So a shared lock is taken, without waiting, and let go of at once. A training that starts in just
+    these microseconds is refused with "is training this run now", and the same command then starts it; one that is
+    already running notices nothing. Readers do not get in each other's way.
+    """
+    try:
+        with folder.lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_UN)  # not left to close: a fork in between would hold on to it
+    except FileNotFoundError:
+        return False
+    except OSError:  # BlockingIOError: somebody holds it
+        return True
+    return False
+
+
+def _count_rows(folder: RunFolder) -> int:
+    """The whole rows of history.csv, none where there is no file yet. Raises UserError where it is not a table.
+
+    Looks at all bytes but parses none: parsing takes a hundred times as long for a short history, and would take an
+    empty or missing cell for a NaN, which is a divergence.
+    """
+    try:
+        text = folder.history.read_bytes()
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise UserError(f"{folder.history}: can't be read: {error.strerror}") from error
+    if not text.isascii():
+        raise UserError(f"{folder.history}: not a table: bytes that are not text")
+    header, _, rows = text[: text.rfind(b"\n") + 1].partition(b"\n")
+    if header and (missing := set(HISTORY) - set(header.decode().split(","))):
+        raise UserError(f"{folder.history}: no column {' and no column '.join(sorted(missing, key=HISTORY.index))}")
+    count = rows.count(b"\n")
+    ragged = rows.count(b",") != count * header.count(b",")
+    empty = any(pair in b"\n" + rows for pair in (b"\n\n", b"\n,", b",,", b",\n"))
+    if ragged or empty or rows.translate(None, b"0123456789,.+-einfa\n"):  # the letters of nan, inf and 1e-5
+        raise UserError(f"{folder.history}: not a table of numbers with {header.count(b',') + 1} columns")
+    return count
+
+
+def _folder_history(folder: RunFolder) -> pd.DataFrame:
+    _count_rows(folder)
+    try:
+        rows = folder.read_history()
+    except (OSError, ValueError, TypeError, OverflowError) as error:
+        raise UserError(f"{folder.history}: not a table of numbers: {error}") from error
+    return _tidy(rows, str(folder.history))
+
+
+def _in_its_place(run: Run) -> bool:
+    """Whether the run lies where its record says, and not in a copy or a renamed folder."""
+    return run.folder.path.resolve().parts[-DEPTH:] == (run.data, run.profile, run.name, f"seed-{run.seed}")
+
+
+# ---- Weights & Biases
+
+
+def _connect() -> Any:
+    """A `wandb.Api` of the user's login."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else wandb's own crashes are sent to its makers
+    import wandb  # takes a second
+
+    wandb.setup(wandb.Settings(silent=True))  # a silent wandb never asks for a key, not even on a terminal
+    return wandb.Api(timeout=ANSWER_S)
+
+
+def _is_ours(there: Any) -> bool:
+    """Whether it is a training of this lab, perhaps a broken one; not a comparison, not somebody else's."""
+    known = Experiment.model_fields.keys() & there.config.keys()
+    return there.job_type != "comparison" and ("wandb_id" in there.config or len(known) > len(HISTORY))
+
+
+def _from_wandb(there: Any, where: str) -> Run:
+    """The run. Raises UserError for one that can't be used."""
+    record = {key: value for key, value in there.config.items() if not key.startswith("_") and key != "wandb_version"}
+    experiment = _read_experiment(record, Path(where))
+    told = dict(there.summary_metrics)  # `summary` is the same in wrappings
+    state = _state(there.state, told, experiment)
+    status = {key: told[key] for key in ("steps", "wandb_url") if key in told}
+    # A run writes its speed as a whole when it ends in order; before, W&B shows that of the last second.
+    if state in ENDED or (there.state == "finished" and state == told.get("state")):
+        status |= {key: told[key] for key in ("images_per_s", "data_wait_fraction", "seconds") if key in told}
+    try:
+        checked = _Status.model_validate({**status, "state": state, "step": told.get("step", 0)}).model_dump()
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        raise UserError(f"{where}: {key}: missing or not what this version of the lab writes") from error
+    checked["steps"] = experiment.total_steps
+    rows = functools.cache(lambda: _tidy(_scan(there, where), where))  # downloaded once
+    return Run(experiment, record, checked, None, where=where, read_rows=rows)
+
+
+#: Nobody goes on with a run in these states.
+ENDED = ("finished", "diverged")
+
+
+def _state(of_wandb: str, told: Mapping[str, Any], experiment: Experiment) -> str:
+    """The run's state from W&B's word for it and from the summary, which has what the run itself wrote at its end.
+
+    The run's own word wins, but not that of an earlier session: a run that goes on is running again.
+    """
+    own = told.get("state")
+    if own in ENDED:
+        return own
+    if of_wandb == "running":
+        return "running"
+    if own is not None:
+        return own
+    if of_wandb == "finished":  # W&B says so of a run that stopped without an error, wherever
+        return "finished" if told.get("step") == experiment.total_steps else "interrupted"
+    return "failed" if of_wandb == "failed" else "interrupted"  # crashed, killed, preempted
+
+
+def _scan(there: Any, where: str) -> list[dict[str, Any]]:
+    """The rows of the history, all of them, unsorted. Raises UserError when they can't be had or lack a measure.
+
+    wandb waits for a page as long as it takes, so a thread does; it is given up when nothing came for a while.
+    """
+    rows: list[dict[str, Any]] = []
+    failure: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            # No keys: a row without all of them would be left out. No cache: wandb would take an old file for
+            # the history of a run that has grown since.
+            for row in there.scan_history(use_cache=False):
+                rows.append({key: _number(row[key]) for key in HISTORY if key in row})
+        except (Exception, SystemExit) as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    seen = -1
+    while thread.is_alive() and len(rows) > seen:
+        seen = len(rows)
+        thread.join(ANSWER_S)
+    if failure or thread.is_alive():
+        why = f"{type(failure[0]).__name__}: {failure[0]}" if failure else f"no answer for {ANSWER_S} s"
+        raise UserError(_line(f"{where}: its history can't be read from W&B ({why})"))
+    measured = [row for row in rows if len(row) > 1]  # other rows are somebody's later addition
+    for row in measured:
+        if missing := [key for key in HISTORY if key not in row]:
+            raise UserError(f"{where}: W&B has a row without {missing[0]} (step {row.get('step', '?')})")
+    return measured
+
+
+def _number(value: Any) -> Any:
+    """What W&B gives for a number: NaN and the infinities as words, or nothing at all."""
+    return float("nan") if value is None else float(value) if value in ("NaN", "Infinity", "-Infinity") else value
