@@ -78,6 +78,14 @@ ACROSS_SIZES = ("fid_at_64", "interleaving_ratio", "lead_balance", "dominance", 
 ALARM = 1.25  # a last snapshot whose FID is above this many times the best one's is much worse
 
 
+def groups(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
+    """Runs by (data, profile), which are not comparable with each other."""
+    found: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        found.setdefault((run.data, run.profile), []).append(run)
+    return found
+
+
 def compare(
     runs: Sequence[Run],
     scored: Callable[[Run], tuple[Protocol, Scores]],

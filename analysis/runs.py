@@ -84,7 +84,7 @@ class Run:
         """The generator's snapshots that lie in the folder, by step in order; none for a run read from W&B."""
         paths = self.folder.path.glob("snapshots/step-*.pt") if self.folder else ()
         steps = {path: re.fullmatch(r"step-(\d{6,})\.pt", path.name) for path in paths}
-        return {step: path for step, path in sorted((int(name[1]), path) for path, name in steps.items() if name)}
+        return dict(sorted((int(name[1]), path) for path, name in steps.items() if name))
 
 
 def read_folders(runs: Path) -> tuple[list[Run], list[str]]:
@@ -96,19 +96,18 @@ def read_folders(runs: Path) -> tuple[list[Run], list[str]]:
     """
     found: list[Run] = []
     problems: list[str] = []
-    paths = list(_run_folders(Path(runs), problems))
+    paths = list(_run_folders(runs, problems)) if runs.is_dir() else []
     for path in paths:
         try:
             run, problem = _from_folder(RunFolder(path))
-        except UserError as error:
+        except (UserError, OSError) as error:
             problems.append(_line(error))
         else:
             found.append(run)
             problems += [_line(problem)] if problem else []
     if not paths and not problems:
         raise UserError(
-            f"{runs}: no runs {'here' if Path(runs).is_dir() else '(no such folder)'}; "
-            "`make run EXP=baseline` makes one"
+            f"{runs}: no runs {'here' if runs.is_dir() else '(no such folder)'}; `make run EXP=baseline` makes one"
         )
     found.sort(key=_in_its_place)
     return _each_once(found, problems), problems
@@ -261,8 +260,10 @@ def _each_once(runs: Iterable[Run], problems: list[str]) -> list[Run]:
 
 
 def _text(value: Any) -> str | None:
-    """A string that can be printed, else None: YAML can spell half of a surrogate pair."""
-    return value if isinstance(value, str) and value.isprintable() else None
+    """A string that can be written out, else None: YAML can spell half of a surrogate pair."""
+    if not isinstance(value, str):
+        return None
+    return value if value.encode("utf-8", "ignore").decode() == value else None
 
 
 def _whole(value: Any) -> int | None:
@@ -280,13 +281,11 @@ def _line(message: object) -> str:
 def _run_folders(path: Path, problems: list[str], depth: int = DEPTH) -> Iterator[Path]:
     """Every folder `seed-<n>` with something in it, `path` itself or down to `depth` below it.
 
-    It goes no further down there: online, W&B keeps a config.yaml of its own in a run's wandb/.
+    Nothing is looked for inside one: W&B keeps a config.yaml of its own in a run's wandb/.
     """
     try:
-        if not path.is_dir():
-            return
         with os.scandir(path) as entries:
-            inside = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda each: each.name)
+            inside = sorted(entry.name for entry in entries if not entry.name.startswith("."))
     except OSError as error:
         problems.append(_line(f"{path}: can't be read: {error.strerror}"))
         return
@@ -294,9 +293,9 @@ def _run_folders(path: Path, problems: list[str], depth: int = DEPTH) -> Iterato
         if inside:  # else a run that is about to begin or was about to: there is a lock at most
             yield path
     elif depth:
-        for entry in inside:
-            if entry.is_dir():
-                yield from _run_folders(path / entry.name, problems, depth - 1)
+        for name in inside:
+            if (path / name).is_dir():
+                yield from _run_folders(path / name, problems, depth - 1)
 
 
 def _from_folder(folder: RunFolder) -> tuple[Run, str | None]:
@@ -332,7 +331,7 @@ def _read_status(folder: RunFolder) -> tuple[dict[str, Any], str | None]:
         return {"state": "running" if _is_held(folder) else "interrupted"}, None
     try:
         status = _Status.model_validate(folder.read_status()).model_dump()
-    except (ValidationError, RecursionError):
+    except (ValueError, RecursionError):  # nothing readable at all is a {}, which lacks the state
         return {"state": "unknown"}, f"{folder.status}: can't be read; the state of this run is unknown"
     if status["state"] == "running" and not _is_held(folder):
         status["state"] = "interrupted"  # killed: nobody was left to say so
@@ -373,7 +372,7 @@ def _count_rows(folder: RunFolder) -> int:
     if not text.isascii():
         raise UserError(f"{folder.history}: not a table: bytes that are not text")
     header, _, rows = text[: text.rfind(b"\n") + 1].partition(b"\n")
-    if header and (missing := set(HISTORY) - set(header.decode().split(","))):
+    if b"\n" in text and (missing := set(HISTORY) - set(header.decode().split(","))):
         raise UserError(f"{folder.history}: no column {' and no column '.join(sorted(missing, key=HISTORY.index))}")
     count = rows.count(b"\n")
     ragged = rows.count(b",") != count * header.count(b",")
@@ -412,7 +411,8 @@ def _connect() -> Any:
 def _is_ours(there: Any) -> bool:
     """Whether it is a training of this lab, perhaps a broken one; not a comparison, not somebody else's."""
     known = Experiment.model_fields.keys() & there.config.keys()
-    return there.job_type != "comparison" and ("wandb_id" in there.config or len(known) > len(HISTORY))
+    looks_like_it = "wandb_id" in there.config or len(known) > len(Experiment.model_fields) // 2
+    return looks_like_it and there.job_type != "comparison"
 
 
 def _from_wandb(there: Any, where: str) -> Run:
@@ -431,7 +431,7 @@ def _from_wandb(there: Any, where: str) -> Run:
         key = ".".join(map(str, error.errors()[0]["loc"]))
         raise UserError(f"{where}: {key}: missing or not what this version of the lab writes") from error
     checked["steps"] = experiment.total_steps
-    rows = functools.cache(lambda: _tidy(_scan(there, where), where))  # downloaded once
+    rows = functools.cache(lambda: _wandb_history(there, where, at_least=checked["step"]))  # downloaded once
     return Run(experiment, record, checked, None, where=where, read_rows=rows)
 
 
@@ -454,6 +454,29 @@ def _state(of_wandb: str, told: Mapping[str, Any], experiment: Experiment) -> st
     if of_wandb == "finished":  # W&B says so of a run that stopped without an error, wherever
         return "finished" if told.get("step") == experiment.total_steps else "interrupted"
     return "failed" if of_wandb == "failed" else "interrupted"  # crashed, killed, preempted
+
+
+def _wandb_history(there: Any, where: str, at_least: int) -> pd.DataFrame:
+    rows = _tidy(_scan(there, where), where)
+    if len(rows) < at_least:
+        raise UserError(f"{where}: W&B has {len(rows):,} rows of a history of {at_least:,} steps")
+    return rows
+
+
+def _latest_last(runs: list[Run]) -> list[Run]:
+    """In the order of the trainings, oldest first as `runs` are; of uploads of the same one the longest last.
+
+    A run that was trained anew stays in W&B beside the new one; a run that went on without a network is uploaded
+    whole under another id.
+    """
+    first: dict[str, int] = {}
+    for number, run in enumerate(runs):
+        first.setdefault(_training(run), number)
+    return sorted(runs, key=lambda run: (first[_training(run)], run.steps))
+
+
+def _training(run: Run) -> str:
+    return str(run.record.get("wandb_id") or run.where)
 
 
 def _scan(there: Any, where: str) -> list[dict[str, Any]]:

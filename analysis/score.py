@@ -100,7 +100,7 @@ def read(run: Run, protocol: Protocol) -> Scores:
 
 
 class Scorer:
-    """Scores runs, each generator once. What can't be scored is told in `notes`, a line each, and passed over."""
+    """Scores runs, each generator once."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Scorer:
         device: torch.device | str = "cpu",
         samples: int | None = None,
     ):
-        self.extractor, self.samples, self.notes = extractor, samples, []
+        self.extractor, self.samples = extractor, samples
         self._cache, self._data, self._device = cache, data, device
         self._references: dict[str, _Reference | UserError] = {}
 
@@ -119,8 +119,16 @@ class Scorer:
         """How this run is scored."""
         return Protocol.of(run, self.extractor, self.samples)
 
-    def score(self, runs: Sequence[Run]) -> None:
-        """Write the scores that are missing of all runs that ended into their folders, one generator at a time."""
+    def read(self, run: Run) -> Scores:
+        """What is known of the run."""
+        return read(run, self.protocol(run))
+
+    def score(self, runs: Sequence[Run]) -> list[str]:
+        """Write the scores that are missing of all runs that ended into their folders, one generator at a time.
+
+        Returns what could not be scored, a line each.
+        """
+        self._notes: list[str] = []
         jobs = [job for run in runs if run.folder and run.state in ("finished", "diverged") for job in self._jobs(run)]
         bar = tqdm(jobs, desc="scoring", unit="generator", dynamic_ncols=True, disable=not jobs)
         for job in bar:
@@ -129,6 +137,7 @@ class Scorer:
                 _append_rows(job.run, self._scored(job))
             except UserError as error:
                 self._note(f"{job.title}: not scored: {error}")
+        return self._notes
 
     def _jobs(self, run: Run) -> list["_Job"]:
         """What has no scores yet, a job for each generator."""
@@ -214,9 +223,8 @@ class Scorer:
         return found
 
     def _note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
-            log.warning("%s", text)
+        self._notes.append(text)
+        log.warning("%s", text)
 
 
 def real_images(run: Run, *, size: int, cache: Path, data: str | None = None) -> PackedImages:
@@ -241,6 +249,21 @@ def real_images(run: Run, *, size: int, cache: Path, data: str | None = None) ->
             f"the real images of {run.data} at {size} px are not in {cache}; DATA=path (--data) says where they are"
         )
     return found
+
+
+def pictures_to_rate(run: Run, *, cache: Path, data: str | None = None) -> dict[str, Any]:
+    """What `rating.rate` shows of a finished run: its images of seeds 0 to 63, and 32 real ones drawn at random.
+
+    Raises UserError for a broken generator, or real images that are not to be had.
+    """
+    real = real_images(run, size=run.experiment.image_size, cache=cache, data=data).images
+    chosen = np.sort(np.random.default_rng(SEED).choice(len(real), 32, replace=False))
+    return {
+        "generated": sample.images(_load(run.folder.generator), range(64)).permute(0, 2, 3, 1).numpy(),
+        "real": real[chosen],
+        "real_indices": chosen.tolist(),
+        "generator_hash": _digest(run.folder.generator.read_bytes()),
+    }
 
 
 class _Reference:

@@ -2,35 +2,19 @@
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from dcgan import UserError, config, plainyaml
+from dcgan.commandline import EXIT_INTERRUPTED, Parser, load_experiment, one_run, perform, run_folder
 
 # torch takes seconds to import: what needs it is imported where it is used, so that --help answers at once.
-
-EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 2 for bad input, 130 when interrupted."""
-    options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("dcgan").setLevel(logging.INFO)
-    try:
-        return options.command(options)
-    except KeyboardInterrupt:
-        print("stopped; nothing is lost, the same command goes on", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-    except OSError as error:  # no permission, no space: the system's fault is told, not traced
-        print(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), file=sys.stderr)
-    return EXIT_BAD_INPUT
+    return perform(_parser(), arguments)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -40,12 +24,12 @@ def _run(options: argparse.Namespace) -> int:
     from dcgan.trainer import train
 
     device = environment.choose_device(options.device)
-    experiment = _experiment(options, device)
+    experiment = load_experiment(options, device)
     if options.dry_run:
         return _dry_run(experiment)
 
     source = open_source(options.data, cache=options.cache)
-    folder = _run_folder(options, experiment, source)
+    folder = run_folder(options, experiment, source)
     if not options.fresh and _earlier_record(folder, experiment):
         ended = folder.read_status().get("state")
         if ended in ("finished", "diverged"):
@@ -92,7 +76,7 @@ def _sample(options: argparse.Namespace) -> int:
         weights = Path(options.experiment)
         out = options.out or weights.with_name(f"{weights.name}-sampled")
     else:
-        folder = _run_folder(options, _experiment(options, device), open_source(options.data, cache=options.cache))
+        folder = run_folder(options, load_experiment(options, device), open_source(options.data, cache=options.cache))
         weights, out = folder.generator, options.out or folder.path / "sampled"
         if not weights.is_file():
             state = folder.read_status().get("state", "not there")
@@ -107,27 +91,6 @@ def _sample(options: argparse.Namespace) -> int:
     return 0
 
 
-def _experiment(options: argparse.Namespace, device) -> config.Experiment:
-    """The experiment that the options ask for, and one line where its profile was our choice."""
-    from dcgan.networks import map_sizes
-
-    profile = options.profile
-    if profile is None:
-        profile = "full" if device.type == "cuda" else "laptop"
-        print(
-            f"profile {profile}, as there is {'a' if profile == 'full' else 'no'} CUDA device "
-            f"(--profile or PROFILE= chooses: {', '.join(config.profile_names())})",
-            file=sys.stderr,
-        )
-    return config.load(
-        options.experiment,
-        profile=profile,
-        overrides=options.set,
-        seed=options.seed,
-        checks={"image_size": map_sizes},
-    )
-
-
 def _dry_run(experiment: config.Experiment) -> int:
     """The resolved experiment on stdout; on stderr how it differs from its parent."""
     if experiment.extends:
@@ -137,19 +100,6 @@ def _dry_run(experiment: config.Experiment) -> int:
             print(f"  {key}: {old} -> {new}", file=sys.stderr)
     print(plainyaml.dump(config.to_record(experiment)), end="")
     return 0
-
-
-def _run_folder(options: argparse.Namespace, experiment: config.Experiment, source):
-    from dcgan.runlog import RunFolder
-
-    return RunFolder.locate(
-        options.runs,
-        data=source.name,
-        fingerprint=source.fingerprint,
-        profile=experiment.profile,
-        slug=experiment.slug,
-        seed=experiment.seed,
-    )
 
 
 def _earlier_record(folder, experiment: config.Experiment) -> dict | None:
@@ -223,50 +173,15 @@ def _seeds(text: str) -> list[int]:
     return seeds
 
 
-class _Parser(argparse.ArgumentParser):
-    """One line for a mistake, like everywhere else, instead of the usage before it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_BAD_INPUT, f"error: {message}; see {self.prog} --help\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m dcgan", description="Train the documented DCGAN runs, and draw from what they learnt."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    which = _Parser(add_help=False)
-    which.add_argument("experiment", metavar="EXP", help="name of an experiment under experiments/, or a YAML file")
-    which.add_argument("--profile", help="how much: full, laptop or smoke (default: full with CUDA, else laptop)")
-    which.add_argument(
-        "--data",
-        metavar="D",
-        help="a folder, .zip or .tar of images, or `celeba` (default: the embedded drawn faces)",
-    )
-    which.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept (%(default)s)"
-    )
-    which.add_argument("--seed", type=int, metavar="N", help="seed of the run (default: the experiment's)")
-    which.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a setting, e.g. --set discriminator.learning_rate=5e-5; as often as you like",
-    )
-    which.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="(%(default)s)")
-    which.add_argument(
-        "--cache",
-        type=Path,
-        default=Path(os.environ.get("DCGAN_CACHE", "cache")),
-        metavar="DIR",
-        help="where packed images are kept (default: $DCGAN_CACHE or ./cache)",
-    )
-
     run = commands.add_parser(
         "run",
-        parents=[which],
+        parents=[one_run()],
         help="train an experiment, or go on with it",
         epilog="An unfinished run goes on from its checkpoint. Ctrl-C saves and stops; again, it stops at once.",
     )
@@ -276,7 +191,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sample = commands.add_parser(
         "sample",
-        parents=[which],
+        parents=[one_run()],
         help="draw images from a finished run, or from a generator.params file",
         epilog="EXP may also be the path of a generator.params. Image n depends on seed n alone.",
     )

@@ -84,6 +84,15 @@ class Tracker:
             if self._superseded and time.monotonic() > self._replayed_at + SETTLE_S:
                 self._remove_superseded()
 
+    def present(self, *, table: Any, figures: Mapping[str, Path], page: Path) -> None:
+        """Send a comparison: a table (pandas), pictures by title, and an HTML page."""
+        with self._never_stopping_training("present"):
+            if self._run is not None:
+                shown = {title: self._wandb.Image(str(path)) for title, path in figures.items()}
+                shown["comparison"] = self._wandb.Table(dataframe=table, allow_mixed_types=True)
+                shown["page"] = self._wandb.Html(str(page), inject=False)
+                self._run.log(shown)
+
     def finish(self, *, state: str, generator: Path | None = None, summary: Mapping[str, Any] | None = None) -> None:
         """Close the run with its last numbers, `state`, and the generator as an artifact of type model.
 

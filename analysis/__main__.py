@@ -1,0 +1,217 @@
+"""The command line: `python -m analysis score|compare|rate|dashboard`, behind `make compare`, `rate`, `dashboard`."""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+
+from dcgan import UserError
+from dcgan.commandline import Parser, load_experiment, one_run, perform, places, run_folder
+
+# torch, wandb and matplotlib take seconds to import: what needs them is imported where it is used.
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 0, 2 for bad input, 130 when interrupted."""
+    return perform(_parser(), arguments)
+
+
+def _score(options: argparse.Namespace) -> int:
+    from analysis.runs import read_folders
+
+    runs, unusable = read_folders(options.runs)
+    _tell(unusable)
+    scorer = _scorer(options)
+    scorer.score(runs)
+    scored = sum(bool(scorer.read(run).final) for run in runs)
+    print(f"{scored} of {len(runs)} runs have the scores of their final generator ({scorer.extractor.name})")
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from analysis import report
+    from analysis.compare import compare, groups
+    from analysis.runs import read_folders, read_wandb
+
+    runs, unusable = read_wandb(options.wandb) if options.wandb else read_folders(options.runs)
+    _tell(unusable)
+    scorer = _scorer(options)
+    pages = []
+    for (data, profile), members in groups(runs).items():
+        notes = [*unusable, *scorer.score(members)]
+        comparison = compare(
+            members,
+            lambda run: (scorer.protocol(run), scorer.read(run)),
+            cost_per_hour=options.cost_per_hour,
+            notes=notes,
+        )
+        folder = options.out / data / profile
+        before = _text(folder / "compare.md")
+        pages.append(report.write(comparison, folder))
+        if _text(folder / "compare.md") != before:
+            _to_wandb(comparison, folder)
+        print(f"{data}, {profile}: {len(members)} run{'s' if len(members) > 1 else ''}: {pages[-1]}")
+    if not options.no_open:
+        _open(pages[0])
+    return 0
+
+
+def _rate(options: argparse.Namespace) -> int:
+    from analysis import rating
+    from analysis.runs import read_folder
+    from analysis.score import pictures_to_rate
+    from dcgan import environment
+    from dcgan.data import open_source
+
+    experiment = load_experiment(options, environment.choose_device(options.device))
+    folder = run_folder(options, experiment, open_source(options.data, cache=options.cache))
+    if not folder.generator.is_file():
+        raise UserError(f"{folder.path}: no generator.params; `make run` the experiment to its end first")
+    run = read_folder(folder.path)
+    rating.rate(folder.path, **pictures_to_rate(run, cache=options.cache, data=options.data), title=run.title)
+    return 0
+
+
+def _dashboard(options: argparse.Namespace) -> int:
+    from analysis.runs import read_folders
+
+    runs, _ = read_folders(options.runs)
+    pages = sorted(options.out.glob("*/*/index.html"))
+    print("\n".join(f"comparison: {page}" for page in pages) or "no comparison yet: make compare")
+    urls = [url for run in runs if (url := run.status.get("wandb_url"))]
+    if urls and os.environ.get("WANDB_MODE", "online") == "online":
+        project = urls[-1].partition("/runs/")[0]
+        print(f"W&B project: {project}")
+        webbrowser.open(project)
+        return 0
+    logs = sorted((log for run in runs for log in run.folder.path.glob("wandb/*run-*/*.wandb")), key=_changed)
+    if not logs:
+        raise UserError(f"no W&B log under {options.runs}: the runs were made with WANDB_MODE=disabled")
+    return _leet(logs, options.runs)
+
+
+def _leet(logs: Sequence[Path], runs: Path) -> int:
+    """W&B's terminal viewer on all local runs: it wants them in one folder, so that has links to them."""
+    gathered = runs / ".wandb"
+    shutil.rmtree(gathered, ignore_errors=True)
+    gathered.mkdir()
+    for log in logs:
+        (gathered / log.parent.name).symlink_to(log.parent.resolve(), target_is_directory=True)
+    command = [sys.executable, "-m", "wandb", "leet", str(gathered)]
+    if not sys.stdout.isatty():
+        print(f"no W&B page, as the runs were logged offline; in a terminal: {' '.join(command)}")
+        return 0
+    return subprocess.run(command, check=False).returncode
+
+
+def _scorer(options: argparse.Namespace):
+    from analysis import features
+    from analysis.score import Scorer
+    from dcgan import environment
+
+    device = environment.choose_device(options.device)
+    environment.use_threads("auto")
+    extractor = features.choose(
+        options.extractor, inception_weights=options.inception_weights, cache=options.cache, device=device
+    )
+    return Scorer(extractor, cache=options.cache, data=options.data, device=device, samples=options.samples)
+
+
+def _to_wandb(comparison, folder: Path) -> None:
+    """The comparison as a W&B run of its own; an older one that was logged offline makes way."""
+    from dcgan.tracking import Tracker, new_run_id
+
+    shutil.rmtree(folder / "wandb", ignore_errors=True)
+    tracker = Tracker(
+        folder,
+        run_id=new_run_id(),
+        name=f"{comparison.data} {comparison.profile}",
+        group="comparison",
+        config={"data": comparison.data, "profile": comparison.profile, "protocol": dict(comparison.protocol)},
+    )
+    figures = {path.stem: path for path in sorted((folder / "figures").glob("*.png"))}
+    tracker.present(table=comparison.table, figures=figures, page=folder / "index.html")
+    tracker.finish(state="finished")
+
+
+def _open(page: Path) -> None:
+    """Show the page where there is a screen and a browser; elsewhere its path has been printed."""
+    screen = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if screen and not os.environ.get("CI"):
+        webbrowser.open(page.resolve().as_uri())
+
+
+def _tell(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def _changed(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def _positive(convert):
+    def parse(text: str):
+        value = convert(text)
+        if not 0 < value < float("inf"):
+            raise ValueError(text)
+        return value
+
+    parse.__name__ = f"positive {'number' if convert is float else 'whole number'}"
+    return parse
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m analysis", description="Score and compare the runs that `python -m dcgan` made.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    scoring = Parser(add_help=False, parents=[places("what each run was trained on, from the cache")])
+    scoring.add_argument(
+        "--extractor", metavar="NAME", help="inception or effnet_lite0 (default: inception where its weights are)"
+    )
+    scoring.add_argument(
+        "--inception-weights",
+        type=Path,
+        metavar="FILE",
+        default=os.environ.get("INCEPTION_WEIGHTS") or None,
+        help="torch-fidelity's InceptionV3, where it can't be downloaded (default: $INCEPTION_WEIGHTS)",
+    )
+    scoring.add_argument(
+        "--samples", type=_positive(int), metavar="N", help="images to generate (default: what the profile says)"
+    )
+    score = commands.add_parser("score", parents=[scoring], help="score what has no score yet")
+    score.set_defaults(command=_score)
+
+    compare = commands.add_parser("compare", parents=[scoring], help="score, compare and write the page")
+    compare.add_argument(
+        "--out", type=Path, default=Path("reports"), metavar="DIR", help="where reports go (%(default)s)"
+    )
+    compare.add_argument("--wandb", metavar="ENTITY/PROJECT", help="read the runs from W&B instead (no images there)")
+    compare.add_argument("--cost-per-hour", type=_positive(float), metavar="PRICE", help="of the device")
+    compare.add_argument("--no-open", action="store_true", help="don't open the page in a browser")
+    compare.set_defaults(command=_compare)
+
+    rate = commands.add_parser(
+        "rate",
+        parents=[one_run()],
+        help="rate generated and real images yourself",
+        epilog="64 generated and 32 real images, unmarked, on a page of this machine alone; keys y and n.",
+    )
+    rate.set_defaults(command=_rate)
+
+    dashboard = commands.add_parser("dashboard", parents=[places()], help="open W&B: its page, or its terminal viewer")
+    dashboard.add_argument("--out", type=Path, default=Path("reports"), metavar="DIR", help="where reports are")
+    dashboard.set_defaults(command=_dashboard)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
