@@ -2,6 +2,7 @@
 
 EXP     ?= baseline
 RUNS    ?= runs
+REPORTS ?= reports
 PYTHON3 ?= python3
 
 # An activated conda environment made from environment.yml is used as it is; otherwise .venv is made from the lock.
@@ -17,18 +18,26 @@ endif
 WHICH = "$(EXP)" --runs "$(RUNS)" $(if $(PROFILE),--profile "$(PROFILE)") $(if $(DATA),--data "$(DATA)") \
         $(if $(SEED),--seed "$(SEED)") $(if $(DEVICE),--device "$(DEVICE)") $(foreach pair,$(SET),--set "$(pair)")
 
+# And those of the comparison; INCEPTION_WEIGHTS is read from the environment.
+export INCEPTION_WEIGHTS
+COMPARED = --runs "$(RUNS)" $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--device "$(DEVICE)") \
+           $(if $(EXTRACTOR),--extractor "$(EXTRACTOR)") $(if $(SAMPLES),--samples "$(SAMPLES)") \
+           --out "$(REPORTS)" $(if $(WANDB),--wandb "$(WANDB)") \
+           $(if $(COST_PER_HOUR),--cost-per-hour "$(COST_PER_HOUR)")
+
 .DEFAULT_GOAL := help
-.PHONY: help setup run sample test lint lock
+.PHONY: help setup run sample compare rate dashboard test lint lock
 
 help: ## list the targets
 	@echo "make TARGET [VARIABLE=value ...]"
 	@echo
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
 	@echo
 	@echo "  EXP=name       experiment under experiments/ ($(EXP))      PROFILE=full|laptop|smoke   how much"
 	@echo "  DATA=path      folder, .zip, .tar or celeba (drawn faces)  SEED=n  SET=\"key=value ...\"   (no spaces in a value)"
 	@echo "  FRESH=1        train a finished run anew                   RUNS=dir  where runs are kept ($(RUNS))"
-	@echo "  DEVICE=name    cuda, mps or cpu (the best there is)"
+	@echo "  DEVICE=name    cuda, mps or cpu (the best there is)     REPORTS=dir  where comparisons go ($(REPORTS))"
+	@echo "  EXTRACTOR=inception|effnet_lite0   SAMPLES=n   INCEPTION_WEIGHTS=file   COST_PER_HOUR=price   WANDB=entity/project"
 
 setup: $(READY) ## install what the lab needs (the other targets do it too)
 
@@ -37,6 +46,15 @@ run: $(READY) ## train EXP, or go on with it: make run EXP=tuned_lr
 
 sample: $(READY) ## draw a grid, a walk and single images from a finished run: make sample EXP=tuned_lr
 	@$(PYTHON) -m dcgan sample $(WHICH)
+
+compare: $(READY) ## score all runs, compare them, and open the page
+	@$(PYTHON) -m analysis compare $(COMPARED)
+
+rate: $(READY) ## rate generated and real faces yourself: make rate EXP=tuned_lr
+	@$(PYTHON) -m analysis rate $(WHICH)
+
+dashboard: $(READY) ## open W&B: its page when online, else its terminal viewer on the local runs
+	@$(PYTHON) -m analysis dashboard --runs "$(RUNS)" --out "$(REPORTS)"
 
 test: $(READY) ## run the tests, the fast ones first
 	@$(PYTHON) -m pytest

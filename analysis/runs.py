@@ -417,13 +417,14 @@ def _is_ours(there: Any) -> bool:
 
 def _from_wandb(there: Any, where: str) -> Run:
     """The run. Raises UserError for one that can't be used."""
-    record = {key: value for key, value in there.config.items() if not key.startswith("_") and key != "wandb_version"}
+    recorded = {key: value for key, value in there.config.items() if not key.startswith("_") and key != "wandb_version"}
+    record = {"profile_changes": {}, "overrides": {}, **recorded}  # wandb does not keep an empty mapping
     experiment = _read_experiment(record, Path(where))
     told = dict(there.summary_metrics)  # `summary` is the same in wrappings
     state = _state(there.state, told, experiment)
     status = {key: told[key] for key in ("steps", "wandb_url") if key in told}
-    # A run writes its speed as a whole when it ends in order; before, W&B shows that of the last second.
-    if state in ENDED or (there.state == "finished" and state == told.get("state")):
+    # A run writes its speed as a whole when it ends in order; before, W&B has that of the last rows.
+    if told.get("state") in ENDED or (there.state == "finished" and state == told.get("state")):
         status |= {key: told[key] for key in ("images_per_s", "data_wait_fraction", "seconds") if key in told}
     try:
         checked = _Status.model_validate({**status, "state": state, "step": told.get("step", 0)}).model_dump()

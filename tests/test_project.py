@@ -50,16 +50,19 @@ def test_the_conda_environment_follows_pyproject_and_the_lock():
 
 
 def test_everything_that_is_imported_is_a_declared_dependency():
-    names = {"pillow": "PIL", "pyyaml": "yaml"}
-    declared = {Requirement(r).name for r in PROJECT["dependencies"]}
+    names = {"pillow": "PIL", "pyyaml": "yaml", "opencv-python-headless": "cv2"}
+    declared = {
+        names.get(name, name.replace("-", "_")) for name in (Requirement(r).name for r in PROJECT["dependencies"])
+    }
     imported = {
         name.split(".")[0]
-        for path in (ROOT / "dcgan").rglob("*.py")
+        for room in ("dcgan", "analysis")
+        for path in (ROOT / room).rglob("*.py")
         for name in _imports(path)
         if name.split(".")[0] not in sys.stdlib_module_names
     }
     # matplotlib is what seaborn draws with, gdown what torchvision downloads CelebA with
-    assert imported - {"dcgan", "matplotlib"} | {"gdown"} == {names.get(name, name) for name in declared}
+    assert imported - {"dcgan", "analysis", "matplotlib"} | {"gdown"} == declared
 
 
 LEAVES = ("dcgan", "dcgan.UserError", "dcgan.atomic", "dcgan.plainyaml")  # anyone may use them
@@ -69,7 +72,8 @@ ALONE = ("config", "networks", "losses", "runlog", "tracking", "environment", "c
 def test_imports_run_one_way():
     for path in (ROOT / "dcgan").rglob("*.py"):
         ours = {name for name in _modules_of_ours(path) if name not in LEAVES}
-        assert not any(name.startswith("analysis") for name in ours), path
+        analysis = {name for name in ours if name.startswith("analysis")}
+        assert analysis <= ({"analysis.interleaving"} if path.stem == "__main__" else set()), path
         if path.stem in ALONE:
             assert not ours, f"{path.name} knows of {ours}"
         if path.parent.name == "data":
@@ -78,11 +82,26 @@ def test_imports_run_one_way():
             assert "dcgan.trainer" not in ours, path
 
 
+ALONE_IN_ANALYSIS = ("interleaving", "fidelity", "features", "face_rate", "runs", "stats", "plots")
+READS_RUNS = {"dcgan.runlog", "dcgan.config"}
+DRAWS = {"dcgan.sample", "dcgan.networks", "dcgan.checkpoint", "dcgan.data"}
+
+
+def test_the_analysis_reads_run_folders_and_only_scoring_draws():
+    for path in (ROOT / "analysis").rglob("*.py"):
+        ours = {name for name in _modules_of_ours(path) if name not in LEAVES}
+        if path.stem in ALONE_IN_ANALYSIS:
+            assert not any(name.startswith("analysis") for name in ours), f"{path.name} knows of {ours}"
+        if path.stem != "__main__":
+            trained = {name for name in ours if name.startswith("dcgan")}
+            assert trained <= READS_RUNS | (DRAWS if path.stem == "score" else set()), f"{path.name}: {trained}"
+
+
 def test_make_alone_lists_the_targets_with_one_line_each():
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for target in ("setup", "run", "sample", "test", "lint"):
+    for target in ("setup", "run", "sample", "compare", "rate", "dashboard", "test", "lint"):
         assert re.search(rf"^  {target} +\w", listed, re.MULTILINE), target
-    for variable in ("EXP", "PROFILE", "DATA", "SEED", "SET", "FRESH", "RUNS"):
+    for variable in ("EXP", "PROFILE", "DATA", "SEED", "SET", "FRESH", "RUNS", "REPORTS"):
         assert f"{variable}=" in listed
 
 

@@ -26,13 +26,13 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
 
 
-def _train(path, images, *overrides, seed=0, name="tuned_lr", bf16=False):
+def _train(path, images, *overrides, seed=0, name="tuned_lr", bf16=False, interleaving=None):
     experiment = config.load(name, profile="smoke", seed=seed, overrides=[*TINY, *overrides])
     folder = RunFolder(path)
     folder.path.mkdir(exist_ok=True)
     record = {**config.to_record(experiment), "wandb_id": "test0000"}
     batches = Batches(images, batch_size=experiment.batch_size, seed=seed, device="cpu")
-    state = trainer.train(experiment, batches, folder, bf16=bf16, record=record)
+    state = trainer.train(experiment, batches, folder, bf16=bf16, record=record, interleaving=interleaving)
     return state, folder
 
 
@@ -237,3 +237,37 @@ def test_streams_of_numbers_are_told_apart_by_seed_owner_and_step():
         for key in [(0, "init", 0), (1, "init", 0), (0, "latents", 0), (0, "latents", 1)]
     }
     assert len(draws) == 4
+
+
+def test_wandb_gets_the_interleaving_of_each_window_also_of_one_that_a_stop_cut_in_two(tmp_path, images, monkeypatch):
+    sent = {}
+
+    class Recorder:
+        url = None
+
+        def __init__(self, *_, history, **__):
+            self.log(history)
+
+        def log(self, rows):
+            sent.update({row["step"]: row for row in rows})
+
+        def finish(self, **_):
+            pass
+
+    monkeypatch.setattr(trainer, "Tracker", Recorder)
+    monkeypatch.setattr(trainer, "LIVE_WINDOW", 5)
+
+    def seen(loss_d, loss_g, *, window):
+        assert len(loss_d) == len(loss_g) == window == 5
+        return float(loss_d.sum() - loss_g.sum())
+
+    _interrupting(monkeypatch, 7, lambda: os.kill(os.getpid(), signal.SIGINT))
+    state, folder = _train(tmp_path / "run", images, interleaving=seen)
+    assert state == "interrupted"
+    sent.clear()
+    state, folder = _train(tmp_path / "run", images, interleaving=seen)
+    assert state == "finished"
+    assert [step for step, row in sent.items() if "interleaving_ratio" in row] == [5, 10]
+    losses = folder.read_history()[5:10]
+    wanted = losses["loss_d"].sum() - losses["loss_g"].sum()
+    assert sent[10]["interleaving_ratio"] == pytest.approx(wanted, abs=1e-5)
