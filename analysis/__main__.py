@@ -62,7 +62,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _rate(options: argparse.Namespace) -> int:
     from analysis import rating
-    from analysis.runs import read_folder
+    from analysis.runs import read_folders
     from analysis.score import pictures_to_rate
     from dcgan import environment
     from dcgan.data import open_source
@@ -71,7 +71,10 @@ def _rate(options: argparse.Namespace) -> int:
     folder = run_folder(options, experiment, open_source(options.data, cache=options.cache))
     if not folder.generator.is_file():
         raise UserError(f"{folder.path}: no generator.params; `make run` the experiment to its end first")
-    run = read_folder(folder.path)
+    runs, unusable = read_folders(folder.path)
+    if not runs:
+        raise UserError(unusable[0])
+    run = runs[0]
     rating.rate(folder.path, **pictures_to_rate(run, cache=options.cache, data=options.data), title=run.title)
     return 0
 

@@ -12,7 +12,7 @@ from analysis import answers, interleaving
 from analysis.answers import Answer
 from analysis.interleaving import SMOOTHINGS
 from analysis.rating import read_ratings
-from analysis.runs import Run
+from analysis.runs import Run, table
 from analysis.score import Protocol, Scores
 from analysis.stats import Association, Estimate, paired_difference, partial_association, t_interval, wilson
 from dcgan import UserError, config
@@ -101,38 +101,41 @@ def compare(
     runs = sorted(runs, key=lambda run: (len(_lineage(run.name, parents)), run.name, run.seed))
     notes = [*notes, *_unfinished(runs)]
     basis, refused = _comparable_losses(runs)
-    scores = {run.title: scored(run) for run in runs}
-    losses = {run.title: run.history() for run in runs if run.title in basis}
-    rows, snapshots, windows = [], [], []
-    for run in runs:
-        protocol, score = scores[run.title]
-        row = _facts(run, cost_per_hour) | _quality(run, protocol, score)
+    rows, snapshots, windows, protocols = [], [], [], []
+    for run, fact in zip(runs, table(runs).to_dict("records"), strict=True):
+        protocol, score = scored(run)
+        protocols.append(protocol)
         along = score.snapshots.assign(experiment=run.name, seed=run.seed, image_size=run.experiment.image_size)
+        row = fact | _cost(fact, cost_per_hour) | _quality(run, protocol, score) | _best_and_last(along)
         along["interleaving_ratio"] = np.nan
         if run.title in basis:
-            history = losses[run.title]
-            row |= _dynamics(history[: basis[run.title]])
-            windows.append(_by_window(run, history))
-            along["interleaving_ratio"] = _since_previous(history, along["step"])
-        rows.append(row | _best_and_last(along))
+            try:
+                history = run.history()
+            except UserError as error:
+                notes.append(f"{run.title}: {error}")
+            else:
+                row |= _dynamics(history[: basis[run.title]])
+                windows.append(_by_window(run, history))
+                along["interleaving_ratio"] = _since_previous(history, along["step"])
+        rows.append(row)
         snapshots.append(along)
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    compared = pd.DataFrame(rows, columns=list(COLUMNS))
     snapshots = pd.concat(snapshots, ignore_index=True).reindex(columns=list(SNAPSHOT_COLUMNS))
-    alternatives = _alternatives(runs, parents, table)
+    alternatives = _alternatives(runs, parents, compared)
     associations = _associations(snapshots)
     ratings = _ratings(runs)
     return Comparison(
         data=runs[0].data,
         profile=runs[0].profile,
-        protocol=_for_people(scores[run.title][0] for run in runs),
+        protocol=_for_people(protocols),
         runs=runs,
         alternatives=alternatives,
-        table=table,
+        table=compared,
         snapshots=snapshots,
         windows=pd.concat(windows, ignore_index=True) if windows else pd.DataFrame(columns=list(WINDOW_COLUMNS)),
-        answers=answers.across_runs(table, alternatives, associations, snapshots, ratings),
+        answers=answers.across_runs(compared, alternatives, associations, snapshots, ratings),
         associations=associations,
-        alarms=_alarms(table),
+        alarms=_alarms(compared),
         notes=[*notes, *refused],
         ratings=ratings,
     )
@@ -141,22 +144,9 @@ def compare(
 # --- a row a run ---
 
 
-def _facts(run: Run, cost_per_hour: float | None) -> dict[str, Any]:
-    hours = sum((run.status.get("seconds") or {}).values()) / 3600
-    return {
-        "experiment": run.name,
-        "seed": run.seed,
-        "data": run.data,
-        "profile": run.profile,
-        "image_size": run.experiment.image_size,
-        "batch_size": run.experiment.batch_size,
-        "steps": run.steps,
-        "status": run.state,
-        "images_per_s": run.status.get("images_per_s"),
-        "data_wait_fraction": run.status.get("data_wait_fraction"),
-        "gpu_hours": hours,
-        "cost": None if cost_per_hour is None else hours * cost_per_hour,
-    }
+def _cost(fact: Mapping[str, Any], cost_per_hour: float | None) -> dict[str, float | None]:
+    hours = fact["seconds"] / 3600
+    return {"gpu_hours": hours, "cost": None if cost_per_hour is None else hours * cost_per_hour}
 
 
 def _quality(run: Run, protocol: Protocol, score: Scores) -> dict[str, Any]:
@@ -360,8 +350,7 @@ def _rates(rating: Any) -> dict[str, Any]:
     return rates
 
 
-def _for_people(protocols: Any) -> dict[str, str]:
-    protocols = list(protocols)
+def _for_people(protocols: Sequence[Protocol]) -> dict[str, str]:
     first = protocols[0]
     return {
         "feature extractor": f"{first.extractor} (weights {first.weights[:8]})",

@@ -288,7 +288,9 @@ def interleaving(axis: Axes, courses: Sequence[Course], *, title: str, window: i
             fontsize=8.5, color=INK,
         )  # fmt: skip
     axis.set_title(title)
-    axis.set(xlabel="step", ylabel=f"crossings / reference crossings\n(per {window} steps)", ylim=(-0.04, highest + 0.12))
+    axis.set(
+        xlabel="step", ylabel=f"crossings / reference crossings\n(per {window} steps)", ylim=(-0.04, highest + 0.12)
+    )
     axis.set_xlim(left=0)
     _thousands(axis)
     _legend_below(axis, [_handle(course.name, course.style, len(course.seeds), dot=True) for course in courses])
@@ -366,7 +368,9 @@ def seeds(axis: Axes, rows: Sequence[Row], *, title: str, label: str) -> Axes:
         axis.plot(row.mean, y, row.style.marker, color=color, markersize=8, markeredgecolor="white")
         heights.append(y)
         n = len(row.values)
-        labels.append(f"{row.name}{f' ({row.group})' if row.group else ''}\n{'one seed' if n == 1 else f'n = {n} seeds'}")
+        labels.append(
+            f"{row.name}{f' ({row.group})' if row.group else ''}\n{'one seed' if n == 1 else f'n = {n} seeds'}"
+        )
         y += 1
     axis.set_yticks(heights, labels)
     axis.set_ylim(y - 0.4, -0.6)

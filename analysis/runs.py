@@ -61,6 +61,11 @@ class Run:
         return self.experiment.seed
 
     @property
+    def title(self) -> str:
+        """What tells it from the other runs of the same data and profile, for people."""
+        return f"{self.name} seed {self.seed}"
+
+    @property
     def data(self) -> str:
         """The images: `<name>-<first 8 of their fingerprint>`."""
         return f"{self.record['data']['name']}-{self.record['data']['fingerprint'][:8]}"
@@ -422,7 +427,7 @@ def _from_wandb(there: Any, where: str) -> Run:
     experiment = _read_experiment(record, Path(where))
     told = dict(there.summary_metrics)  # `summary` is the same in wrappings
     state = _state(there.state, told, experiment)
-    status = {key: told[key] for key in ("steps", "wandb_url") if key in told}
+    status = {"wandb_url": there.url}
     # A run writes its speed as a whole when it ends in order; before, W&B has that of the last rows.
     if told.get("state") in ENDED or (there.state == "finished" and state == told.get("state")):
         status |= {key: told[key] for key in ("images_per_s", "data_wait_fraction", "seconds") if key in told}

@@ -563,6 +563,7 @@ def wandb_run(record=None, rows=40, *, id="abcd1234", state="finished", summary=
     config = {"_wandb": {}, "wandb_version": 1, **(record_of() if record is None else record)}
     return SimpleNamespace(
         id=id,
+        url="https://wandb/e/p/runs/abcd1234",
         state=state,
         config=config,
         summary_metrics=told,
@@ -580,7 +581,12 @@ def test_a_run_in_wandb_is_the_run_that_its_record_says():
     assert problems == []
     assert run.record == record_of()
     assert run.experiment == config.load("tuned_lr", profile="smoke")
-    assert dict(run.status) == {"state": "finished", "step": 40, **FACTS}
+    assert dict(run.status) == {
+        "state": "finished",
+        "step": 40,
+        **FACTS,
+        "wandb_url": "https://wandb/e/p/runs/abcd1234",
+    }
     assert (run.folder, run.snapshots(), run.where) == (None, {}, "e/p/abcd1234")
     np.testing.assert_array_equal(run.history().iloc[:, 1:].to_numpy(), measures(40).astype(float))
     assert run.history().dtypes.astype(str).tolist() == ["int64"] + ["float64"] * 6
@@ -795,7 +801,7 @@ def test_a_run_read_from_wandb_equals_its_folder_to_the_last_bit(runs, monkeypat
     for here, there in zip(from_folders, from_wandb, strict=True):
         pd.testing.assert_frame_equal(here.history(), there.history(), check_exact=True)
         assert (here.experiment, here.record, here.name) == (there.experiment, there.record, there.name)
-        assert dict(here.status) == dict(there.status)
+        assert {**here.status, "wandb_url": there.status["wandb_url"]} == there.status
     assert from_wandb[1].history().isna().sum().sum() == 1
 
 
@@ -862,7 +868,7 @@ class Server(ThreadingHTTPServer):
             nodes = [{"cursor": name, "node": self.node(run)} for name, run in self.runs.items()]
             listed = {"edges": nodes, "pageInfo": {"endCursor": None, "hasNextPage": False}}
             return {"project": {"internalId": "1", "runCount": len(nodes), "readOnly": False, "runs": listed}}
-        history = self.runs[variables.get("name") or variables.get("run") or variables.get("runID")]["history"]
+        history = self.runs[variables.get("name") or variables.get("runName") or variables["run"]]["history"]
         if operation == "RunHistoryKeys":
             return {"project": {"run": {"historyKeys": {"lastStep": history[-1]["_step"]}}}}
         if operation == "RunParquetHistory":  # all is "live": not yet exported

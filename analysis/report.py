@@ -1,0 +1,777 @@
+"""A comparison -> the files that people read: index.html, compare.md, compare.csv and figures/.
+
+Everything is computed before it comes here; this only chooses, words and draws. The page is one file that needs no
+server, no network and no other file. Whatever stands in it came out of files and is escaped; its content security
+policy lets in no script but its own.
+"""
+
+import base64
+import hashlib
+import io
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from analysis import interleaving, plots
+from analysis.stats import Estimate
+from dcgan import UserError
+from dcgan.atomic import replacing
+
+if TYPE_CHECKING:  # what it is given; computing it takes torch, writing it down does not
+    from analysis.compare import Comparison
+    from analysis.runs import Run
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+SMOOTHING_STEPS = 50  # of the loss curves, as in a run's own losses.png
+SMOOTHING_WINDOWS = 5  # of the interleaving ratio's line
+SAMPLES_BYTES = 15_000_000  # of the page, for all grids together
+GRID_PX = 1100  # a larger grid is shrunk: 8 x 8 images of 128 px still fit
+#: How grids are made to fit, tried in order: every how-manieth step is kept, and WebP's quality.
+FITTING = ((1, 82), (1, 65), (2, 65), (3, 65), (5, 65), (10, 60), (10**9, 60), (10**9, 35))
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column of the results: its name for people and which end is good."""
+
+    key: str  # a column of compare.csv
+    title: str
+    hint: str
+    better: str | None = None  # "lower", "higher", or None where neither is
+    percent: bool = False
+
+    @property
+    def heading(self) -> str:
+        """Title, and an arrow towards the good end."""
+        return self.title + {"lower": " ↓", "higher": " ↑", None: ""}[self.better]
+
+
+MEASURES = (
+    Measure("fid", "FID", "distance between generated and real images' features, Fréchet's", "lower"),
+    Measure("kid_mean", "KID", "another such distance, unbiased for few images", "lower"),
+    Measure(
+        "isc_mean", "IS", "Inception Score: distinct and varied ImageNet classes; faces are none of them", "higher"
+    ),
+    Measure("precision", "precision", "share of generated images that look like some real one", "higher"),
+    Measure("recall", "recall", "share of real images that look like some generated one: variety", "higher"),
+    Measure("face_rate", "detectable as a face", "share in which a face detector finds a face", "higher", True),
+    Measure("interleaving_ratio", "interleaving", "how often the loss curves cross: 0 never, 1 centred on each other"),
+    Measure("lead_balance", "lead balance", "how evenly D's and G's loss take turns to be the higher, 0 to 1"),
+    Measure("d_win_share", "steps D won", "share of steps with D's loss below 0.1", None, True),
+)
+BY_KEY = {measure.key: measure for measure in MEASURES}
+DOTS = ("fid", "kid_mean", "precision", "recall", "face_rate", "interleaving_ratio")
+NAMES = {measure.key: measure.title for measure in MEASURES} | {
+    "interleaving_ratio": "interleaving ratio",
+    "isc_mean": "Inception Score (IS)",
+    "fid_at_64": "FID at 64 px",
+}
+
+
+def write(comparison: "Comparison", folder: Path) -> Path:
+    """Write the report of `comparison` into `folder`, which is made if needed; return the page's path.
+
+    Files of an earlier report there are replaced, each at once, so that a reader sees an old or a new one.
+    """
+    figures = draw_figures(comparison, folder / "figures")
+    _write(folder / "compare.csv", csv(comparison.table))
+    _write(folder / "compare.md", markdown(comparison))
+    page = folder / "index.html"
+    _write(page, html(comparison, figures))
+    return page
+
+
+def csv(table: pd.DataFrame) -> str:
+    """The table as it is, a row a run; what is not known is empty."""
+    # A column that holds None is one of objects, which float_format passes over, and with NaN a count is a float.
+    return table.convert_dtypes().to_csv(index=False, float_format="%.6g", na_rep="", lineterminator="\n")
+
+
+# --- compare.md ---
+
+
+def markdown(comparison: "Comparison") -> str:
+    """The results for a terminal: tables, questions with answers, alarms and notes."""
+    lines = [f"# {_cell(comparison.data)}, profile {_cell(comparison.profile)}", ""]
+    lines += [f"- {_cell(key)}: {_cell(text)}" for key, text in comparison.protocol.items()]
+    for size, members in _by_size(comparison).items():
+        shown = [measure for measure in MEASURES if any(_estimate(each, measure.key).n for each in members)]
+        lines += ["", f"## {size}", "", "Mean over seeds [95 % t interval], n seeds.", ""]
+        rows = [["experiment", "n", *(measure.heading for measure in shown)]]
+        for each in members:
+            cells = [_interval_text(_estimate(each, measure.key), measure) for measure in shown]
+            rows.append([_cell(each.name), str(len(each.seeds)), *cells])
+        lines += _markdown_table(rows)
+    lines += ["", "## Answers"]
+    for answer in [*comparison.answers, *(each.answer for each in comparison.alternatives)]:
+        lines += ["", f"**{_cell(answer.question)}** {_cell(answer.answer)}", ""]
+        lines += [f"- {_cell(sentence)}" for sentence in answer.evidence]
+    for title, notes in (("Alarms", comparison.alarms), ("Notes", comparison.notes)):
+        lines += ["", f"## {title}", ""] + ([f"- {_cell(note)}" for note in notes] or ["None."])
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
+
+
+def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows, the first one the head, with columns that line up in a terminal too."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
+
+
+def _cell(text: object) -> str:
+    """Text that can't break out of a line or cell of Markdown, nor become HTML where that is shown."""
+    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+# --- words for numbers ---
+
+
+def number(value: Any, *, percent: bool = False) -> str:
+    """Three digits of a number for people; a dash for one that is not known."""
+    if value is None or pd.isna(value) or not math.isfinite(value):
+        return "–"
+    if percent:
+        return f"{100 * value:.3g} %"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _interval_text(estimate: Estimate, measure: Measure) -> str:
+    if not estimate.n:
+        return "–"
+    mean, low, high = (number(value, percent=measure.percent) for value in (estimate.mean, estimate.low, estimate.high))
+    return mean if estimate.n < 2 else f"{mean} [{low}, {high}]"
+
+
+def _verdict(answer: str) -> dict[str, str]:
+    """An answer in two parts, its verdict and the rest, and what kind of verdict it is."""
+    word, colon, rest = answer.partition(": ")
+    if not colon or len(word) > 40:
+        word, rest = "", answer
+    kinds = {"better": "better", "worse": "worse", "can't tell": "open"}
+    kind = next((kind for start, kind in kinds.items() if answer.lower().startswith(start)), "plain")
+    return {"word": word, "rest": rest[:1].upper() + rest[1:] if word else rest, "kind": kind}
+
+
+def _value(value: Any) -> str:
+    """A setting's value as YAML and people write it."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "null" if value is None else str(value)
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+# --- what belongs together ---
+
+
+def _names(comparison: "Comparison") -> list[str]:
+    """Every experiment in display order, which gives the undocumented ones their colours."""
+    return list(dict.fromkeys([each.name for each in comparison.alternatives] + [run.name for run in comparison.runs]))
+
+
+def _sizes(comparison: "Comparison") -> dict[str, int]:
+    return {run.name: run.experiment.image_size for run in reversed(comparison.runs)}
+
+
+def _by_size(comparison: "Comparison") -> dict[str, list]:
+    """The experiments by image size, the small ones first: scores of two sizes can't be ranked."""
+    sizes = _sizes(comparison)
+    found: dict[int, list] = {}
+    for each in comparison.alternatives:
+        found.setdefault(sizes.get(each.name, 0), []).append(each)
+    return {f"{size} px" if size else "unknown size": found[size] for size in sorted(found)}
+
+
+def _estimate(alternative: Any, key: str) -> Estimate:
+    return alternative.measures.get(key) or Estimate(math.nan, math.nan, math.nan, 0)
+
+
+def _representatives(comparison: "Comparison") -> "list[Run]":
+    """One run an experiment: the lowest seed's that finished, else the lowest."""
+    found = {}
+    for name in _names(comparison):
+        runs = [run for run in comparison.runs if run.name == name]
+        if runs:
+            found[name] = min(runs, key=lambda run: (run.state != "finished", run.seed))
+    return list(found.values())
+
+
+# --- figures ---
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that lies in the folder, and how the page shows it."""
+
+    uri: str
+    alt: str
+    width: int
+    height: int
+    caption: str = ""
+
+
+def draw_figures(comparison: "Comparison", folder: Path) -> dict[str, list[Drawing]]:
+    """Draw every figure that the comparison has numbers for into `folder`, as PNG and SVG; by section of the page."""
+    looks = plots.styles(_names(comparison))
+    easel = _Easel(folder)
+    with plots.drawing():
+        drawn = {
+            "losses": _draw_losses(comparison, easel),
+            "measures": _draw_measures(comparison, looks, easel),
+            "quality": _draw_quality(comparison, looks, easel),
+            "interleaving": _draw_interleaving(comparison, looks, easel),
+            "scatter": _draw_scatter(comparison, looks, easel),
+        }
+    easel.clear()
+    return drawn
+
+
+class _Easel:
+    """Saves figures in a folder, and in the end clears away those of an earlier report that were not drawn again."""
+
+    KINDS = ("losses", "measure", "quality", "interleaving", "scatter")
+
+    def __init__(self, folder: Path):
+        self._folder, self._stems = folder, set()
+
+    def save(self, figure: Any, stem: str, alt: str, caption: str = "") -> Drawing:
+        """The figure as <stem>.png and <stem>.svg; a taken stem gets a number."""
+        stem = re.sub(r"[^\w.+-]+", "_", stem)[:80]
+        number = sum(each.partition("~")[0] == stem for each in self._stems)
+        stem = f"{stem}~{number + 1}" if number else stem
+        self._stems.add(stem)
+        with replacing(self._folder / f"{stem}.png") as aside:
+            figure.savefig(aside, format="png")
+        with replacing(self._folder / f"{stem}.svg") as aside:
+            figure.savefig(aside, format="svg", metadata={"Date": None})
+            uri = _data_uri(aside.read_bytes(), "image/svg+xml")
+        width, height = (round(96 * inches) for inches in figure.get_size_inches())
+        return Drawing(uri, alt, width, height, caption)
+
+    def clear(self) -> None:
+        """Remove figures of ours that belong to an earlier report."""
+        for path in self._folder.glob("*"):
+            ours = path.suffix in (".png", ".svg") and re.split(r"[-.]", path.name)[0] in self.KINDS
+            if ours and path.stem not in self._stems:
+                path.unlink(missing_ok=True)
+
+
+def _draw_losses(comparison: "Comparison", easel: _Easel) -> list[Drawing]:
+    prepared = [each for run in _representatives(comparison) if (each := _losses(run)) is not None]
+    if not prepared:
+        return []
+    limits = _limits(prepared)
+    drawn = []
+    for each, name in prepared:
+        figure = plots.figure(5.5)
+        plots.losses(figure, each, limits, smoothing_steps=SMOOTHING_STEPS)
+        alt = f"Losses of D and G over {len(each.step):,} steps of {each.name}; the curves cross {len(each.crossing_step):,} times"
+        drawn.append(easel.save(figure, f"losses-{name}", alt))
+    if len(prepared) > 1:  # the page sets them side by side by itself; a README wants one file
+        rows = math.ceil(len(prepared) / 2)
+        figure = plots.figure(5.5 * rows, 2 * plots.WIDTH)
+        for part, (each, _) in zip(figure.subfigures(rows, 2, squeeze=False).flat, prepared, strict=False):
+            plots.losses(part, each, limits, smoothing_steps=SMOOTHING_STEPS)
+        easel.save(figure, "losses", "")
+    return drawn
+
+
+def _losses(run: "Run") -> tuple[plots.Losses, str] | None:
+    """The run's curves and its experiment's name; None where there is not one step."""
+    try:
+        history = run.history()
+        crossings = interleaving.crossing_positions(history["loss_d"], history["loss_g"])
+    except (UserError, ValueError):  # told in the notes: comparing them has failed before
+        return None
+    if history.empty:
+        return None
+    step = history["step"].to_numpy()
+    raw = {column: history[column].to_numpy() for column in plots.NETWORKS}
+    smooth = {column: history[column].rolling(SMOOTHING_STEPS, min_periods=1, center=True).mean() for column in raw}
+    at = np.interp(crossings, np.arange(len(step)), step)
+    return plots.Losses(f"{run.name}, seed {run.seed}", step, raw, smooth, at, _zoom(step, **raw)), run.name
+
+
+def _zoom(step: np.ndarray, loss_d: np.ndarray, loss_g: np.ndarray) -> plots.Zoom | None:
+    """The last whole window without a value that is not a number."""
+    windows = interleaving.windows(loss_d, loss_g)
+    known = np.flatnonzero(~np.isnan(windows.reference))
+    if not len(known):
+        return None
+    last = windows.last_step[known[-1]]
+    part = slice(last - interleaving.WINDOW, last)
+    step, d, g = step[part], loss_d[part], loss_g[part]
+    crossings = interleaving.crossing_positions(d, g)
+    place = np.arange(len(step))
+    with np.errstate(divide="ignore"):  # straight lines in the figure's log scale, where the two are equal
+        height = np.exp(np.interp(crossings, place, np.log(np.maximum(d, 1e-12))))
+    return plots.Zoom(step, d, g, np.interp(crossings, place, step), height, float(windows.reference[known[-1]]))
+
+
+def _limits(prepared: Sequence[tuple[plots.Losses, str]]) -> plots.Limits:
+    """Axes on which all runs fit; one that blows up does not press the others flat, it leaves the figure."""
+    tops, near = [], []
+    for run, _ in prepared:
+        smooth = np.concatenate([np.asarray(values) for values in run.smooth.values()])
+        raw = np.concatenate(list(run.raw.values()))
+        highest = np.nanmax(np.where(np.isfinite(smooth), smooth, np.nan), initial=0.1)
+        tops.append(max(highest, np.quantile(raw[np.isfinite(raw)], 0.995) if np.isfinite(raw).any() else 0))
+        if run.zoom is not None:
+            near.append(np.concatenate([run.zoom.loss_d, run.zoom.loss_g]))
+    near = np.concatenate(near or [np.empty(0)])
+    near = near[np.isfinite(near) & (near > 1e-4)]
+    low, high = (near.min(), near.max()) if len(near) else (0.1, 10)
+    top = min(max(tops), 4 * sorted(tops)[(len(tops) - 1) // 2])
+    return plots.Limits(max(run.step[-1] for run, _ in prepared), 1.06 * top, (0.85 * low, 1.2 * high))
+
+
+def _draw_measures(comparison: "Comparison", looks: Mapping[str, plots.Style], easel: _Easel) -> list[Drawing]:
+    sizes = _sizes(comparison)
+    order = [each for group in _by_size(comparison).values() for each in group]
+    finished = comparison.table[comparison.table["status"] == "finished"]
+    drawn = []
+    for measure in (BY_KEY[key] for key in DOTS):
+        rows = []
+        for each in order:
+            estimate = _estimate(each, measure.key)
+            values = finished.loc[finished["experiment"] == each.name, measure.key].astype(float).dropna().to_numpy()
+            if estimate.n:
+                scale = 100 if measure.percent else 1
+                numbers = (scale * number for number in (estimate.mean, estimate.low, estimate.high))
+                rows.append(
+                    plots.Row(each.name, scale * values, *numbers, looks[each.name], f"{sizes.get(each.name)} px")
+                )
+        if not rows:
+            continue
+        figure = plots.figure(1.0 + 0.5 * len(rows))
+        good = f": {measure.better} is better" if measure.better else ""
+        label = NAMES[measure.key] + (" (% of images)" if measure.percent else "")
+        plots.seeds(figure.subplots(), rows, title=f"{measure.title}{good}", label=label)
+        told = "; ".join(f"{row.name} {number(row.mean)}" for row in rows)
+        drawn.append(easel.save(figure, f"measure-{measure.key}", f"{measure.title} by experiment: {told}"))
+    return drawn
+
+
+def _draw_quality(comparison: "Comparison", looks: Mapping[str, plots.Style], easel: _Easel) -> list[Drawing]:
+    drawn = []
+    for size, rows in comparison.snapshots.groupby("image_size"):
+        for key, error in (("fid", None), ("kid_mean", "kid_std")):
+            courses = [
+                course
+                for name in _names(comparison)
+                if (course := _course(rows[rows["experiment"] == name], key, error, name, looks[name])).seeds
+            ]
+            if not courses:
+                continue
+            figure, measure = plots.figure(4.1), BY_KEY[key]
+            title = f"{measure.title} at {size} px over training: lower is better"
+            floor = _floor(comparison, size) if key == "fid" else None
+            plots.quality(
+                figure.subplots(), courses, title=title, label=f"{measure.title} of the snapshot", floor=floor
+            )
+            told = ", ".join(course.name for course in courses)
+            drawn.append(easel.save(figure, f"quality-{key}-{size}px", f"{title}. Experiments: {told}"))
+    return drawn
+
+
+def _course(rows: pd.DataFrame, key: str, error: str | None, name: str, style: plots.Style) -> plots.Course:
+    """One experiment's measure over the steps, a line a seed and their mean where all have a value."""
+    rows = rows.assign(**{column: rows[column].astype(float) for column in (key, error) if column}).dropna(subset=key)
+    seeds = [
+        plots.Line(seed["step"].to_numpy(), seed[key].to_numpy(), None if error is None else seed[error].to_numpy())
+        for _, seed in rows.groupby("seed")
+    ]
+    mean = None
+    if len(seeds) > 1:
+        together = rows.pivot_table(index="step", columns="seed", values=key).dropna()
+        mean = plots.Line(together.index.to_numpy(), together.mean(axis=1).to_numpy()) if len(together) else None
+    return plots.Course(name, seeds, mean, style)
+
+
+def _floor(comparison: "Comparison", size: int) -> tuple[float, str] | None:
+    """What real images score against real ones of that size, and of how many."""
+    rows = comparison.table[comparison.table["image_size"] == size].dropna(subset=["fid_floor"])
+    if rows.empty:
+        return None
+    n = rows["floor_n"].astype(float).iloc[0]
+    return float(rows["fid_floor"].astype(float).mean()), f"real against real (n = {number(n)} images)"
+
+
+def _draw_interleaving(comparison: "Comparison", looks: Mapping[str, plots.Style], easel: _Easel) -> list[Drawing]:
+    courses = []
+    for name in _names(comparison):
+        rows = comparison.windows[comparison.windows["experiment"] == name]
+        course = _course(rows, "interleaving_ratio", None, name, looks[name])
+        if course.seeds:
+            mean = rows.assign(ratio=rows["interleaving_ratio"].astype(float)).groupby("step")["ratio"].mean()
+            smooth = mean.rolling(SMOOTHING_WINDOWS, min_periods=1, center=True).mean()
+            courses.append(replace(course, mean=plots.Line(smooth.index.to_numpy(), smooth.to_numpy())))
+    if not courses:
+        return []
+    figure = plots.figure(4.4, 1.35 * plots.WIDTH)
+    title = "Interleaving of the loss curves over training"
+    plots.interleaving(figure.subplots(), courses, title=title, window=interleaving.WINDOW)
+    told = ", ".join(course.name for course in courses)
+    return [easel.save(figure, "interleaving", f"{title}. Experiments: {told}")]
+
+
+def _draw_scatter(comparison: "Comparison", looks: Mapping[str, plots.Style], easel: _Easel) -> list[Drawing]:
+    """Both candidates against KID, here and at the next snapshot, of the image size that most runs have."""
+    rows = comparison.snapshots
+    if rows.empty:
+        return []
+    size = rows.drop_duplicates(["experiment", "seed"])["image_size"].mode()[0]
+    rows = rows[rows["image_size"] == size]
+    drawn = []
+    for x, label in (
+        ("interleaving_ratio", "interleaving ratio since the snapshot before"),
+        ("isc_mean", "Inception Score (IS) of the snapshot"),
+    ):
+        for when, at in (("here", "the same snapshot"), ("next", "the snapshot after it")):
+            y = rows["kid_mean"] if when == "here" else rows.groupby(["experiment", "seed"])["kid_mean"].shift(-1)
+            pairs = rows.assign(x=rows[x].astype(float), y=y.astype(float)).dropna(subset=["x", "y"])
+            if pairs.empty:
+                continue
+            clouds = [
+                plots.Points(
+                    name,
+                    own["x"].to_numpy(),
+                    own["y"].to_numpy(),
+                    own["step"].to_numpy(),
+                    own["seed"].nunique(),
+                    looks[name],
+                )
+                for name in _names(comparison)
+                if len(own := pairs[pairs["experiment"] == name])
+            ]
+            found = comparison.associations.get(f"{x} -> kid_mean {when}")
+            verdict = "not analysed" if found is None else _association_text(found)
+            figure = plots.figure(4.4)
+            title = f"{'Interleaving' if x == 'interleaving_ratio' else 'IS'} against KID of {at}"
+            plots.scatter(
+                figure.subplots(), clouds, title=title, xlabel=label, ylabel="KID (lower is better)", verdict=verdict
+            )
+            drawn.append(easel.save(figure, f"scatter-{x}-{when}", f"{title}, {size} px. {verdict}"))
+    return drawn
+
+
+def _association_text(found: Any) -> str:
+    """An association in half a sentence."""
+    if math.isnan(found.rho):
+        return found.verdict
+    interval = "" if math.isnan(found.low) else f" [{found.low:+.2f}, {found.high:+.2f}]"
+    return f"{found.verdict} (at equal steps {found.rho:+.2f}{interval})"
+
+
+# --- sample grids ---
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A grid of samples as the page holds it."""
+
+    step: int
+    uri: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The grids of one run by step, and a word on what is missing."""
+
+    name: str
+    seed: int
+    frames: Sequence[Frame]
+    missing: str = ""
+
+
+def samples(runs: "Iterable[Run]", budget: int = SAMPLES_BYTES) -> list[Samples]:
+    """Each run's grids, small enough for `budget` bytes together; fewer steps if need be, but always the last."""
+    grids = {run: _grids(run) for run in runs}
+    encoded: dict[tuple[Path, int], Frame | None] = {}
+    shown: list[Samples] = []
+    for every, quality in FITTING:
+        shown = []
+        for run, paths in grids.items():
+            kept = list(paths.items())[::-1][::every][::-1]
+            for step, path in kept:
+                if (path, quality) not in encoded:
+                    encoded[path, quality] = _encode(path, step, quality)
+            frames = [frame for _, path in kept if (frame := encoded[path, quality]) is not None]
+            shown.append(Samples(run.name, run.seed, frames, _missing(run, len(kept) - len(frames), bool(paths))))
+        if sum(len(frame.uri) for each in shown for frame in each.frames) <= budget:
+            break
+    return shown
+
+
+def _grids(run: "Run") -> dict[int, Path]:
+    """The grids that lie in the run's folder, by step in order."""
+    if run.folder is None:
+        return {}
+    paths = {step: run.folder.sample(step) for step in run.experiment.snapshot_steps}
+    return {step: path for step, path in paths.items() if path.is_file()}
+
+
+def _missing(run: "Run", unreadable: int, any_there: bool) -> str:
+    if run.folder is None:
+        return "read from W&B, where the grids are not fetched from"
+    if not any_there:
+        return "no sample grids in the run's folder"
+    return f"{_counted(unreadable, 'grid')} could not be read" if unreadable else ""
+
+
+def _encode(path: Path, step: int, quality: int) -> Frame | None:
+    """The grid as WebP; None where the file is no whole picture."""
+    try:
+        with Image.open(path) as picture:
+            picture = picture.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    if max(picture.size) > GRID_PX:
+        picture.thumbnail((GRID_PX, GRID_PX), Image.Resampling.LANCZOS)
+    content = io.BytesIO()
+    picture.save(content, format="WEBP", quality=quality, method=4)
+    return Frame(step, _data_uri(content.getvalue(), "image/webp"), *picture.size)
+
+
+# --- the page ---
+
+
+def html(comparison: "Comparison", figures: Mapping[str, Sequence[Drawing]]) -> str:
+    """The whole page as one text."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "sha256": _sha256, "verdict": _verdict}
+    names = _names(comparison)
+    looks = plots.styles(names)
+    shown = samples(_representatives(comparison))
+    steps = sorted({frame.step for each in shown for frame in each.frames})
+    return environment.get_template("report.html").render(
+        comparison=comparison,
+        figures=figures,
+        looks={
+            name: {"index": i, "color": looks[name].color, "mark": MARKS[looks[name].marker]}
+            for i, name in enumerate(names)
+        },
+        sizes=_sizes(comparison),
+        groups=_result_groups(comparison),
+        measures=[measure for measure in MEASURES if _is_known(comparison, measure.key)],
+        words=MEASURES,
+        face_rate=_face_rate_note(comparison),
+        alternatives=[_alternative(each, comparison) for each in comparison.alternatives],
+        samples=shown,
+        steps=steps,
+        associations=[_association(key, found) for key, found in comparison.associations.items()],
+        speed=_speed(comparison.table),
+        ratings=[_rating(each) for each in comparison.ratings],
+        provenance=_provenance(comparison.runs),
+        summary=_summary(comparison),
+    )
+
+
+#: What stands for a plot's marker in text.
+MARKS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "<": "◀", ">": "▶", "h": "⬢"}
+
+
+def _summary(comparison: "Comparison") -> str:
+    """How much is compared and by which protocol, in a line."""
+    parts = [_counted(len(_names(comparison)), "experiment"), _counted(len(comparison.runs), "run")]
+    return " · ".join([*parts, *(f"{key}: {text}" for key, text in list(comparison.protocol.items())[:2])])
+
+
+def _is_known(comparison: "Comparison", key: str) -> bool:
+    return any(_estimate(each, key).n for each in comparison.alternatives)
+
+
+def _result_groups(comparison: "Comparison") -> list[dict[str, Any]]:
+    """The rows of the results by image size, with the best of each column among those of one size."""
+    groups = []
+    for size, members in _by_size(comparison).items():
+        best = {measure.key: _best(members, measure) for measure in MEASURES}
+        rows = [
+            {
+                "name": each.name,
+                "seeds": len(each.seeds),
+                "cells": {m.key: _result(each, m, best[m.key] == each.name) for m in MEASURES},
+                "floor": _beside_floor(comparison, each.name),
+                "at_64": _at_64(each) if size != "64 px" else "",
+            }
+            for each in members
+        ]
+        groups.append({"size": size, "rows": rows})
+    return groups
+
+
+def _best(members: Sequence[Any], measure: Measure) -> str | None:
+    means = {each.name: _estimate(each, measure.key).mean for each in members if _estimate(each, measure.key).n}
+    if measure.better is None or len(set(means.values())) < 2:
+        return None
+    return (min if measure.better == "lower" else max)(means, key=lambda name: means[name])
+
+
+def _result(alternative: Any, measure: Measure, best: bool) -> dict[str, Any]:
+    estimate = _estimate(alternative, measure.key)
+    low, high = number(estimate.low, percent=measure.percent), number(estimate.high, percent=measure.percent)
+    return {
+        "mean": number(estimate.mean, percent=measure.percent) if estimate.n else "–",
+        "interval": f"[{low}, {high}]" if estimate.n > 1 else "",
+        "n": f"n = {estimate.n}" if estimate.n not in (0, len(alternative.seeds)) else "",
+        "best": best,
+    }
+
+
+def _beside_floor(comparison: "Comparison", name: str) -> dict[str, str] | None:
+    """The experiment's FID and the floor, both of the floor's number of images."""
+    rows = comparison.table[comparison.table["experiment"] == name].dropna(subset=["fid_floor"])
+    if rows.empty:
+        return None
+    own, floor = (rows[column].astype(float).mean() for column in ("fid_at_floor_n", "fid_floor"))
+    return {"own": number(own), "floor": number(floor), "n": number(rows["floor_n"].astype(float).iloc[0])}
+
+
+def _at_64(alternative: Any) -> str:
+    estimate = _estimate(alternative, "fid_at_64")
+    return _interval_text(estimate, BY_KEY["fid"]) if estimate.n else ""
+
+
+def _face_rate_note(comparison: "Comparison") -> str:
+    """What the face rate means here, or why there is none."""
+    real = comparison.table["face_rate_real"].astype(float).dropna()
+    if _is_known(comparison, "face_rate"):
+        accepted = f", which it finds in {number(real.mean(), percent=True)} of the real images" if len(real) else ""
+        return f"“Detectable as a face” is what a face detector finds{accepted}; it does not mean “looks normal”."
+    if len(real):
+        return (
+            f"Share detectable as a face: does not apply. The detector finds a face in only "
+            f"{number(real.max(), percent=True)} of the real images, and 98 % are needed."
+        )
+    return ""
+
+
+def _alternative(alternative: Any, comparison: "Comparison") -> dict[str, Any]:
+    runs = [run for run in comparison.runs if run.name == alternative.name]
+    return {
+        "name": alternative.name,
+        "parent": alternative.parent,
+        "changes": [(key, _value(old), _value(new)) for key, (old, new) in alternative.changes.items()],
+        "answer": alternative.answer,
+        "seeds": ", ".join(map(str, alternative.seeds)),
+        "unfinished": [f"seed {run.seed} {run.state} at step {run.steps:,}" for run in runs if run.state != "finished"],
+    }
+
+
+def _association(key: str, found: Any) -> dict[str, Any]:
+    """A row of the table of associations; keys read "x -> y here" or "... next"."""
+    x, _, rest = key.partition(" -> ")
+    y, _, when = rest.rpartition(" ")
+    at = {"here": "same snapshot", "next": "next snapshot"}
+    known = not math.isnan(found.rho)
+    return {
+        "x": NAMES.get(x, x),
+        "y": NAMES.get(y, y or rest),
+        "when": at.get(when, when),
+        "rho": f"{found.rho:+.2f}" if known else "–",
+        "interval": f"[{found.low:+.2f}, {found.high:+.2f}]" if not math.isnan(found.low) else "–",
+        "runs": found.runs,
+        "points": found.points,
+        "verdict": found.verdict,
+    }
+
+
+def _speed(table: pd.DataFrame) -> dict[str, Any]:
+    """A row a run: how fast, how long, what it cost."""
+    columns = ["images_per_s", "data_wait_fraction", "gpu_hours", "cost"]
+    known = table.dropna(subset=columns, how="all")
+    rows = [
+        {
+            "name": row["experiment"],
+            "seed": row["seed"],
+            "status": row["status"],
+            **{column: number(row[column], percent=column == "data_wait_fraction") for column in columns},
+        }
+        for _, row in known.iterrows()
+    ]
+    return {"rows": rows, "cost": bool(known["cost"].notna().any())}
+
+
+def _rating(rating: Mapping[str, Any]) -> dict[str, Any]:
+    told = {"name": rating.get("experiment", "?"), "seed": rating.get("seed", "?")}
+    for kind in ("generated", "real"):
+        rate, low, high, n = (rating.get(f"{kind}_{part}") for part in ("rate", "low", "high", "n"))
+        low, high = number(low, percent=True), number(high, percent=True)
+        told[kind] = f"{number(rate, percent=True)} [{low}, {high}] of {n}"
+    return told
+
+
+def _provenance(runs: "Sequence[Run]") -> dict[str, Any]:
+    """The facts that all runs share, once, and a table of those in which they differ."""
+    rows = [_facts(run) for run in runs]
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    own = ("experiment", "seed", "state")
+    shared = [key for key in keys if key not in own and len({row.get(key, "–") for row in rows}) == 1]
+    apart = [key for key in keys if key not in shared]
+    return {
+        "shared": [(key, rows[0][key]) for key in shared],
+        "columns": apart,
+        "rows": [[row.get(key, "–") for key in apart] for row in rows],
+    }
+
+
+def _facts(run: "Run") -> dict[str, str]:
+    here = run.record.get("environment")
+    here = here if isinstance(here, Mapping) else {}
+    data = run.record.get("data") or {}
+    commit = str(here.get("git_commit") or "–")[:10] + (" (changed since)" if here.get("git_changed") else "")
+    packages = ("python", "torch", "torchvision", "numpy", "pillow", "wandb")
+    return {
+        "experiment": run.name,
+        "seed": str(run.seed),
+        "state": f"{run.state} at step {run.steps:,}",
+        "commit": commit,
+        "training code": str(here.get("code", "–")),
+        "device": f"{here.get('device', '–')}, {here.get('device_name', '–')}",
+        "threads": str(here.get("threads", "–")),
+        "precision": str(here.get("precision", "–")),
+        "versions": ", ".join(f"{name} {here[name]}" for name in packages if name in here) or "–",
+        "platform": str(here.get("platform", "–")),
+        "images": f"{data.get('count', '–'):,}" if isinstance(data.get("count"), int) else "–",
+        "data": f"{data.get('name', '–')} from {data.get('source', '–')}",
+        "data fingerprint": str(data.get("fingerprint", "–")),
+        "batch size": str(run.experiment.batch_size),
+        "read from": "W&B" if run.folder is None else "run folder",
+    }
+
+
+# --- details ---
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _sha256(text: str) -> str:
+    """For the content security policy: what a script or style must hash to, to be let in."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(str(text).encode()).digest()).decode()
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as aside:
+        aside.write_text(text, encoding="utf-8")

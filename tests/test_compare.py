@@ -1,0 +1,259 @@
+"""The comparison of run folders: what is put side by side, what is refused, and what the sentences claim."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.compare import COLUMNS, SNAPSHOT_COLUMNS, compare, groups
+from analysis.runs import read_folders
+from analysis.score import Protocol, Scores
+from dcgan import config, plainyaml
+from dcgan.runlog import RunFolder
+
+DATA = {"name": "faces", "source": "faces.zip", "fingerprint": "0123456789abcdef" * 2, "count": 500, "unreadable": 0}
+
+
+def make_run(runs, name, seed=0, *, steps=400, gap=0.0, state="finished", overrides=(), profile="smoke", lowest=None):
+    """A run folder as training leaves it, with losses of a known gap; no weights."""
+    overrides = [f"steps={steps}", *overrides] if steps != 40 else list(overrides)
+    experiment = config.load(name, profile=profile, seed=seed, overrides=overrides)
+    experiment = experiment.model_copy(
+        update={"overrides": {key: value for key, value in experiment.overrides.items() if key != "steps"}}
+    )
+    place = {"data": DATA["name"], "fingerprint": DATA["fingerprint"], "profile": profile}
+    folder = RunFolder.locate(runs, **place, slug=experiment.slug, seed=seed)
+    folder.path.mkdir(parents=True)
+    environment = {"device": "cpu", "device_name": "a test", "torch": "2", "threads": 1}
+    record = {**config.to_record(experiment), "data": DATA, "environment": environment, "wandb_id": "test0000"}
+    folder.config.write_text(plainyaml.dump(record))
+    rng = np.random.default_rng([seed, len(name)])
+    done = steps if state == "finished" else steps // 2
+    d, g = np.exp(0.3 * rng.standard_normal(done)), np.exp(gap + 0.3 * rng.standard_normal(done))
+    if lowest is not None:
+        d[: done // 2] = lowest
+    measures = np.column_stack([d, d / 2, d / 2, g, np.full(done, 0.8), np.full(done, 0.3)]).astype(np.float32)
+    if state == "diverged":
+        measures[-1] = np.nan
+    folder.append_history(1, measures)
+    seconds = {"input": 36.0, "compute": 3564.0, "samples": 0.0, "logging": 0.0}
+    folder.write_status(
+        state, step=done, steps=steps, images_per_s=100.0, data_wait_fraction=0.01, seconds=seconds, wandb_url=None
+    )
+    return folder
+
+
+def scores(fid=None, along=(), **more):
+    """What scoring would have found; `along` are the FIDs of the snapshots at 200, 400, ..."""
+    final = {} if fid is None else {"fid": fid, "fid_floor": 5.0, "n_real": 500, "kid_mean": fid / 1000, **more}
+    rows = [{"step": 200 * (i + 1), "fid": value, "kid_mean": value / 1000} for i, value in enumerate(along)]
+    columns = ["step", "fid", "kid_mean", "kid_std", "isc_mean", "isc_std"]
+    return Scores(final, pd.DataFrame(rows, columns=columns, dtype=float).astype({"step": int}))
+
+
+def compared(runs, found=None, **options):
+    """A comparison of the runs under a folder, each title or name with its scores."""
+    found = found or {}
+    protocol = Protocol("effnet_lite0", "0123456789abcdef", "faces-01234567:64px:500", 200, 200)
+    read, lines = read_folders(runs)
+    return compare(
+        read,
+        lambda run: (protocol, found.get(run.title) or found.get(run.name) or scores()),
+        notes=lines,
+        **options,
+    )
+
+
+def row(comparison, name, seed=0):
+    table = comparison.table
+    return table[(table["experiment"] == name) & (table["seed"] == seed)].iloc[0]
+
+
+def alternative(comparison, name):
+    return next(each for each in comparison.alternatives if each.name == name)
+
+
+def test_the_table_has_a_row_a_run_and_the_documented_columns_in_order(tmp_path):
+    for name in ("baseline", "tuned_lr", "regularized"):
+        make_run(tmp_path, name)
+    found = compared(tmp_path, {"tuned_lr": scores(50.0)}, cost_per_hour=2.0)
+    documented = (
+        "experiment,seed,data,profile,image_size,batch_size,steps,status,extractor,n_fake,n_real,isc_mean,isc_std,"
+        "fid,fid_floor,fid_at_64,kid_mean,kid_std,precision,recall,face_rate,interleaving_ratio,"
+        "interleaving_ratio_low,interleaving_ratio_high,lead_balance,dominance,equilibrium_gap,d_win_share,"
+        "images_per_s,data_wait_fraction,gpu_hours,cost"
+    )
+    assert list(found.table)[:32] == documented.split(",")
+    assert tuple(found.table) == COLUMNS
+    assert list(found.table["experiment"]) == ["baseline", "regularized", "tuned_lr"], "an ancestor before its heirs"
+    tuned = row(found, "tuned_lr")
+    assert (tuned["fid"], tuned["fid_at_64"], tuned["n_fake"], tuned["extractor"]) == (50, 50, 200, "effnet_lite0")
+    assert (tuned["gpu_hours"], tuned["cost"], tuned["data_wait_fraction"]) == (1, 2, 0.01)
+    assert tuned["equilibrium_gap"] == pytest.approx(0.5)
+    assert pd.isna(row(found, "baseline")["fid"])
+
+
+def test_interleaving_falls_with_the_gap_and_has_an_interval_that_holds_it(tmp_path):
+    make_run(tmp_path, "baseline", gap=1.0, steps=2000)
+    make_run(tmp_path, "tuned_lr", gap=0.0, steps=2000)
+    found = compared(tmp_path)
+    far, near = row(found, "baseline"), row(found, "tuned_lr")
+    assert far["interleaving_ratio"] < 0.1 < 0.9 < near["interleaving_ratio"]
+    assert near["interleaving_ratio_low"] <= near["interleaving_ratio"] <= near["interleaving_ratio_high"]
+    assert near["interleaving_ratio_5"] == pytest.approx(near["interleaving_ratio"], abs=0.15)
+    assert len(found.windows) == 2 * 20
+    assert set(found.windows["step"]) == set(range(100, 2001, 100))
+
+
+def test_runs_of_another_batch_size_or_of_fewer_steps_are_refused_with_the_reason(tmp_path):
+    for seed in (0, 1):
+        make_run(tmp_path, "baseline", seed)
+    make_run(tmp_path, "tuned_lr", overrides=["batch_size=32"])
+    make_run(tmp_path, "regularized", steps=300)
+    longer = make_run(tmp_path, "hires_128", steps=800, lowest=0.01)
+    found = compared(tmp_path)
+    (other,) = [each for each in found.table["experiment"] if each.startswith("tuned_lr+")]
+    assert pd.isna(row(found, other)["interleaving_ratio"])
+    assert pd.isna(row(found, "regularized")["interleaving_ratio"])
+    assert any("its batch size is 32, that of the others 128" in note for note in found.notes)
+    assert any("it has 300 steps, the others 400" in note for note in found.notes)
+    # A longer run is compared over as many steps as the others have: D wins in all of those, in half of its own.
+    assert len(longer.read_history()) == 800
+    assert row(found, "hires_128")["d_win_share"] == 1
+
+
+def test_unfinished_and_diverged_runs_are_named_and_not_hidden(tmp_path):
+    make_run(tmp_path, "baseline")
+    make_run(tmp_path, "tuned_lr", state="interrupted")
+    make_run(tmp_path, "regularized", state="diverged")
+    make_run(tmp_path, "hires_128", state="failed")
+    found = compared(tmp_path)
+    assert len(found.table) == 4
+    assert any(note.startswith("tuned_lr seed 0: interrupted at step 200 of 400") for note in found.notes)
+    assert any("regularized seed 0: diverged: a loss was no longer finite at step 200" in note for note in found.notes)
+    assert any(note.startswith("hires_128 seed 0: failed at step 200") for note in found.notes)
+    assert alternative(found, "regularized").seeds == []
+    assert alternative(found, "regularized").answer.answer.startswith("Can't tell")
+
+
+def test_one_run_alone_is_compared_with_nothing(tmp_path):
+    make_run(tmp_path, "tuned_lr")
+    found = compared(tmp_path, {"tuned_lr": scores(50.0, along=[60, 50])})
+    assert len(found.table) == 1
+    assert "no scored run of regularized" in alternative(found, "tuned_lr").answer.answer
+    assert alternative(found, "tuned_lr").changes == {"discriminator.learning_rate": (2e-4, 1e-4)}
+
+
+def test_one_seed_is_said_to_be_one_seed_and_claims_nothing(tmp_path):
+    make_run(tmp_path, "regularized")
+    make_run(tmp_path, "tuned_lr")
+    found = compared(tmp_path, {"regularized": scores(80.0), "tuned_lr": scores(20.0)})
+    answer = alternative(found, "tuned_lr").answer
+    assert answer.answer.startswith("Can't tell from one seed: FID is 60 lower than regularized's.")
+    assert any("one seed" in line for line in answer.evidence)
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [([-10, -11, -12], "Better"), ([10, 11, 12], "Worse"), ([-10, 0, 11], "Can't tell")],
+)
+def test_a_difference_is_paired_by_seed_and_claimed_when_its_interval_leaves_out_0(tmp_path, changes, verdict):
+    found = {}
+    for seed, change in enumerate(changes):
+        make_run(tmp_path, "regularized", seed)
+        make_run(tmp_path, "tuned_lr", seed)
+        found[f"regularized seed {seed}"] = scores(100.0 + 30 * seed)  # seeds differ more than the experiments do
+        found[f"tuned_lr seed {seed}"] = scores(100.0 + 30 * seed + change)
+    tuned = alternative(compared(tmp_path, found), "tuned_lr")
+    assert tuned.answer.answer.startswith(verdict)
+    assert tuned.differences["fid"].mean == pytest.approx(np.mean(changes))
+    assert (tuned.differences["fid"].n, tuned.measures["fid"].n) == (3, 3)
+
+
+def test_quality_at_two_image_sizes_is_compared_at_64_px_alone(tmp_path):
+    make_run(tmp_path, "tuned_lr")
+    make_run(tmp_path, "hires_128")
+    found = compared(tmp_path, {"tuned_lr": scores(50.0), "hires_128": scores(90.0, fid_at_64=70.0)})
+    hires = alternative(found, "hires_128")
+    assert "fid" not in hires.differences
+    assert hires.differences["fid_at_64"].mean == 20
+    assert "FID at 64 px is 20 higher" in hires.answer.answer
+
+
+def test_the_last_snapshot_much_worse_than_the_best_is_an_alarm(tmp_path):
+    make_run(tmp_path, "baseline")
+    make_run(tmp_path, "tuned_lr")
+    found = compared(tmp_path, {"baseline": scores(90.0, along=[50, 90]), "tuned_lr": scores(48.0, along=[50, 48])})
+    (alarm,) = found.alarms
+    assert "baseline seed 0" in alarm
+    assert "FID 90.0 against 50.0 at step 200" in alarm
+    assert (row(found, "baseline")["best_step"], row(found, "baseline")["last_fid"]) == (200, 90)
+
+
+def test_a_snapshot_has_the_interleaving_of_the_steps_since_the_one_before(tmp_path):
+    folder = make_run(tmp_path, "baseline")
+    history = folder.read_history()
+    history.loc[:199, "loss_g"] = history.loc[:199, "loss_d"] * 9  # apart, then together
+    folder.append_history(1, history.iloc[:, 1:].to_numpy(dtype=np.float32))
+    found = compared(tmp_path, {"baseline": scores(48.0, along=[50, 48])})
+    assert tuple(found.snapshots) == SNAPSHOT_COLUMNS
+    first, second = found.snapshots["interleaving_ratio"]
+    assert math.isnan(first) or first == 0
+    assert second > 0.8
+
+
+def test_no_claim_about_interleaving_from_few_runs_and_a_claim_from_many(tmp_path):
+    few = {}
+    for seed in range(2):
+        make_run(tmp_path / "few", "baseline", seed, gap=1.0)
+        few[f"baseline seed {seed}"] = scores(50.0, along=[60, 50])
+    question = compared(tmp_path / "few", few).answers[0]
+    assert question.question == "Does interleaving predict quality?"
+    assert question.answer.startswith("Can't tell: 2 runs")
+
+    many = {}
+    for seed in range(8):
+        gap = 0.2 * seed
+        make_run(tmp_path / "many", "baseline", seed, gap=gap, steps=1200)
+        many[f"baseline seed {seed}"] = scores(50.0, along=[100 + 10 * gap - 5 * i for i in range(6)])
+    question = compared(tmp_path / "many", many).answers[0]
+    assert question.answer.startswith("Yes: at equal steps, more interleaving goes with better faces")
+
+
+def test_without_ratings_the_report_says_that_there_are_none(tmp_path):
+    make_run(tmp_path, "baseline")
+    answer = next(each for each in compared(tmp_path).answers if "look normal" in each.question)
+    assert answer.answer == "Nobody has rated any yet: `make rate EXP=...` asks you."
+
+
+def test_a_face_rate_carries_its_interval_and_its_name(tmp_path):
+    make_run(tmp_path, "baseline")
+    found = compared(tmp_path, {"baseline": scores(50.0, face_found=90, face_n=100, face_rate_real=0.99)})
+    assert row(found, "baseline")["face_rate"] == 0.9
+    assert row(found, "baseline")["face_rate_low"] == pytest.approx(0.8256, abs=1e-3)
+    answer = next(each for each in found.answers if "look normal" in each.question)
+    assert "detectable as a face, which is not the same: 90.0 % [82.6, 94.5] (Wilson)" in answer.evidence[0]
+
+
+def test_data_sets_and_profiles_are_grouped_apart(tmp_path):
+    make_run(tmp_path, "baseline")
+    make_run(tmp_path, "baseline", profile="laptop", overrides=["snapshots=2"])
+    runs, _ = read_folders(tmp_path)
+    other = dataclasses.replace(runs[0], record={**runs[0].record, "data": {**DATA, "fingerprint": "f" * 32}})
+    assert list(groups([*runs, other])) == [
+        ("faces-01234567", "laptop"),
+        ("faces-01234567", "smoke"),
+        ("faces-ffffffff", "laptop"),
+    ]
+
+
+def test_a_damaged_history_costs_its_run_the_losses_and_is_told(tmp_path):
+    make_run(tmp_path, "baseline")
+    broken = make_run(tmp_path, "tuned_lr")
+    lines = broken.history.read_text().splitlines(keepends=True)
+    broken.history.write_text("".join([*lines[:100], *lines[101:], lines[-1]]))
+    found = compared(tmp_path)
+    assert any("no row for step 100" in note for note in found.notes)
+    assert pd.isna(row(found, "tuned_lr")["interleaving_ratio"])
