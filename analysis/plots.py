@@ -141,8 +141,11 @@ def loss_curves(axis: Axes, run: Losses, limits: Limits, *, smoothing_steps: int
     for column, (color, dashes, label) in NETWORKS.items():
         axis.plot(run.step, run.raw[column], color=color, alpha=0.25, linewidth=0.5, rasterized=True)
         axis.plot(run.step, run.smooth[column], color=color, linestyle=dashes, linewidth=1.8, label=label)
-    many = len(run.crossing_step)
-    axis.set_title(f"{run.name}: the curves cross {many:,} {'time' if many == 1 else 'times'}")
+    crossed = f"{len(run.crossing_step):,} {'time' if len(run.crossing_step) == 1 else 'times'}"
+    axis.set_title(f"{run.name}\nthe curves cross {crossed} in {len(run.step):,} steps")
+    highest = max(np.max(values, where=np.isfinite(values), initial=0) for values in run.smooth.values())
+    if highest > limits.loss:
+        axis.text(0.02, 0.97, f"↑ up to {highest:.3g}", transform=axis.transAxes, va="top", fontsize=9, color=INK)
     axis.set(xlim=(0, limits.step), ylim=(0, limits.loss), ylabel="loss (nats)")
     axis.tick_params(labelbottom=False)
     axis.legend(title=f"mean of {smoothing_steps} steps (pale: every step)", loc="upper right", title_fontsize=8.5)
@@ -174,9 +177,10 @@ def crossing_zoom(axis: Axes, zoom: Zoom, limits: Limits) -> Axes:
     _plain_log_ticks(axis)
     _thousands(axis)
     many, reference = len(zoom.crossing_step), int(zoom.reference)
+    ratio = f", ratio {many / reference:.2f}" if reference else ""
     axis.set_title(
-        f"last {len(zoom.step)} steps: {many} {'crossing' if many == 1 else 'crossings'} (dots); without the "
-        f"typical gap {reference}",
+        f"the last {len(zoom.step)} steps: {many} {'crossing' if many == 1 else 'crossings'} (dots);\n"
+        f"with the typical gap removed it would be {reference}{ratio}",
         fontsize=9,
         fontweight="normal",
     )

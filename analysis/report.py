@@ -139,7 +139,7 @@ def _cell(text: object) -> str:
 def number(value: Any, *, percent: bool = False) -> str:
     """Three digits of a number for people; a dash for one that is not known."""
     if value is None or pd.isna(value) or not math.isfinite(value):
-        return "–"
+        return "-"
     if percent:
         return f"{100 * value:.3g} %"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
@@ -147,7 +147,7 @@ def number(value: Any, *, percent: bool = False) -> str:
 
 def _interval_text(estimate: Estimate, measure: Measure) -> str:
     if not estimate.n:
-        return "–"
+        return "-"
     mean, low, high = (number(value, percent=measure.percent) for value in (estimate.mean, estimate.low, estimate.high))
     return mean if estimate.n < 2 else f"{mean} [{low}, {high}]"
 
@@ -249,8 +249,8 @@ class _Easel:
     def save(self, figure: Any, stem: str, alt: str, caption: str = "") -> Drawing:
         """The figure as <stem>.png and <stem>.svg; a taken stem gets a number."""
         stem = re.sub(r"[^\w.+-]+", "_", stem)[:80]
-        number = sum(each.partition("~")[0] == stem for each in self._stems)
-        stem = f"{stem}~{number + 1}" if number else stem
+        taken = sum(each.partition("~")[0] == stem for each in self._stems)
+        stem = f"{stem}~{taken + 1}" if taken else stem
         self._stems.add(stem)
         with replacing(self._folder / f"{stem}.png") as aside:
             figure.savefig(aside, format="png")
@@ -277,7 +277,8 @@ def _draw_losses(comparison: "Comparison", easel: _Easel) -> list[Drawing]:
     for each, name in prepared:
         figure = plots.figure(5.5)
         plots.losses(figure, each, limits, smoothing_steps=SMOOTHING_STEPS)
-        alt = f"Losses of D and G over {len(each.step):,} steps of {each.name}; the curves cross {len(each.crossing_step):,} times"
+        crossed = _counted(len(each.crossing_step), "time")
+        alt = f"Losses of D and G over {len(each.step):,} steps of {each.name}; the curves cross {crossed}"
         drawn.append(easel.save(figure, f"losses-{name}", alt))
     if len(prepared) > 1:  # the page sets them side by side by itself; a README wants one file
         rows = math.ceil(len(prepared) / 2)
@@ -299,7 +300,8 @@ def _losses(run: "Run") -> tuple[plots.Losses, str] | None:
         return None
     step = history["step"].to_numpy()
     raw = {column: history[column].to_numpy() for column in plots.NETWORKS}
-    smooth = {column: history[column].rolling(SMOOTHING_STEPS, min_periods=1, center=True).mean() for column in raw}
+    rolling = history[list(raw)].rolling(SMOOTHING_STEPS, min_periods=1, center=True).mean()
+    smooth = {column: rolling[column].to_numpy() for column in raw}
     at = np.interp(crossings, np.arange(len(step)), step)
     return plots.Losses(f"{run.name}, seed {run.seed}", step, raw, smooth, at, _zoom(step, **raw)), run.name
 
@@ -324,7 +326,7 @@ def _limits(prepared: Sequence[tuple[plots.Losses, str]]) -> plots.Limits:
     """Axes on which all runs fit; one that blows up does not press the others flat, it leaves the figure."""
     tops, near = [], []
     for run, _ in prepared:
-        smooth = np.concatenate([np.asarray(values) for values in run.smooth.values()])
+        smooth = np.concatenate(list(run.smooth.values()))
         raw = np.concatenate(list(run.raw.values()))
         highest = np.nanmax(np.where(np.isfinite(smooth), smooth, np.nan), initial=0.1)
         tops.append(max(highest, np.quantile(raw[np.isfinite(raw)], 0.995) if np.isfinite(raw).any() else 0))
@@ -349,7 +351,7 @@ def _draw_measures(comparison: "Comparison", looks: Mapping[str, plots.Style], e
             values = finished.loc[finished["experiment"] == each.name, measure.key].astype(float).dropna().to_numpy()
             if estimate.n:
                 scale = 100 if measure.percent else 1
-                numbers = (scale * number for number in (estimate.mean, estimate.low, estimate.high))
+                numbers = (scale * value for value in (estimate.mean, estimate.low, estimate.high))
                 rows.append(
                     plots.Row(each.name, scale * values, *numbers, looks[each.name], f"{sizes.get(each.name)} px")
                 )
@@ -631,7 +633,7 @@ def _result(alternative: Any, measure: Measure, best: bool) -> dict[str, Any]:
     estimate = _estimate(alternative, measure.key)
     low, high = number(estimate.low, percent=measure.percent), number(estimate.high, percent=measure.percent)
     return {
-        "mean": number(estimate.mean, percent=measure.percent) if estimate.n else "–",
+        "mean": number(estimate.mean, percent=measure.percent) if estimate.n else "-",
         "interval": f"[{low}, {high}]" if estimate.n > 1 else "",
         "n": f"n = {estimate.n}" if estimate.n not in (0, len(alternative.seeds)) else "",
         "best": best,
@@ -688,8 +690,8 @@ def _association(key: str, found: Any) -> dict[str, Any]:
         "x": NAMES.get(x, x),
         "y": NAMES.get(y, y or rest),
         "when": at.get(when, when),
-        "rho": f"{found.rho:+.2f}" if known else "–",
-        "interval": f"[{found.low:+.2f}, {found.high:+.2f}]" if not math.isnan(found.low) else "–",
+        "rho": f"{found.rho:+.2f}" if known else "-",
+        "interval": f"[{found.low:+.2f}, {found.high:+.2f}]" if not math.isnan(found.low) else "-",
         "runs": found.runs,
         "points": found.points,
         "verdict": found.verdict,
@@ -726,12 +728,12 @@ def _provenance(runs: "Sequence[Run]") -> dict[str, Any]:
     rows = [_facts(run) for run in runs]
     keys = list(dict.fromkeys(key for row in rows for key in row))
     own = ("experiment", "seed", "state")
-    shared = [key for key in keys if key not in own and len({row.get(key, "–") for row in rows}) == 1]
+    shared = [key for key in keys if key not in own and len({row.get(key, "-") for row in rows}) == 1]
     apart = [key for key in keys if key not in shared]
     return {
         "shared": [(key, rows[0][key]) for key in shared],
         "columns": apart,
-        "rows": [[row.get(key, "–") for key in apart] for row in rows],
+        "rows": [[row.get(key, "-") for key in apart] for row in rows],
     }
 
 
@@ -739,22 +741,22 @@ def _facts(run: "Run") -> dict[str, str]:
     here = run.record.get("environment")
     here = here if isinstance(here, Mapping) else {}
     data = run.record.get("data") or {}
-    commit = str(here.get("git_commit") or "–")[:10] + (" (changed since)" if here.get("git_changed") else "")
+    commit = str(here.get("git_commit") or "-")[:10] + (" (changed since)" if here.get("git_changed") else "")
     packages = ("python", "torch", "torchvision", "numpy", "pillow", "wandb")
     return {
         "experiment": run.name,
         "seed": str(run.seed),
         "state": f"{run.state} at step {run.steps:,}",
         "commit": commit,
-        "training code": str(here.get("code", "–")),
-        "device": f"{here.get('device', '–')}, {here.get('device_name', '–')}",
-        "threads": str(here.get("threads", "–")),
-        "precision": str(here.get("precision", "–")),
-        "versions": ", ".join(f"{name} {here[name]}" for name in packages if name in here) or "–",
-        "platform": str(here.get("platform", "–")),
-        "images": f"{data.get('count', '–'):,}" if isinstance(data.get("count"), int) else "–",
-        "data": f"{data.get('name', '–')} from {data.get('source', '–')}",
-        "data fingerprint": str(data.get("fingerprint", "–")),
+        "training code": str(here.get("code", "-")),
+        "device": f"{here.get('device', '-')}, {here.get('device_name', '-')}",
+        "threads": str(here.get("threads", "-")),
+        "precision": str(here.get("precision", "-")),
+        "versions": ", ".join(f"{name} {here[name]}" for name in packages if name in here) or "-",
+        "platform": str(here.get("platform", "-")),
+        "images": f"{data.get('count', '-'):,}" if isinstance(data.get("count"), int) else "-",
+        "data": f"{data.get('name', '-')} from {data.get('source', '-')}",
+        "data fingerprint": str(data.get("fingerprint", "-")),
         "batch size": str(run.experiment.batch_size),
         "read from": "W&B" if run.folder is None else "run folder",
     }

@@ -8,6 +8,8 @@
 A run that can't be used is one line in `problems` and keeps nobody from the others.
 """
 
+import atexit
+import contextlib
 import fcntl
 import functools
 import os
@@ -27,6 +29,7 @@ from dcgan.runlog import HISTORY, RunFolder, State
 
 DEPTH = 4  # of a run folder below runs/: <data>/<profile>/<experiment>/seed-<n>
 ANSWER_S = 15  # seconds that W&B has for one answer; wandb's own patience is minutes
+LEAVE_S = 3  # and for the end of its helper process
 EXACT = 2**53  # from here on a double, which W&B keeps numbers in, skips whole numbers
 
 
@@ -410,7 +413,22 @@ def _connect() -> Any:
     import wandb  # takes a second
 
     wandb.setup(wandb.Settings(silent=True))  # a silent wandb never asks for a key, not even on a terminal
-    return wandb.Api(timeout=ANSWER_S)
+    try:
+        return wandb.Api(timeout=ANSWER_S)
+    finally:
+        # wandb has a hook for the exit that waits for its helper process, which a silent server keeps trying for
+        # minutes. The last hook runs first, and this one takes wandb's away.
+        atexit.register(_leave, wandb)
+
+
+def _leave(wandb: Any) -> None:
+    def teardown() -> None:
+        with contextlib.suppress(Exception, SystemExit):
+            wandb.teardown()
+
+    thread = threading.Thread(target=teardown, daemon=True)
+    thread.start()
+    thread.join(LEAVE_S)
 
 
 def _is_ours(there: Any) -> bool:

@@ -37,8 +37,7 @@ log = logging.getLogger(__name__)
 
 VERSION = 1  # of what is computed here: raise it when a change moves a number, and older scores are not used
 SEED = 0  # of all that is drawn while scoring; image i is always that of latent seed i
-FLOOR = 5000  # images a side at most where real is held against real
-FACES = 5000  # images at most in which a face is looked for
+FACES = 2000  # images at most in which a face is looked for
 SMALL = 64  # px; what larger images are compared at as well
 COLUMNS = ("step", "generator", "score", "value", "protocol")
 SNAPSHOT_MEASURES = ("fid", "kid_mean", "kid_std", "isc_mean", "isc_std")
@@ -180,15 +179,14 @@ class Scorer:
     ) -> dict[str, float]:
         """What is measured of a final generator beside FID, KID and IS."""
         precision, recall = fidelity.precision_recall(real=real.features, fake=fake.features, seed=SEED)
-        floor_n = min(FLOOR, len(real.features) // 2, len(fake.features))
-        half, other = real.halves(floor_n)
+        half, other = fidelity.halves(real.features, seed=SEED, most=min(fidelity.HALF, len(fake.features)))
         measured = {
             "precision": precision,
             "recall": recall,
             "n_real": len(real.features),
-            "floor_n": floor_n,
+            "floor_n": len(half),
             "fid_floor": fidelity.fid(real=half, fake=other),
-            "fid_at_floor_n": fidelity.fid(real=half, fake=fake.features[:floor_n]),
+            "fid_at_floor_n": fidelity.fid(real=half, fake=fake.features[: len(half)]),
             **_faces(real, generator, len(fake.features)),
         }
         if job.run.experiment.image_size > SMALL:
@@ -290,11 +288,6 @@ class _Reference:
     def statistics(self) -> fidelity.Statistics:
         """Mean and covariance of the features."""
         return fidelity.statistics(self.features)
-
-    def halves(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Features of two disjoint sets of `count` real images each."""
-        order = np.random.default_rng(SEED).permutation(len(self.features))
-        return self.features[np.sort(order[:count])], self.features[np.sort(order[count : 2 * count])]
 
     @cached_property
     def strictness(self) -> np.ndarray:

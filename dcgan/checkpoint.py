@@ -50,5 +50,6 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _save(path: Path, content: Any) -> None:
-    with replacing(path) as aside:
-        torch.save(content, aside)
+    # Into a file and not to a path: torch writes a path's name into the file, and equal content would differ.
+    with replacing(path) as aside, aside.open("wb") as file:
+        torch.save(content, file)

@@ -739,31 +739,28 @@ def test_a_history_that_fails_is_a_user_error():
 # ---- the real wandb, its server alone played by us
 
 
-def track(folder, record, rows, state):
-    """Send a folder's run through the real tracker, offline, in two sessions; return what wandb wrote to its log."""
+def track(folder, record, rows, state, sessions):
+    """Send a folder's run through the real tracker, offline; return what wandb wrote to its log."""
     values = rows.to_dict("records")
     values[-1]["images_per_s"] = 99.5  # of the last rows alone
-    for before, new in ((0, values[:7]), (7, values[7:])):
+    for before, after in sessions:
         tracker = Tracker(
             folder.path, run_id=record["wandb_id"], name="n", group="g", config=record, history=values[:before]
         )
-        tracker.log(new)
-        tracker.finish(state=state if before else "interrupted", summary=FACTS)
+        tracker.log(values[before:after])
+        tracker.finish(state=state, summary=FACTS)
     (piece,) = (folder.path / "wandb").glob("offline-run-*")
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    written = subprocess.run([*command, piece], capture_output=True, text=True, check=True, env=env, cwd=folder.path)
-    items = [json.loads(line) for line in written.stdout.splitlines()]
-    short = subprocess.run(
-        [*command, "--summary", piece], capture_output=True, text=True, check=True, env=env, cwd=folder.path
-    )
-    short = json.loads(short.stdout)
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", piece]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder.path).stdout.splitlines()
+    log = [(item["type"], item[item["type"]]) for item in map(json.loads, lines)]
+    (config,) = [item["config"]["update"] for kind, item in log if kind == "run"]
+    summaries = [item["update"] for kind, item in log if kind == "summary"]
     return {
         "name": record["wandb_id"],
-        "state": short["state"],
-        "config": short["config"],
-        "summary": short["summary"],
-        "history": [item["history"]["item"] for item in items if item["type"] == "history"],
+        "state": "finished",
+        "config": config,
+        "summary": {key: value for update in summaries for key, value in update.items()},
+        "history": [item["item"] for kind, item in log if kind == "history"],
     }
 
 
@@ -773,7 +770,7 @@ def wandb_here(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     yield lambda url: monkeypatch.setenv("WANDB_BASE_URL", url)
     if "wandb" in sys.modules:
-        sys.modules["wandb"].teardown()
+        module._leave(sys.modules["wandb"])
 
 
 @pytest.mark.slow
@@ -785,11 +782,12 @@ def test_a_run_read_from_wandb_equals_its_folder_to_the_last_bit(runs, monkeypat
     ]
     diverged = measures(1, seed=3)
     diverged[0, :3] = np.nan, np.inf, -np.inf
+    ends = [(measures(1, seed=3), "interrupted", [(0, 7), (7, 40)]), (diverged, "diverged", [(0, 40)])]
     sent = []
-    for folder, last, state in zip(folders, (measures(1, seed=3), diverged), ("interrupted", "diverged"), strict=True):
+    for folder, (last, state, sessions) in zip(folders, ends, strict=True):
         folder.append_history(40, last)
         folder.write_status(state, step=40, **FACTS)
-        sent.append(track(folder, plainyaml.read(folder.config), folder.read_history(), state))
+        sent.append(track(folder, plainyaml.read(folder.config), folder.read_history(), state, sessions))
     from_folders, problems = read_folders(runs)
     assert problems == []
     monkeypatch.setenv("WANDB_MODE", "disabled")  # who asks for W&B's runs gets them
@@ -809,6 +807,7 @@ def test_a_run_read_from_wandb_equals_its_folder_to_the_last_bit(runs, monkeypat
 @pytest.mark.parametrize("trouble", ["unknown project", "hangs", "refused", "fails", "nobody there"])
 def test_trouble_with_wandb_is_one_line_in_time(trouble, monkeypatch, wandb_here):
     monkeypatch.setattr(module, "ANSWER_S", 2)
+    monkeypatch.setattr(module, "LEAVE_S", 0.5)
     wandb_here("http://127.0.0.1:9" if trouble == "nobody there" else Server([], trouble).url)
     began = time.monotonic()
     with pytest.raises(UserError, match=r"^e/gone: can't be read from W&B \(.*the run folders hold the same") as raised:
@@ -816,6 +815,19 @@ def test_trouble_with_wandb_is_one_line_in_time(trouble, monkeypatch, wandb_here
     assert time.monotonic() - began < 12
     assert "\n" not in str(raised.value)
     assert "kkk" not in str(raised.value)
+
+
+@pytest.mark.slow
+def test_a_command_that_wandb_does_not_answer_also_ends(wandb_here):
+    wandb_here(Server([], "hangs").url)
+    code = (
+        "from analysis import runs; runs.ANSWER_S = runs.LEAVE_S = 1\n"
+        "try: runs.read_wandb('e/p')\n"
+        "except runs.UserError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "e/p: can't be read from W&B" in done.stdout
 
 
 @pytest.mark.slow
@@ -900,7 +912,7 @@ class Handler(BaseHTTPRequestHandler):
         if not self.path.endswith("graphql"):
             return self.reply(200, {})
         if self.server.trouble == "hangs":
-            time.sleep(20)
+            time.sleep(300)
         status = {"refused": 401, "fails": 500}.get(self.server.trouble, 200)
         request = json.loads(content)
         name = re.search(r"(?:query|mutation)\s+(\w+)", request["query"])[1]
