@@ -6,17 +6,24 @@ D and G. All colours are ones that colour-blind readers can tell apart, and noth
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from io import TextIOWrapper
+from textwrap import wrap
+from typing import IO
 
 import matplotlib
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from PIL import Image
 
 WIDTH = 5.2  # inches: small enough that the text is still readable on a phone
+DPI = 150
 #: Okabe and Ito's blue and vermilion, as in the run's own losses.png.
 NETWORKS = {
     "loss_d": ("#0072B2", "-", "D: discriminator (real + fake)"),
@@ -73,9 +80,9 @@ def drawing() -> Iterator[None]:
         "xtick.labelsize": 9,
         "ytick.labelsize": 9,
         "legend.fontsize": 9,
-        "legend.frameon": False,
+        "legend.edgecolor": "none",
         "text.parse_math": False,  # a $ in a name is a $
-        "savefig.dpi": 150,
+        "legend.framealpha": 0.85,
         "svg.hashsalt": "figures",  # the same numbers give the same file
     }
     with matplotlib.rc_context(style):
@@ -84,7 +91,18 @@ def drawing() -> Iterator[None]:
 
 def figure(height: float, width: float = WIDTH) -> Figure:
     """An empty figure, inches. It belongs to no window and is gone with its last reference."""
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def save(drawn: Figure, png: IO[bytes], svg: IO[bytes]) -> None:
+    """Write the figure as PNG and SVG: to arrange and draw it once each takes half of what `savefig` takes."""
+    canvas = FigureCanvasAgg(drawn)
+    canvas.draw()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(png, format="PNG")
+    drawn.set_layout_engine("none")  # it is arranged now
+    with TextIOWrapper(svg, encoding="utf-8", write_through=True) as text:
+        FigureCanvasSVG(drawn).print_svg(text, metadata={"Date": None})
+        text.detach()
 
 
 # --- losses ---
@@ -106,7 +124,7 @@ class Zoom:
 class Losses:
     """One run's loss curves: every step, and the same smoothed."""
 
-    name: str
+    title: str
     step: np.ndarray
     raw: Mapping[str, np.ndarray]  # loss_d and loss_g
     smooth: Mapping[str, np.ndarray]
@@ -123,7 +141,7 @@ class Limits:
     zoom: tuple[float, float]
 
 
-def losses(parent: Figure | SubFigure, run: Losses, limits: Limits, *, smoothing_steps: int) -> None:
+def losses(parent: Figure, run: Losses, limits: Limits, *, smoothing_steps: int) -> None:
     """One run's losses, a strip of their crossings below, and the last window under a magnifying glass."""
     rows = parent.subplots(3, 1, height_ratios=[5, 0.55, 3.2])
     loss_curves(rows[0], run, limits, smoothing_steps=smoothing_steps)
@@ -142,7 +160,7 @@ def loss_curves(axis: Axes, run: Losses, limits: Limits, *, smoothing_steps: int
         axis.plot(run.step, run.raw[column], color=color, alpha=0.25, linewidth=0.5, rasterized=True)
         axis.plot(run.step, run.smooth[column], color=color, linestyle=dashes, linewidth=1.8, label=label)
     crossed = f"{len(run.crossing_step):,} {'time' if len(run.crossing_step) == 1 else 'times'}"
-    axis.set_title(f"{run.name}\nthe curves cross {crossed} in {len(run.step):,} steps")
+    axis.set_title(f"{run.title}\nthe curves cross {crossed} in {len(run.step):,} steps")
     highest = max(np.max(values, where=np.isfinite(values), initial=0) for values in run.smooth.values())
     if highest > limits.loss:
         axis.text(0.02, 0.97, f"↑ up to {highest:.3g}", transform=axis.transAxes, va="top", fontsize=9, color=INK)
@@ -155,11 +173,10 @@ def loss_curves(axis: Axes, run: Losses, limits: Limits, *, smoothing_steps: int
 def crossing_strip(axis: Axes, crossing_step: np.ndarray, limits: Limits) -> Axes:
     """A tick at each crossing: the darker, the more often the curves cross there."""
     # White noise crosses at every second step. That shall be dark and a tenth of it still be seen, at any length.
-    pixels = 0.8 * axis.get_figure(root=True).get_figwidth() * 150
+    pixels = 0.8 * axis.get_figure().get_figwidth() * DPI
     alpha = float(np.clip(2.5 * pixels / max(limits.step, 1), 0.06, 0.9))
     axis.vlines(crossing_step, 0, 1, color=INK, alpha=alpha, linewidth=0.6, rasterized=True)
-    axis.set(xlim=(0, limits.step), ylim=(0, 1), xlabel="step")
-    axis.set_ylabel("crossings", rotation=0, ha="right", va="center", fontsize=8.5)
+    axis.set(xlim=(0, limits.step), ylim=(0, 1), xlabel="step (a tick where the curves cross)")
     axis.set_yticks([])
     axis.grid(False)
     _thousands(axis)
@@ -172,9 +189,8 @@ def crossing_zoom(axis: Axes, zoom: Zoom, limits: Limits) -> Axes:
         color, dashes, _ = NETWORKS[column]
         axis.plot(zoom.step, values, color=color, linestyle=dashes, linewidth=1.1)
     axis.plot(zoom.crossing_step, zoom.crossing_loss, "o", color=INK, markersize=3.2, zorder=3)
-    axis.set_yscale("log")
+    _log_scale(axis)
     axis.set(xlim=(zoom.step[0], zoom.step[-1]), ylim=limits.zoom, xlabel="step", ylabel="loss (log scale)")
-    _plain_log_ticks(axis)
     _thousands(axis)
     many, reference = len(zoom.crossing_step), int(zoom.reference)
     ratio = f", ratio {many / reference:.2f}" if reference else ""
@@ -204,9 +220,9 @@ class Course:
     """One experiment's measure over the steps."""
 
     name: str
+    style: Style
     seeds: Sequence[Line]
     mean: Line | None = None  # None: one seed, or seeds without a step in common
-    style: Style = field(default_factory=lambda: OTHERS[0])
 
 
 def quality(axis: Axes, courses: Sequence[Course], *, title: str, label: str, floor: tuple[float, str] | None) -> Axes:
@@ -240,63 +256,43 @@ def quality(axis: Axes, courses: Sequence[Course], *, title: str, label: str, fl
             )
     values = np.concatenate([line.value for course in courses for line in course.seeds] or [np.empty(0)])
     values = values[np.isfinite(values)]
-    if len(values) and values.min() > 0:  # early scores are tens of times the late ones, which are what matters
-        axis.set_yscale("log")
-        _plain_log_ticks(axis)
-        label += ", log scale"
-    if floor is not None and np.isfinite(floor[0]) and (floor[0] > 0 or axis.get_yscale() == "linear"):
+    if floor is not None:
         axis.axhline(floor[0], color=INK, linewidth=1, linestyle=(0, (1, 1.5)))
+        values = np.append(values, floor[0])
+    if len(values) and values.min() > 0:  # early scores are tens of times the late ones, which are what matters
+        _log_scale(axis)
+        label += ", log scale"
     axis.set_title(title)
     axis.set(xlabel="step", ylabel=label)
-    axis.set_xlim(left=0)
-    _thousands(axis)
+    _from_step_0(axis, courses)
     handles = [_handle(course.name, course.style, len(course.seeds)) for course in courses]
-    if floor is not None and np.isfinite(floor[0]):
+    if floor is not None:
         handles.append(Line2D([], [], color=INK, linewidth=1, linestyle=(0, (1, 1.5)), label=floor[1]))
     _legend_below(axis, handles)
     return axis
 
 
-def interleaving(axis: Axes, courses: Sequence[Course], *, title: str, window: int) -> Axes:
-    """The interleaving ratio: a pale point a window, a line where the windows' running mean goes.
+def windows(axis: Axes, courses: Sequence[Course], *, title: str, label: str, meanings: Mapping[float, str]) -> Axes:
+    """A measure of the loss curves by window: a pale point a window, a line where their running mean goes.
 
-    courses: the seeds hold the single windows, the mean the smoothed line.
+    courses: the seeds hold the single windows, the mean the smoothed line. meanings: heights, and what they mean.
     """
     for course in courses:
+        style = course.style
         for line in course.seeds:
-            axis.plot(
-                line.step,
-                line.value,
-                linestyle="none",
-                marker=course.style.marker,
-                markersize=3,
-                markeredgewidth=0,
-                color=course.style.color,
-                alpha=0.3,
-                rasterized=True,
-            )
+            look = {"linestyle": "none", "marker": style.marker, "markersize": 3, "markeredgewidth": 0, "alpha": 0.35}
+            axis.plot(line.step, line.value, color=style.color, rasterized=True, **look)
         if course.mean is not None:
-            axis.plot(
-                course.mean.step,
-                course.mean.value,
-                color=course.style.color,
-                linestyle=course.style.dashes,
-                linewidth=2.2,
-            )
-    values = [line.value for course in courses for line in course.seeds]
-    highest = np.nanmax(np.concatenate([*values, [1.0]]))
-    for height, meaning in ((0, "0: the curves never meet"), (1, "1: they are centred on each other")):
+            line = course.mean
+            axis.plot(line.step, line.value, color=style.color, linestyle=style.dashes, linewidth=2.2)
+    for height, meaning in meanings.items():
         axis.axhline(height, color=INK, linewidth=0.9, linestyle=(0, (1, 1.5)))
-        axis.annotate(
-            meaning, (0.01, height), (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
-            fontsize=8.5, color=INK,
-        )  # fmt: skip
+        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+        axis.annotate(meaning, (1, height), (5, 0), fontsize=8.5, color=INK, **place)
+    highest = max([np.nanmax(line.value) for course in courses for line in course.seeds] + list(meanings))
     axis.set_title(title)
-    axis.set(
-        xlabel="step", ylabel=f"crossings / reference crossings\n(per {window} steps)", ylim=(-0.04, highest + 0.12)
-    )
-    axis.set_xlim(left=0)
-    _thousands(axis)
+    axis.set(xlabel="step", ylabel=label, ylim=(-0.05, highest + 0.08))
+    _from_step_0(axis, courses)
     _legend_below(axis, [_handle(course.name, course.style, len(course.seeds), dot=True) for course in courses])
     return axis
 
@@ -316,9 +312,21 @@ class Points:
     style: Style
 
 
-def scatter(axis: Axes, clouds: Sequence[Points], *, title: str, xlabel: str, ylabel: str, verdict: str) -> Axes:
-    """Two measures of the same snapshots against each other; the later the step, the larger and darker the point."""
-    last = max((cloud.step.max() for cloud in clouds if len(cloud.step)), default=1) or 1
+def scatter(
+    axis: Axes,
+    clouds: Sequence[Points],
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    verdict: str,
+    ylim: tuple[float, float],
+) -> Axes:
+    """Two measures of the same snapshots against each other; the later the step, the larger and darker the point.
+
+    ylim: the least and the greatest value to leave room for. verdict: a sentence, which stands under it.
+    """
+    last = max(cloud.step.max() for cloud in clouds)
     for cloud in clouds:
         late = cloud.step / last
         axis.scatter(
@@ -330,14 +338,16 @@ def scatter(axis: Axes, clouds: Sequence[Points], *, title: str, xlabel: str, yl
             edgecolors=cloud.style.color,
             linewidths=0.7,
         )
-    values = np.concatenate([cloud.y for cloud in clouds] or [np.empty(0)])
-    if len(values) and values.min() > 0 and values.max() > 5 * values.min():
-        axis.set_yscale("log")
-        _plain_log_ticks(axis)
+    low, high = ylim
+    if low > 0:
+        _log_scale(axis)
+        axis.set_ylim(0.9 * low, 1.1 * high)
         ylabel += ", log scale"
+    else:
+        axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     axis.set_title(title)
-    axis.set_xlabel(f"{xlabel}\n{verdict}")
-    axis.set_ylabel(ylabel)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.get_figure().supxlabel("\n".join(wrap(verdict, 62)), fontsize=9.5, fontweight="bold")
     _legend_below(axis, [_handle(cloud.name, cloud.style, cloud.seeds, line=False) for cloud in clouds])
     return axis
 
@@ -366,7 +376,9 @@ def seeds(axis: Axes, rows: Sequence[Row], *, title: str, label: str) -> Axes:
             axis.axhline(y - 0.1, color=PALE, linewidth=0.8)
             y, group = y + 0.8, row.group
         color = row.style.color
-        axis.plot(row.values, np.full(len(row.values), y), row.style.marker, color=color, alpha=0.4, markersize=6)
+        if len(row.values) > 1:  # a little below the mean, which would cover them
+            below = np.full(len(row.values), y + 0.27)
+            axis.plot(row.values, below, row.style.marker, color=color, alpha=0.5, markersize=4.5, markeredgewidth=0)
         if np.isfinite([row.low, row.high]).all():
             axis.plot([row.low, row.high], [y, y], color=color, linewidth=2, solid_capstyle="butt")
         axis.plot(row.mean, y, row.style.marker, color=color, markersize=8, markeredgecolor="white")
@@ -408,13 +420,28 @@ def _legend_below(axis: Axes, handles: Sequence[Line2D]) -> None:
         axis.get_figure().legend(handles=handles, loc="outside lower center", ncols=2, handlelength=3)
 
 
+def _from_step_0(axis: Axes, courses: Sequence[Course]) -> None:
+    last = max((line.step.max() for course in courses for line in course.seeds if len(line.step)), default=1)
+    axis.set_xlim(0, 1.03 * last)
+    _thousands(axis)
+
+
 def _thousands(axis: Axes) -> None:
-    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 2.5, 5, 10]))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
-def _plain_log_ticks(axis: Axes) -> None:
-    """0.5 and 200 instead of powers of ten, and enough of them to read a value."""
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+class _RoundLocator(LogLocator):
+    """Ticks of a log scale: 1, 2, 5, 10 ..., and more where that would be too few to read a value."""
+
+    def tick_values(self, vmin: float, vmax: float) -> np.ndarray:
+        self.set_params(subs=(1, 2, 5) if vmax > 20 * vmin else (1, 1.5, 2, 3, 4, 6, 8))
+        return super().tick_values(vmin, vmax)
+
+
+def _log_scale(axis: Axes) -> None:
+    """A log scale that says 0.5 and 200 and no powers of ten."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(_RoundLocator())
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.yaxis.set_minor_formatter(NullFormatter())

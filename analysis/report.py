@@ -63,17 +63,28 @@ MEASURES = (
     Measure("precision", "precision", "share of generated images that look like some real one", "higher"),
     Measure("recall", "recall", "share of real images that look like some generated one: variety", "higher"),
     Measure("face_rate", "detectable as a face", "share in which a face detector finds a face", "higher", True),
-    Measure("interleaving_ratio", "interleaving", "how often the loss curves cross: 0 never, 1 centred on each other"),
-    Measure("lead_balance", "lead balance", "how evenly D's and G's loss take turns to be the higher, 0 to 1"),
+    Measure(
+        "interleaving_ratio", "interleaving ratio", "how often the loss curves cross: 0 never, 1 centred on each other"
+    ),
     Measure("d_win_share", "steps D won", "share of steps with D's loss below 0.1", None, True),
 )
 BY_KEY = {measure.key: measure for measure in MEASURES}
+#: What is drawn by window: a column, the figure's title, its axis, and what some heights mean.
+WINDOWED = (
+    (
+        "interleaving_ratio",
+        "Interleaving ratio over training",
+        "crossings / reference crossings, by window",
+        {0: "curves\nnever\nmeet", 1: "centred\non each\nother"},
+    ),
+    (
+        "lead_balance",
+        "Lead balance over training",
+        "4 p (1 - p), by window",
+        {0: "one is\nalways\nhigher", 1: "each is\nhigher half\nthe time"},
+    ),
+)
 DOTS = ("fid", "kid_mean", "precision", "recall", "face_rate", "interleaving_ratio")
-NAMES = {measure.key: measure.title for measure in MEASURES} | {
-    "interleaving_ratio": "interleaving ratio",
-    "isc_mean": "Inception Score (IS)",
-    "fid_at_64": "FID at 64 px",
-}
 
 
 def write(comparison: "Comparison", folder: Path) -> Path:
@@ -145,11 +156,16 @@ def number(value: Any, *, percent: bool = False) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
+def _interval(estimate: Estimate, *, percent: bool) -> str:
+    scale = 100 if percent else 1
+    return f"[{number(scale * estimate.low)}, {number(scale * estimate.high)}]"
+
+
 def _interval_text(estimate: Estimate, measure: Measure) -> str:
     if not estimate.n:
         return "-"
-    mean, low, high = (number(value, percent=measure.percent) for value in (estimate.mean, estimate.low, estimate.high))
-    return mean if estimate.n < 2 else f"{mean} [{low}, {high}]"
+    mean = number(estimate.mean, percent=measure.percent)
+    return mean if estimate.n < 2 else f"{mean} {_interval(estimate, percent=measure.percent)}"
 
 
 def _verdict(answer: str) -> dict[str, str]:
@@ -159,14 +175,19 @@ def _verdict(answer: str) -> dict[str, str]:
         word, rest = "", answer
     kinds = {"better": "better", "worse": "worse", "can't tell": "open"}
     kind = next((kind for start, kind in kinds.items() if answer.lower().startswith(start)), "plain")
-    return {"word": word, "rest": rest[:1].upper() + rest[1:] if word else rest, "kind": kind}
+    return {"word": word, "rest": _capital(rest), "kind": kind}
 
 
 def _value(value: Any) -> str:
     """A setting's value as YAML and people write it."""
     if isinstance(value, float):
-        return f"{value:g}"
+        digits, exponent = f"{value:.6e}".split("e")
+        return f"{float(digits):g}e{int(exponent)}" if 0 < abs(value) < 0.001 else f"{value:g}"
     return "null" if value is None else str(value)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _counted(n: int, what: str) -> str:
@@ -219,7 +240,6 @@ class Drawing:
     alt: str
     width: int
     height: int
-    caption: str = ""
 
 
 def draw_figures(comparison: "Comparison", folder: Path) -> dict[str, list[Drawing]]:
@@ -231,7 +251,7 @@ def draw_figures(comparison: "Comparison", folder: Path) -> dict[str, list[Drawi
             "losses": _draw_losses(comparison, easel),
             "measures": _draw_measures(comparison, looks, easel),
             "quality": _draw_quality(comparison, looks, easel),
-            "interleaving": _draw_interleaving(comparison, looks, easel),
+            "windows": _draw_windows(comparison, looks, easel),
             "scatter": _draw_scatter(comparison, looks, easel),
         }
     easel.clear()
@@ -241,24 +261,25 @@ def draw_figures(comparison: "Comparison", folder: Path) -> dict[str, list[Drawi
 class _Easel:
     """Saves figures in a folder, and in the end clears away those of an earlier report that were not drawn again."""
 
-    KINDS = ("losses", "measure", "quality", "interleaving", "scatter")
+    KINDS = ("losses", "measure", "quality", "windows", "scatter")
 
     def __init__(self, folder: Path):
         self._folder, self._stems = folder, set()
 
-    def save(self, figure: Any, stem: str, alt: str, caption: str = "") -> Drawing:
+    def save(self, figure: Any, stem: str, alt: str) -> Drawing:
         """The figure as <stem>.png and <stem>.svg; a taken stem gets a number."""
         stem = re.sub(r"[^\w.+-]+", "_", stem)[:80]
         taken = sum(each.partition("~")[0] == stem for each in self._stems)
         stem = f"{stem}~{taken + 1}" if taken else stem
         self._stems.add(stem)
-        with replacing(self._folder / f"{stem}.png") as aside:
-            figure.savefig(aside, format="png")
-        with replacing(self._folder / f"{stem}.svg") as aside:
-            figure.savefig(aside, format="svg", metadata={"Date": None})
-            uri = _data_uri(aside.read_bytes(), "image/svg+xml")
+        png, svg = io.BytesIO(), io.BytesIO()
+        plots.save(figure, png, svg)
+        for kind, content in (("png", png), ("svg", svg)):
+            with replacing(self._folder / f"{stem}.{kind}") as aside:
+                aside.write_bytes(content.getvalue())
+        uri = _data_uri(svg.getvalue(), "image/svg+xml")
         width, height = (round(96 * inches) for inches in figure.get_size_inches())
-        return Drawing(uri, alt, width, height, caption)
+        return Drawing(uri, alt, width, height)
 
     def clear(self) -> None:
         """Remove figures of ours that belong to an earlier report."""
@@ -280,12 +301,6 @@ def _draw_losses(comparison: "Comparison", easel: _Easel) -> list[Drawing]:
         crossed = _counted(len(each.crossing_step), "time")
         alt = f"Losses of D and G over {len(each.step):,} steps of {each.name}; the curves cross {crossed}"
         drawn.append(easel.save(figure, f"losses-{name}", alt))
-    if len(prepared) > 1:  # the page sets them side by side by itself; a README wants one file
-        rows = math.ceil(len(prepared) / 2)
-        figure = plots.figure(5.5 * rows, 2 * plots.WIDTH)
-        for part, (each, _) in zip(figure.subfigures(rows, 2, squeeze=False).flat, prepared, strict=False):
-            plots.losses(part, each, limits, smoothing_steps=SMOOTHING_STEPS)
-        easel.save(figure, "losses", "")
     return drawn
 
 
@@ -357,10 +372,10 @@ def _draw_measures(comparison: "Comparison", looks: Mapping[str, plots.Style], e
                 )
         if not rows:
             continue
-        figure = plots.figure(1.0 + 0.5 * len(rows))
+        figure = plots.figure(1.0 + 0.5 * len(rows), 4.0)
         good = f": {measure.better} is better" if measure.better else ""
-        label = NAMES[measure.key] + (" (% of images)" if measure.percent else "")
-        plots.seeds(figure.subplots(), rows, title=f"{measure.title}{good}", label=label)
+        label = measure.title + (" (% of images)" if measure.percent else "")
+        plots.seeds(figure.subplots(), rows, title=f"{_capital(measure.title)}{good}", label=label)
         told = "; ".join(f"{row.name} {number(row.mean)}" for row in rows)
         drawn.append(easel.save(figure, f"measure-{measure.key}", f"{measure.title} by experiment: {told}"))
     return drawn
@@ -399,7 +414,7 @@ def _course(rows: pd.DataFrame, key: str, error: str | None, name: str, style: p
     if len(seeds) > 1:
         together = rows.pivot_table(index="step", columns="seed", values=key).dropna()
         mean = plots.Line(together.index.to_numpy(), together.mean(axis=1).to_numpy()) if len(together) else None
-    return plots.Course(name, seeds, mean, style)
+    return plots.Course(name, style, seeds, mean)
 
 
 def _floor(comparison: "Comparison", size: int) -> tuple[float, str] | None:
@@ -411,22 +426,23 @@ def _floor(comparison: "Comparison", size: int) -> tuple[float, str] | None:
     return float(rows["fid_floor"].astype(float).mean()), f"real against real (n = {number(n)} images)"
 
 
-def _draw_interleaving(comparison: "Comparison", looks: Mapping[str, plots.Style], easel: _Easel) -> list[Drawing]:
-    courses = []
-    for name in _names(comparison):
-        rows = comparison.windows[comparison.windows["experiment"] == name]
-        course = _course(rows, "interleaving_ratio", None, name, looks[name])
-        if course.seeds:
-            mean = rows.assign(ratio=rows["interleaving_ratio"].astype(float)).groupby("step")["ratio"].mean()
-            smooth = mean.rolling(SMOOTHING_WINDOWS, min_periods=1, center=True).mean()
-            courses.append(replace(course, mean=plots.Line(smooth.index.to_numpy(), smooth.to_numpy())))
-    if not courses:
-        return []
-    figure = plots.figure(4.4, 1.35 * plots.WIDTH)
-    title = "Interleaving of the loss curves over training"
-    plots.interleaving(figure.subplots(), courses, title=title, window=interleaving.WINDOW)
-    told = ", ".join(course.name for course in courses)
-    return [easel.save(figure, "interleaving", f"{title}. Experiments: {told}")]
+def _draw_windows(comparison: "Comparison", looks: Mapping[str, plots.Style], easel: _Easel) -> list[Drawing]:
+    drawn = []
+    for key, title, label, meanings in WINDOWED:
+        courses = []
+        for name in _names(comparison):
+            rows = comparison.windows[comparison.windows["experiment"] == name]
+            course = _course(rows, key, None, name, looks[name])
+            if course.seeds:
+                mean = rows.assign(value=rows[key].astype(float)).groupby("step")["value"].mean()
+                smooth = mean.rolling(SMOOTHING_WINDOWS, min_periods=1, center=True).mean()
+                courses.append(replace(course, mean=plots.Line(smooth.index.to_numpy(), smooth.to_numpy())))
+        if courses:
+            figure = plots.figure(4.1)
+            plots.windows(figure.subplots(), courses, title=title, label=label, meanings=meanings)
+            told = ", ".join(course.name for course in courses)
+            drawn.append(easel.save(figure, f"windows-{key}", f"{title}. Experiments: {told}"))
+    return drawn
 
 
 def _draw_scatter(comparison: "Comparison", looks: Mapping[str, plots.Style], easel: _Easel) -> list[Drawing]:
@@ -435,46 +451,53 @@ def _draw_scatter(comparison: "Comparison", looks: Mapping[str, plots.Style], ea
     if rows.empty:
         return []
     size = rows.drop_duplicates(["experiment", "seed"])["image_size"].mode()[0]
-    rows = rows[rows["image_size"] == size]
+    rows = rows[rows["image_size"] == size].assign(here=rows["kid_mean"].astype(float))
+    rows["next"] = rows.groupby(["experiment", "seed"])["here"].shift(-1)
     drawn = []
-    for x, label in (
-        ("interleaving_ratio", "interleaving ratio since the snapshot before"),
-        ("isc_mean", "Inception Score (IS) of the snapshot"),
-    ):
-        for when, at in (("here", "the same snapshot"), ("next", "the snapshot after it")):
-            y = rows["kid_mean"] if when == "here" else rows.groupby(["experiment", "seed"])["kid_mean"].shift(-1)
-            pairs = rows.assign(x=rows[x].astype(float), y=y.astype(float)).dropna(subset=["x", "y"])
+    for x, label in (("interleaving_ratio", "interleaving ratio since the snapshot before"), ("isc_mean", "IS")):
+        for when, at in (("here", "the same snapshot"), ("next", "the next snapshot")):
+            pairs = rows.assign(x=rows[x].astype(float)).dropna(subset=["x", when])
             if pairs.empty:
                 continue
             clouds = [
                 plots.Points(
-                    name,
-                    own["x"].to_numpy(),
-                    own["y"].to_numpy(),
-                    own["step"].to_numpy(),
-                    own["seed"].nunique(),
-                    looks[name],
+                    name, *(own[key].to_numpy() for key in ("x", when, "step")), own["seed"].nunique(), looks[name]
                 )
                 for name in _names(comparison)
                 if len(own := pairs[pairs["experiment"] == name])
             ]
             found = comparison.associations.get(f"{x} -> kid_mean {when}")
-            verdict = "not analysed" if found is None else _association_text(found)
-            figure = plots.figure(4.4)
-            title = f"{'Interleaving' if x == 'interleaving_ratio' else 'IS'} against KID of {at}"
+            verdict = "" if found is None else _association_sentence(x, found)
+            figure = plots.figure(4.5)
             plots.scatter(
-                figure.subplots(), clouds, title=title, xlabel=label, ylabel="KID (lower is better)", verdict=verdict
+                figure.subplots(),
+                clouds,
+                title=f"{_capital(BY_KEY[x].title)} against KID of {at}, {size} px",
+                xlabel=label,
+                ylabel="KID (lower is better)",
+                verdict=verdict,
+                ylim=(rows["here"].min(), rows["here"].max()),
             )
-            drawn.append(easel.save(figure, f"scatter-{x}-{when}", f"{title}, {size} px. {verdict}"))
+            alt = f"{_capital(BY_KEY[x].title)} against KID of {at}, {size} px. {verdict}"
+            drawn.append(easel.save(figure, f"scatter-{x}-{when}", alt))
     return drawn
 
 
-def _association_text(found: Any) -> str:
-    """An association in half a sentence."""
-    if math.isnan(found.rho):
-        return found.verdict
-    interval = "" if math.isnan(found.low) else f" [{found.low:+.2f}, {found.high:+.2f}]"
-    return f"{found.verdict} (at equal steps {found.rho:+.2f}{interval})"
+def _association_sentence(x: str, found: Any) -> str:
+    """What an association with a distance says, in a plain sentence."""
+    numbers = "" if math.isnan(found.rho) else f" (rank correlation {_rho(found)})"
+    more = "more interleaving" if x == "interleaving_ratio" else "a higher IS"
+    if found.verdict in GOES:
+        return f"At equal steps {more} {GOES[found.verdict]}{numbers}."
+    return f"{_capital(found.verdict)}{numbers}."
+
+
+#: Both FID and KID are distances, so less is better.
+GOES = {"negative": "goes with better faces", "positive": "goes with worse faces"}
+
+
+def _rho(found: Any) -> str:
+    return f"{found.rho:+.2f}" + ("" if math.isnan(found.low) else f" [{found.low:+.2f}, {found.high:+.2f}]")
 
 
 # --- sample grids ---
@@ -582,6 +605,8 @@ def html(comparison: "Comparison", figures: Mapping[str, Sequence[Drawing]]) -> 
         samples=shown,
         steps=steps,
         associations=[_association(key, found) for key, found in comparison.associations.items()],
+        dynamics=_dynamics(comparison.table),
+        dynamics_columns=[heading for heading, _ in DYNAMICS],
         speed=_speed(comparison.table),
         ratings=[_rating(each) for each in comparison.ratings],
         provenance=_provenance(comparison.runs),
@@ -596,7 +621,9 @@ MARKS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚",
 def _summary(comparison: "Comparison") -> str:
     """How much is compared and by which protocol, in a line."""
     parts = [_counted(len(_names(comparison)), "experiment"), _counted(len(comparison.runs), "run")]
-    return " · ".join([*parts, *(f"{key}: {text}" for key, text in list(comparison.protocol.items())[:2])])
+    return " · ".join(
+        [*parts, *(f"{key}: {text.partition(';')[0]}" for key, text in list(comparison.protocol.items())[:2])]
+    )
 
 
 def _is_known(comparison: "Comparison", key: str) -> bool:
@@ -611,10 +638,10 @@ def _result_groups(comparison: "Comparison") -> list[dict[str, Any]]:
         rows = [
             {
                 "name": each.name,
-                "seeds": len(each.seeds),
+                "seeds": {0: "none finished", 1: "one seed"}.get(len(each.seeds), f"{len(each.seeds)} seeds"),
                 "cells": {m.key: _result(each, m, best[m.key] == each.name) for m in MEASURES},
                 "floor": _beside_floor(comparison, each.name),
-                "at_64": _at_64(each) if size != "64 px" else "",
+                "at_64": _at_64(each) if size != "64 px" else None,
             }
             for each in members
         ]
@@ -629,12 +656,11 @@ def _best(members: Sequence[Any], measure: Measure) -> str | None:
     return (min if measure.better == "lower" else max)(means, key=lambda name: means[name])
 
 
-def _result(alternative: Any, measure: Measure, best: bool) -> dict[str, Any]:
-    estimate = _estimate(alternative, measure.key)
-    low, high = number(estimate.low, percent=measure.percent), number(estimate.high, percent=measure.percent)
+def _result(alternative: Any, measure: Measure, best: bool, estimate: Estimate | None = None) -> dict[str, Any]:
+    estimate = estimate or _estimate(alternative, measure.key)
     return {
         "mean": number(estimate.mean, percent=measure.percent) if estimate.n else "-",
-        "interval": f"[{low}, {high}]" if estimate.n > 1 else "",
+        "interval": _interval(estimate, percent=measure.percent) if estimate.n > 1 else "",
         "n": f"n = {estimate.n}" if estimate.n not in (0, len(alternative.seeds)) else "",
         "best": best,
     }
@@ -649,9 +675,9 @@ def _beside_floor(comparison: "Comparison", name: str) -> dict[str, str] | None:
     return {"own": number(own), "floor": number(floor), "n": number(rows["floor_n"].astype(float).iloc[0])}
 
 
-def _at_64(alternative: Any) -> str:
+def _at_64(alternative: Any) -> dict[str, str] | None:
     estimate = _estimate(alternative, "fid_at_64")
-    return _interval_text(estimate, BY_KEY["fid"]) if estimate.n else ""
+    return _result(alternative, BY_KEY["fid"], False, estimate) if estimate.n else None
 
 
 def _face_rate_note(comparison: "Comparison") -> str:
@@ -687,15 +713,38 @@ def _association(key: str, found: Any) -> dict[str, Any]:
     at = {"here": "same snapshot", "next": "next snapshot"}
     known = not math.isnan(found.rho)
     return {
-        "x": NAMES.get(x, x),
-        "y": NAMES.get(y, y or rest),
+        "x": BY_KEY[x].title if x in BY_KEY else x,
+        "y": BY_KEY[y].title if y in BY_KEY else y or rest,
         "when": at.get(when, when),
         "rho": f"{found.rho:+.2f}" if known else "-",
         "interval": f"[{found.low:+.2f}, {found.high:+.2f}]" if not math.isnan(found.low) else "-",
         "runs": found.runs,
         "points": found.points,
-        "verdict": found.verdict,
+        "verdict": GOES.get(found.verdict, found.verdict),
     }
+
+
+#: How the curves lie to each other, a column of the page's table each; several keys share a cell.
+DYNAMICS = (
+    ("interleaving ratio, and what its windows vary over", ("interleaving_ratio",)),
+    ("smoothed over 5; 20 steps", ("interleaving_ratio_5", "interleaving_ratio_20")),
+    ("lead balance", ("lead_balance",)),
+    ("smoothed over 5; 20 steps", ("lead_balance_5", "lead_balance_20")),
+    ("typical log(G / D)", ("dominance",)),
+    ("interleaving around the optimum", ("equilibrium_ratio",)),
+    ("distance from the optimum", ("equilibrium_gap",)),
+    ("steps D won", ("d_win_share",)),
+)
+
+
+def _dynamics(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A row a run whose losses could be compared."""
+    rows = []
+    for _, row in table.dropna(subset=["interleaving_ratio", "lead_balance", "dominance"], how="all").iterrows():
+        cells = ["; ".join(number(row[key], percent=key == "d_win_share") for key in keys) for _, keys in DYNAMICS]
+        cells[0] += f" [{number(row['interleaving_ratio_low'])}, {number(row['interleaving_ratio_high'])}]"
+        rows.append({"name": row["experiment"], "seed": row["seed"], "cells": cells})
+    return rows
 
 
 def _speed(table: pd.DataFrame) -> dict[str, Any]:
@@ -726,14 +775,14 @@ def _rating(rating: Mapping[str, Any]) -> dict[str, Any]:
 def _provenance(runs: "Sequence[Run]") -> dict[str, Any]:
     """The facts that all runs share, once, and a table of those in which they differ."""
     rows = [_facts(run) for run in runs]
-    keys = list(dict.fromkeys(key for row in rows for key in row))
+    keys = list(rows[0]) if rows else []
     own = ("experiment", "seed", "state")
-    shared = [key for key in keys if key not in own and len({row.get(key, "-") for row in rows}) == 1]
+    shared = [key for key in keys if key not in own and len({row[key] for row in rows}) == 1]
     apart = [key for key in keys if key not in shared]
     return {
-        "shared": [(key, rows[0][key]) for key in shared],
+        "shared": [(key, rows[0][key]) for key in shared if rows[0][key] != "-"],
         "columns": apart,
-        "rows": [[row.get(key, "-") for key in apart] for row in rows],
+        "rows": [[row[key] for key in apart] for row in rows],
     }
 
 

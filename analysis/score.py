@@ -133,7 +133,12 @@ class Scorer:
         for job in bar:
             bar.set_postfix_str(job.title)
             try:
-                _append_rows(job.run, self._scored(job))
+                real = self._reference(job.run, job.run.experiment.image_size)
+            except UserError as error:
+                self._note(f"{job.run.title}: not scored: {error}")
+                continue
+            try:
+                _append_rows(job.run, self._scored(job, real))
             except UserError as error:
                 self._note(f"{job.title}: not scored: {error}")
         return self._notes
@@ -159,10 +164,9 @@ class Scorer:
                 wanted[step, generator] = replace(job, counts={**job.counts, kind: count})
         return list(wanted.values())
 
-    def _scored(self, job: "_Job") -> pd.DataFrame:
+    def _scored(self, job: "_Job", real: "_Reference") -> pd.DataFrame:
         """The new rows of scores.csv of one generator."""
         generator = _load(job.path).to(self._device)
-        real = self._reference(job.run, job.run.experiment.image_size)
         fake = self._features(generator, max(job.counts.values()), job.title)
         rows = []
         for kind, count in job.counts.items():
@@ -179,16 +183,16 @@ class Scorer:
     ) -> dict[str, float]:
         """What is measured of a final generator beside FID, KID and IS."""
         precision, recall = fidelity.precision_recall(real=real.features, fake=fake.features, seed=SEED)
-        half, other = fidelity.halves(real.features, seed=SEED, most=min(fidelity.HALF, len(fake.features)))
-        measured = {
-            "precision": precision,
-            "recall": recall,
-            "n_real": len(real.features),
-            "floor_n": len(half),
-            "fid_floor": fidelity.fid(real=half, fake=other),
-            "fid_at_floor_n": fidelity.fid(real=half, fake=fake.features[: len(half)]),
-            **_faces(real, generator, len(fake.features)),
-        }
+        measured = {"precision": precision, "recall": recall, "n_real": len(real.features)}
+        try:
+            half, other = fidelity.halves(real.features, seed=SEED, most=min(fidelity.HALF, len(fake.features)))
+        except UserError as error:
+            self._note(f"{job.run.title}: no real-against-real floor: {error}")
+        else:
+            measured["floor_n"] = len(half)
+            measured["fid_floor"] = fidelity.fid(real=half, fake=other)
+            measured["fid_at_floor_n"] = fidelity.fid(real=half, fake=fake.features[: len(half)])
+        measured |= _faces(real, generator, len(fake.features))
         if job.run.experiment.image_size > SMALL:
             try:
                 small = self._reference(job.run, SMALL)
@@ -221,8 +225,9 @@ class Scorer:
         return found
 
     def _note(self, text: str) -> None:
-        self._notes.append(text)
-        log.warning("%s", text)
+        if text not in self._notes:
+            self._notes.append(text)
+            log.warning("%s", text)
 
 
 def real_images(run: Run, *, size: int, cache: Path, data: str | None = None) -> PackedImages:
@@ -345,7 +350,7 @@ def _load(path: Path) -> Generator:
     try:
         return Generator.from_state_dict(checkpoint.load_weights(path))
     except ValueError as error:  # a UserError is one, too
-        raise UserError(f"{path.name}: {error}") from error
+        raise UserError(f"{path.name}: {str(error).removeprefix(f'{path}: ')}") from error
 
 
 def _reference_name(run: Run, size: int) -> str:
@@ -355,7 +360,7 @@ def _reference_name(run: Run, size: int) -> str:
 
 def _tensor(images: np.ndarray) -> Tensor:
     """uint8 (n, H, W, 3) as (n, 3, H, W)."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
 
 
 def _shrunk(images: Tensor, size: int) -> Tensor:

@@ -44,9 +44,10 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
     """What `save_weights` wrote, on the CPU; never unpickles. Raises UserError for another file."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # as above
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise UserError(f"{path}: not a file of weights ({reason})") from error
+    except OSError as error:
+        raise UserError(f"{path}: can't be read: {error.strerror or error}") from error
+    except Exception as error:  # as above; torch's own text advises to unpickle it all the same
+        raise UserError(f"{path}: not a file of weights alone, or damaged ({type(error).__name__})") from error
 
 
 def _save(path: Path, content: Any) -> None:

@@ -6,43 +6,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from made_runs import DATA, make_run
 
 from analysis.compare import COLUMNS, SNAPSHOT_COLUMNS, compare, groups
 from analysis.runs import read_folders
 from analysis.score import Protocol, Scores
-from dcgan import config, plainyaml
-from dcgan.runlog import RunFolder
-
-DATA = {"name": "faces", "source": "faces.zip", "fingerprint": "0123456789abcdef" * 2, "count": 500, "unreadable": 0}
-
-
-def make_run(runs, name, seed=0, *, steps=400, gap=0.0, state="finished", overrides=(), profile="smoke", lowest=None):
-    """A run folder as training leaves it, with losses of a known gap; no weights."""
-    overrides = [f"steps={steps}", *overrides] if steps != 40 else list(overrides)
-    experiment = config.load(name, profile=profile, seed=seed, overrides=overrides)
-    experiment = experiment.model_copy(
-        update={"overrides": {key: value for key, value in experiment.overrides.items() if key != "steps"}}
-    )
-    place = {"data": DATA["name"], "fingerprint": DATA["fingerprint"], "profile": profile}
-    folder = RunFolder.locate(runs, **place, slug=experiment.slug, seed=seed)
-    folder.path.mkdir(parents=True)
-    environment = {"device": "cpu", "device_name": "a test", "torch": "2", "threads": 1}
-    record = {**config.to_record(experiment), "data": DATA, "environment": environment, "wandb_id": "test0000"}
-    folder.config.write_text(plainyaml.dump(record))
-    rng = np.random.default_rng([seed, len(name)])
-    done = steps if state == "finished" else steps // 2
-    d, g = np.exp(0.3 * rng.standard_normal(done)), np.exp(gap + 0.3 * rng.standard_normal(done))
-    if lowest is not None:
-        d[: done // 2] = lowest
-    measures = np.column_stack([d, d / 2, d / 2, g, np.full(done, 0.8), np.full(done, 0.3)]).astype(np.float32)
-    if state == "diverged":
-        measures[-1] = np.nan
-    folder.append_history(1, measures)
-    seconds = {"input": 36.0, "compute": 3564.0, "samples": 0.0, "logging": 0.0}
-    folder.write_status(
-        state, step=done, steps=steps, images_per_s=100.0, data_wait_fraction=0.01, seconds=seconds, wandb_url=None
-    )
-    return folder
 
 
 def scores(fid=None, along=(), **more):

@@ -22,16 +22,16 @@ def _legend(axis):
     return [text.get_text() for text in legend.get_texts()]
 
 
-def _saved(figure, kind="png"):
-    file = io.BytesIO()
-    figure.savefig(file, format=kind)
-    return file.getvalue()
+def _saved(figure):
+    png, svg = io.BytesIO(), io.BytesIO()
+    plots.save(figure, png, svg)
+    return png.getvalue(), svg.getvalue()
 
 
 def _course(name, *seeds, error=None):
     lines = [plots.Line(np.array([100, 200]), np.array(values, dtype=float), error) for values in seeds]
     mean = plots.Line(np.array([100, 200]), np.mean(seeds, axis=0)) if len(seeds) > 1 else None
-    return plots.Course(name, lines, mean, plots.styles([name])[name])
+    return plots.Course(name, plots.styles([name])[name], lines, mean)
 
 
 def _losses(n=300, crossings=(), zoom=None, height=1.0):
@@ -103,7 +103,9 @@ def test_forty_thousand_steps_of_losses_stay_below_a_megabyte_of_svg():
         figure = plots.figure(5)
         run = plots.Losses("x", step, raw, smooth, np.arange(0, 40_000, 2.5))
         plots.losses(figure, run, plots.Limits(40_000, 3, (0.1, 1)), smoothing_steps=50)
-        assert len(_saved(figure, "svg")) < 1_000_000
+        png, svg = _saved(figure)
+    assert len(svg) < 1_000_000
+    assert Image.open(io.BytesIO(png)).size == (780, 750)
 
 
 def test_several_seeds_are_thin_lines_and_their_mean_a_thick_one(axis):
@@ -128,19 +130,25 @@ def test_a_score_that_is_positive_has_one_and_says_so(axis):
     assert "log scale" in axis.get_ylabel()
 
 
-def test_the_interleaving_figure_says_what_0_and_1_mean_and_clips_nothing(axis):
-    plots.interleaving(axis, [_course("tuned_lr", [0.4, 1.6], [0.5, 0.5])], title="Interleaving", window=100)
+def test_the_figure_of_windows_says_what_heights_mean_and_clips_nothing(axis):
+    courses = [_course("tuned_lr", [0.4, 1.6], [0.5, 0.5])]
+    plots.windows(axis, courses, title="Interleaving", label="ratio", meanings={0: "never", 1: "centred"})
     assert axis.get_ylim()[1] > 1.6
-    assert {text.get_text().split(":")[0] for text in axis.texts} == {"0", "1"}
+    assert [text.get_text() for text in axis.texts] == ["never", "centred"]
 
 
 def test_the_scatter_draws_later_points_larger_and_says_the_verdict(axis):
     style = plots.styles(["baseline"])["baseline"]
     cloud = plots.Points("baseline", np.array([0.1, 0.2]), np.array([0.3, 0.2]), np.array([100, 5000]), 1, style)
-    plots.scatter(axis, [cloud], title="t", xlabel="ratio", ylabel="KID", verdict="can't tell: 2 runs")
+    words = {"title": "t", "xlabel": "ratio", "ylabel": "KID", "verdict": "Can't tell: 2 runs, and " + 9 * "many "}
+    plots.scatter(axis, [cloud], **words, ylim=(0.1, 0.5))
     early, late = axis.collections[0].get_sizes()
     assert late > 3 * early
-    assert "can't tell: 2 runs" in axis.get_xlabel()
+    verdict = axis.get_figure().get_supxlabel()
+    assert verdict.startswith("Can't tell: 2 runs, and")
+    assert max(map(len, verdict.splitlines())) < 65
+    low, high = axis.get_ylim()
+    assert low < 0.1 < 0.5 < high
 
 
 def test_every_seed_is_a_point_and_one_seed_has_no_interval(axis):
@@ -150,7 +158,7 @@ def test_every_seed_is_a_point_and_one_seed_has_no_interval(axis):
         plots.Row("hires_128", np.array([90.0]), 90.0, np.nan, np.nan, looks["hires_128"], "128 px"),
     ]
     plots.seeds(axis, rows, title="FID: lower is better", label="FID")
-    points = [line.get_xdata().tolist() for line in axis.lines if len(line.get_xdata()) and line.get_marker() != "None"]
+    points = [list(line.get_xdata()) for line in axis.lines if line.get_marker() not in ("None", "")]
     assert [60.0, 70.0] in points
     assert [90.0] in points
     assert sum(list(line.get_xdata()) == [50.0, 80.0] for line in axis.lines) == 1
@@ -165,7 +173,8 @@ def test_a_name_with_dollars_is_drawn_as_it_is():
         figure = plots.figure(3)
         name = r"a $\frac{$ name"
         plots.quality(figure.subplots(), [_course(name, [2, 1])], title=name, label="FID", floor=None)
-        assert Image.open(io.BytesIO(_saved(figure))).size[0] > 500
+        _, svg = _saved(figure)
+    assert svg.endswith(b"</svg>\n")
 
 
 def test_the_same_numbers_give_the_same_file():
@@ -173,8 +182,6 @@ def test_the_same_numbers_give_the_same_file():
         with plots.drawing():
             figure = plots.figure(3)
             plots.quality(figure.subplots(), [_course("baseline", [2, 1])], title="t", label="FID", floor=None)
-            file = io.BytesIO()
-            figure.savefig(file, format="svg", metadata={"Date": None})
-            return file.getvalue()
+            return _saved(figure)
 
     assert drawn() == drawn()

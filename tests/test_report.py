@@ -349,7 +349,7 @@ def test_the_same_comparison_gives_the_same_page(comparison, page):
     assert report.html(few, {key: [] for key in FIGURES}) == report.html(few, {key: [] for key in FIGURES})
 
 
-FIGURES = ("losses", "measures", "quality", "interleaving", "scatter")
+FIGURES = ("losses", "measures", "quality", "windows", "scatter")
 
 
 def test_the_page_says_what_a_reader_asks_for(comparison, page):
@@ -357,10 +357,10 @@ def test_the_page_says_what_a_reader_asks_for(comparison, page):
     for answer in [*comparison.answers, *(each.answer for each in comparison.alternatives)]:
         assert answer.question in text.replace("&#39;", "'")
     for said in (
-        "discriminator.learning_rate: 0.0002 → 0.0001",
+        "discriminator.learning_rate: 2e-4 → 1e-4",
         "image_size: 64 → 128",
         "5,000 a run, 1,000 a snapshot",
-        "floor 6.2 both of 5,000 images",
+        "floor 6.2 both 5,000 images",
         "detectable as a face",
         "Nobody has rated any images yet. make rate EXP=...",
         "make compare COST_PER_HOUR=1.98",

@@ -1,0 +1,263 @@
+"""Scoring run folders: what is computed, what is kept, and when it is computed anew. Real images, a tiny extractor."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from made_runs import make_run
+from PIL import Image
+from torch import nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+from analysis import features, score
+from analysis.runs import read_folders
+from dcgan import checkpoint
+from dcgan.data import open_source, pack
+from dcgan.networks import Generator
+
+SAMPLES = 120
+
+
+class Tiny(nn.Module):
+    """Mean colours of a 4x4 grid as features, and a linear map of them as logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+        self.weight = nn.Parameter(torch.randn(48, 10, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, images):
+        self.calls += 1
+        seen = adaptive_avg_pool2d(images.float() / 255, 4).flatten(1)
+        return seen, seen @ self.weight
+
+
+@pytest.fixture
+def extractor():
+    return features.Extractor("tiny", "feedbeef" * 2, 48, Tiny())
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def drawn(cache):
+    """What a run on 300 drawn faces records of its data."""
+    return _recorded(pack(open_source(None, cache=cache), size=64, crop_px=None, images=300, cache=cache))
+
+
+def _recorded(packed):
+    facts = {key: getattr(packed, key) for key in ("name", "source", "fingerprint", "count", "unreadable")}
+    return facts
+
+
+def _generator(seed, size=64):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Generator(size, 8, 16)
+
+
+def _trained(runs, data, name="baseline", seed=0, size=64, **more):
+    """A finished run with two snapshots, the last of which is the final generator."""
+    folder = make_run(runs, name, seed, data=data, **more)
+    for step in (200, 400):
+        folder.snapshot(step).parent.mkdir(exist_ok=True)
+        checkpoint.save_weights(folder.snapshot(step), _generator(10 * seed + step, size))
+    checkpoint.save_weights(folder.generator, _generator(10 * seed + 400, size))
+    return folder
+
+
+def _run(folder):
+    ((run,), lines) = read_folders(folder.path)
+    assert not lines
+    return run
+
+
+def _scorer(extractor, cache, **options):
+    return score.Scorer(extractor, cache=cache, **{"samples": SAMPLES, **options})
+
+
+def test_the_final_generator_and_the_snapshots_are_scored_under_names_that_say_what_they_are(
+    tmp_path, drawn, cache, extractor
+):
+    folder = _trained(tmp_path, drawn)
+    scorer = _scorer(extractor, cache)
+    assert scorer.score([_run(folder)]) == []
+    rows = pd.read_csv(folder.path / "scores.csv")
+    assert list(rows) == ["step", "generator", "score", "value", "protocol"]
+    assert {"fid_120_tiny", "kid_mean_120_tiny", "precision_120_tiny", "isc_mean_120_tiny"} <= set(rows["score"])
+    (protocol,) = set(rows["protocol"])
+    for part in ("tiny:feedbeef", drawn["fingerprint"][:8], "64px", "300", "seed=0", "eval-batchnorm"):
+        assert part in protocol
+    found = scorer.read(_run(folder))
+    assert list(found.snapshots["step"]) == [200, 400]
+    assert found.final["fid"] == found.snapshots["fid"].iloc[1] > found.final["fid_floor"] > 0
+    assert 0 <= found.final["precision"] <= 1
+    assert (found.final["n_real"], found.final["floor_n"]) == (300, 120)
+    assert not folder.path.joinpath("scores.csv.tmp").exists()
+
+
+def test_what_has_scores_is_not_scored_again_and_what_changed_is(tmp_path, drawn, cache, extractor):
+    folder = _trained(tmp_path, drawn)
+    _scorer(extractor, cache).score([_run(folder)])
+    calls = extractor.network.calls
+    _scorer(extractor, cache).score([_run(folder)])
+    assert extractor.network.calls == calls
+    before = _scorer(extractor, cache).read(_run(folder))
+    checkpoint.save_weights(folder.snapshot(200), _generator(5))
+    _scorer(extractor, cache).score([_run(folder)])
+    after = _scorer(extractor, cache).read(_run(folder))
+    assert after.final == before.final
+    assert after.snapshots["fid"].iloc[0] != before.snapshots["fid"].iloc[0]
+    assert after.snapshots["fid"].iloc[1] == before.snapshots["fid"].iloc[1]
+    assert extractor.network.calls > calls
+
+
+def test_scores_do_not_depend_on_what_else_is_scored(tmp_path, drawn, cache, extractor):
+    whole, alone = _trained(tmp_path / "a", drawn), _trained(tmp_path / "b", drawn)
+    for step in (200, 400):
+        alone.snapshot(step).unlink()
+    scorer = _scorer(extractor, cache)
+    scorer.score([_run(whole), _run(alone)])
+    assert scorer.read(_run(whole)).final == scorer.read(_run(alone)).final
+
+
+def test_scores_of_two_extractors_never_meet(tmp_path, drawn, cache, extractor):
+    folder = _trained(tmp_path, drawn)
+    other = features.Extractor("tiny", "0" * 16, 48, Tiny())
+    _scorer(extractor, cache).score([_run(folder)])
+    assert _scorer(other, cache).read(_run(folder)).final == {}
+    _scorer(other, cache).score([_run(folder)])
+    assert len(set(pd.read_csv(folder.path / "scores.csv")["protocol"])) == 2
+    assert _scorer(extractor, cache).read(_run(folder)).final == _scorer(other, cache).read(_run(folder)).final
+
+
+def test_a_deleted_snapshot_keeps_its_scores_and_a_broken_one_costs_only_its_own(tmp_path, drawn, cache, extractor):
+    folder = _trained(tmp_path, drawn)
+    folder.snapshot(400).write_bytes(b"not weights")
+    (note,) = _scorer(extractor, cache).score([_run(folder)])
+    assert note.startswith("baseline seed 0 step 400: not scored: step-000400.pt: ")
+    assert "\n" not in note
+    found = _scorer(extractor, cache).read(_run(folder))
+    assert found.final
+    folder.snapshot(200).unlink()
+    scorer = _scorer(extractor, cache)
+    scorer.score([_run(folder)])
+    assert 200 in list(scorer.read(_run(folder)).snapshots["step"])
+
+
+def test_weights_of_something_else_are_told_in_a_line(tmp_path, drawn, cache, extractor):
+    folder = _trained(tmp_path, drawn)
+    torch.save({"strange": torch.zeros(2)}, folder.generator)
+    notes = _scorer(extractor, cache).score([_run(folder)])
+    assert len(notes) == 1
+    assert "generator.params: not the weights of one of our generators" in notes[0]
+
+
+def test_an_unfinished_run_is_left_alone(tmp_path, drawn, cache, extractor):
+    folder = _trained(tmp_path, drawn, state="interrupted")
+    assert _scorer(extractor, cache).score([_run(folder)]) == []
+    assert not (folder.path / "scores.csv").exists()
+
+
+def test_a_damaged_score_file_is_made_again(tmp_path, drawn, cache, extractor):
+    folder = _trained(tmp_path, drawn)
+    (folder.path / "scores.csv").write_bytes(b"step,gen\n1,\xff\xfe")
+    _scorer(extractor, cache).score([_run(folder)])
+    assert _scorer(extractor, cache).read(_run(folder)).final
+
+
+def test_too_few_samples_name_both_counts(tmp_path, drawn, cache, extractor):
+    folder = _trained(tmp_path, drawn)
+    notes = _scorer(extractor, cache, samples=20).score([_run(folder)])
+    assert notes
+    assert all("20 generated" in note for note in notes)
+
+
+def test_a_larger_run_is_also_scored_at_64_px(tmp_path, drawn, cache, extractor):
+    pack(open_source(None, cache=cache), size=128, crop_px=None, images=300, cache=cache)
+    large = _trained(tmp_path, drawn, "hires_128", size=128)
+    scorer = _scorer(extractor, cache)
+    assert scorer.score([_run(large)]) == []
+    found = scorer.read(_run(large)).final
+    # Mean colours of a 4x4 grid are the same at both sizes but for rounding and the drawing.
+    assert found["fid_at_64"] == pytest.approx(found["fid"], rel=0.05)
+    assert found["fid_at_64"] != found["fid"]
+
+
+def _photographs(folder, count, seed=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for i in range(count):
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((64, 64)).save(folder / f"{i:03d}.png")
+    return folder
+
+
+def test_features_of_real_images_are_kept_by_content(tmp_path, extractor):
+    cache = tmp_path / "cache"
+
+    def train(name, photographs):
+        packed = pack(open_source(photographs, cache=cache), size=64, crop_px=None, images="all", cache=cache)
+        return _run(_trained(tmp_path / name, _recorded(packed)))
+
+    one = train("one", _photographs(tmp_path / "photographs", 150))
+    _scorer(extractor, cache).score([one])
+    kept = set((cache / "features").iterdir())
+    same = train("two", _photographs(tmp_path / "elsewhere" / "photographs", 150))
+    _scorer(extractor, cache).score([same])
+    assert set((cache / "features").iterdir()) == kept
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "photographs" / "000.png")
+    changed = train("three", tmp_path / "photographs")
+    assert changed.data != one.data
+    _scorer(extractor, cache).score([changed])
+    assert len(set((cache / "features").iterdir()) - kept) == len(kept)
+
+
+def test_real_images_that_the_cache_has_lost_are_asked_for_and_taken(tmp_path, extractor):
+    photographs, cache = _photographs(tmp_path / "photographs", 150), tmp_path / "cache"
+    packed = pack(open_source(photographs, cache=cache), size=64, crop_px=None, images="all", cache=cache)
+    run = _run(_trained(tmp_path / "runs", _recorded(packed)))
+    elsewhere = tmp_path / "another cache"
+    notes = _scorer(extractor, elsewhere).score([run])
+    assert len(notes) == 1, "a line a run, not one a generator"
+    assert "DATA=path (--data) says where they are" in notes[0]
+    others = _photographs(tmp_path / "others", 150, seed=1)
+    assert _scorer(extractor, elsewhere, data=str(others)).score([run]), "other images are not taken for them"
+    (note,) = _scorer(extractor, elsewhere, data=str(photographs)).score([run])
+    assert "no real-against-real floor: two sets of 75 out of 150 images" in note
+    assert _scorer(extractor, elsewhere).read(run).final["fid"] > 0
+
+
+def test_a_run_from_wandb_has_no_scores(tmp_path, drawn, cache, extractor):
+    import dataclasses
+
+    folder = _trained(tmp_path, drawn)
+    far = dataclasses.replace(_run(folder), folder=None)
+    scorer = _scorer(extractor, cache)
+    assert scorer.score([far]) == []
+    assert scorer.read(far).final == {}
+
+
+def test_profiles_say_how_many_images_and_samples_overrules_them(tmp_path, drawn, extractor):
+    run = _run(_trained(tmp_path, drawn))
+    assert (lambda p: (p.final, p.snapshot))(score.Protocol.of(run, extractor, None)) == (200, 200)
+    assert score.SAMPLES["full"][0] == 50_000
+    assert score.SAMPLES["laptop"] == (5000, 1000)
+    assert score.Protocol.of(run, extractor, 70).name("fid", 70) == "fid_70_tiny"
+
+
+def test_what_people_rate_is_uncurated(tmp_path, drawn, cache):
+    from dcgan import sample
+
+    folder = _trained(tmp_path, drawn)
+    shown = score.pictures_to_rate(_run(folder), cache=cache)
+    generator = Generator.from_state_dict(checkpoint.load_weights(folder.generator))
+    wanted = sample.images(generator, range(64)).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_array_equal(shown["generated"], wanted)
+    assert shown["real"].shape == (32, 64, 64, 3)
+    assert len(set(shown["real_indices"])) == 32
+    json.dumps(shown["real_indices"])
