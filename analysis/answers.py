@@ -1,5 +1,6 @@
 """Numbers -> the plain sentences of the report. 'Can't tell' is an answer, and one seed is said to be one seed."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -134,7 +135,7 @@ def _prediction(question: str, x: str, more: str, associations: Mapping[str, Ass
         f"partial rank correlation {value.rho:+.2f}, resampled by run [{value.low:+.2f}, {value.high:+.2f}], "
         f"{value.runs} runs, {value.points} snapshots: {value.verdict}"
         for (y, when), value in found.items()
-        if value.points
+        if not math.isnan(value.rho)
     ]
     main = found.get(("kid_mean", "next"))
     if main is None or not main.points:
