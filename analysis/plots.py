@@ -7,9 +7,8 @@ D and G. All colours are ones that colour-blind readers can tell apart, and noth
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import TextIOWrapper
+from io import BytesIO
 from textwrap import wrap
-from typing import IO
 
 import matplotlib
 import numpy as np
@@ -94,15 +93,15 @@ def figure(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
-def save(drawn: Figure, png: IO[bytes], svg: IO[bytes]) -> None:
-    """Write the figure as PNG and SVG: to arrange and draw it once each takes half of what `savefig` takes."""
+def encoded(drawn: Figure) -> dict[str, bytes]:
+    """The figure as "png" and "svg". It is arranged once and drawn twice, which takes half of `savefig`'s time."""
+    png, svg = BytesIO(), BytesIO()
     canvas = FigureCanvasAgg(drawn)
     canvas.draw()
     Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(png, format="PNG")
     drawn.set_layout_engine("none")  # it is arranged now
-    with TextIOWrapper(svg, encoding="utf-8", write_through=True) as text:
-        FigureCanvasSVG(drawn).print_svg(text, metadata={"Date": None})
-        text.detach()
+    FigureCanvasSVG(drawn).print_svg(svg, metadata={"Date": None})
+    return {"png": png.getvalue(), "svg": svg.getvalue()}
 
 
 # --- losses ---

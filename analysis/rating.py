@@ -30,7 +30,7 @@ from typing import Annotated, Any, Literal
 
 import jinja2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from analysis.stats import wilson
@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 QUESTION = "Does this face look normal?"
 FOLDER, PAGE, SHEET = "ratings", "page.html", "page.json"
 LARGEST = 16_384  # bytes of a POST; 96 answers and a name are 300
+LEAST_PX = 128  # of a picture in the page
 KINDS = ("generated", "real")
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -149,7 +150,7 @@ def rate(
         real_indices=tuple(int(index) for index in real_indices),
         title=title,
     )
-    pictures = _shuffled(sheet, generated=generated, real=real)
+    pictures = [_data_uri(picture) for picture in _shuffled(sheet, generated=generated, real=real)]
     folder = run_folder / FOLDER
     _write(folder / SHEET, sheet.model_dump_json(indent=2) + "\n")
     _write(folder / PAGE, page_html(sheet, pictures, folder=folder))
@@ -172,8 +173,8 @@ def read_ratings(run_folder: Path) -> list[Rating]:
     return sorted(dict.fromkeys(found), key=lambda rating: rating.time)  # a file that was saved twice counts once
 
 
-def page_html(sheet: Sheet, pictures: Sequence[np.ndarray], *, folder: Path, token: str = "") -> str:
-    """The page as one text, from its pictures (H, W, 3) in their order. `token` lets its answers in at the server."""
+def page_html(sheet: Sheet, pictures: Sequence[str], *, folder: Path, token: str = "") -> str:
+    """The page as one text, from its pictures, data URIs in their order. `token` lets its answers in at the server."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -187,7 +188,7 @@ def page_html(sheet: Sheet, pictures: Sequence[np.ndarray], *, folder: Path, tok
         title=sheet.title,
         page=sheet.page,
         token=token,
-        pictures=[_data_uri(picture) for picture in pictures],
+        pictures=pictures,
         place="/".join(folder.parts[-5:]),  # no more: the page may be handed on, and the rest names its machine
     )
 
@@ -376,9 +377,15 @@ def _shuffled(sheet: Sheet, *, generated: np.ndarray, real: np.ndarray) -> list[
 
 
 def _data_uri(picture: np.ndarray) -> str:
-    """As PNG, which keeps every pixel and nothing else."""
+    """As PNG, which holds pixels and nothing else.
+
+    A small picture is enlarged here, which keeps it sharper than a browser would, and the same in all of them.
+    """
+    image = Image.fromarray(picture)
+    if max(image.size) < LEAST_PX:
+        image = ImageOps.contain(image, (LEAST_PX, LEAST_PX), Image.Resampling.LANCZOS)
     content = io.BytesIO()
-    Image.fromarray(picture).save(content, format="PNG")
+    image.save(content, format="PNG")
     return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
 
 

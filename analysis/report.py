@@ -272,12 +272,11 @@ class _Easel:
         taken = sum(each.partition("~")[0] == stem for each in self._stems)
         stem = f"{stem}~{taken + 1}" if taken else stem
         self._stems.add(stem)
-        png, svg = io.BytesIO(), io.BytesIO()
-        plots.save(figure, png, svg)
-        for kind, content in (("png", png), ("svg", svg)):
+        contents = plots.encoded(figure)
+        for kind, content in contents.items():
             with replacing(self._folder / f"{stem}.{kind}") as aside:
-                aside.write_bytes(content.getvalue())
-        uri = _data_uri(svg.getvalue(), "image/svg+xml")
+                aside.write_bytes(content)
+        uri = _data_uri(contents["svg"], "image/svg+xml")
         width, height = (round(96 * inches) for inches in figure.get_size_inches())
         return Drawing(uri, alt, width, height)
 
@@ -299,7 +298,7 @@ def _draw_losses(comparison: "Comparison", easel: _Easel) -> list[Drawing]:
         figure = plots.figure(5.5)
         plots.losses(figure, each, limits, smoothing_steps=SMOOTHING_STEPS)
         crossed = _counted(len(each.crossing_step), "time")
-        alt = f"Losses of D and G over {len(each.step):,} steps of {each.name}; the curves cross {crossed}"
+        alt = f"Losses of D and G over {len(each.step):,} steps of {each.title}; the curves cross {crossed}"
         drawn.append(easel.save(figure, f"losses-{name}", alt))
     return drawn
 

@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import fcntl
 import functools
+import math
 import os
 import re
 import threading
@@ -31,6 +32,7 @@ DEPTH = 4  # of a run folder below runs/: <data>/<profile>/<experiment>/seed-<n>
 ANSWER_S = 15  # seconds that W&B has for one answer; wandb's own patience is minutes
 LEAVE_S = 3  # and for the end of its helper process
 EXACT = 2**53  # from here on a double, which W&B keeps numbers in, skips whole numbers
+ENDED = ("finished", "diverged")  # nobody goes on with a run in these states
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +203,7 @@ def _row(run: Run) -> dict[str, Any]:
         "status": run.state,
         "images_per_s": run.status.get("images_per_s"),
         "data_wait_fraction": run.status.get("data_wait_fraction"),
-        "seconds": sum(seconds.values()) if seconds else None,
+        "seconds": math.fsum(seconds.values()) if seconds else None,  # W&B has them in another order
     }
     kinds = {"string": _text, "Int64": _whole, "boolean": lambda value: value if isinstance(value, bool) else None}
     return row | {name: kinds[COLUMNS[name]](recorded.get(name)) for name in COLUMNS if name not in row}
@@ -244,7 +246,7 @@ def _tidy(rows: pd.DataFrame | list[Mapping[str, Any]], where: str) -> pd.DataFr
         kinds = {"step": "int64", **dict.fromkeys(HISTORY[1:], "float64")}
         tidy = pd.DataFrame(rows, columns=list(HISTORY)).astype(kinds)
     except (ValueError, TypeError, OverflowError) as error:
-        raise UserError(f"{where}: the history is not a table of numbers: {error}") from error
+        raise UserError(_line(f"{where}: the history is not a table of numbers: {error}")) from error
     tidy = tidy.drop_duplicates("step", keep="last").sort_values("step", ignore_index=True)
     if len(odd := tidy.index[tidy["step"] != tidy.index + 1]):
         raise UserError(f"{where}: the history has no row for step {odd[0] + 1:,}, but one for {tidy['step'].max():,}")
@@ -280,7 +282,7 @@ def _whole(value: Any) -> int | None:
 
 def _line(message: object) -> str:
     """A message as one line that any terminal can show."""
-    return " ".join(str(message).split()).encode("utf-8", "backslashreplace").decode()
+    return " ".join(str(message).splitlines()).encode("utf-8", "backslashreplace").decode()
 
 
 # ---- run folders
@@ -335,15 +337,22 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 def _read_status(folder: RunFolder) -> tuple[dict[str, Any], str | None]:
     """The status as it is now, and a line if it can't be read."""
-    if not folder.status.exists():  # the run had only just begun
-        return {"state": "running" if _is_held(folder) else "interrupted"}, None
-    try:
-        status = _Status.model_validate(folder.read_status()).model_dump()
-    except (ValueError, RecursionError):  # nothing readable at all is a {}, which lacks the state
-        return {"state": "unknown"}, f"{folder.status}: can't be read; the state of this run is unknown"
+    status = _parse_status(folder)
     if status["state"] == "running" and not _is_held(folder):
-        status["state"] = "interrupted"  # killed: nobody was left to say so
-    return status, None
+        status = _parse_status(folder)  # the trainer says how the run ended, then lets go of it: perhaps just now
+        if status["state"] == "running":
+            status["state"] = "interrupted"  # killed: nobody was left to say so
+    unknown = f"{folder.status}: can't be read; the state of this run is unknown"
+    return status, unknown if status["state"] == "unknown" else None
+
+
+def _parse_status(folder: RunFolder) -> dict[str, Any]:
+    if not folder.status.exists():
+        return {"state": "running"}  # the run has only just begun
+    try:
+        return _Status.model_validate(folder.read_status()).model_dump()
+    except (ValueError, RecursionError):  # nothing readable at all is a {}, which lacks the state
+        return {"state": "unknown"}
 
 
 def _is_held(folder: RunFolder) -> bool:
@@ -395,7 +404,7 @@ def _folder_history(folder: RunFolder) -> pd.DataFrame:
     try:
         rows = folder.read_history()
     except (OSError, ValueError, TypeError, OverflowError) as error:
-        raise UserError(f"{folder.history}: not a table of numbers: {error}") from error
+        raise UserError(_line(f"{folder.history}: not a table of numbers: {error}")) from error
     return _tidy(rows, str(folder.history))
 
 
@@ -457,10 +466,6 @@ def _from_wandb(there: Any, where: str) -> Run:
     checked["steps"] = experiment.total_steps
     rows = functools.cache(lambda: _wandb_history(there, where, at_least=checked["step"]))  # downloaded once
     return Run(experiment, record, checked, None, where=where, read_rows=rows)
-
-
-#: Nobody goes on with a run in these states.
-ENDED = ("finished", "diverged")
 
 
 def _state(of_wandb: str, told: Mapping[str, Any], experiment: Experiment) -> str:

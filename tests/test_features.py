@@ -258,6 +258,7 @@ def test_an_unknown_extractor_is_told_the_names(tmp_path):
         choose("vgg", tmp_path)
 
 
+@pytest.mark.slow
 def test_inception_loads_from_a_given_file_and_is_torch_fidelitys(inception_file, tmp_path, offline, caplog):
     state = torch.get_rng_state()
     extractor = choose(None, tmp_path, given=inception_file)

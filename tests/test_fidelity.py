@@ -286,9 +286,9 @@ class Images(torch.utils.data.Dataset):
 
 @pytest.mark.slow
 def test_images_score_what_torch_fidelity_says_of_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(fidelity, "MINIMUM", 48)
-    drawn = torch.from_numpy(faces.draw(np.arange(96), 32)).permute(0, 3, 1, 2).contiguous()
-    real, fake = drawn[:48], torch.cat([drawn[48:72], drawn[72:].flip(2)])
+    monkeypatch.setattr(fidelity, "MINIMUM", 32)
+    drawn = torch.from_numpy(faces.draw(np.arange(64), 32)).permute(0, 3, 1, 2).contiguous()
+    real, fake = drawn[:32], torch.cat([drawn[32:48], drawn[48:].flip(2)])
     theirs = torch_fidelity.calculate_metrics(
         input1=Images(fake),
         input2=Images(real),
@@ -297,7 +297,7 @@ def test_images_score_what_torch_fidelity_says_of_them(tmp_path, monkeypatch):
         fid=True,
         kid=True,
         prc=True,
-        kid_subset_size=24,
+        kid_subset_size=16,
         batch_size=16,
         rng_seed=7,
         cuda=False,
@@ -306,14 +306,14 @@ def test_images_score_what_torch_fidelity_says_of_them(tmp_path, monkeypatch):
         cache=False,
     )
     extractor = features.choose("effnet_lite0", inception_weights=None, cache=tmp_path, device="cpu")
-    seen = features.extract(extractor, [real, fake], total=96, desc="both")
-    pair = {"real": seen.features[:48], "fake": seen.features[48:]}
+    seen = features.extract(extractor, [real, fake], total=64, desc="both")
+    pair = {"real": seen.features[:32], "fake": seen.features[32:]}
     assert fidelity.fid(**pair) == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
     kid = theirs["kernel_inception_distance_mean"], theirs["kernel_inception_distance_std"]
     assert fidelity.kid(**pair, seed=7) == pytest.approx(kid, rel=1e-3, abs=1e-6)
     isc = theirs["inception_score_mean"], theirs["inception_score_std"]
-    assert fidelity.inception_score(seen.logits[48:], seed=7) == pytest.approx(isc, rel=1e-4)
+    assert fidelity.inception_score(seen.logits[32:], seed=7) == pytest.approx(isc, rel=1e-4)
     shares = theirs["precision"], theirs["recall"]
-    assert fidelity.precision_recall(**pair, seed=7) == pytest.approx(shares, abs=0.021)  # one on the edge of a sphere
+    assert fidelity.precision_recall(**pair, seed=7) == pytest.approx(shares, abs=0.032)  # one on the edge of a sphere
     assert kid[0] > 0.01
     assert shares[1] < 0.9

@@ -22,12 +22,6 @@ def _legend(axis):
     return [text.get_text() for text in legend.get_texts()]
 
 
-def _saved(figure):
-    png, svg = io.BytesIO(), io.BytesIO()
-    plots.save(figure, png, svg)
-    return png.getvalue(), svg.getvalue()
-
-
 def _course(name, *seeds, error=None):
     lines = [plots.Line(np.array([100, 200]), np.array(values, dtype=float), error) for values in seeds]
     mean = plots.Line(np.array([100, 200]), np.mean(seeds, axis=0)) if len(seeds) > 1 else None
@@ -103,9 +97,9 @@ def test_forty_thousand_steps_of_losses_stay_below_a_megabyte_of_svg():
         figure = plots.figure(5)
         run = plots.Losses("x", step, raw, smooth, np.arange(0, 40_000, 2.5))
         plots.losses(figure, run, plots.Limits(40_000, 3, (0.1, 1)), smoothing_steps=50)
-        png, svg = _saved(figure)
-    assert len(svg) < 1_000_000
-    assert Image.open(io.BytesIO(png)).size == (780, 750)
+        files = plots.encoded(figure)
+    assert len(files["svg"]) < 1_000_000
+    assert Image.open(io.BytesIO(files["png"])).size == (780, 750)
 
 
 def test_several_seeds_are_thin_lines_and_their_mean_a_thick_one(axis):
@@ -173,8 +167,7 @@ def test_a_name_with_dollars_is_drawn_as_it_is():
         figure = plots.figure(3)
         name = r"a $\frac{$ name"
         plots.quality(figure.subplots(), [_course(name, [2, 1])], title=name, label="FID", floor=None)
-        _, svg = _saved(figure)
-    assert svg.endswith(b"</svg>\n")
+        assert plots.encoded(figure)["svg"].endswith(b"</svg>\n")
 
 
 def test_the_same_numbers_give_the_same_file():
@@ -182,6 +175,6 @@ def test_the_same_numbers_give_the_same_file():
         with plots.drawing():
             figure = plots.figure(3)
             plots.quality(figure.subplots(), [_course("baseline", [2, 1])], title="t", label="FID", floor=None)
-            return _saved(figure)
+            return plots.encoded(figure)
 
     assert drawn() == drawn()
