@@ -106,6 +106,7 @@ def compare(
         protocol, score = scored(run)
         protocols.append(protocol)
         along = score.snapshots.assign(experiment=run.name, seed=run.seed, image_size=run.experiment.image_size)
+        del fact["precision"]  # of the arithmetic; here the word is a measure of quality
         row = fact | _cost(fact, cost_per_hour) | _quality(run, protocol, score) | _best_and_last(along)
         along["interleaving_ratio"] = np.nan
         if run.title in basis:

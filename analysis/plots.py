@@ -159,7 +159,7 @@ def loss_curves(axis: Axes, run: Losses, limits: Limits, *, smoothing_steps: int
         axis.plot(run.step, run.raw[column], color=color, alpha=0.25, linewidth=0.5, rasterized=True)
         axis.plot(run.step, run.smooth[column], color=color, linestyle=dashes, linewidth=1.8, label=label)
     crossed = f"{len(run.crossing_step):,} {'time' if len(run.crossing_step) == 1 else 'times'}"
-    axis.set_title(f"{run.title}\nthe curves cross {crossed} in {len(run.step):,} steps")
+    _title(axis, f"{run.title}\nthe curves cross {crossed} in {len(run.step):,} steps")
     highest = max(np.max(values, where=np.isfinite(values), initial=0) for values in run.smooth.values())
     if highest > limits.loss:
         axis.text(0.02, 0.97, f"↑ up to {highest:.3g}", transform=axis.transAxes, va="top", fontsize=9, color=INK)
@@ -261,7 +261,7 @@ def quality(axis: Axes, courses: Sequence[Course], *, title: str, label: str, fl
     if len(values) and values.min() > 0:  # early scores are tens of times the late ones, which are what matters
         _log_scale(axis)
         label += ", log scale"
-    axis.set_title(title)
+    _title(axis, title)
     axis.set(xlabel="step", ylabel=label)
     _from_step_0(axis, courses)
     handles = [_handle(course.name, course.style, len(course.seeds)) for course in courses]
@@ -289,7 +289,7 @@ def windows(axis: Axes, courses: Sequence[Course], *, title: str, label: str, me
         place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
         axis.annotate(meaning, (1, height), (5, 0), fontsize=8.5, color=INK, **place)
     highest = max([np.nanmax(line.value) for course in courses for line in course.seeds] + list(meanings))
-    axis.set_title(title)
+    _title(axis, title)
     axis.set(xlabel="step", ylabel=label, ylim=(-0.05, highest + 0.08))
     _from_step_0(axis, courses)
     _legend_below(axis, [_handle(course.name, course.style, len(course.seeds), dot=True) for course in courses])
@@ -344,10 +344,10 @@ def scatter(
         ylabel += ", log scale"
     else:
         axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-    axis.set_title(title)
+    _title(axis, title)
     axis.set(xlabel=xlabel, ylabel=ylabel)
-    axis.get_figure().supxlabel("\n".join(wrap(verdict, 62)), fontsize=9.5, fontweight="bold")
-    _legend_below(axis, [_handle(cloud.name, cloud.style, cloud.seeds, line=False) for cloud in clouds])
+    handles = [_handle(cloud.name, cloud.style, cloud.seeds, line=False) for cloud in clouds]
+    _legend_below(axis, handles, title="\n".join(wrap(verdict, 62)))
     return axis
 
 
@@ -389,9 +389,9 @@ def seeds(axis: Axes, rows: Sequence[Row], *, title: str, label: str) -> Axes:
         y += 1
     axis.set_yticks(heights, labels)
     axis.set_ylim(y - 0.4, -0.6)
-    axis.set_title(title)
+    _title(axis, title, 28)
     axis.set_xlabel(label)
-    axis.xaxis.set_major_locator(MaxNLocator(6))
+    axis.xaxis.set_major_locator(MaxNLocator(4))
     axis.grid(False, axis="y")
     return axis
 
@@ -413,10 +413,16 @@ def _handle(name: str, style: Style, n: int, *, line: bool = True, dot: bool = F
     )
 
 
-def _legend_below(axis: Axes, handles: Sequence[Line2D]) -> None:
-    """A legend that hides no data."""
-    if handles:
-        axis.get_figure().legend(handles=handles, loc="outside lower center", ncols=2, handlelength=3)
+def _legend_below(axis: Axes, handles: Sequence[Line2D], title: str = "") -> None:
+    """A legend that hides no data, below a sentence in bold."""
+    bold = {"weight": "bold", "size": 9.5}
+    place = {"loc": "outside lower center", "ncols": 2, "handlelength": 3}
+    axis.get_figure().legend(handles=handles, title=title or None, title_fontproperties=bold, **place)
+
+
+def _title(axis: Axes, text: str, length: int = 52) -> None:
+    """A title in as many lines as it takes: it starts at the axis and is cut off at the figure's edge."""
+    axis.set_title("\n".join(line for part in text.split("\n") for line in wrap(part, length)))
 
 
 def _from_step_0(axis: Axes, courses: Sequence[Course]) -> None:
@@ -426,7 +432,7 @@ def _from_step_0(axis: Axes, courses: Sequence[Course]) -> None:
 
 
 def _thousands(axis: Axes) -> None:
-    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 2.5, 5, 10]))
+    axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 

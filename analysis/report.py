@@ -46,6 +46,7 @@ class Measure:
     title: str
     hint: str
     better: str | None = None  # "lower", "higher", or None where neither is
+    decimals: int = 3
     percent: bool = False
 
     @property
@@ -55,18 +56,18 @@ class Measure:
 
 
 MEASURES = (
-    Measure("fid", "FID", "distance between generated and real images' features, Fréchet's", "lower"),
-    Measure("kid_mean", "KID", "another such distance, unbiased for few images", "lower"),
+    Measure("fid", "FID", "distance between generated and real images' features, Fréchet's", "lower", 1),
+    Measure("kid_mean", "KID", "another such distance, unbiased for few images", "lower", 4),
     Measure(
-        "isc_mean", "IS", "Inception Score: distinct and varied ImageNet classes; faces are none of them", "higher"
+        "isc_mean", "IS", "Inception Score: distinct and varied ImageNet classes; faces are none of them", "higher", 2
     ),
     Measure("precision", "precision", "share of generated images that look like some real one", "higher"),
     Measure("recall", "recall", "share of real images that look like some generated one: variety", "higher"),
-    Measure("face_rate", "detectable as a face", "share in which a face detector finds a face", "higher", True),
+    Measure("face_rate", "detectable as a face", "share in which a face detector finds a face", "higher", 1, True),
     Measure(
         "interleaving_ratio", "interleaving ratio", "how often the loss curves cross: 0 never, 1 centred on each other"
     ),
-    Measure("d_win_share", "steps D won", "share of steps with D's loss below 0.1", None, True),
+    Measure("d_win_share", "steps D won", "share of steps with D's loss below 0.1", None, 1, True),
 )
 BY_KEY = {measure.key: measure for measure in MEASURES}
 #: What is drawn by window: a column, the figure's title, its axis, and what some heights mean.
@@ -147,25 +148,31 @@ def _cell(text: object) -> str:
 # --- words for numbers ---
 
 
-def number(value: Any, *, percent: bool = False) -> str:
-    """Three digits of a number for people; a dash for one that is not known."""
+def number(value: Any, decimals: int | None = None, *, percent: bool = False) -> str:
+    """A number for people, with so many decimals, else three digits; a dash for one that is not known."""
     if value is None or pd.isna(value) or not math.isfinite(value):
         return "-"
     if percent:
-        return f"{100 * value:.3g} %"
+        return f"{100 * value:.{1 if decimals is None else decimals}f} %"
+    if decimals is not None:
+        return f"{value:,.{decimals}f}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _interval(estimate: Estimate, *, percent: bool) -> str:
-    scale = 100 if percent else 1
-    return f"[{number(scale * estimate.low)}, {number(scale * estimate.high)}]"
+def _mean(estimate: Estimate, measure: Measure) -> str:
+    return number(estimate.mean, measure.decimals, percent=measure.percent)
+
+
+def _interval(low: float, high: float, measure: Measure) -> str:
+    scale = 100 if measure.percent else 1
+    return f"[{number(scale * low, measure.decimals)}, {number(scale * high, measure.decimals)}]"
 
 
 def _interval_text(estimate: Estimate, measure: Measure) -> str:
     if not estimate.n:
         return "-"
-    mean = number(estimate.mean, percent=measure.percent)
-    return mean if estimate.n < 2 else f"{mean} {_interval(estimate, percent=measure.percent)}"
+    mean = _mean(estimate, measure)
+    return mean if estimate.n < 2 else f"{mean} {_interval(estimate.low, estimate.high, measure)}"
 
 
 def _verdict(answer: str) -> dict[str, str]:
@@ -244,6 +251,9 @@ class Drawing:
 
 def draw_figures(comparison: "Comparison", folder: Path) -> dict[str, list[Drawing]]:
     """Draw every figure that the comparison has numbers for into `folder`, as PNG and SVG; by section of the page."""
+    # A run without scores has an empty frame, and frames put together with one hold objects and no numbers.
+    frames = {name: getattr(comparison, name).infer_objects() for name in ("snapshots", "windows")}
+    comparison = replace(comparison, **frames)
     looks = plots.styles(_names(comparison))
     easel = _Easel(folder)
     with plots.drawing():
@@ -453,7 +463,10 @@ def _draw_scatter(comparison: "Comparison", looks: Mapping[str, plots.Style], ea
     rows = rows[rows["image_size"] == size].assign(here=rows["kid_mean"].astype(float))
     rows["next"] = rows.groupby(["experiment", "seed"])["here"].shift(-1)
     drawn = []
-    for x, label in (("interleaving_ratio", "interleaving ratio since the snapshot before"), ("isc_mean", "IS")):
+    for x, label in (
+        ("interleaving_ratio", "interleaving ratio since the snapshot before"),
+        ("isc_mean", "Inception Score (IS)"),
+    ):
         for when, at in (("here", "the same snapshot"), ("next", "the next snapshot")):
             pairs = rows.assign(x=rows[x].astype(float)).dropna(subset=["x", when])
             if pairs.empty:
@@ -471,9 +484,9 @@ def _draw_scatter(comparison: "Comparison", looks: Mapping[str, plots.Style], ea
             plots.scatter(
                 figure.subplots(),
                 clouds,
-                title=f"{_capital(BY_KEY[x].title)} against KID of {at}, {size} px",
+                title=f"{_capital(BY_KEY[x].title)} against KID of {at}",
                 xlabel=label,
-                ylabel="KID (lower is better)",
+                ylabel=f"KID at {size} px (lower is better)",
                 verdict=verdict,
                 ylim=(rows["here"].min(), rows["here"].max()),
             )
@@ -605,7 +618,7 @@ def html(comparison: "Comparison", figures: Mapping[str, Sequence[Drawing]]) -> 
         steps=steps,
         associations=[_association(key, found) for key, found in comparison.associations.items()],
         dynamics=_dynamics(comparison.table),
-        dynamics_columns=[heading for heading, _ in DYNAMICS],
+        dynamics_columns=DYNAMICS,
         speed=_speed(comparison.table),
         ratings=[_rating(each) for each in comparison.ratings],
         provenance=_provenance(comparison.runs),
@@ -649,17 +662,20 @@ def _result_groups(comparison: "Comparison") -> list[dict[str, Any]]:
 
 
 def _best(members: Sequence[Any], measure: Measure) -> str | None:
-    means = {each.name: _estimate(each, measure.key).mean for each in members if _estimate(each, measure.key).n}
-    if measure.better is None or len(set(means.values())) < 2:
+    """Who has the best mean; nobody where there is nobody else, or no better one to the digits shown."""
+    known = {each.name: _estimate(each, measure.key) for each in members if _estimate(each, measure.key).n}
+    if measure.better is None or not known:
         return None
-    return (min if measure.better == "lower" else max)(means, key=lambda name: means[name])
+    best = (min if measure.better == "lower" else max)(known, key=lambda name: known[name].mean)
+    shown = [_mean(estimate, measure) for name, estimate in known.items() if name != best]
+    return best if shown and _mean(known[best], measure) not in shown else None
 
 
 def _result(alternative: Any, measure: Measure, best: bool, estimate: Estimate | None = None) -> dict[str, Any]:
     estimate = estimate or _estimate(alternative, measure.key)
     return {
-        "mean": number(estimate.mean, percent=measure.percent) if estimate.n else "-",
-        "interval": _interval(estimate, percent=measure.percent) if estimate.n > 1 else "",
+        "mean": _mean(estimate, measure),
+        "interval": _interval(estimate.low, estimate.high, measure) if estimate.n > 1 else "",
         "n": f"n = {estimate.n}" if estimate.n not in (0, len(alternative.seeds)) else "",
         "best": best,
     }
@@ -671,7 +687,7 @@ def _beside_floor(comparison: "Comparison", name: str) -> dict[str, str] | None:
     if rows.empty:
         return None
     own, floor = (rows[column].astype(float).mean() for column in ("fid_at_floor_n", "fid_floor"))
-    return {"own": number(own), "floor": number(floor), "n": number(rows["floor_n"].astype(float).iloc[0])}
+    return {"own": number(own, 1), "floor": number(floor, 1), "n": number(rows["floor_n"].astype(float).iloc[0])}
 
 
 def _at_64(alternative: Any) -> dict[str, str] | None:
@@ -723,25 +739,32 @@ def _association(key: str, found: Any) -> dict[str, Any]:
     }
 
 
-#: How the curves lie to each other, a column of the page's table each; several keys share a cell.
-DYNAMICS = (
-    ("interleaving ratio, and what its windows vary over", ("interleaving_ratio",)),
-    ("smoothed over 5; 20 steps", ("interleaving_ratio_5", "interleaving_ratio_20")),
-    ("lead balance", ("lead_balance",)),
-    ("smoothed over 5; 20 steps", ("lead_balance_5", "lead_balance_20")),
-    ("typical log(G / D)", ("dominance",)),
-    ("interleaving around the optimum", ("equilibrium_ratio",)),
-    ("distance from the optimum", ("equilibrium_gap",)),
-    ("steps D won", ("d_win_share",)),
-)
+#: How the curves lie to each other: a heading, and below it columns of compare.csv with headings of their own.
+DYNAMICS = {
+    "interleaving ratio, smoothed over": {
+        "interleaving_ratio": "1 step",
+        "interleaving_ratio_5": "5 steps",
+        "interleaving_ratio_20": "20 steps",
+    },
+    "lead balance, smoothed over": {
+        "lead_balance": "1 step",
+        "lead_balance_5": "5 steps",
+        "lead_balance_20": "20 steps",
+    },
+    "typical gap": {"dominance": "log(G / D)"},
+    "theoretical optimum": {"equilibrium_ratio": "interleaving around it", "equilibrium_gap": "distance from it"},
+    "D won": {"d_win_share": "steps"},
+}
 
 
 def _dynamics(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """A row a run whose losses could be compared."""
+    """A row a run whose losses could be compared; a cell is a number and what its windows vary over, or ''."""
     rows = []
+    keys = [key for columns in DYNAMICS.values() for key in columns]
     for _, row in table.dropna(subset=["interleaving_ratio", "lead_balance", "dominance"], how="all").iterrows():
-        cells = ["; ".join(number(row[key], percent=key == "d_win_share") for key in keys) for _, keys in DYNAMICS]
-        cells[0] += f" [{number(row['interleaving_ratio_low'])}, {number(row['interleaving_ratio_high'])}]"
+        cells = [(number(row[key], 3) if key != "d_win_share" else number(row[key], percent=True), "") for key in keys]
+        low, high = row["interleaving_ratio_low"], row["interleaving_ratio_high"]
+        cells[0] = (cells[0][0], _interval(low, high, BY_KEY["interleaving_ratio"]))
         rows.append({"name": row["experiment"], "seed": row["seed"], "cells": cells})
     return rows
 
@@ -755,7 +778,10 @@ def _speed(table: pd.DataFrame) -> dict[str, Any]:
             "name": row["experiment"],
             "seed": row["seed"],
             "status": row["status"],
-            **{column: number(row[column], percent=column == "data_wait_fraction") for column in columns},
+            "images_per_s": number(row["images_per_s"], 0),
+            "data_wait_fraction": number(row["data_wait_fraction"], 2, percent=True),
+            "gpu_hours": number(row["gpu_hours"], 2),
+            "cost": number(row["cost"], 2),
         }
         for _, row in known.iterrows()
     ]
@@ -766,8 +792,8 @@ def _rating(rating: Mapping[str, Any]) -> dict[str, Any]:
     told = {"name": rating.get("experiment", "?"), "seed": rating.get("seed", "?")}
     for kind in ("generated", "real"):
         rate, low, high, n = (rating.get(f"{kind}_{part}") for part in ("rate", "low", "high", "n"))
-        low, high = number(low, percent=True), number(high, percent=True)
-        told[kind] = f"{number(rate, percent=True)} [{low}, {high}] of {n}"
+        low, high = number(low, 0, percent=True), number(high, 0, percent=True)
+        told[kind] = f"{number(rate, 0, percent=True)} [{low}, {high}] of {n}"
     return told
 
 

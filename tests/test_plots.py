@@ -138,7 +138,7 @@ def test_the_scatter_draws_later_points_larger_and_says_the_verdict(axis):
     plots.scatter(axis, [cloud], **words, ylim=(0.1, 0.5))
     early, late = axis.collections[0].get_sizes()
     assert late > 3 * early
-    verdict = axis.get_figure().get_supxlabel()
+    verdict = axis.get_figure().legends[0].get_title().get_text()
     assert verdict.startswith("Can't tell: 2 runs, and")
     assert max(map(len, verdict.splitlines())) < 65
     low, high = axis.get_ylim()

@@ -174,6 +174,7 @@ def _row(run, along):
     history = run.history()
     d, g = history["loss_d"], history["loss_g"]
     windows, fid = interleaving.windows(d, g), along["fid"].iloc[-1]
+    smooth = {smoothing: interleaving.windows(d, g, smoothing=smoothing) for smoothing in (5, 20)}
     low, high = windows.interval(lambda some: some.ratio, resamples=50)
     return {
         "experiment": run.name, "seed": run.seed, "data": run.data, "profile": run.profile,
@@ -185,6 +186,9 @@ def _row(run, along):
         "face_rate": 1 - fid / 150, "face_rate_low": 0.5, "face_rate_high": 0.6, "face_rate_real": 0.981,
         "interleaving_ratio": windows.ratio, "interleaving_ratio_low": low, "interleaving_ratio_high": high,
         "lead_balance": windows.balance, "dominance": interleaving.dominance(d, g), "d_win_share": 0.012,
+        "interleaving_ratio_5": smooth[5].ratio, "interleaving_ratio_20": smooth[20].ratio,
+        "lead_balance_5": smooth[5].balance, "lead_balance_20": smooth[20].balance,
+        "equilibrium_ratio": interleaving.interleaving_ratio(d / 2, g), "equilibrium_gap": 0.4,
         "images_per_s": 640.0 + run.seed, "data_wait_fraction": 0.0146, "gpu_hours": 0.2525, "cost": None,
         "best_step": along["step"].iloc[-1], "best_fid": fid, "last_fid": fid,
     }  # fmt: skip
@@ -307,14 +311,8 @@ def test_the_text_tells_results_answers_and_notes(comparison, folder):
 def test_figures_are_there_as_png_and_svg_and_can_be_read(folder):
     figures = folder / "figures"
     stems = {path.stem for path in figures.iterdir()}
-    assert {
-        "losses",
-        "losses-tuned_lr",
-        "quality-fid-64px",
-        "quality-fid-128px",
-        "interleaving",
-        "measure-fid",
-    } <= stems
+    expected = "losses-tuned_lr quality-fid-64px quality-kid_mean-128px windows-lead_balance measure-fid"
+    assert set(expected.split()) <= stems
     assert {"scatter-interleaving_ratio-here", "scatter-isc_mean-next"} <= stems
     for stem in stems:
         with Image.open(figures / f"{stem}.png") as picture:
@@ -379,6 +377,20 @@ def test_sizes_are_ranked_apart_and_a_lone_one_is_not_ranked(comparison):
     assert not any(cell["best"] for cell in large["rows"][0]["cells"].values())
     assert large["rows"][0]["at_64"]
     assert not any(row["cells"]["interleaving_ratio"]["best"] for row in small["rows"])  # neither end is the good one
+
+
+def test_what_is_equal_to_the_digits_shown_has_no_best():
+    def best(*means):
+        estimates = [t_interval([mean]) for mean in means]
+        members = [
+            Alternative(str(i), None, {}, [0], {"recall": e}, {}, Answer("", "")) for i, e in enumerate(estimates)
+        ]
+        return report._best(members, report.BY_KEY["recall"])
+
+    assert best(0.5, 0.501, 0.2) == "1"
+    assert best(0.0002, 0.0) is None
+    assert best(0.5) is None
+    assert best() is None
 
 
 def test_one_seed_has_no_interval_and_two_have():
@@ -511,6 +523,16 @@ def test_runs_read_from_wandb_have_everything_but_the_grids(comparison, tmp_path
     assert (tmp_path / "figures" / "losses-baseline.svg").exists()
 
 
+def test_frames_of_objects_as_unscored_runs_leave_them_are_drawn(comparison, tmp_path):
+    names = ("table", "snapshots", "windows")
+    objects = {name: getattr(comparison, name).astype(object) for name in names}
+    runs = [replace(run, read_rows=lambda: comparison.runs[0].history()[:0]) for run in comparison.runs]
+    drawn = report.draw_figures(replace(comparison, runs=runs, **objects), tmp_path / "figures")
+    assert {section: len(figures) for section, figures in drawn.items()} == {
+        "losses": 0, "measures": 6, "quality": 4, "windows": 2, "scatter": 4
+    }  # fmt: skip
+
+
 def test_a_history_that_diverged_or_is_empty_or_can_t_be_read_stops_nothing(comparison, tmp_path):
     def refuse():
         raise report.UserError("steps are missing")
@@ -593,7 +615,7 @@ def test_a_run_without_a_grid_of_that_step_shows_the_one_before_and_says_so(open
     assert "step 2,500, its nearest before 3,000" in opened.locator("#samples").inner_text()
     slider.fill("0")
     assert _shown(opened) == {**dict.fromkeys(FOUR, "500"), "hires_128": None}
-    assert "no grid this early" in opened.locator("#samples").inner_text()
+    assert [box.is_visible() for box in opened.locator(".grid .empty").all()] == [False, False, False, True]
 
 
 def test_a_click_or_a_key_enlarges_a_grid_and_escape_closes_it(opened):
@@ -615,9 +637,11 @@ def test_nothing_makes_the_page_scroll_sideways(opened, width):
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_print_shows_the_last_grids_and_no_slider(opened):
+def test_print_shows_the_last_grids_and_no_slider_and_fits_the_paper(opened):
     opened.get_by_label("Training step").fill("0")
+    opened.set_viewport_size({"width": 718, "height": 1047})  # A4 without Chromium's margins
     opened.emulate_media(media="print")
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 718
     assert _shown(opened) == dict.fromkeys(FOUR, "5000")
     assert not opened.get_by_label("Training step").is_visible()
 
