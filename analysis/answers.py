@@ -109,7 +109,7 @@ def _moved(this: "Alternative") -> str:
     change, now = this.differences.get("interleaving_ratio"), this.measures["interleaving_ratio"]
     if change is None:
         return ""
-    more = "more" if change.mean > 0 else "less"
+    more = "about as much" if abs(change.mean) < 0.02 else "more" if change.mean > 0 else "less"
     return f" The loss curves interleave {more}: {now.mean - change.mean:.2f} -> {now.mean:.2f}."
 
 

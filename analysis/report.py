@@ -548,7 +548,8 @@ def samples(runs: "Iterable[Run]", budget: int = SAMPLES_BYTES) -> list[Samples]
                 if (path, quality) not in encoded:
                     encoded[path, quality] = _encode(path, step, quality)
             frames = [frame for _, path in kept if (frame := encoded[path, quality]) is not None]
-            shown.append(Samples(run.name, run.seed, frames, _missing(run, len(kept) - len(frames), bool(paths))))
+            missing = _missing(run, there=len(paths), kept=len(kept), readable=len(frames))
+            shown.append(Samples(run.name, run.seed, frames, missing))
         if sum(len(frame.uri) for each in shown for frame in each.frames) <= budget:
             break
     return shown
@@ -562,12 +563,14 @@ def _grids(run: "Run") -> dict[int, Path]:
     return {step: path for step, path in paths.items() if path.is_file()}
 
 
-def _missing(run: "Run", unreadable: int, any_there: bool) -> str:
+def _missing(run: "Run", *, there: int, kept: int, readable: int) -> str:
     if run.folder is None:
         return "read from W&B, where the grids are not fetched from"
-    if not any_there:
+    if not there:
         return "no sample grids in the run's folder"
-    return f"{_counted(unreadable, 'grid')} could not be read" if unreadable else ""
+    told = [f"{_counted(kept - readable, 'grid')} could not be read"] if kept > readable else []
+    told += [f"{_counted(there - kept, 'grid')} left out to keep the page small"] if there > kept else []
+    return "; ".join(told)
 
 
 def _encode(path: Path, step: int, quality: int) -> Frame | None:

@@ -442,6 +442,7 @@ def test_grids_that_are_too_large_together_lose_quality_then_steps_but_never_the
     (half,) = report.samples(runs, budget=size // 3)
     assert sum(len(frame.uri) for frame in half.frames) <= size // 3
     assert 1 < len(half.frames) < len(whole.frames)
+    assert half.missing == f"{len(whole.frames) - len(half.frames)} grids left out to keep the page small"
     (one,) = report.samples(runs, budget=1)
     assert [frame.step for frame in one.frames] == [5000]
 
