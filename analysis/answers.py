@@ -110,7 +110,7 @@ def _moved(this: "Alternative") -> str:
     if change is None:
         return ""
     more = "about as much" if abs(change.mean) < 0.02 else "more" if change.mean > 0 else "less"
-    return f" The loss curves interleave {more}: {now.mean - change.mean:.2f} -> {now.mean:.2f}."
+    return f" The loss curves interleave {more}: {now.mean - change.mean:.2f} → {now.mean:.2f}."
 
 
 def _sentence_of_root(this: "Alternative") -> str:

@@ -324,12 +324,7 @@ def _from_folder(folder: RunFolder) -> tuple[Run, str | None]:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        record = plainyaml.read(path)
-    except UserError:
-        raise
-    except Exception as error:  # PyYAML itself stumbles, in many ways, over a tag that does not fit: `!!int ''`
-        raise UserError(f"{path}: not YAML: {type(error).__name__}: {error}") from error
+    record = plainyaml.read(path)
     if not record:
         raise UserError(f"{path}: is empty")
     return record

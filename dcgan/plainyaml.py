@@ -28,14 +28,19 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes a text which the loader would take for a number: a fingerprint like 1234567e89012345."""
+
+
+for _each in (_Loader, _Dumper):
+    _each.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
 
 
 def dump(record: Mapping[str, Any]) -> str:
     """Plain values as YAML in the order given."""
-    return yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(record, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def read(path: Path, *, where: str | None = None) -> dict[str, Any]:
@@ -62,5 +67,6 @@ def parse(text: str, *, where: str) -> Any:
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{where}{line}: not YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: not YAML: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # PyYAML itself stumbles, in many ways, over a tag that does not fit: `!!int ''`
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"{where}: not YAML: {reason}") from error

@@ -246,3 +246,15 @@ def _copy_of_experiments(tmp_path: Path) -> Path:
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
     return folder
+
+
+def test_a_text_that_looks_like_a_number_comes_back_as_a_text():
+    record = {"fingerprint": "1234567e89012345", "rate": 2e-4, "name": "12"}
+    assert plainyaml.parse(plainyaml.dump(record), where="here") == record
+
+
+def test_a_tag_that_does_not_fit_is_one_line():
+    for text in ("!!int ''", "!!bool x", "!!timestamp x"):
+        with pytest.raises(ConfigError, match="here: not YAML") as told:
+            plainyaml.parse(text, where="here")
+        assert "\n" not in str(told.value)
