@@ -105,6 +105,8 @@ def compare(
     for run, fact in zip(runs, table(runs).to_dict("records"), strict=True):
         protocol, score = scored(run)
         protocols.append(protocol)
+        if run.state == "finished" and not score.final and not any(note.startswith(run.title) for note in notes):
+            notes.append(f"{run.title}: finished, and has no scores of its final generator by this protocol")
         along = score.snapshots.assign(experiment=run.name, seed=run.seed, image_size=run.experiment.image_size)
         del fact["precision"]  # of the arithmetic; here the word is a measure of quality
         row = fact | _cost(fact, cost_per_hour) | _quality(run, protocol, score) | _best_and_last(along)
