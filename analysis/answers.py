@@ -141,8 +141,12 @@ def _prediction(question: str, x: str, more: str, associations: Mapping[str, Ass
     if main is None or not main.points:
         return Answer(question, "Can't tell: no run has scored snapshots.", evidence)
     if main.verdict.startswith("can't tell"):
-        lean = f" So far {more} goes with {'worse' if main.rho > 0 else 'better'} faces" if abs(main.rho) > 0.1 else ""
-        lean = f"{lean} (partial rank correlation with the next snapshot's KID {main.rho:+.2f})." if lean else ""
+        lean = (
+            f" In these runs {more} went with {'worse' if main.rho > 0 else 'better'} faces"
+            if abs(main.rho) > 0.1
+            else ""
+        )
+        lean = f"{lean}, which may be chance (partial rank correlation {main.rho:+.2f})." if lean else ""
         return Answer(question, f"{main.verdict[:1].upper()}{main.verdict[1:]}.{lean}", evidence)
     told = "Yes" if main.verdict == "negative" else "No, the opposite"
     better = "better" if main.verdict == "negative" else "worse"
