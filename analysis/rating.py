@@ -28,11 +28,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import jinja2
 import numpy as np
 from PIL import Image, ImageOps
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from analysis.pages import template
 from analysis.stats import wilson
 from dcgan.atomic import replacing
 
@@ -43,7 +43,6 @@ FOLDER, PAGE, SHEET = "ratings", "page.html", "page.json"
 LARGEST = 16_384  # bytes of a POST; 96 answers and a name are 300
 LEAST_PX = 128  # of a picture in the page
 KINDS = ("generated", "real")
-TEMPLATES = Path(__file__).parent / "templates"
 
 Kind = Literal["generated", "real"]
 
@@ -175,15 +174,7 @@ def read_ratings(run_folder: Path) -> list[Rating]:
 
 def page_html(sheet: Sheet, pictures: Sequence[str], *, folder: Path, token: str = "") -> str:
     """The page as one text, from its pictures, data URIs in their order. `token` lets its answers in at the server."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["sha256"] = _sha256
-    return environment.get_template("rating.html").render(
+    return template("rating.html", sha256=_sha256).render(
         question=QUESTION,
         title=sheet.title,
         page=sheet.page,

@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 from PIL import Image
 
 from analysis import interleaving, plots
+from analysis.pages import template
 from analysis.stats import Estimate
 from dcgan import UserError
 from dcgan.atomic import replacing
@@ -29,7 +29,6 @@ if TYPE_CHECKING:  # what it is given; computing it takes torch, writing it down
     from analysis.compare import Comparison
     from analysis.runs import Run
 
-TEMPLATES = Path(__file__).resolve().parent / "templates"
 SMOOTHING_STEPS = 50  # of the loss curves, as in a run's own losses.png
 SMOOTHING_WINDOWS = 5  # of the interleaving ratio's line
 SAMPLES_BYTES = 15_000_000  # of the page, for all grids together
@@ -592,19 +591,11 @@ def _encode(path: Path, step: int, quality: int) -> Frame | None:
 
 def html(comparison: "Comparison", figures: Mapping[str, Sequence[Drawing]]) -> str:
     """The whole page as one text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "sha256": _sha256, "verdict": _verdict}
     names = _names(comparison)
     looks = plots.styles(names)
     shown = samples(_representatives(comparison))
     steps = sorted({frame.step for each in shown for frame in each.frames})
-    return environment.get_template("report.html").render(
+    return template("report.html", number=number, sha256=_sha256, verdict=_verdict).render(
         comparison=comparison,
         figures=figures,
         looks={

@@ -1,6 +1,7 @@
 """What all tests share: quiet surroundings and the order, fast ones first."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,20 @@ def _alone(monkeypatch, tmp_path_factory):
         monkeypatch.setenv(name, str(home))
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setenv("DCGAN_CACHE", str(home / "cache"))
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real one, without a window; skips where none is installed."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip(f"no browser on this machine (looked for {', '.join(BROWSERS)})")
+    switches = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=path, args=switches)
+        yield opened
+        opened.close()

@@ -7,7 +7,6 @@ import json
 import logging
 import queue
 import re
-import shutil
 import socket
 import urllib.error
 import urllib.request
@@ -24,7 +23,6 @@ from analysis import rating
 from analysis.rating import Answers, Sheet
 from analysis.stats import wilson
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 GENERATED, REAL = 64, 32
 REAL_INDICES = [7 * i + 3 for i in range(REAL)]
 HOSTILE = "<script>alert(1)</script>"
@@ -399,19 +397,6 @@ def test_answers_have_no_other_letters():
 
 
 # --- in a browser ---
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip(f"no browser on this machine (looked for {', '.join(BROWSERS)})")
-    switches = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=path, args=switches)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

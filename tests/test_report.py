@@ -2,7 +2,6 @@
 
 import csv
 import re
-import shutil
 from dataclasses import dataclass, replace
 from xml.etree import ElementTree
 
@@ -21,7 +20,6 @@ from dcgan.data import faces
 from dcgan.runlog import HISTORY, RunFolder
 
 FOUR = ("baseline", "regularized", "tuned_lr", "hires_128")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 HOSTILE = "<script>alert(1)</script>"
 
 
@@ -550,19 +548,6 @@ def test_a_history_that_diverged_or_is_empty_or_can_t_be_read_stops_nothing(comp
 
 
 # --- in a browser ---
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip(f"no browser on this machine (looked for {', '.join(BROWSERS)})")
-    switches = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=path, args=switches)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
