@@ -68,5 +68,5 @@ def parse(text: str, *, where: str) -> Any:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{where}{line}: not YAML: {error.problem}") from error
     except Exception as error:  # PyYAML itself stumbles, in many ways, over a tag that does not fit: `!!int ''`
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"{where}: not YAML: {reason}") from error
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"{where}: a value that does not fit its type ({type(error).__name__}: {reason})") from error

@@ -255,6 +255,6 @@ def test_a_text_that_looks_like_a_number_comes_back_as_a_text():
 
 def test_a_tag_that_does_not_fit_is_one_line():
     for text in ("!!int ''", "!!bool x", "!!timestamp x"):
-        with pytest.raises(ConfigError, match="here: not YAML") as told:
+        with pytest.raises(ConfigError, match="here: a value that does not fit its type") as told:
             plainyaml.parse(text, where="here")
         assert "\n" not in str(told.value)

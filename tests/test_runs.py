@@ -348,7 +348,7 @@ def having(**changed):
         (b"# nothing\n", r"config\.yaml: is empty"),
         (None, r"config\.yaml: can't be read: .*No such file"),
         (b"image_size: [1\n", r"config\.yaml, line 2: not YAML"),
-        (b"seed: !!int ''\n", r"config\.yaml: not YAML: IndexError"),
+        (b"seed: !!int ''\n", r"config\.yaml: a value that does not fit its type \(IndexError"),
         (b"- a\n- b\n", r"config\.yaml: should hold `key: value` lines"),
         (
             having(question="\xff").decode().encode("latin-1", "replace").replace(b"\\xFF", b"\xff"),
