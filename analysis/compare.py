@@ -24,8 +24,8 @@ COLUMNS = (
     "face_rate", "interleaving_ratio", "interleaving_ratio_low", "interleaving_ratio_high", "lead_balance",
     "dominance", "equilibrium_gap", "d_win_share", "images_per_s", "data_wait_fraction", "gpu_hours", "cost",
     "fid_at_floor_n", "floor_n", "face_rate_low", "face_rate_high", "face_rate_real", "interleaving_ratio_5",
-    "interleaving_ratio_20", "lead_balance_5", "lead_balance_20", "equilibrium_ratio", "best_step", "best_fid",
-    "last_fid",
+    "interleaving_ratio_20", "lead_balance_5", "lead_balance_20", "equilibrium_ratio", "equilibrium_balance",
+    "best_step", "best_fid", "last_fid",
 )  # fmt: skip
 
 SNAPSHOT_COLUMNS = (
@@ -168,10 +168,12 @@ def _quality(run: Run, protocol: Protocol, score: Scores) -> dict[str, Any]:
 
 def _dynamics(history: pd.DataFrame) -> dict[str, float]:
     d, g = history["loss_d"].to_numpy(), history["loss_g"].to_numpy()
+    around_optimum = interleaving.windows(d / 2, g)
     row = {
         "dominance": interleaving.dominance(d, g),
         "equilibrium_gap": interleaving.equilibrium_gap(history["d_x"], history["d_g_z"]),
-        "equilibrium_ratio": interleaving.interleaving_ratio(d / 2, g),
+        "equilibrium_ratio": around_optimum.ratio,
+        "equilibrium_balance": around_optimum.balance,
         "d_win_share": interleaving.d_win_share(d),
     }
     for smoothing in SMOOTHINGS:

@@ -746,7 +746,11 @@ DYNAMICS = {
         "lead_balance_20": "20 steps",
     },
     "typical gap": {"dominance": "log(G / D)"},
-    "theoretical optimum": {"equilibrium_ratio": "interleaving around it", "equilibrium_gap": "distance from it"},
+    "theoretical optimum": {
+        "equilibrium_ratio": "interleaving around it",
+        "equilibrium_balance": "balance around it",
+        "equilibrium_gap": "distance from it",
+    },
     "D won": {"d_win_share": "steps"},
 }
 

@@ -187,6 +187,7 @@ def _row(run, along):
         "interleaving_ratio_5": smooth[5].ratio, "interleaving_ratio_20": smooth[20].ratio,
         "lead_balance_5": smooth[5].balance, "lead_balance_20": smooth[20].balance,
         "equilibrium_ratio": interleaving.interleaving_ratio(d / 2, g), "equilibrium_gap": 0.4,
+        "equilibrium_balance": interleaving.lead_balance(d / 2, g),
         "images_per_s": 640.0 + run.seed, "data_wait_fraction": 0.0146, "gpu_hours": 0.2525, "cost": None,
         "best_step": along["step"].iloc[-1], "best_fid": fid, "last_fid": fid,
     }  # fmt: skip
