@@ -27,7 +27,7 @@ def _score(options: argparse.Namespace) -> int:
     _tell(unusable)
     scorer = _scorer(options)
     scorer.score(runs)
-    scored = sum(bool(scorer.read(run).final) for run in runs)
+    scored = sum(bool(scorer.found(run)[1].final) for run in runs)
     print(f"{scored} of {len(runs)} runs have the scores of their final generator ({scorer.extractor.name})")
     return 0
 
@@ -39,20 +39,23 @@ def _compare(options: argparse.Namespace) -> int:
 
     runs, unusable = read_wandb(options.wandb) if options.wandb else read_folders(options.runs)
     _tell(unusable)
-    scorer = _scorer(options)
+    if not runs:
+        raise UserError(f"{options.wandb or options.runs}: no run there can be used")
+    # W&B has no weights to score, and a report without scores must not take the place of one with them.
+    scorer = None if options.wandb else _scorer(options)
+    reports = options.out / "wandb" if options.wandb else options.out
     pages = []
     for (data, profile), members in groups(runs).items():
-        notes = [*unusable, *scorer.score(members)]
         comparison = compare(
             members,
-            lambda run: (scorer.protocol(run), scorer.read(run)),
+            scorer.found if scorer else lambda run: None,
             cost_per_hour=options.cost_per_hour,
-            notes=notes,
+            notes=[*unusable, *(scorer.score(members) if scorer else ())],
         )
-        folder = options.out / data / profile
-        before = _text(folder / "compare.md")
+        folder = reports / data / profile
+        before = _numbers(folder)
         pages.append(report.write(comparison, folder))
-        if _text(folder / "compare.md") != before:
+        if _numbers(folder) != before:
             _to_wandb(comparison, folder)
         print(f"{data}, {profile}: {len(members)} run{'s' if len(members) > 1 else ''}: {pages[-1]}")
     if not options.no_open:
@@ -83,7 +86,7 @@ def _dashboard(options: argparse.Namespace) -> int:
     from analysis.runs import read_folders
 
     runs, _ = read_folders(options.runs)
-    pages = sorted(options.out.glob("*/*/index.html"))
+    pages = sorted(options.out.glob("**/index.html"))
     print("\n".join(f"comparison: {page}" for page in pages) or "no comparison yet: make compare")
     urls = [url for run in runs if (url := run.status.get("wandb_url"))]
     if urls and os.environ.get("WANDB_MODE", "online") == "online":
@@ -153,8 +156,9 @@ def _tell(lines: Sequence[str]) -> None:
         print(line, file=sys.stderr)
 
 
-def _text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+def _numbers(report: Path) -> list[bytes]:
+    """What a report says, by which an unchanged one is known."""
+    return [path.read_bytes() for name in ("compare.csv", "compare.md") if (path := report / name).is_file()]
 
 
 def _changed(path: Path) -> float:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
@@ -26,34 +26,34 @@ def of_experiment(this: "Alternative", question: str) -> Answer:
     """What an experiment's own question gets: quality and interleaving beside its parent's."""
     if not this.seeds:
         return Answer(question, "Can't tell: no run of it has finished.")
-    measure = "fid" if "fid" in this.differences else "fid_at_64"
-    change = this.differences.get(measure)
+    change = this.differences.get(this.quality)
     evidence = [_told(name, this.measures[key]) for key, name in NAMES.items() if this.measures[key].n]
     if this.parent is None:
         return Answer(question, _sentence_of_root(this), evidence)
+    if this.quality is None:
+        return Answer(question, f"Can't tell: {this.parent} was trained on other images.", evidence)
     if change is None:
-        return Answer(question, f"Can't tell: there is no scored run of {this.parent} with the same seed.", evidence)
+        lack = f"Can't tell: no seed has a known {NAMES[this.quality]} here and in {this.parent}."
+        return Answer(question, lack, evidence)
     evidence += [
         f"{NAMES[key]}, minus {this.parent}'s: {_number(difference, signed=True)}"
         for key, difference in this.differences.items()
         if key in NAMES
     ]
-    return Answer(question, f"{_verdict(change, this.parent, NAMES[measure])}{_moved(this)}", evidence)
+    return Answer(question, f"{_verdict(change, this.parent, NAMES[this.quality])}{_moved(this)}", evidence)
 
 
 def across_runs(
     table: pd.DataFrame,
     alternatives: Sequence["Alternative"],
-    associations: Mapping[str, Association],
+    associations: Mapping["Claim", Association],
     snapshots: pd.DataFrame,
     ratings: Sequence[Mapping[str, Any]],
 ) -> list[Answer]:
     """The questions that the write-up left open, as far as these runs answer them."""
     return [
-        _prediction("Does interleaving predict quality?", "interleaving_ratio", "more interleaving", associations),
-        _prediction(
-            "Does the Inception Score, the write-up's other candidate, do so?", "isc_mean", "a higher IS", associations
-        ),
+        _prediction("Does interleaving predict quality?", "interleaving_ratio", associations),
+        _prediction("Does the Inception Score, the write-up's other candidate, do so?", "isc_mean", associations),
         _d_dives(table),
         _size(alternatives, snapshots),
         _speed(table),
@@ -81,7 +81,9 @@ def _told(name: str, estimate: Estimate) -> str:
 
 
 def _number(estimate: Estimate, *, signed: bool = False) -> str:
-    """'61.2 (one seed)' or '61.2 [58.0, 64.4], n = 3'."""
+    """'61.2 (one seed)' or '61.2 [58.0, 64.4], n = 3 seeds'."""
+    if not estimate.n:
+        return "not known"
     form = "+.4g" if signed else ".4g"
     if estimate.n < 2:
         return f"{estimate.mean:{form}} (one seed)"
@@ -106,11 +108,14 @@ def _verdict(change: Estimate, parent: str, measure: str) -> str:
 
 
 def _moved(this: "Alternative") -> str:
-    change, now = this.differences.get("interleaving_ratio"), this.measures["interleaving_ratio"]
+    change = this.differences.get("interleaving_ratio")
     if change is None:
         return ""
-    more = "about as much" if abs(change.mean) < 0.02 else "more" if change.mean > 0 else "less"
-    return f" The loss curves interleave {more}: {now.mean - change.mean:.2f} → {now.mean:.2f}."
+    if change.n < 2:
+        return f" The interleaving ratio is {abs(change.mean):.2f} {'higher' if change.mean > 0 else 'lower'}."
+    if not change.settled:
+        return " Whether the loss curves interleave more can't be told either."
+    return f" The loss curves interleave {'more' if change.mean > 0 else 'less'} ({_number(change, signed=True)})."
 
 
 def _sentence_of_root(this: "Alternative") -> str:
@@ -123,53 +128,79 @@ def _sentence_of_root(this: "Alternative") -> str:
     return "; ".join(said) + "."
 
 
-def _prediction(question: str, x: str, more: str, associations: Mapping[str, Association]) -> Answer:
-    """About one candidate: a negative association with KID, where less is better, means that it does predict."""
-    found = {
-        tuple(key.removeprefix(f"{x} -> ").split()): value
-        for key, value in associations.items()
-        if key.startswith(f"{x} -> ")
-    }
+class Claim(NamedTuple):
+    """What an association is of: does more x go with less y?"""
+
+    x: str  # a candidate, a column of the snapshots
+    y: str  # a measure of quality, a distance
+    when: str  # a key of WHEN
+    among: str  # a key of AMONG
+
+
+WHEN = {"here": "the same snapshot", "next": "the next snapshot"}
+#: Runs differ by recipe or by seed alone. Only the second leaves out all that a recipe changes besides, its
+#: initialisation say; only the first has the differences that the write-up speaks of.
+AMONG = {"recipes": "between recipes", "seeds": "between seeds of one recipe"}
+MORE = {"interleaving_ratio": "more interleaving", "isc_mean": "a higher IS"}
+
+
+def predicted(x: str, y: str, when: str, associations: Mapping[Claim, Association]) -> str:
+    """Whether x predicts the distance y, in plain words, the verdict first."""
+    found = {among: each for among in AMONG if (each := associations.get(Claim(x, y, when, among)))}
+    if not found:
+        return "Can't tell: no run has scored snapshots."
+    settled = {among: each.rho for among, each in found.items() if each.verdict in ("positive", "negative")}
+    open_ = "; ".join(
+        f"{AMONG[among]}, {each.verdict.partition(': ')[2]}" for among, each in found.items() if among not in settled
+    )
+    if not settled:
+        rho = next(iter(found.values())).rho
+        lean = f" In these runs {MORE[x]} went with {'worse' if rho > 0 else 'better'} faces, which may be chance"
+        return f"Can't tell: {open_}." + (f"{lean} (partial rank correlation {rho:+.2f})." if abs(rho) > 0.1 else "")
+    signs = {rho > 0 for rho in settled.values()}
+    word = "It depends" if len(signs) > 1 else "No, the opposite" if True in signs else "Yes"
+    told = "; ".join(
+        f"{AMONG[among]}, at equal steps, {MORE[x]} goes with {'worse' if rho > 0 else 'better'} faces ({rho:+.2f})"
+        for among, rho in settled.items()
+    )
+    return f"{word}: {told}." + (f" Not settled {open_}." if open_ else "")
+
+
+def _prediction(question: str, x: str, associations: Mapping[Claim, Association]) -> Answer:
     evidence = [
-        f"{NAMES[y]} {'at the same snapshot' if when == 'here' else 'at the next snapshot'}: "
-        f"partial rank correlation {value.rho:+.2f}, resampled by run [{value.low:+.2f}, {value.high:+.2f}], "
-        f"{value.runs} runs, {value.points} snapshots: {value.verdict}"
-        for (y, when), value in found.items()
-        if not math.isnan(value.rho)
+        f"{NAMES[claim.y]} of {WHEN[claim.when]}, {AMONG[claim.among]}: partial rank correlation {found.rho:+.2f} "
+        f"[{found.low:+.2f}, {found.high:+.2f}], {found.counted}, {found.points} snapshots: {found.verdict}"
+        for claim, found in associations.items()
+        if claim.x == x and not math.isnan(found.rho)
     ]
-    main = found.get(("kid_mean", "next"))
-    if main is None or not main.points:
-        return Answer(question, "Can't tell: no run has scored snapshots.", evidence)
-    if main.verdict.startswith("can't tell"):
-        lean = (
-            f" In these runs {more} went with {'worse' if main.rho > 0 else 'better'} faces"
-            if abs(main.rho) > 0.1
-            else ""
-        )
-        lean = f"{lean}, which may be chance (partial rank correlation {main.rho:+.2f})." if lean else ""
-        return Answer(question, f"{main.verdict[:1].upper()}{main.verdict[1:]}.{lean}", evidence)
-    told = "Yes" if main.verdict == "negative" else "No, the opposite"
-    better = "better" if main.verdict == "negative" else "worse"
-    return Answer(question, f"{told}: at equal steps, {more} goes with {better} faces ({main.rho:+.2f}).", evidence)
+    return Answer(question, predicted(x, "kid_mean", "next", associations), evidence)
 
 
 def _d_dives(table: pd.DataFrame) -> Answer:
     question = "Does D's loss dive to 0 and stay there?"
-    known = table.dropna(subset="d_win_share")
+    known = table.dropna(subset=["d_win_share", "d_win_share_last"])
     if known.empty:
-        return Answer(question, "Can't tell: no finished run.")
-    shares = known.groupby("experiment", sort=False)["d_win_share"].agg(["mean", "size"])
-    worst = shares["mean"].idxmax()
+        return Answer(question, "Can't tell: no finished run whose losses could be compared.")
+    shares = known.groupby("experiment", sort=False)[["d_win_share", "d_win_share_last"]].mean()
+    seeds = known.groupby("experiment", sort=False).size()
     told = [
-        f"{name}: below 0.1 in {100 * row['mean']:.1f} % of the steps, n = {row['size']:.0f}"
+        f"{name}: below 0.1 in {100 * row['d_win_share']:.1f} % of all steps, in {100 * row['d_win_share_last']:.1f} % "
+        f"of the last quarter, n = {seeds[name]}"
         for name, row in shares.iterrows()
     ]
-    stays = shares["mean"].max() > 0.5
-    return Answer(
-        question,
-        f"{'Yes' if stays else 'No'}: most often in {worst}, in {100 * shares['mean'].max():.1f} % of its steps.",
-        told,
-    )
+    dived, stayed = (list(shares.index[shares[key] > low]) for key, low in zip(shares, (0, 0.5), strict=True))
+    if stayed:
+        return Answer(question, f"Yes: in {', '.join(stayed)}, in most of the last quarter of the steps.", told)
+    if dived:
+        most = shares["d_win_share"].idxmax()
+        end = 100 * shares.loc[most, "d_win_share_last"]
+        return Answer(
+            question,
+            f"It dives and comes back: most often in {most}, in {100 * shares['d_win_share'].max():.1f} % of its "
+            f"steps, and in {end:.1f} % of the last quarter.",
+            told,
+        )
+    return Answer(question, "No: it is never below 0.1.", told)
 
 
 def _size(alternatives: Sequence["Alternative"], snapshots: pd.DataFrame) -> Answer:
@@ -192,20 +223,19 @@ def _size(alternatives: Sequence["Alternative"], snapshots: pd.DataFrame) -> Ans
         )
     if (wins := hires.measures["d_win_share"]).n:
         evidence.append(f"D's loss is below 0.1 in {100 * wins.mean:.1f} % of its steps")
-    followed = [by_name[name] for name in FOLLOW_UPS if name in by_name]
+    followed = [each for each in by_name.values() if each.parent == "hires_128"]
     if not followed:
-        return Answer(question, f"Can't tell: that takes runs of {', '.join(FOLLOW_UPS)}, and none is here.", evidence)
+        wanted = 'a longer run (`SET="duration_multiplier=2"`) and one with a wider D '
+        wanted += '(`SET="discriminator.width_multiplier=2"`)'
+        return Answer(question, f"Can't tell: that takes {wanted}, and none is here.", evidence)
+    better = []
     for each in followed:
-        change = each.differences.get("fid") or each.differences.get("fid_at_64")
+        change = each.differences.get(each.quality)
         evidence.append(f"{each.name}: " + (_verdict(change, each.parent, "FID") if change else "no pair to compare."))
-    settled = [
-        each.name for each in followed if (change := each.differences.get("fid")) and change.settled and change.mean < 0
-    ]
-    told = f"Better than hires_128: {', '.join(settled)}." if settled else "Can't tell: no follow-up is clearly better."
+        if change and change.settled and change.mean < 0:
+            better.append(each.name)
+    told = f"Better than hires_128: {', '.join(better)}." if better else "Can't tell: no follow-up is clearly better."
     return Answer(question, told, evidence)
-
-
-FOLLOW_UPS = ("hires_128_longer", "hires_128_strong_d", "hires_128_equal_lr")
 
 
 def _speed(table: pd.DataFrame) -> Answer:
@@ -213,20 +243,23 @@ def _speed(table: pd.DataFrame) -> Answer:
     known = table.dropna(subset=["images_per_s", "data_wait_fraction"])
     if known.empty:
         return Answer(question, "Can't tell: no run has recorded its speed.")
-    waits = known["data_wait_fraction"].astype(float)
     told = [
         f"{row.experiment} seed {row.seed}: {row.images_per_s:,.0f} images/s, waited for input "
         f"{100 * row.data_wait_fraction:.2f} % of the time"
+        + (f", its arithmetic alone would take {100 * row.floor_share:.0f} %" if pd.notna(row.floor_share) else "")
         for row in known.itertuples()
     ]
-    if waits.max() < 0.05:
-        return Answer(
-            question,
-            f"Here into computing: at most {100 * waits.max():.1f} % of a run's time went into waiting for input, so a "
-            "faster device would be faster. A run that waits more would not be.",
-            told,
+    waits = known["data_wait_fraction"].astype(float)
+    if waits.max() >= 0.05:
+        return Answer(question, f"Into waiting for input: up to {100 * waits.max():.0f} % of a run's time.", told)
+    said = f"Here not into waiting for input: that took at most {100 * waits.max():.1f} % of a run's time."
+    floors = known["floor_share"].astype(float).dropna()
+    if len(floors):
+        said += (
+            f" The arithmetic alone, at the rate of matrix products, would take {100 * floors.min():.0f} to "
+            f"{100 * floors.max():.0f} % of it; the rest goes into memory traffic and overhead."
         )
-    return Answer(question, f"Into waiting for input: up to {100 * waits.max():.0f} % of a run's time.", told)
+    return Answer(question, said, told)
 
 
 def _normal(table: pd.DataFrame, ratings: Sequence[Mapping[str, Any]]) -> Answer:

@@ -3,17 +3,19 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis import answers, interleaving
-from analysis.answers import Answer
+from analysis.answers import Answer, Claim
+from analysis.fidelity import MINIMUM
 from analysis.interleaving import SMOOTHINGS
 from analysis.rating import read_ratings
 from analysis.runs import Run, table
-from analysis.score import Protocol, Scores
+from analysis.score import SNAPSHOT_MEASURES, Protocol, Scores
 from analysis.stats import Association, Estimate, paired_difference, partial_association, t_interval, wilson
 from dcgan import UserError, config
 
@@ -25,7 +27,8 @@ COLUMNS = (
     "dominance", "equilibrium_gap", "d_win_share", "images_per_s", "data_wait_fraction", "gpu_hours", "cost",
     "fid_at_floor_n", "floor_n", "face_rate_low", "face_rate_high", "face_rate_real", "interleaving_ratio_5",
     "interleaving_ratio_20", "lead_balance_5", "lead_balance_20", "equilibrium_ratio", "equilibrium_balance",
-    "best_step", "best_fid", "last_fid",
+    "best_step", "best_fid", "last_fid", "floor_share", "d_win_share_last", "windows_counted", "windows_counted_5",
+    "windows_counted_20",
 )  # fmt: skip
 
 SNAPSHOT_COLUMNS = (
@@ -45,6 +48,8 @@ class Alternative:
     seeds: Sequence[int]  # that finished
     measures: Mapping[str, Estimate]  # a column of compare.csv -> mean over seeds
     differences: Mapping[str, Estimate]  # a column -> this minus parent, paired by seed; empty for a root
+    #: The column by which it is held against its parent; None: they were trained on other images.
+    quality: str | None
     answer: Answer
 
 
@@ -62,7 +67,7 @@ class Comparison:
     #: ... the last one over the steps since the snapshot before; NaN where it can't be said
     windows: pd.DataFrame  # experiment, seed, step, interleaving_ratio, lead_balance: each window by itself
     answers: Sequence[Answer]  # to the questions across runs
-    associations: Mapping[str, Association]  # "interleaving_ratio -> kid_mean here" -> ...
+    associations: Mapping[Claim, Association]
     alarms: Sequence[str]  # runs whose last snapshot is much worse than their best
     notes: Sequence[str]  # what is named and not hidden: unfinished, diverged, refused, unreadable
     ratings: Sequence[Mapping[str, Any]] = ()  # experiment, seed, and both rates with their intervals, see rating.py
@@ -73,9 +78,14 @@ MEASURES = (
     "fid", "fid_at_64", "kid_mean", "isc_mean", "precision", "recall", "face_rate", "interleaving_ratio",
     "lead_balance", "dominance", "equilibrium_gap", "d_win_share", "images_per_s", "data_wait_fraction",
 )  # fmt: skip
-#: Of two image sizes only these can be compared.
-ACROSS_SIZES = ("fid_at_64", "interleaving_ratio", "lead_balance", "dominance", "equilibrium_gap", "d_win_share")
+#: Of runs on other images only these can be compared; of two image sizes these and FID at 64 px.
+DYNAMICS = ("interleaving_ratio", "lead_balance", "dominance", "equilibrium_gap", "d_win_share")
+ACROSS_SIZES = ("fid_at_64", *DYNAMICS)
 ALARM = 1.25  # a last snapshot whose FID is above this many times the best one's is much worse
+
+
+#: Of a run without scores.
+NOTHING = Scores({}, pd.DataFrame(columns=["step", *SNAPSHOT_MEASURES]))
 
 
 def groups(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
@@ -88,42 +98,47 @@ def groups(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
 
 def compare(
     runs: Sequence[Run],
-    scored: Callable[[Run], tuple[Protocol, Scores]],
+    scored: Callable[[Run], tuple[Protocol, Scores] | None],
     *,
     cost_per_hour: float | None = None,
     notes: Sequence[str] = (),
 ) -> Comparison:
     """Put runs of one data set and profile side by side.
 
-    scored: a run's protocol and scores, empty where it has none. notes: what is to be told besides.
+    scored: a run's protocol and scores, empty where it has none; None where it can't have any. notes: what is to be
+        told besides.
     """
     parents = {run.name: _parent(run) for run in runs}
     runs = sorted(runs, key=lambda run: (len(_lineage(run.name, parents)), run.name, run.seed))
-    notes = [*notes, *_unfinished(runs)]
+    runs, other_recipes = _one_recipe_a_name(runs)
+    notes = [*notes, *other_recipes, *_unfinished(runs)]
     basis, refused = _comparable_losses(runs)
     rows, snapshots, windows, protocols = [], [], [], []
     for run, fact in zip(runs, table(runs).to_dict("records"), strict=True):
-        protocol, score = scored(run)
-        protocols.append(protocol)
-        if run.state == "finished" and not score.final and not any(note.startswith(run.title) for note in notes):
-            notes.append(f"{run.title}: finished, and has no scores of its final generator by this protocol")
-        along = score.snapshots.assign(experiment=run.name, seed=run.seed, image_size=run.experiment.image_size)
+        protocol, score = scored(run) or (None, NOTHING)
+        if protocol:
+            protocols.append(protocol)
+            notes += _unscored(run, score, notes)
+        along = _along(run, score)
         del fact["precision"]  # of the arithmetic; here the word is a measure of quality
         row = fact | _cost(fact, cost_per_hour) | _quality(run, protocol, score) | _best_and_last(along)
         along["interleaving_ratio"] = np.nan
         if run.title in basis:
             try:
                 history = run.history()
-            except UserError as error:
-                notes.append(f"{run.title}: {error}")
-            else:
                 row |= _dynamics(history[: basis[run.title]])
                 windows.append(_by_window(run, history))
                 along["interleaving_ratio"] = _since_previous(history, along["step"])
+            except (UserError, ValueError) as error:  # a ValueError: numbers that are no losses
+                notes.append(f"{run.title}: {error}")
+            else:
+                if np.isnan(row["interleaving_ratio"]):
+                    notes.append(f"{run.title}: no interleaving ratio: {NO_RATIO}")
         rows.append(row)
         snapshots.append(along)
     compared = pd.DataFrame(rows, columns=list(COLUMNS))
     snapshots = pd.concat(snapshots, ignore_index=True).reindex(columns=list(SNAPSHOT_COLUMNS))
+    snapshots, other_images = _of_the_same_images(snapshots, runs)
     alternatives = _alternatives(runs, parents, compared)
     associations = _associations(snapshots)
     ratings = _ratings(runs)
@@ -139,7 +154,7 @@ def compare(
         answers=answers.across_runs(compared, alternatives, associations, snapshots, ratings),
         associations=associations,
         alarms=_alarms(compared),
-        notes=[*notes, *refused],
+        notes=[*notes, *refused, *other_images],
         ratings=ratings,
     )
 
@@ -152,7 +167,7 @@ def _cost(fact: Mapping[str, Any], cost_per_hour: float | None) -> dict[str, flo
     return {"gpu_hours": hours, "cost": None if cost_per_hour is None else hours * cost_per_hour}
 
 
-def _quality(run: Run, protocol: Protocol, score: Scores) -> dict[str, Any]:
+def _quality(run: Run, protocol: Protocol | None, score: Scores) -> dict[str, Any]:
     final = dict(score.final)
     if not final:
         return {}
@@ -175,11 +190,16 @@ def _dynamics(history: pd.DataFrame) -> dict[str, float]:
         "equilibrium_ratio": around_optimum.ratio,
         "equilibrium_balance": around_optimum.balance,
         "d_win_share": interleaving.d_win_share(d),
+        "d_win_share_last": interleaving.d_win_share(d[len(d) * 3 // 4 :]),
     }
     for smoothing in SMOOTHINGS:
-        windows = interleaving.windows(d, g, smoothing=smoothing)
+        windows = interleaving.windows(d, g, window=interleaving.window_for(smoothing), smoothing=smoothing)
         suffix = "" if smoothing == 1 else f"_{smoothing}"
-        row |= {f"interleaving_ratio{suffix}": windows.ratio, f"lead_balance{suffix}": windows.balance}
+        row |= {
+            f"interleaving_ratio{suffix}": windows.ratio,
+            f"lead_balance{suffix}": windows.balance,
+            f"windows_counted{suffix}": windows.counted,
+        }
         if smoothing == 1:
             low, high = windows.interval(lambda some: some.ratio)
             row |= {"interleaving_ratio_low": low, "interleaving_ratio_high": high}
@@ -202,15 +222,90 @@ def _since_previous(history: pd.DataFrame, steps: Sequence[int]) -> list[float]:
     return ratios
 
 
+def _along(run: Run, score: Scores) -> pd.DataFrame:
+    """The scores along the run, a row a snapshot that was due; one that has no scores has NaN in it."""
+    due = [step for step in run.experiment.snapshot_steps if step <= run.steps] if run.state == "finished" else []
+    steps = sorted({*due, *score.snapshots["step"]}) if len(score.snapshots) else []
+    along = score.snapshots.set_index("step").reindex(steps).rename_axis("step").reset_index()
+    return along.assign(experiment=run.name, seed=run.seed, image_size=run.experiment.image_size)
+
+
 def _best_and_last(along: pd.DataFrame) -> dict[str, float]:
-    along = along.dropna(subset="fid")
-    if along.empty:
+    known = along.dropna(subset="fid")
+    if known.empty:
         return {}
-    best = along.loc[along["fid"].idxmin()]
+    best = known.loc[known["fid"].idxmin()]
     return {"best_step": best["step"], "best_fid": best["fid"], "last_fid": along.iloc[-1]["fid"]}
 
 
 # --- which runs can be held against which ---
+
+NO_RATIO = f"no window of {interleaving.WINDOW} steps has {interleaving.MIN_REFERENCE} reference crossings"
+
+
+def _recipe(run: Run) -> dict[str, Any]:
+    return {key: value for key, value in config.settings(run.experiment).items() if key not in config.HOW}
+
+
+def _one_recipe_a_name(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """The runs without those that an edited YAML file has given another recipe than most of the same name have."""
+    kept, told = [], []
+    for name in dict.fromkeys(run.name for run in runs):
+        own = [run for run in runs if run.name == name]
+        recipes = [_recipe(run) for run in own]
+        usual = max(recipes, key=recipes.count)
+        for run, recipe in zip(own, recipes, strict=True):
+            if recipe == usual:
+                kept.append(run)
+                continue
+            differing = [
+                f"{key} {recipe.get(key)} instead of {usual.get(key)}"
+                for key in {**usual, **recipe}
+                if recipe.get(key) != usual.get(key)
+            ]
+            told.append(f"{run.title}: left out, it is another recipe than most of its name: {', '.join(differing)}")
+    return kept, told
+
+
+def _images(run: Run) -> tuple:
+    """Which of the data's images the run learnt from and is held against, at any size."""
+    return run.record["data"]["count"], run.experiment.crop_px
+
+
+def _of_the_same_images(snapshots: pd.DataFrame, runs: Sequence[Run]) -> tuple[pd.DataFrame, list[str]]:
+    """The snapshots of runs that are held against the same real images as most of their size, and who is not."""
+    told = []
+    for size in dict.fromkeys(run.experiment.image_size for run in runs):
+        own = [run for run in runs if run.experiment.image_size == size]
+        usual = Counter(map(_images, own)).most_common(1)[0][0]
+        for run in own:
+            if _images(run) != usual:
+                told.append(
+                    f"{run.title}: scored against other real images than most runs of {size} px, so its scores are "
+                    "not held against theirs, nor drawn with them"
+                )
+                mine = (snapshots["experiment"] == run.name) & (snapshots["seed"] == run.seed)
+                snapshots = snapshots[~mine]
+    return snapshots.reset_index(drop=True), told
+
+
+def _unscored(run: Run, score: Scores, told: Sequence[str]) -> list[str]:
+    """What a finished run lacks, unless that is told already."""
+    if run.state != "finished":
+        return []
+    if not score.final:
+        known = any(note.startswith((f"{run.title}:", f"{run.title} step")) for note in told)
+        return [] if known else [f"{run.title}: finished, and has no scores of its final generator by this protocol"]
+    lacks = []
+    if "fid_floor" not in score.final:
+        lacks.append(
+            f"{run.title}: no real-against-real floor: that takes {2 * MINIMUM} real images, and there are "
+            f"{score.final['n_real']:.0f}"
+        )
+    steps = set(score.snapshots["step"])
+    if missing := [f"{step:,}" for step in run.experiment.snapshot_steps if step not in steps]:
+        lacks.append(f"{run.title}: no scores of the snapshots at steps {', '.join(missing)} (deleted or damaged?)")
+    return lacks
 
 
 def _comparable_losses(runs: Sequence[Run]) -> tuple[dict[str, int], list[str]]:
@@ -287,15 +382,18 @@ def _alternatives(runs: Sequence[Run], parents: Mapping[str, str | None], table:
         changes = config.differences(ancestor, run.experiment) if ancestor else {}
         own, theirs = finished[finished["experiment"] == name], finished[finished["experiment"] == parent]
         same_size = not ancestor or ancestor.image_size == run.experiment.image_size
+        same_images = not known or _images(known) == _images(run)
+        quality = None if not same_images else "fid" if same_size else "fid_at_64"
+        held = MEASURES if quality == "fid" else ACROSS_SIZES if quality else DYNAMICS
         differences = {
-            measure: paired_difference(_by_seed(own, measure), _by_seed(theirs, measure))
-            for measure in (MEASURES if same_size else ACROSS_SIZES)
+            measure: paired_difference(_by_seed(own, measure), _by_seed(theirs, measure)) for measure in held
         }
         alternative = Alternative(
             name=name,
             parent=parent,
             changes={key: change for key, change in changes.items() if key not in config.HOW},
             seeds=sorted(own["seed"]),
+            quality=quality,
             measures={measure: t_interval(own[measure].astype(float)) for measure in MEASURES},
             differences={measure: estimate for measure, estimate in differences.items() if estimate.n},
             answer=Answer(run.experiment.question, ""),
@@ -311,21 +409,26 @@ def _by_seed(rows: pd.DataFrame, measure: str) -> dict[int, float]:
 # --- across runs ---
 
 
-def _associations(snapshots: pd.DataFrame) -> dict[str, Association]:
-    """'x -> y here' and 'x -> y next' for the write-up's two candidates x and two measures of quality y.
+def _associations(snapshots: pd.DataFrame) -> dict[Claim, Association]:
+    """The write-up's two candidates against two measures of quality, at equal steps.
 
-    Of the image size that most runs have: quality at different sizes can't be pooled.
+    Of the image size that most runs have: quality at different sizes can't be pooled. Between recipes whole
+    experiments are resampled, since seeds of one recipe are no independent evidence of what recipes do.
     """
     sizes = snapshots.drop_duplicates(["experiment", "seed"])["image_size"]
     if sizes.empty:
         return {}
     points = snapshots[snapshots["image_size"] == sizes.mode()[0]].sort_values(["experiment", "seed", "step"])
-    run = points["experiment"] + " " + points["seed"].astype(str)
+    cell, run = (list(zip(points["experiment"], points[key], strict=True)) for key in ("step", "seed"))
+    scopes = {
+        "recipes": {"given": points["step"], "cluster": points["experiment"], "unit": "recipe"},
+        "seeds": {"given": cell, "cluster": run, "unit": "run"},
+    }
     found = {}
-    for x in ("interleaving_ratio", "isc_mean"):
-        for y in ("kid_mean", "fid"):
-            for when, values in (("here", points[y]), ("next", points.groupby(["experiment", "seed"])[y].shift(-1))):
-                found[f"{x} -> {y} {when}"] = partial_association(points[x], values, points["step"], run)
+    for y in ("kid_mean", "fid"):
+        quality = {"here": points[y], "next": points.groupby(["experiment", "seed"])[y].shift(-1)}
+        for x, when, among in product(answers.MORE, quality, scopes):
+            found[Claim(x, y, when, among)] = partial_association(points[x], quality[when], **scopes[among])
     return found
 
 
@@ -356,6 +459,15 @@ def _rates(rating: Any) -> dict[str, Any]:
 
 
 def _for_people(protocols: Sequence[Protocol]) -> dict[str, str]:
+    return _of_scores(protocols) | {
+        "interleaving": "every step, in windows of "
+        + ", ".join(f"{interleaving.window_for(s)} steps (smoothing {s})" for s in SMOOTHINGS),
+    }
+
+
+def _of_scores(protocols: Sequence[Protocol]) -> dict[str, str]:
+    if not protocols:
+        return {"scores": "none: read from W&B, which has no weights; the run folders do"}
     first = protocols[0]
     return {
         "feature extractor": f"{first.extractor} (weights {first.weights[:8]})",
@@ -363,5 +475,4 @@ def _for_people(protocols: Sequence[Protocol]) -> dict[str, str]:
         "real images": ", ".join(dict.fromkeys(protocol.reference for protocol in protocols)),
         "generator": "eval mode: BatchNorm with its running statistics",
         "KID": "100 subsets of half the images, at most 1,000",
-        "interleaving": f"windows of {interleaving.WINDOW} steps, every step, smoothing {SMOOTHINGS}",
     }

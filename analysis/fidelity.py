@@ -112,17 +112,11 @@ def inception_score(logits: np.ndarray, *, seed: int) -> tuple[float, float]:
     return _finite(mean, "the Inception Score"), _finite(deviation, "the Inception Score's deviation")
 
 
-def floor(features: np.ndarray, *, seed: int, most: int = HALF) -> tuple[float, int]:
-    """FID of real images against other real ones, and the n of each side: what a perfect generator would score.
-
-    Its like is the run's FID at the same n: fid(real=halves(...)[0], fake=drawn(fake, n, seed=seed)).
-    """
-    one, other = halves(features, seed=seed, most=most)
-    return fid(real=one, fake=other), len(one)
-
-
 def halves(features: np.ndarray, *, seed: int, most: int = HALF) -> tuple[np.ndarray, np.ndarray]:
-    """Two disjoint random sets of n = min(most, half of them) rows each."""
+    """Two disjoint random sets of n = min(most, half of them) rows each.
+
+    Of real images' features their FID is the floor: what a perfect generator would score at that n.
+    """
     count = min(most, len(features) // 2)
     if count < MINIMUM:
         raise UserError(f"two sets of {count} out of {len(features)} images: a score needs at least {MINIMUM} in each")

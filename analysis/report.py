@@ -20,14 +20,17 @@ import pandas as pd
 from PIL import Image
 
 from analysis import interleaving, plots
+from analysis.answers import AMONG, WHEN, predicted
 from analysis.pages import template
 from analysis.stats import Estimate
 from dcgan import UserError
 from dcgan.atomic import replacing
 
 if TYPE_CHECKING:  # what it is given; computing it takes torch, writing it down does not
+    from analysis.answers import Claim
     from analysis.compare import Comparison
     from analysis.runs import Run
+    from analysis.stats import Association
 
 SMOOTHING_STEPS = 50  # of the loss curves, as in a run's own losses.png
 SMOOTHING_WINDOWS = 5  # of the interleaving ratio's line
@@ -213,12 +216,23 @@ def _sizes(comparison: "Comparison") -> dict[str, int]:
 
 
 def _by_size(comparison: "Comparison") -> dict[str, list]:
-    """The experiments by image size, the small ones first: scores of two sizes can't be ranked."""
-    sizes = _sizes(comparison)
-    found: dict[int, list] = {}
+    """The experiments by image size, the small ones first: scores of two sizes can't be ranked.
+
+    Nor can scores against other real images, of which such runs learnt: they stand apart too.
+    """
+    images = {
+        run.name: (run.experiment.image_size, run.record["data"]["count"], run.experiment.crop_px or 0)
+        for run in reversed(comparison.runs)
+    }
+    found: dict[tuple[int, int, int], list] = {}
     for each in comparison.alternatives:
-        found.setdefault(sizes.get(each.name, 0), []).append(each)
-    return {f"{size} px" if size else "unknown size": found[size] for size in sorted(found)}
+        found.setdefault(images[each.name], []).append(each)
+    labels = {}
+    for size, count, crop_px in sorted(found):
+        several = sum(other[0] == size for other in found) > 1
+        crop = f", the {crop_px} px in their centre" if crop_px else ""
+        labels[f"{size} px" + (f" ({count:,} real images{crop})" if several else "")] = found[size, count, crop_px]
+    return labels
 
 
 def _estimate(alternative: Any, key: str) -> Estimate:
@@ -466,7 +480,7 @@ def _draw_scatter(comparison: "Comparison", looks: Mapping[str, plots.Style], ea
         ("interleaving_ratio", "interleaving ratio since the snapshot before"),
         ("isc_mean", "Inception Score (IS)"),
     ):
-        for when, at in (("here", "the same snapshot"), ("next", "the next snapshot")):
+        for when, at in WHEN.items():
             pairs = rows.assign(x=rows[x].astype(float)).dropna(subset=["x", when])
             if pairs.empty:
                 continue
@@ -477,8 +491,7 @@ def _draw_scatter(comparison: "Comparison", looks: Mapping[str, plots.Style], ea
                 for name in _names(comparison)
                 if len(own := pairs[pairs["experiment"] == name])
             ]
-            found = comparison.associations.get(f"{x} -> kid_mean {when}")
-            verdict = "" if found is None else _association_sentence(x, found)
+            verdict = predicted(x, "kid_mean", when, comparison.associations)
             figure = plots.figure(4.5)
             plots.scatter(
                 figure.subplots(),
@@ -492,23 +505,6 @@ def _draw_scatter(comparison: "Comparison", looks: Mapping[str, plots.Style], ea
             alt = f"{_capital(BY_KEY[x].title)} against KID of {at}, {size} px. {verdict}"
             drawn.append(easel.save(figure, f"scatter-{x}-{when}", alt))
     return drawn
-
-
-def _association_sentence(x: str, found: Any) -> str:
-    """What an association with a distance says, in a plain sentence."""
-    numbers = "" if math.isnan(found.rho) else f" (rank correlation {_rho(found)})"
-    more = "more interleaving" if x == "interleaving_ratio" else "a higher IS"
-    if found.verdict in GOES:
-        return f"At equal steps {more} {GOES[found.verdict]}{numbers}."
-    return f"{_capital(found.verdict)}{numbers}."
-
-
-#: Both FID and KID are distances, so less is better.
-GOES = {"negative": "goes with better faces", "positive": "goes with worse faces"}
-
-
-def _rho(found: Any) -> str:
-    return f"{found.rho:+.2f}" + ("" if math.isnan(found.low) else f" [{found.low:+.2f}, {found.high:+.2f}]")
 
 
 # --- sample grids ---
@@ -610,7 +606,7 @@ def html(comparison: "Comparison", figures: Mapping[str, Sequence[Drawing]]) -> 
         alternatives=[_alternative(each, comparison) for each in comparison.alternatives],
         samples=shown,
         steps=steps,
-        associations=[_association(key, found) for key, found in comparison.associations.items()],
+        associations=[_association(claim, found) for claim, found in comparison.associations.items()],
         dynamics=_dynamics(comparison.table),
         dynamics_columns=DYNAMICS,
         speed=_speed(comparison.table),
@@ -647,7 +643,8 @@ def _result_groups(comparison: "Comparison") -> list[dict[str, Any]]:
                 "seeds": {0: "none finished", 1: "one seed"}.get(len(each.seeds), f"{len(each.seeds)} seeds"),
                 "cells": {m.key: _result(each, m, best[m.key] == each.name) for m in MEASURES},
                 "floor": _beside_floor(comparison, each.name),
-                "at_64": _at_64(each) if size != "64 px" else None,
+                "at_64": None if size.startswith("64 px") else _at_64(each),
+                "course": _course_of(comparison, each.name),
             }
             for each in members
         ]
@@ -684,6 +681,17 @@ def _beside_floor(comparison: "Comparison", name: str) -> dict[str, str] | None:
     return {"own": number(own, 1), "floor": number(floor, 1), "n": number(rows["floor_n"].astype(float).iloc[0])}
 
 
+def _course_of(comparison: "Comparison", name: str) -> dict[str, str] | None:
+    """The best snapshot's FID and the last one's, means over seeds, and where the best ones were."""
+    rows = comparison.table[comparison.table["experiment"] == name].dropna(subset=["best_fid", "last_fid"])
+    if rows.empty:
+        return None
+    best, last = (rows[column].astype(float).mean() for column in ("best_fid", "last_fid"))
+    steps = rows["best_step"].astype(int)
+    at = f"{steps.min():,}" if steps.nunique() == 1 else f"{steps.min():,} to {steps.max():,}"
+    return {"best": number(best, 1), "at": at, "last": number(last, 1)}
+
+
 def _at_64(alternative: Any) -> dict[str, str] | None:
     estimate = _estimate(alternative, "fid_at_64")
     return _result(alternative, BY_KEY["fid"], False, estimate) if estimate.n else None
@@ -715,19 +723,21 @@ def _alternative(alternative: Any, comparison: "Comparison") -> dict[str, Any]:
     }
 
 
-def _association(key: str, found: Any) -> dict[str, Any]:
-    """A row of the table of associations; keys read "x -> y here" or "... next"."""
-    x, _, rest = key.partition(" -> ")
-    y, _, when = rest.rpartition(" ")
-    at = {"here": "same snapshot", "next": "next snapshot"}
+#: Both FID and KID are distances, so less is better.
+GOES = {"negative": "goes with better faces", "positive": "goes with worse faces"}
+
+
+def _association(claim: "Claim", found: "Association") -> dict[str, Any]:
+    """A row of the table of associations."""
     known = not math.isnan(found.rho)
     return {
-        "x": BY_KEY[x].title if x in BY_KEY else x,
-        "y": BY_KEY[y].title if y in BY_KEY else y or rest,
-        "when": at.get(when, when),
+        "x": BY_KEY[claim.x].title if claim.x in BY_KEY else claim.x,
+        "y": BY_KEY[claim.y].title if claim.y in BY_KEY else claim.y,
+        "when": WHEN.get(claim.when, claim.when).removeprefix("the "),
+        "among": AMONG.get(claim.among, claim.among),
         "rho": f"{found.rho:+.2f}" if known else "-",
         "interval": f"[{found.low:+.2f}, {found.high:+.2f}]" if not math.isnan(found.low) else "-",
-        "runs": found.runs,
+        "clusters": found.counted,
         "points": found.points,
         "verdict": GOES.get(found.verdict, found.verdict),
     }
@@ -763,13 +773,17 @@ def _dynamics(table: pd.DataFrame) -> list[dict[str, Any]]:
         cells = [(number(row[key], 3) if key != "d_win_share" else number(row[key], percent=True), "") for key in keys]
         low, high = row["interleaving_ratio_low"], row["interleaving_ratio_high"]
         cells[0] = (cells[0][0], _interval(low, high, BY_KEY["interleaving_ratio"]))
+        for i, suffix in enumerate(("", "_5", "_20")):
+            if (counted := row[f"windows_counted{suffix}"]) < 1:
+                told = f"{number(counted, 0, percent=True)} of the windows"
+                cells[i] = (cells[i][0], f"{cells[i][1]} {told}".strip())
         rows.append({"name": row["experiment"], "seed": row["seed"], "cells": cells})
     return rows
 
 
 def _speed(table: pd.DataFrame) -> dict[str, Any]:
     """A row a run: how fast, how long, what it cost."""
-    columns = ["images_per_s", "data_wait_fraction", "gpu_hours", "cost"]
+    columns = ["images_per_s", "data_wait_fraction", "floor_share", "gpu_hours", "cost"]
     known = table.dropna(subset=columns, how="all")
     rows = [
         {
@@ -778,6 +792,7 @@ def _speed(table: pd.DataFrame) -> dict[str, Any]:
             "status": row["status"],
             "images_per_s": number(row["images_per_s"], 0),
             "data_wait_fraction": number(row["data_wait_fraction"], 2, percent=True),
+            "floor_share": number(row["floor_share"], 0, percent=True),
             "gpu_hours": number(row["gpu_hours"], 2),
             "cost": number(row["cost"], 2),
         }

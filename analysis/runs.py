@@ -32,6 +32,7 @@ DEPTH = 4  # of a run folder below runs/: <data>/<profile>/<experiment>/seed-<n>
 ANSWER_S = 15  # seconds that W&B has for one answer; wandb's own patience is minutes
 LEAVE_S = 3  # and for the end of its helper process
 EXACT = 2**53  # from here on a double, which W&B keeps numbers in, skips whole numbers
+SPEED = ("images_per_s", "data_wait_fraction", "floor_share", "seconds")  # what a run says of it when it ends
 ENDED = ("finished", "diverged")  # nobody goes on with a run in these states
 
 
@@ -168,6 +169,7 @@ COLUMNS = {
     "status": "string",  # the state
     "images_per_s": "float64",
     "data_wait_fraction": "float64",
+    "floor_share": "float64",  # of the time, that the arithmetic alone would take; see dcgan.floor
     "seconds": "float64",  # spent, over all sessions
     "device": "string",
     "device_name": "string",
@@ -197,12 +199,13 @@ def _row(run: Run) -> dict[str, Any]:
         "profile": run.profile,
         "image_size": run.experiment.image_size,
         "batch_size": run.experiment.batch_size,
-        "images": _whole(run.record["data"].get("count")),
+        "images": run.record["data"]["count"],
         "steps": run.steps,
         "steps_planned": run.experiment.total_steps,
         "status": run.state,
         "images_per_s": run.status.get("images_per_s"),
         "data_wait_fraction": run.status.get("data_wait_fraction"),
+        "floor_share": run.status.get("floor_share"),
         "seconds": math.fsum(seconds.values()) if seconds else None,  # W&B has them in another order
     }
     kinds = {"string": _text, "Int64": _whole, "boolean": lambda value: value if isinstance(value, bool) else None}
@@ -221,6 +224,7 @@ class _Status(BaseModel):
     step: Annotated[int, Field(ge=0, lt=EXACT)]
     images_per_s: float | None = None
     data_wait_fraction: float | None = None
+    floor_share: float | None = None
     seconds: dict[str, float] = Field(default_factory=dict)
 
 
@@ -234,8 +238,11 @@ def _read_experiment(record: Mapping[str, Any], where: Path) -> Experiment:
     if huge := [key for key, value in values.items() if isinstance(value, int) and abs(value) >= EXACT]:
         raise UserError(f"{where}: {huge[0]}: not a number that can be meant")
     data = record.get("data")
-    if not isinstance(data, Mapping) or not all(_text(data.get(key)) for key in ("name", "fingerprint")):
-        raise UserError(f"{where}: data: no name and fingerprint as text; --fresh (FRESH=1) trains the run anew")
+    texts, counts = ("name", "fingerprint", "source"), ("count", "unreadable")
+    if not isinstance(data, Mapping) or not all(_text(data.get(key)) for key in texts):
+        raise UserError(f"{where}: data: no {', '.join(texts)} as text; --fresh (FRESH=1) trains the run anew")
+    if any(_whole(data.get(key)) is None for key in counts):
+        raise UserError(f"{where}: data: no {' and '.join(counts)} as numbers; --fresh (FRESH=1) trains the run anew")
     # The same values, typed by the schema. W&B may have made 2.0 a 2, and the slug is a hash of how they are written.
     return experiment.model_copy(update={"overrides": {key: values[key] for key in experiment.overrides}})
 
@@ -439,7 +446,7 @@ def _is_ours(there: Any) -> bool:
     """Whether it is a training of this lab, perhaps a broken one; not a comparison, not somebody else's."""
     known = Experiment.model_fields.keys() & there.config.keys()
     looks_like_it = "wandb_id" in there.config or len(known) > len(Experiment.model_fields) // 2
-    return looks_like_it and there.job_type != "comparison"
+    return looks_like_it and there.group != "comparison"
 
 
 def _from_wandb(there: Any, where: str) -> Run:
@@ -452,7 +459,7 @@ def _from_wandb(there: Any, where: str) -> Run:
     status = {"wandb_url": there.url}
     # A run writes its speed as a whole when it ends in order; before, W&B has that of the last rows.
     if told.get("state") in ENDED or (there.state == "finished" and state == told.get("state")):
-        status |= {key: told[key] for key in ("images_per_s", "data_wait_fraction", "seconds") if key in told}
+        status |= {key: told[key] for key in SPEED if key in told}
     try:
         checked = _Status.model_validate({**status, "state": state, "step": told.get("step", 0)}).model_dump()
     except ValidationError as error:

@@ -30,7 +30,7 @@ from analysis import face_rate, features, fidelity
 from analysis.runs import Run
 from dcgan import UserError, checkpoint, sample
 from dcgan.atomic import replacing
-from dcgan.data import PackedImages, Source, find_pack, open_source, pack
+from dcgan.data import PIXELS_VERSION, PackedImages, Source, find_pack, open_source, pack
 from dcgan.networks import Generator
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,8 @@ class Protocol:
     @property
     def text(self) -> str:
         """All that moves a score and is not in its name."""
-        return f"v{VERSION} {self.extractor}:{self.weights[:8]} real={self.reference} seed={SEED} eval-batchnorm"
+        version, extractor = f"v{VERSION}.{PIXELS_VERSION}", f"{self.extractor}:{self.weights[:8]}"
+        return f"{version} {extractor} real={self.reference} seed={SEED} eval-batchnorm"
 
     def name(self, measure: str, count: int) -> str:
         """'fid', 5000 -> 'fid_5000_effnet_lite0'."""
@@ -114,13 +115,10 @@ class Scorer:
         self._cache, self._data, self._device = cache, data, device
         self._references: dict[str, _Reference | UserError] = {}
 
-    def protocol(self, run: Run) -> Protocol:
-        """How this run is scored."""
-        return Protocol.of(run, self.extractor, self.samples)
-
-    def read(self, run: Run) -> Scores:
-        """What is known of the run."""
-        return read(run, self.protocol(run))
+    def found(self, run: Run) -> tuple[Protocol, Scores]:
+        """How this run is scored, and what is known of it."""
+        protocol = Protocol.of(run, self.extractor, self.samples)
+        return protocol, read(run, protocol)
 
     def score(self, runs: Sequence[Run]) -> list[str]:
         """Write the scores that are missing of all runs that ended into their folders, one generator at a time.
@@ -145,20 +143,26 @@ class Scorer:
 
     def _jobs(self, run: Run) -> list["_Job"]:
         """What has no scores yet, a job for each generator."""
-        protocol, rows = self.protocol(run), _read_rows(run)
+        protocol, rows = Protocol.of(run, self.extractor, self.samples), _read_rows(run)
         rows = rows[rows["protocol"] == protocol.text]
         done = set(zip(rows["generator"], rows["score"], strict=True))
         wanted: dict[tuple[int, str], _Job] = {}
         files = [(step, path, "snapshot") for step, path in sorted(run.snapshots().items())]
         if run.state == "finished":
             files.append((run.steps, run.folder.generator, "final"))
+            if run.experiment.image_size > SMALL:
+                files.append((run.steps, run.folder.generator, "small"))
         for step, path, kind in files:
             try:
                 generator = _digest(path.read_bytes())
             except OSError as error:
                 self._note(f"{run.title}: {path.name}: can't be read ({error.strerror})")
                 continue
-            count, telling = (protocol.final, "precision") if kind == "final" else (protocol.snapshot, "fid")
+            count, telling = {
+                "snapshot": (protocol.snapshot, "fid"),
+                "final": (protocol.final, "precision"),
+                "small": (protocol.final, f"fid_at_{SMALL}"),
+            }[kind]
             if (generator, protocol.name(telling, count)) not in done:
                 job = wanted.get((step, generator), _Job(run, protocol, path, step, generator))
                 wanted[step, generator] = replace(job, counts={**job.counts, kind: count})
@@ -167,41 +171,30 @@ class Scorer:
     def _scored(self, job: "_Job", real: "_Reference") -> pd.DataFrame:
         """The new rows of scores.csv of one generator."""
         generator = _load(job.path).to(self._device)
-        fake = self._features(generator, max(job.counts.values()), job.title)
+        as_it_is = [count for kind, count in job.counts.items() if kind != "small"]
+        fake = self._features(generator, max(as_it_is), job.title) if as_it_is else None
         rows = []
         for kind, count in job.counts.items():
-            some = features.Features(fake.features[:count], fake.logits[:count])
-            measured = _fidelity(real, some)
-            if kind == "final":
-                measured |= self._only_final(job, generator, real, some)
+            if kind == "small":
+                measured = self._small(job, generator, count)
+            else:
+                some = features.Features(fake.features[:count], fake.logits[:count])
+                measured = _fidelity(real, some)
+                if kind == "final":
+                    measured |= _only_final(generator, real, some)
             rows += [(job.protocol.name(measure, count), value) for measure, value in measured.items()]
         table = pd.DataFrame(rows, columns=["score", "value"])
         return table.assign(step=job.step, generator=job.generator, protocol=job.protocol.text)[list(COLUMNS)]
 
-    def _only_final(
-        self, job: "_Job", generator: Generator, real: "_Reference", fake: features.Features
-    ) -> dict[str, float]:
-        """What is measured of a final generator beside FID, KID and IS."""
-        precision, recall = fidelity.precision_recall(real=real.features, fake=fake.features, seed=SEED)
-        measured = {"precision": precision, "recall": recall, "n_real": len(real.features)}
+    def _small(self, job: "_Job", generator: Generator, count: int) -> dict[str, float]:
+        """FID at SMALL px, for which images of all sizes can be compared; nothing without real images of that size."""
         try:
-            half, other = fidelity.halves(real.features, seed=SEED, most=min(fidelity.HALF, len(fake.features)))
+            real = self._reference(job.run, SMALL)
         except UserError as error:
-            self._note(f"{job.run.title}: no real-against-real floor: {error}")
-        else:
-            measured["floor_n"] = len(half)
-            measured["fid_floor"] = fidelity.fid(real=half, fake=other)
-            measured["fid_at_floor_n"] = fidelity.fid(real=half, fake=fake.features[: len(half)])
-        measured |= _faces(real, generator, len(fake.features))
-        if job.run.experiment.image_size > SMALL:
-            try:
-                small = self._reference(job.run, SMALL)
-            except UserError as error:
-                self._note(f"{job.title}: no fid_at_{SMALL}: {error}")
-            else:
-                shrunk = self._features(generator, len(fake.features), f"{job.title} at {SMALL} px", size=SMALL)
-                measured[f"fid_at_{SMALL}"] = fidelity.fid(real=small.statistics, fake=shrunk.features)
-        return measured
+            self._note(f"{job.title}: no fid_at_{SMALL}: {error}")
+            return {}
+        shrunk = self._features(generator, count, f"{job.title} at {SMALL} px", size=SMALL)
+        return {f"fid_at_{SMALL}": fidelity.fid(real=real.statistics, fake=shrunk.features)}
 
     def _features(self, generator: Generator, count: int, title: str, size: int | None = None) -> features.Features:
         points = sample.latents(range(count), generator.latent_dim)
@@ -255,12 +248,13 @@ def real_images(run: Run, *, size: int, cache: Path, data: str | None = None) ->
 
 
 def pictures_to_rate(run: Run, *, cache: Path, data: str | None = None) -> dict[str, Any]:
-    """What `rating.rate` shows of a finished run: its images of seeds 0 to 63, and 32 real ones drawn at random.
+    """What `rating.rate` shows of a finished run: its images of seeds 0 to 63, and 32 real ones drawn at random
+    (all, where there are fewer).
 
     Raises UserError for a broken generator, or real images that are not to be had.
     """
     real = real_images(run, size=run.experiment.image_size, cache=cache, data=data).images
-    chosen = np.sort(np.random.default_rng(SEED).choice(len(real), 32, replace=False))
+    chosen = np.sort(np.random.default_rng(SEED).choice(len(real), min(32, len(real)), replace=False))
     return {
         "generated": sample.images(_load(run.folder.generator), range(64)).permute(0, 2, 3, 1).numpy(),
         "real": real[chosen],
@@ -275,8 +269,8 @@ class _Reference:
     def __init__(self, images: PackedImages, run: Run, extractor: features.Extractor, cache: Path):
         self.images, self._extractor, self._folder = images.images, extractor, cache / "features"
         self.name = _reference_name(run, self.images.shape[1])
-        crop_px = run.experiment.crop_px
-        self._content = [VERSION, images.fingerprint, list(self.images.shape), crop_px, images.unreadable]
+        pixels = [PIXELS_VERSION, images.fingerprint, list(self.images.shape), run.experiment.crop_px]
+        self._content = [VERSION, *pixels, images.unreadable]
 
     @cached_property
     def features(self) -> np.ndarray:
@@ -321,7 +315,7 @@ class _Job:
     path: Path
     step: int
     generator: str  # hash of its weights
-    counts: Mapping[str, int] = field(default_factory=dict)  # 'snapshot', 'final' or both -> images to generate
+    counts: Mapping[str, int] = field(default_factory=dict)  # 'snapshot', 'final', 'small' -> images to generate
 
     @property
     def title(self) -> str:
@@ -333,6 +327,18 @@ def _fidelity(real: _Reference, fake: features.Features) -> dict[str, float]:
     kid_mean, kid_std = fidelity.kid(real=real.features, fake=fake.features, seed=SEED)
     fid = fidelity.fid(real=real.statistics, fake=fake.features)
     return dict(zip(SNAPSHOT_MEASURES, (fid, kid_mean, kid_std, isc_mean, isc_std), strict=True))
+
+
+def _only_final(generator: Generator, real: _Reference, fake: features.Features) -> dict[str, float]:
+    """What is measured of a final generator beside FID, KID and IS."""
+    precision, recall = fidelity.precision_recall(real=real.features, fake=fake.features, seed=SEED)
+    measured = {"precision": precision, "recall": recall, "n_real": len(real.features)}
+    with contextlib.suppress(UserError):  # too few real images for two halves: no floor
+        half, other = fidelity.halves(real.features, seed=SEED, most=min(fidelity.HALF, len(fake.features)))
+        measured["floor_n"] = len(half)
+        measured["fid_floor"] = fidelity.fid(real=half, fake=other)
+        measured["fid_at_floor_n"] = fidelity.fid(real=half, fake=fake.features[: len(half)])
+    return measured | _faces(real, generator, len(fake.features))
 
 
 def _faces(real: _Reference, generator: Generator, count: int) -> dict[str, float]:

@@ -3,7 +3,7 @@
 Intervals are 95 % ones; each function's text says by which method and what is resampled.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -70,58 +70,81 @@ class Association:
     rho: float  # NaN where it can't be computed
     low: float
     high: float
-    runs: int
-    points: int
+    clusters: int  # that have somebody to be held against
+    points: int  # of theirs
+    unit: str = "run"  # what a cluster is, for people
 
-    #: Below this many runs resampled by run an interval is far too narrow, and no claim is made.
-    MIN_RUNS = 6
+    #: Below this many clusters an interval from resampling them is far too narrow, and no claim is made.
+    MIN_CLUSTERS = 6
+
+    @property
+    def counted(self) -> str:
+        """'4 runs'."""
+        return f"{self.clusters} {self.unit}{'' if self.clusters == 1 else 's'}"
 
     @property
     def verdict(self) -> str:
         """ "positive", "negative", or why it can't be told."""
         if np.isnan(self.rho):
             return "can't tell: too few points"
-        if self.runs < self.MIN_RUNS:
-            return f"can't tell: {self.runs} runs, and at least {self.MIN_RUNS} are needed"
+        if self.clusters < self.MIN_CLUSTERS:
+            return f"can't tell: {self.counted}, and at least {self.MIN_CLUSTERS} are needed"
         if not (self.low > 0 or self.high < 0):
             return "can't tell: the interval holds 0"
         return "positive" if self.rho > 0 else "negative"
 
 
 def partial_association(
-    x: Sequence[float], y: Sequence[float], step: Sequence[int], run: Sequence[str], *, resamples: int = 1000
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    given: Sequence[Hashable],
+    cluster: Sequence[Hashable],
+    unit: str = "run",
+    resamples: int = 1000,
 ) -> Association:
-    """Spearman's correlation of x and y with the step partialled out, and a bootstrap interval over whole runs.
+    """Spearman's correlation of x and y with a category partialled out, and a bootstrap interval over clusters.
 
-    Two series that both trend with the step correlate for no other reason. So x and y become ranks, and from each
-    rank the mean of all runs at that step is taken away (the step as a category, which allows a trend of any
-    shape); what is left is correlated. Points of one run are no independent evidence, so runs are what is drawn
-    with replacement. Points that are not numbers are left out, and so is a step that only one run has.
+    x, y: (points,). given: each point's category, say its step: two series that both trend with the step correlate
+    for no other reason. x and y become ranks, and from each rank the mean of its category is taken away, which
+    allows a trend of any shape; what is left is correlated. cluster: what the point belongs to that is drawn with
+    replacement as a whole, say its run, since points of one cluster are no independent evidence. Points that are
+    not numbers are left out, and so is a category that only one cluster has.
+
+    Where there is nothing to be found, 7 to 14 % of such intervals leave out 0 (simulated, 6 to 12 clusters), not
+    the 5 % that they promise.
     """
-    x, y, step, run = (np.asarray(values) for values in (x, y, step, run))
-    known = np.isfinite(x.astype(float)) & np.isfinite(y.astype(float))
-    x, y, step, run = x[known].astype(float), y[known].astype(float), step[known], run[known]
-    members = {name: np.flatnonzero(run == name) for name in np.unique(run)}
-    rho = _partial_rho(x, y, step)
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    given, cluster = (_numbered(values) for values in (given, cluster))
+    known = np.isfinite(x) & np.isfinite(y)
+    pairs = np.unique(np.column_stack([given, cluster])[known], axis=0)
+    shared = np.bincount(pairs[:, 0], minlength=given.max(initial=0) + 1) > 1
+    known &= shared[given]
+    x, y, given, cluster = x[known], y[known], given[known], cluster[known]
+    rho = _partial_rho(x, y, given)
+    members = [np.flatnonzero(cluster == each) for each in np.unique(cluster)]
     rng = np.random.default_rng(0)
     drawn = []
-    if len(members) >= 2 and not np.isnan(rho):
-        names = list(members)
-        for _ in range(resamples):
-            chosen = np.concatenate([members[names[i]] for i in rng.integers(len(names), size=len(names))])
-            drawn.append(_partial_rho(x[chosen], y[chosen], step[chosen]))
-    drawn = np.asarray(drawn)[~np.isnan(drawn)] if drawn else np.empty(0)
+    for _ in range(0 if np.isnan(rho) else resamples):
+        chosen = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+        drawn.append(_partial_rho(x[chosen], y[chosen], given[chosen]))
+    drawn = np.array(drawn)[~np.isnan(drawn)] if drawn else np.empty(0)
     low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) else (NAN, NAN)
-    return Association(rho, float(low), float(high), len(members), len(x))
+    return Association(rho, float(low), float(high), len(members), len(x), unit)
 
 
-def _partial_rho(x: np.ndarray, y: np.ndarray, step: np.ndarray) -> float:
+def _numbered(values: Sequence[Hashable]) -> np.ndarray:
+    """A number for each value, the same for equal ones."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(value, len(numbers)) for value in values], dtype=int)
+
+
+def _partial_rho(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> float:
     if len(x) < 4:
         return NAN
-    left_x, left_y = rankdata(x), rankdata(y)
-    for each in np.unique(step):
-        here = step == each
-        left_x[here] -= left_x[here].mean()
-        left_y[here] -= left_y[here].mean()
+    counts = np.maximum(np.bincount(given), 1)
+    left_x, left_y = (
+        ranks - (np.bincount(given, ranks) / counts)[given] for ranks in (rankdata(values) for values in (x, y))
+    )
     spread = (left_x**2).sum() * (left_y**2).sum()
     return float((left_x * left_y).sum() / spread**0.5) if spread > 1e-9 else NAN

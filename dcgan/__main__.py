@@ -146,6 +146,9 @@ def _new_record(folder, experiment: config.Experiment, images, environment: dict
     return record
 
 
+INPUT_WAIT = 0.05  # share of the time from which on waiting for input is worth a warning
+
+
 def _report(folder, state: str) -> None:
     """How the run ended, how fast it was and where the time went, for the person at the terminal."""
     status = folder.read_status()
@@ -153,6 +156,17 @@ def _report(folder, state: str) -> None:
     spent = sum(seconds.values()) or 1.0
     shares = ", ".join(f"{part} {100 * share / spent:.1f} %" for part, share in seconds.items())
     print(f"{state} after step {status['step']:,} of {status['steps']:,}, {status['images_per_s']} images/s ({shares})")
+    if "floor_share" in status:
+        print(
+            f"the arithmetic alone would take {100 * status['floor_share']:.0f} % of that: "
+            f"{status['gflop_per_image']:.3g} GFLOP an image, at the {status['matmul_gflop_per_s']:,.0f} GFLOP/s "
+            "that this device reaches in matrix products"
+        )
+    if status["data_wait_fraction"] > INPUT_WAIT:
+        print(
+            f"warning: {100 * status['data_wait_fraction']:.0f} % of the time went into waiting for input, and a "
+            "faster device would wait longer: keep the cache (DCGAN_CACHE) on a local disk, with memory to spare for it"
+        )
     if state == "finished":
         print(f"look at {folder.sample(status['step'])} and {folder.losses}")
     elif state == "diverged":

@@ -2,12 +2,7 @@
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")  # no screen needed
-import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 
 from dcgan.atomic import replacing
 
@@ -19,8 +14,12 @@ LABELS = {"loss_d": "discriminator (real + fake)", "loss_g": "generator"}
 
 def draw_losses(history: pd.DataFrame, path: Path, *, title: str) -> None:
     """Draw both losses, raw and smoothed, from a history to a PNG."""
+    import seaborn as sns  # takes seconds to import, and a run starts long before it ends
+    from matplotlib.figure import Figure
+
     with sns.axes_style("whitegrid"), replacing(path) as aside:
-        figure, axis = plt.subplots(figsize=(9, 4.5), layout="constrained")
+        figure = Figure(figsize=(9, 4.5), layout="constrained")  # without pyplot no screen is asked for
+        axis = figure.subplots()
         for column, color in COLORS.items():
             axis.plot(history["step"], history[column], color=color, alpha=0.25, linewidth=0.5)
             smooth = history[column].rolling(SMOOTHING_STEPS, min_periods=1, center=True).mean()
@@ -32,4 +31,3 @@ def draw_losses(history: pd.DataFrame, path: Path, *, title: str) -> None:
         axis.margins(x=0)
         axis.legend(title=f"mean of {SMOOTHING_STEPS} steps (pale: every step)", loc="upper right")
         figure.savefig(aside, format="png", dpi=130)
-        plt.close(figure)

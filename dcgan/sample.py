@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from dcgan.networks import Generator
 
@@ -46,6 +45,8 @@ def images(generator: Generator, seeds: Sequence[int]) -> Tensor:
 
 def grid(pictures: Tensor) -> Image.Image:
     """uint8 (n, 3, side, side) as one near-square picture, row by row."""
+    from torchvision.utils import make_grid  # takes seconds to import, and a run starts long before its first grid
+
     columns = int(np.ceil(len(pictures) ** 0.5))
     return picture(make_grid(pictures, nrow=columns, padding=2, pad_value=255))
 

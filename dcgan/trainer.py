@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dcgan import checkpoint, sample
+from dcgan import checkpoint, floor, sample
 from dcgan.adversarial import MEASURES, Players, adversarial_step
 from dcgan.atomic import replacing
 from dcgan.config import Experiment
@@ -169,6 +169,7 @@ def train(
     if state == "running":
         state = "finished"
         checkpoint.save_weights(folder.generator, players.generator)
+        facts |= beside_floor(experiment, device, bf16=bf16, images_per_s=facts["images_per_s"])
     if state != "interrupted":  # who asked to stop does not wait for a figure
         draw_losses(folder.read_history(), folder.losses, title=experiment.slug)
     tracker.finish(state=state, generator=folder.generator if state == "finished" else None, summary=facts)
@@ -229,6 +230,18 @@ def speed(clock: "Stopwatch", steps: int, batch_size: int) -> dict[str, Any]:
         "images_per_s": round(steps * batch_size / spent, 1) if spent else None,
         "data_wait_fraction": round(clock.fraction("input"), 5),
         "seconds": {part: round(seconds, 2) for part, seconds in clock.seconds.items()},
+    }
+
+
+def beside_floor(experiment: Experiment, device: torch.device, *, bf16: bool, images_per_s: float) -> dict[str, float]:
+    """What share of the time the arithmetic alone would have taken, and the two numbers that say so."""
+    players = build(experiment, device)  # the run's own would train on
+    work = floor.flops_per_image(players, image_size=experiment.image_size, latent_dim=experiment.latent_dim)
+    rate = floor.matmul_flops_per_s(device, bf16=bf16)
+    return {
+        "gflop_per_image": round(work / 1e9, 4),
+        "matmul_gflop_per_s": round(rate / 1e9, 1),
+        "floor_share": round(images_per_s * work / rate, 4),
     }
 
 

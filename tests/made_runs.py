@@ -34,6 +34,13 @@ def make_run(
     folder.append_history(1, measures)
     seconds = {"input": 36.0, "compute": 3564.0, "samples": 0.0, "logging": 0.0}
     folder.write_status(
-        state, step=done, steps=steps, images_per_s=100.0, data_wait_fraction=0.01, seconds=seconds, wandb_url=None
+        state,
+        step=done,
+        steps=steps,
+        images_per_s=100.0,
+        data_wait_fraction=0.01,
+        floor_share=0.2,
+        seconds=seconds,
+        wandb_url=None,
     )
     return folder

@@ -110,7 +110,7 @@ def test_one_run_alone_is_compared_with_nothing(tmp_path):
     make_run(tmp_path, "tuned_lr")
     found = compared(tmp_path, {"tuned_lr": scores(50.0, along=[60, 50])})
     assert len(found.table) == 1
-    assert "no scored run of regularized" in alternative(found, "tuned_lr").answer.answer
+    assert "no seed has a known FID here and in regularized" in alternative(found, "tuned_lr").answer.answer
     assert alternative(found, "tuned_lr").changes["discriminator.learning_rate"] == (2e-4, 1e-4)
     assert "weight_init.kind" not in alternative(found, "tuned_lr").changes
 
@@ -180,7 +180,10 @@ def test_no_claim_about_interleaving_from_few_runs_and_a_claim_from_many(tmp_pat
         few[f"baseline seed {seed}"] = scores(50.0, along=[100 + 10 * seed - 5 * i for i in range(6)])
     question = compared(tmp_path / "few", few).answers[0]
     assert question.question == "Does interleaving predict quality?"
-    assert question.answer.startswith("Can't tell: 2 runs")
+    told = (
+        "Can't tell: between recipes, too few points; between seeds of one recipe, 2 runs, and at least 6 are needed."
+    )
+    assert question.answer.startswith(told)
 
     many = {}
     for seed in range(8):
@@ -188,7 +191,9 @@ def test_no_claim_about_interleaving_from_few_runs_and_a_claim_from_many(tmp_pat
         make_run(tmp_path / "many", "baseline", seed, gap=gap, steps=1200)
         many[f"baseline seed {seed}"] = scores(50.0, along=[100 + 10 * gap - 5 * i for i in range(6)])
     question = compared(tmp_path / "many", many).answers[0]
-    assert question.answer.startswith("Yes: at equal steps, more interleaving goes with better faces")
+    told = "Yes: between seeds of one recipe, at equal steps, more interleaving goes with better faces"
+    assert question.answer.startswith(told)
+    assert question.answer.endswith("Not settled between recipes, too few points.")
 
 
 def test_without_ratings_the_report_says_that_there_are_none(tmp_path):
@@ -226,3 +231,100 @@ def test_a_damaged_history_costs_its_run_the_losses_and_is_told(tmp_path):
     found = compared(tmp_path)
     assert any("no row for step 100" in note for note in found.notes)
     assert pd.isna(row(found, "tuned_lr")["interleaving_ratio"])
+
+
+def test_losses_that_are_none_cost_their_run_the_interleaving_and_are_told(tmp_path):
+    make_run(tmp_path, "baseline")
+    broken = make_run(tmp_path, "tuned_lr")
+    measures = broken.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
+    measures[7, 0] = -1
+    broken.append_history(1, measures)
+    found = compared(tmp_path)
+    assert any(note.startswith("tuned_lr seed 0: a cross-entropy is never negative") for note in found.notes)
+    assert row(found, "baseline")["interleaving_ratio"] > 0.5
+
+
+def test_a_run_too_short_for_a_window_has_no_ratio_and_it_is_said(tmp_path):
+    make_run(tmp_path, "baseline", steps=60)
+    found = compared(tmp_path)
+    assert pd.isna(row(found, "baseline")["interleaving_ratio"])
+    assert any("baseline seed 0: no interleaving ratio: no window of 100 steps" in note for note in found.notes)
+
+
+def test_seeds_trained_by_an_edited_recipe_do_not_pass_for_seeds_of_one(tmp_path):
+    for seed in range(3):
+        folder = make_run(tmp_path, "baseline", seed)
+        if seed == 1:
+            folder.config.write_text(
+                folder.config.read_text().replace("learning_rate: 0.0002", "learning_rate: 0.05", 1)
+            )
+    found = compared(tmp_path, {f"baseline seed {seed}": scores(10.0 + 100 * (seed == 1)) for seed in range(3)})
+    assert alternative(found, "baseline").measures["fid"].mean == 10
+    (note,) = [note for note in found.notes if note.startswith("baseline seed 1: left out")]
+    assert "generator.learning_rate 0.05 instead of 0.0002" in note
+
+
+def test_scores_against_other_real_images_are_not_held_against_each_other(tmp_path):
+    make_run(tmp_path, "baseline")
+    make_run(tmp_path, "regularized")
+    make_run(tmp_path, "baseline", overrides=["images=200"], data={**DATA, "count": 200})
+    found = compared(tmp_path, {run: scores(50.0, along=[60, 50]) for run in ("baseline", "regularized")})
+    (fewer,) = [each for each in found.alternatives if each.name.startswith("baseline+")]
+    assert fewer.quality is None
+    assert "fid" not in fewer.differences
+    assert "baseline was trained on other images" in fewer.answer.answer
+    assert any(note.startswith(f"{fewer.name} seed 0: scored against other real images") for note in found.notes)
+    assert fewer.name not in set(found.snapshots["experiment"])
+
+
+def test_too_few_real_images_for_a_floor_are_told(tmp_path):
+    make_run(tmp_path, "baseline")
+    scored = scores(50.0, along=[60, 50], n_real=150)
+    del scored.final["fid_floor"]
+    found = compared(tmp_path, {"baseline": scored})
+    assert found.notes == ["baseline seed 0: no real-against-real floor: that takes 200 real images, and there are 150"]
+
+
+def test_a_note_on_seed_10_does_not_hide_that_seed_1_has_no_scores(tmp_path):
+    for seed in (1, 10):
+        make_run(tmp_path, "baseline", seed)
+    read, _ = read_folders(tmp_path)
+    protocol = Protocol("effnet_lite0", "0123456789abcdef", "faces-01234567:64px:500", 200, 200)
+    found = compare(read, lambda run: (protocol, scores()), notes=["baseline seed 10: not scored: its weights"])
+    assert any(note.startswith("baseline seed 1: finished, and has no scores") for note in found.notes)
+
+
+def test_a_deleted_last_snapshot_is_named_and_no_other_passes_for_the_last(tmp_path):
+    make_run(tmp_path, "baseline")
+    found = compared(tmp_path, {"baseline": scores(90.0, along=[50])})
+    assert any("no scores of the snapshots at steps 400" in note for note in found.notes)
+    assert pd.isna(row(found, "baseline")["last_fid"])
+    assert row(found, "baseline")["best_fid"] == 50
+
+
+@pytest.mark.parametrize(
+    ("low_until", "told"),
+    [(0, "No: it is never below 0.1."), (200, "It dives and comes back: most often in baseline, in 50.0 %")],
+)
+def test_whether_d_dives_is_asked_of_the_whole_run_and_whether_it_stays_of_the_end(tmp_path, low_until, told):
+    make_run(tmp_path, "baseline", lowest=0.01 if low_until else None)
+    answer = next(each for each in compared(tmp_path).answers if "stay there" in each.question)
+    assert answer.answer.startswith(told)
+
+
+def test_a_d_that_wins_for_good_is_said_to_have_won(tmp_path):
+    folder = make_run(tmp_path, "baseline")
+    measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
+    measures[240:, 0] = 0.001
+    folder.append_history(1, measures)
+    answer = next(each for each in compared(tmp_path).answers if "stay there" in each.question)
+    assert answer.answer == "Yes: in baseline, in most of the last quarter of the steps."
+
+
+def test_a_comparison_read_from_wandb_has_losses_and_no_scores(tmp_path):
+    make_run(tmp_path, "baseline")
+    read, _ = read_folders(tmp_path)
+    found = compare(read, lambda run: None)
+    assert found.protocol["scores"].startswith("none: read from W&B")
+    assert row(found, "baseline")["interleaving_ratio"] > 0.5
+    assert found.notes == []

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from analysis import interleaving, plots, report
-from analysis.answers import Answer
+from analysis.answers import Answer, Claim
 from analysis.compare import COLUMNS, MEASURES, SNAPSHOT_COLUMNS, WINDOW_COLUMNS, Alternative, Comparison
 from analysis.runs import Run
 from analysis.stats import Association, paired_difference, partial_association, t_interval
@@ -188,7 +188,9 @@ def _row(run, along):
         "lead_balance_5": smooth[5].balance, "lead_balance_20": smooth[20].balance,
         "equilibrium_ratio": interleaving.interleaving_ratio(d / 2, g), "equilibrium_gap": 0.4,
         "equilibrium_balance": interleaving.lead_balance(d / 2, g),
-        "images_per_s": 640.0 + run.seed, "data_wait_fraction": 0.0146, "gpu_hours": 0.2525, "cost": None,
+        "images_per_s": 640.0 + run.seed, "data_wait_fraction": 0.0146, "floor_share": 0.14, "gpu_hours": 0.2525,
+        "cost": None, "d_win_share_last": 0.0, "windows_counted": 1.0, "windows_counted_5": 1.0,
+        "windows_counted_20": 0.9,
         "best_step": along["step"].iloc[-1], "best_fid": fid, "last_fid": fid,
     }  # fmt: skip
 
@@ -209,18 +211,19 @@ def _alternative(name, table):
         seeds=sorted(own["seed"]),
         measures={measure: t_interval(own[measure].astype(float)) for measure in MEASURES},
         differences={"fid": change} if change.n else {},
+        quality="fid" if name != "hires_128" else "fid_at_64",
         answer=Answer(experiment.question, verdict, ["FID: 61.2 [50, 72], n = 2 seeds", "KID: 0.068, n = 2 seeds"]),
     )
 
 
 def _associations(points):
-    run = points["experiment"] + " " + points["seed"].astype(str)
     return {
-        f"{x} -> {y} {when}": partial_association(
+        Claim(x, y, when, "recipes"): partial_association(
             points[x],
             points[y] if when == "here" else points.groupby(["experiment", "seed"])[y].shift(-1),
-            points["step"],
-            run,
+            given=points["step"],
+            cluster=points["experiment"],
+            unit="recipe",
             resamples=50,
         )
         for x in ("interleaving_ratio", "isc_mean")
@@ -382,7 +385,8 @@ def test_what_is_equal_to_the_digits_shown_has_no_best():
     def best(*means):
         estimates = [t_interval([mean]) for mean in means]
         members = [
-            Alternative(str(i), None, {}, [0], {"recall": e}, {}, Answer("", "")) for i, e in enumerate(estimates)
+            Alternative(str(i), None, {}, [0], {"recall": e}, {}, "fid", Answer("", ""))
+            for i, e in enumerate(estimates)
         ]
         return report._best(members, report.BY_KEY["recall"])
 
@@ -395,7 +399,7 @@ def test_what_is_equal_to_the_digits_shown_has_no_best():
 def test_one_seed_has_no_interval_and_two_have():
     def cell(values):
         estimate = t_interval(values)
-        alternative = Alternative("a", None, {}, range(len(values)), {"fid": estimate}, {}, Answer("", ""))
+        alternative = Alternative("a", None, {}, range(len(values)), {"fid": estimate}, {}, "fid", Answer("", ""))
         return report._result(alternative, report.BY_KEY["fid"], False)
 
     assert cell([61.23]) == {"mean": "61.2", "interval": "", "n": "", "best": False}
@@ -470,7 +474,7 @@ def test_names_questions_and_errors_from_files_are_escaped(comparison, tmp_path)
         table=comparison.table[4:5].assign(**renamed),
         snapshots=comparison.snapshots[:0],
         windows=comparison.windows[:0],
-        associations={f"{HOSTILE} -> b here": Association(0.1, -0.1, 0.2, 2, 20)},
+        associations={Claim(*[HOSTILE] * 4): Association(0.1, -0.1, 0.2, 2, 20, HOSTILE)},
         answers=[evil],
         alarms=[HOSTILE],
         notes=[f"{HOSTILE}\n{HOSTILE}"],

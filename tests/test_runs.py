@@ -41,8 +41,12 @@ FACTS = {
     "wandb_url": None,
     "images_per_s": 1234.0,  # without a fraction W&B makes it a 1234
     "data_wait_fraction": 0.0125,
+    "floor_share": 0.25,
     "seconds": {"input": 0.1, "compute": 0.1, "samples": 0.1, "logging": 0.3},  # the order matters to sum()
 }
+
+
+DATA = {"name": "faces", "source": "drawn", "fingerprint": FINGERPRINT, "count": 1000, "unreadable": 0}
 
 
 @functools.cache
@@ -55,7 +59,7 @@ def record_of(name="tuned_lr", *, seed=0, overrides=(), wandb_id="abcd1234"):
     return {
         **config.to_record(load(name, tuple(overrides))),
         "seed": seed,
-        "data": {"name": "faces", "source": "drawn", "fingerprint": FINGERPRINT, "count": 1000, "unreadable": 0},
+        "data": dict(DATA),
         "environment": ENVIRONMENT,
         "wandb_id": wandb_id,
     }
@@ -143,6 +147,7 @@ def test_the_table_has_a_row_a_run_and_what_a_comparison_needs(runs):
             "status": state,
             "images_per_s": speed,
             "data_wait_fraction": 0.0125,
+            "floor_share": 0.25,
             "seconds": 0.6,
             "device": "cpu",
             "device_name": "Some CPU",
@@ -356,9 +361,10 @@ def having(**changed):
         ),
         (without("batch_size"), r"config\.yaml: batch_size: missing or not of this version.*--fresh"),
         (without("overrides"), r"config\.yaml: overrides: missing"),
-        (without("data"), r"config\.yaml: data: no name and fingerprint"),
-        (having(data={"name": "faces"}), r"config\.yaml: data: no name and fingerprint"),
-        (having(data={"name": "faces", "fingerprint": 12}), r"config\.yaml: data: no name and fingerprint"),
+        (without("data"), r"config\.yaml: data: no name, fingerprint, source"),
+        (having(data={"name": "faces"}), r"config\.yaml: data: no name, fingerprint, source"),
+        (having(data={**DATA, "count": "500"}), r"config\.yaml: data: no count and unreadable as numbers"),
+        (having(data={"name": "faces", "fingerprint": 12}), r"config\.yaml: data: no name, fingerprint, source"),
         (having(overrides={"gone.setting": 1}), r"overrides: gone\.setting is not a setting of this version"),
         (having(batch_size=10**30), r"config\.yaml: batch_size: not a number that can be meant"),
         (having(image_size="64"), r"config\.yaml: image_size: missing or not of this version"),
@@ -565,7 +571,7 @@ def test_whatever_bytes_a_file_holds_there_is_a_run_or_a_line(two_folders, file)
 # ---- Weights & Biases
 
 
-def wandb_run(record=None, rows=40, *, id="abcd1234", state="finished", summary=None, job_type=None, history=None):
+def wandb_run(record=None, rows=40, *, id="abcd1234", state="finished", summary=None, group="tuned_lr", history=None):
     """A run as `wandb.Api` shows it, with what the tracker writes."""
     told = {"_step": rows - 1, "step": rows, **FACTS, "state": "finished"} if summary is None else summary
     if history is None:
@@ -581,7 +587,7 @@ def wandb_run(record=None, rows=40, *, id="abcd1234", state="finished", summary=
         state=state,
         config=config,
         summary_metrics=told,
-        job_type=job_type,
+        group=group,
         scan_history=lambda use_cache: iter(history),
     )
 
@@ -686,7 +692,7 @@ def test_runs_of_other_kinds_are_passed_over_in_silence_and_broken_ones_with_a_l
     others = [
         wandb_run({}, id="empty"),
         wandb_run({"lr": 1e-4, "batch_size": 64, "name": "sweep", "seed": 3}, id="foreign"),
-        wandb_run(job_type="comparison", id="compared"),
+        wandb_run(group="comparison", id="compared"),
     ]
     record = record_of()
     del record["adam"]

@@ -93,7 +93,7 @@ def test_the_final_generator_and_the_snapshots_are_scored_under_names_that_say_w
     (protocol,) = set(rows["protocol"])
     for part in ("tiny:feedbeef", drawn["fingerprint"][:8], "64px", "300", "seed=0", "eval-batchnorm"):
         assert part in protocol
-    found = scorer.read(_run(folder))
+    found = scorer.found(_run(folder))[1]
     assert list(found.snapshots["step"]) == [200, 400]
     assert found.final["fid"] == found.snapshots["fid"].iloc[1] > found.final["fid_floor"] > 0
     assert 0 <= found.final["precision"] <= 1
@@ -107,10 +107,10 @@ def test_what_has_scores_is_not_scored_again_and_what_changed_is(tmp_path, drawn
     calls = extractor.network.calls
     _scorer(extractor, cache).score([_run(folder)])
     assert extractor.network.calls == calls
-    before = _scorer(extractor, cache).read(_run(folder))
+    before = _scorer(extractor, cache).found(_run(folder))[1]
     checkpoint.save_weights(folder.snapshot(200), _generator(5))
     _scorer(extractor, cache).score([_run(folder)])
-    after = _scorer(extractor, cache).read(_run(folder))
+    after = _scorer(extractor, cache).found(_run(folder))[1]
     assert after.final == before.final
     assert after.snapshots["fid"].iloc[0] != before.snapshots["fid"].iloc[0]
     assert after.snapshots["fid"].iloc[1] == before.snapshots["fid"].iloc[1]
@@ -123,17 +123,17 @@ def test_scores_do_not_depend_on_what_else_is_scored(tmp_path, drawn, cache, ext
         alone.snapshot(step).unlink()
     scorer = _scorer(extractor, cache)
     scorer.score([_run(whole), _run(alone)])
-    assert scorer.read(_run(whole)).final == scorer.read(_run(alone)).final
+    assert scorer.found(_run(whole))[1].final == scorer.found(_run(alone))[1].final
 
 
 def test_scores_of_two_extractors_never_meet(tmp_path, drawn, cache, extractor):
     folder = _trained(tmp_path, drawn)
     other = features.Extractor("tiny", "0" * 16, 48, Tiny())
     _scorer(extractor, cache).score([_run(folder)])
-    assert _scorer(other, cache).read(_run(folder)).final == {}
+    assert _scorer(other, cache).found(_run(folder))[1].final == {}
     _scorer(other, cache).score([_run(folder)])
     assert len(set(pd.read_csv(folder.path / "scores.csv")["protocol"])) == 2
-    assert _scorer(extractor, cache).read(_run(folder)).final == _scorer(other, cache).read(_run(folder)).final
+    assert _scorer(extractor, cache).found(_run(folder))[1].final == _scorer(other, cache).found(_run(folder))[1].final
 
 
 def test_a_deleted_snapshot_keeps_its_scores_and_a_broken_one_costs_only_its_own(tmp_path, drawn, cache, extractor):
@@ -142,12 +142,12 @@ def test_a_deleted_snapshot_keeps_its_scores_and_a_broken_one_costs_only_its_own
     (note,) = _scorer(extractor, cache).score([_run(folder)])
     assert note.startswith("baseline seed 0 step 400: not scored: step-000400.pt: ")
     assert "\n" not in note
-    found = _scorer(extractor, cache).read(_run(folder))
+    found = _scorer(extractor, cache).found(_run(folder))[1]
     assert found.final
     folder.snapshot(200).unlink()
     scorer = _scorer(extractor, cache)
     scorer.score([_run(folder)])
-    assert 200 in list(scorer.read(_run(folder)).snapshots["step"])
+    assert 200 in list(scorer.found(_run(folder))[1].snapshots["step"])
 
 
 def test_weights_of_something_else_are_told_in_a_line(tmp_path, drawn, cache, extractor):
@@ -168,7 +168,7 @@ def test_a_damaged_score_file_is_made_again(tmp_path, drawn, cache, extractor):
     folder = _trained(tmp_path, drawn)
     (folder.path / "scores.csv").write_bytes(b"step,gen\n1,\xff\xfe")
     _scorer(extractor, cache).score([_run(folder)])
-    assert _scorer(extractor, cache).read(_run(folder)).final
+    assert _scorer(extractor, cache).found(_run(folder))[1].final
 
 
 def test_too_few_samples_name_both_counts(tmp_path, drawn, cache, extractor):
@@ -183,10 +183,36 @@ def test_a_larger_run_is_also_scored_at_64_px(tmp_path, drawn, cache, extractor)
     large = _trained(tmp_path, drawn, "hires_128", size=128)
     scorer = _scorer(extractor, cache)
     assert scorer.score([_run(large)]) == []
-    found = scorer.read(_run(large)).final
+    found = scorer.found(_run(large))[1].final
     # Mean colours of a 4x4 grid are the same at both sizes but for rounding and the drawing.
     assert found["fid_at_64"] == pytest.approx(found["fid"], rel=0.05)
     assert found["fid_at_64"] != found["fid"]
+
+
+def test_what_lacked_its_real_images_is_made_up_for_when_they_are_there(tmp_path, drawn, extractor):
+    photographs, cache = _photographs(tmp_path / "photographs", 250), tmp_path / "cache"
+    source = open_source(photographs, cache=cache)
+    packed = pack(source, size=128, crop_px=None, images="all", cache=cache)
+    run = _run(_trained(tmp_path, _recorded(packed), "hires_128", size=128))
+    scorer = _scorer(extractor, cache)
+    for _ in range(2):  # it is told each time
+        (note,) = scorer.score([run])
+        assert "no fid_at_64" in note
+        assert "DATA=path" in note
+        assert "fid_at_64" not in scorer.found(run)[1].final
+    told = _scorer(extractor, cache, data=str(photographs))
+    assert told.score([run]) == []
+    assert told.found(run)[1].final["fid_at_64"] > 0
+
+
+def test_other_pixels_make_other_scores_and_features(tmp_path, drawn, cache, extractor, monkeypatch):
+    run = _run(_trained(tmp_path, drawn))
+    _scorer(extractor, cache).score([run])
+    kept = set((cache / "features").iterdir())
+    monkeypatch.setattr("analysis.score.PIXELS_VERSION", 99)
+    assert not _scorer(extractor, cache).found(run)[1].final
+    _scorer(extractor, cache).score([run])
+    assert set((cache / "features").iterdir()) > kept
 
 
 def _photographs(folder, count, seed=0):
@@ -227,9 +253,8 @@ def test_real_images_that_the_cache_has_lost_are_asked_for_and_taken(tmp_path, e
     assert "DATA=path (--data) says where they are" in notes[0]
     others = _photographs(tmp_path / "others", 150, seed=1)
     assert _scorer(extractor, elsewhere, data=str(others)).score([run]), "other images are not taken for them"
-    (note,) = _scorer(extractor, elsewhere, data=str(photographs)).score([run])
-    assert "no real-against-real floor: two sets of 75 out of 150 images" in note
-    assert _scorer(extractor, elsewhere).read(run).final["fid"] > 0
+    assert _scorer(extractor, elsewhere, data=str(photographs)).score([run]) == []
+    assert _scorer(extractor, elsewhere).found(run)[1].final["fid"] > 0
 
 
 def test_a_run_from_wandb_has_no_scores(tmp_path, drawn, cache, extractor):
@@ -239,7 +264,7 @@ def test_a_run_from_wandb_has_no_scores(tmp_path, drawn, cache, extractor):
     far = dataclasses.replace(_run(folder), folder=None)
     scorer = _scorer(extractor, cache)
     assert scorer.score([far]) == []
-    assert scorer.read(far).final == {}
+    assert scorer.found(far)[1].final == {}
 
 
 def test_profiles_say_how_many_images_and_samples_overrules_them(tmp_path, drawn, extractor):

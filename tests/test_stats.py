@@ -65,24 +65,28 @@ def series(runs, steps, slope, *, seed=0, trend=1.0):
     return x, y, step, run
 
 
+def associated(x, y, step, run):
+    return partial_association(x, y, given=step, cluster=run)
+
+
 def test_two_series_that_only_trend_are_not_associated():
     x, y, step, run = series(10, 12, slope=0)
     assert np.corrcoef(x, y)[0, 1] < -0.8, "the trap is there"
-    found = partial_association(x, y, step, run)
+    found = partial_association(x, y, given=step, cluster=run)
     assert abs(found.rho) < 0.25
     assert found.verdict == "can't tell: the interval holds 0"
 
 
 @pytest.mark.parametrize(("slope", "verdict"), [(1.5, "positive"), (-1.5, "negative")])
 def test_what_is_left_beside_the_trend_is_found(slope, verdict):
-    found = partial_association(*series(10, 12, slope))
+    found = associated(*series(10, 12, slope))
     assert found.verdict == verdict
-    assert (found.runs, found.points) == (10, 120)
+    assert (found.clusters, found.points) == (10, 120)
     assert found.low < found.rho < found.high
 
 
 def test_few_runs_claim_nothing_however_strong_the_association():
-    found = partial_association(*series(4, 30, slope=5))
+    found = associated(*series(4, 30, slope=5))
     assert found.rho > 0.5
     assert found.verdict == "can't tell: 4 runs, and at least 6 are needed"
 
@@ -93,13 +97,35 @@ def test_points_of_one_run_are_no_independent_evidence():
     runs, steps = 8, 50
     x, y = (np.repeat(rng.standard_normal(runs), steps) for _ in range(2))
     step, run = np.tile(np.arange(steps), runs), np.repeat([str(i) for i in range(runs)], steps)
-    found = partial_association(x, y, step, run)
+    found = partial_association(x, y, given=step, cluster=run)
     assert found.high - found.low > 0.5
 
 
 def test_nothing_to_associate_is_said():
-    found = partial_association([], [], [], [])
+    found = associated([], [], [], [])
     assert found.verdict == "can't tell: too few points"
-    assert partial_association([1, 2, np.nan], [1, 2, 3], [1, 1, 1], list("abc")).points == 2
-    constant = partial_association([1] * 8, range(8), [1, 2] * 4, list("aabbccdd"))
+    assert associated([1, 2, np.nan], [1, 2, 3], [1, 1, 1], list("abc")).points == 2
+    constant = associated([1] * 8, range(8), [1, 2] * 4, list("aabbccdd"))
     assert math.isnan(constant.rho)
+
+
+def test_a_cluster_that_shares_no_category_with_another_is_no_evidence():
+    x, y, step, run = series(5, 20, slope=5)
+    alone = series(1, 20, slope=5)
+    steps = np.concatenate([step, alone[2] + 1000])
+    found = associated(np.append(x, alone[0]), np.append(y, alone[1]), steps, np.append(run, ["the sixth"] * 20))
+    assert (found.clusters, found.points) == (5, 100)
+    assert found.verdict.startswith("can't tell: 5 runs")
+
+
+def test_seeds_of_few_recipes_do_not_pass_for_many_recipes():
+    # Two recipes that differ in both x and y, five seeds each: within a recipe there is nothing to be found.
+    rng = np.random.default_rng(2)
+    recipe, seed, step = (each.ravel() for each in np.indices((2, 5, 9)))
+    x, y = (3 * recipe + rng.standard_normal(90) for _ in range(2))
+    pooled = partial_association(x, y, given=step, cluster=5 * recipe + seed)
+    assert pooled.verdict == "positive", "the trap is there"
+    across = partial_association(x, y, given=step, cluster=recipe, unit="recipe")
+    assert across.verdict == "can't tell: 2 recipes, and at least 6 are needed"
+    within = partial_association(x, y, given=list(zip(recipe, step, strict=True)), cluster=5 * recipe + seed)
+    assert within.verdict == "can't tell: the interval holds 0"

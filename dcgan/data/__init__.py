@@ -10,7 +10,8 @@ Imports nothing else of ours: paths and plain numbers go in.
 
 from dcgan.data.batches import Batches
 from dcgan.data.files import DataError
+from dcgan.data.pack import VERSION as PIXELS_VERSION
 from dcgan.data.pack import PackedImages, find_pack, pack
 from dcgan.data.sources import Source, open_source
 
-__all__ = ["Batches", "DataError", "PackedImages", "Source", "find_pack", "open_source", "pack"]
+__all__ = ["PIXELS_VERSION", "Batches", "DataError", "PackedImages", "Source", "find_pack", "open_source", "pack"]

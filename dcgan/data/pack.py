@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch.nn.functional import interpolate
-from torchvision.io import ImageReadMode, decode_jpeg
 from tqdm import tqdm
 
 from dcgan.data import faces
@@ -211,6 +210,8 @@ def _decode_jpeg(data: bytes) -> torch.Tensor | None:
     """uint8 (height, width, 3), upright, twice as fast as Pillow; None when it is no JPEG, or one this can't do."""
     if not 0 < _jpeg_pixels(data) <= LARGEST_IMAGE:
         return None
+    from torchvision.io import ImageReadMode, decode_jpeg  # takes seconds, and what is packed needs no decoding
+
     try:
         coded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         image = decode_jpeg(coded, mode=ImageReadMode.RGB, apply_exif_orientation=True)
