@@ -12,6 +12,7 @@ from made_runs import make_run
 from PIL import Image
 
 from analysis.__main__ import main
+from analysis.runs import read_folders
 
 
 def _make(target, *words, **variables):
@@ -109,6 +110,25 @@ def test_a_broken_weights_file_of_inception_is_one_line(tmp_path, capsys):
     assert code == 2
     assert str(weights) in told
     assert told.count("\n") == 1
+
+
+def test_runs_that_all_are_unusable_are_told_and_nothing_is_compared(tmp_path, capsys):
+    make_run(tmp_path / "runs", "baseline").config.write_text("image_size: 64\n")
+    code, told = _told(capsys, "compare", "--runs", tmp_path / "runs", "--out", tmp_path / "reports")
+    assert code == 2
+    assert told.splitlines()[-1] == f"error: {tmp_path / 'runs'}: no run there can be used"
+    assert "config.yaml" in told.splitlines()[0]
+    assert not (tmp_path / "reports").exists()
+
+
+def test_a_comparison_of_what_wandb_has_takes_no_scored_report_away(tmp_path, capsys, monkeypatch):
+    make_run(tmp_path / "runs", "baseline")
+    monkeypatch.setattr("analysis.runs.read_wandb", lambda project: read_folders(tmp_path / "runs"))
+    monkeypatch.setattr("analysis.features.choose", None)  # nothing to score, so no extractor is loaded
+    assert main(["compare", "--wandb", "me/faces", "--out", str(tmp_path / "reports")]) == 0
+    (page,) = (tmp_path / "reports").rglob("index.html")
+    assert page.parent == tmp_path / "reports" / "wandb" / "faces-01234567" / "smoke"
+    assert "none: read from W&amp;B" in page.read_text(encoding="utf-8")
 
 
 def test_rating_a_run_that_is_not_finished_says_what_to_do(tmp_path, capsys):

@@ -189,3 +189,11 @@ def test_the_prototypes_traces_have_the_prototypes_values(name, ratio, balance):
     d = trace["loss_d_real"] + trace["loss_d_fake"]
     assert interleaving_ratio(d, trace["loss_g"]) == pytest.approx(ratio, abs=0.015)
     assert lead_balance(d, trace["loss_g"]) == pytest.approx(balance, abs=0.015)
+
+
+def test_the_longer_windows_of_a_smoothed_series_count_and_white_noise_is_seen_as_centred():
+    assert [interleaving.window_for(smoothing) for smoothing in interleaving.SMOOTHINGS] == [100, 100, 400]
+    short, fitting = (windows(noise(1), noise(2), window=w, smoothing=20) for w in (100, interleaving.window_for(20)))
+    assert short.counted < 0.9
+    assert fitting.counted == 1
+    assert short.ratio < 0.8 < fitting.ratio

@@ -286,3 +286,10 @@ def test_what_people_rate_is_uncurated(tmp_path, drawn, cache):
     assert shown["real"].shape == (32, 64, 64, 3)
     assert len(set(shown["real_indices"])) == 32
     json.dumps(shown["real_indices"])
+
+
+def test_fewer_real_images_than_a_page_wants_are_all_shown(tmp_path, extractor):
+    photographs, cache = _photographs(tmp_path / "photographs", 20), tmp_path / "cache"
+    packed = pack(open_source(photographs, cache=cache), size=64, crop_px=None, images="all", cache=cache)
+    shown = score.pictures_to_rate(_run(_trained(tmp_path, _recorded(packed))), cache=cache)
+    assert shown["real_indices"] == list(range(20))
