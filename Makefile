@@ -26,7 +26,7 @@ COMPARED = --runs "$(RUNS)" $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--devi
            $(if $(COST_PER_HOUR),--cost-per-hour "$(COST_PER_HOUR)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sample compare rate dashboard test lint lock
+.PHONY: help setup run sample compare rate dashboard bench test lint lock
 
 help: ## list the targets
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -55,6 +55,9 @@ rate: $(READY) ## rate generated and real faces yourself: make rate EXP=tuned_lr
 
 dashboard: $(READY) ## open W&B: its page when online, else its terminal viewer on the local runs
 	@$(PYTHON) -m analysis dashboard --runs "$(RUNS)" --out "$(REPORTS)"
+
+bench: $(READY) ## measure speed and memory beside what one would run instead: make bench WHAT=train
+	@$(PYTHON) -m benchmarks $(WHAT) $(if $(ROUNDS),--rounds "$(ROUNDS)")
 
 test: $(READY) ## run the tests, the fast ones first
 	@$(PYTHON) -m pytest

@@ -54,7 +54,7 @@ def places(data_default: str = "the embedded drawn faces") -> argparse.ArgumentP
     which.add_argument(
         "--cache",
         type=Path,
-        default=Path(os.environ.get("DCGAN_CACHE", "cache")),
+        default=Path(os.environ.get("DCGAN_CACHE") or "cache"),
         metavar="DIR",
         help="where packed images, features and weights are kept (default: $DCGAN_CACHE or ./cache)",
     )

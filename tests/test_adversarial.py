@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from naive_loop import naive_discriminator, naive_generator, naive_train
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from benchmarks.naive import naive_discriminator, naive_generator, naive_train
 from dcgan.adversarial import MEASURES, Players, adversarial_step
 from dcgan.losses import bce_fake, bce_real
 from dcgan.networks import Discriminator, Generator, map_channels, normal_init_

