@@ -27,7 +27,8 @@ def of_experiment(this: "Alternative", question: str) -> Answer:
     if not this.seeds:
         return Answer(question, "Can't tell: no run of it has finished.")
     change = this.differences.get(this.quality)
-    evidence = [_told(name, this.measures[key]) for key, name in NAMES.items() if this.measures[key].n]
+    names = {key: name for key, name in NAMES.items() if key != "fid_at_64" or this.quality == key}
+    evidence = [_told(name, this.measures[key]) for key, name in names.items() if this.measures[key].n]
     if this.parent is None:
         return Answer(question, _sentence_of_root(this), evidence)
     if this.quality is None:
@@ -36,9 +37,9 @@ def of_experiment(this: "Alternative", question: str) -> Answer:
         lack = f"Can't tell: no seed has a known {NAMES[this.quality]} here and in {this.parent}."
         return Answer(question, lack, evidence)
     evidence += [
-        f"{NAMES[key]}, minus {this.parent}'s: {_number(difference, signed=True)}"
+        f"{names[key]}, minus {this.parent}'s: {_number(difference, signed=True)}"
         for key, difference in this.differences.items()
-        if key in NAMES
+        if key in names
     ]
     return Answer(question, f"{_verdict(change, this.parent, NAMES[this.quality])}{_moved(this)}", evidence)
 
@@ -111,6 +112,8 @@ def _moved(this: "Alternative") -> str:
     change = this.differences.get("interleaving_ratio")
     if change is None:
         return ""
+    if abs(change.mean) < 0.005:
+        return " The interleaving ratio is the same to two digits."
     if change.n < 2:
         return f" The interleaving ratio is {abs(change.mean):.2f} {'higher' if change.mean > 0 else 'lower'}."
     if not change.settled:
