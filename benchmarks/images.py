@@ -9,12 +9,13 @@ from tqdm import tqdm
 from dcgan.data import faces
 
 
-def jpegs(folder: Path, count: int, *, size: int = 128) -> Path:
-    """A folder of `count` JPEGs in one subfolder, as torchvision's ImageFolder wants them."""
+def jpegs(folder: Path, count: int) -> Path:
+    """A folder of `count` JPEGs of CelebA's size, 178x218, laid out for torchvision's ImageFolder."""
     inside = folder / "faces"
     inside.mkdir(parents=True)
-    for i, picture in enumerate(drawn(count, size)):
-        Image.fromarray(picture).save(inside / f"{i:06d}.jpg", quality=90)
+    for i, picture in enumerate(drawn(count, 128)):
+        large = Image.fromarray(picture).resize((218, 218), Image.Resampling.BICUBIC).crop((20, 0, 198, 218))
+        large.save(inside / f"{i:06d}.jpg", quality=90)
     return folder
 
 

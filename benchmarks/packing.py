@@ -30,7 +30,7 @@ COUNTS = (2_000, 20_000, 200_000)
 
 
 def bench_pack(rounds: int) -> Result:
-    """JPEGs of 128 px to 64 px, both on one core."""
+    """JPEGs of CelebA's size to 64 px, both on one core."""
     with tempfile.TemporaryDirectory() as place, on_one_core():
         folder = jpegs(Path(place) / "images", PACKED)
         source = open_source(folder, cache=Path(place))

@@ -1,10 +1,12 @@
 """The write-up's figure: the losses of both networks over the steps."""
 
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from dcgan.atomic import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SMOOTHING_STEPS = 50
 #: Blue and vermilion of Okabe and Ito's palette, which colour-blind readers can tell apart.
@@ -12,7 +14,7 @@ COLORS = {"loss_d": "#0072B2", "loss_g": "#D55E00"}
 LABELS = {"loss_d": "discriminator (real + fake)", "loss_g": "generator"}
 
 
-def draw_losses(history: pd.DataFrame, path: Path, *, title: str) -> None:
+def draw_losses(history: "pd.DataFrame", path: Path, *, title: str) -> None:
     """Draw both losses, raw and smoothed, from a history to a PNG."""
     import seaborn as sns  # takes seconds to import, and a run starts long before it ends
     from matplotlib.figure import Figure

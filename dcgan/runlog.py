@@ -22,13 +22,15 @@ import shutil
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from dcgan import UserError
 from dcgan.atomic import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HISTORY = ("step", "loss_d", "loss_d_real", "loss_d_fake", "loss_g", "d_x", "d_g_z")
 State = Literal["running", "finished", "interrupted", "diverged", "failed"]
@@ -86,8 +88,10 @@ class RunFolder:
         with self.history.open("w" if first_step == 1 else "a", encoding="utf-8") as file:
             file.write(text.getvalue())
 
-    def read_history(self) -> pd.DataFrame:
+    def read_history(self) -> "pd.DataFrame":
         """The history, a row a step in order, without a torn last line; empty before the first step."""
+        import pandas as pd  # takes most of a second, and a new run has nothing to read
+
         try:
             text = self.history.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -96,12 +100,12 @@ class RunFolder:
         rows = pd.read_csv(io.StringIO(whole), dtype={"step": int, **dict.fromkeys(HISTORY[1:], np.float32)})
         return rows.astype(dict.fromkeys(HISTORY[1:], float))  # the very numbers that were measured, for sums in double
 
-    def truncate_history(self, step: int) -> pd.DataFrame:
-        """Drop the rows after `step`, which a checkpoint does not cover; return what is left.
+    def truncate_history(self, step: int) -> list[dict[str, float]]:
+        """Drop the rows after `step`, which a checkpoint does not cover; return those that are left.
 
         Raises UserError when there are fewer: somebody edited the file.
         """
-        rows = self.read_history().query("step <= @step")
+        rows = self.read_history().query("step <= @step").to_dict("records") if self.history.exists() else []
         if len(rows) != step:
             raise UserError(f"{self.history}: {len(rows)} rows for {step} steps; --fresh (FRESH=1) trains anew")
         if self.history.exists():

@@ -109,7 +109,7 @@ def train(
         name=f"{experiment.slug}-{experiment.seed}",
         group=experiment.name,
         config=record,
-        history=live(with_samples(history.to_dict("records"), folder, snapshot_steps)),
+        history=live(with_samples(history, folder, snapshot_steps)),
     )
     facts = {"steps": total, "wandb_url": tracker.url, **speed(clock, start, experiment.batch_size)}
     folder.write_status("running", step=start, **facts)
