@@ -606,7 +606,7 @@ def html(comparison: "Comparison", figures: Mapping[str, Sequence[Drawing]]) -> 
         alternatives=[_alternative(each, comparison) for each in comparison.alternatives],
         samples=shown,
         steps=steps,
-        associations=[_association(claim, found) for claim, found in comparison.associations.items()],
+        associations=[_association(claim, found) for claim, found in comparison.associations.items() if found.points],
         dynamics=_dynamics(comparison.table),
         dynamics_columns=DYNAMICS,
         speed=_speed(comparison.table),
