@@ -82,6 +82,7 @@ def test_a_run_leaves_everything_it_should(whole):
     assert (status["state"], status["step"], status["steps"]) == ("finished", 12, 12)
     assert status["images_per_s"] > 0
     assert set(status["seconds"]) == {"input", "compute", "samples", "logging"}
+    assert status["floor_share"] >= 0
 
 
 def test_every_step_is_in_the_history_once(whole):
