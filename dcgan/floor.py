@@ -7,7 +7,6 @@ arXiv:2204.02311, appendix B): 1 would be a device that does nothing but multipl
 import time
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from dcgan.adversarial import Players, adversarial_step
 
@@ -20,6 +19,8 @@ def flops_per_image(players: Players, *, image_size: int, latent_dim: int) -> in
 
     Counted by torch in a step that is really taken, with two images: pass players that nobody needs any more.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # needed at a run's end, so not imported at its start
+
     device = next(players.generator.parameters()).device
     real = torch.zeros(2, 3, image_size, image_size, device=device)
     latents = torch.zeros(2, latent_dim, device=device)
