@@ -163,7 +163,7 @@ def train(
                 saved_at = now
             facts |= speed(clock, step, experiment.batch_size)
             folder.write_status(state, step=step, **facts)
-            if stop.requested and step < total and state == "running":
+            if last and step < total and state == "running":  # not `stop.requested`, which may be newer than the save
                 state = "interrupted"
 
     if state == "running":

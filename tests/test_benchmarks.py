@@ -7,6 +7,9 @@ from benchmarks import results
 from benchmarks.results import Result
 from benchmarks.side_by_side import alternate
 
+# Of torchvision 0.29, which deprecates decode_jpeg; and of a machine with fewer cores than the peer has workers.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:This DataLoader will create:UserWarning")
+
 
 def test_a_ratio_is_the_median_over_rounds_with_its_range():
     ours, theirs = iter([0.001, 0.002, 0.004]), iter([0.002, 0.003, 0.012])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dcgan import UserError, config, trainer
+from dcgan import UserError, checkpoint, config, trainer
 from dcgan.adversarial import adversarial_step
 from dcgan.data import Batches
 from dcgan.runlog import RunFolder
@@ -124,6 +124,24 @@ def test_how_often_the_device_is_read_changes_nothing(whole, images, tmp_path, m
     monkeypatch.setattr(trainer, "RING", 5)
     _, rarely = _train(tmp_path, images)
     assert rarely.history.read_bytes() == whole.history.read_bytes()
+
+
+def test_a_stop_that_is_asked_for_while_rows_are_written_loses_no_step(images, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 60.0)
+    append, calls = RunFolder.append_history, iter(range(1, 1000))
+
+    def interrupted(*args):
+        append(*args)
+        if next(calls) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "append_history", interrupted)
+        state, folder = _train(tmp_path, images)
+    assert state == "interrupted"
+    assert checkpoint.load_weights(folder.checkpoint)["step"] == len(folder.read_history())
+    assert _train(tmp_path, images)[0] == "finished"
+    assert _same(_weights(folder), _weights(whole))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
