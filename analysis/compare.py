@@ -1,6 +1,5 @@
 """Runs of one data set and profile, scored by one protocol, side by side: what the report shows, computed here."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -11,7 +10,7 @@ import pandas as pd
 
 from analysis import answers, interleaving
 from analysis.answers import Answer, Claim
-from analysis.fidelity import MINIMUM
+from analysis.comparable import NO_RATIO, comparable_losses, of_the_same_images, one_recipe_a_name, unfinished, unscored
 from analysis.interleaving import SMOOTHINGS
 from analysis.rating import read_ratings
 from analysis.runs import Run, table
@@ -110,15 +109,15 @@ def compare(
     """
     parents = {run.name: _parent(run) for run in runs}
     runs = sorted(runs, key=lambda run: (len(_lineage(run.name, parents)), run.name, run.seed))
-    runs, other_recipes = _one_recipe_a_name(runs)
-    notes = [*notes, *other_recipes, *_unfinished(runs)]
-    basis, refused = _comparable_losses(runs)
+    runs, other_recipes = one_recipe_a_name(runs)
+    notes = [*notes, *other_recipes, *unfinished(runs)]
+    basis, refused = comparable_losses(runs)
     rows, snapshots, windows, protocols = [], [], [], []
     for run, fact in zip(runs, table(runs).to_dict("records"), strict=True):
         protocol, score = scored(run) or (None, NOTHING)
         if protocol:
             protocols.append(protocol)
-            notes += _unscored(run, score, notes)
+            notes += unscored(run, score, notes)
         along = _along(run, score)
         del fact["precision"]  # of the arithmetic; here the word is a measure of quality
         row = fact | _cost(fact, cost_per_hour) | _quality(run, protocol, score) | _best_and_last(along)
@@ -138,7 +137,7 @@ def compare(
         snapshots.append(along)
     compared = pd.DataFrame(rows, columns=list(COLUMNS))
     snapshots = pd.concat(snapshots, ignore_index=True).reindex(columns=list(SNAPSHOT_COLUMNS))
-    snapshots, other_images = _of_the_same_images(snapshots, runs)
+    snapshots, other_images = of_the_same_images(snapshots, runs)
     alternatives = _alternatives(runs, parents, compared)
     associations = _associations(snapshots)
     ratings = _ratings(runs)
@@ -238,116 +237,6 @@ def _best_and_last(along: pd.DataFrame) -> dict[str, float]:
     return {"best_step": best["step"], "best_fid": best["fid"], "last_fid": along.iloc[-1]["fid"]}
 
 
-# --- which runs can be held against which ---
-
-NO_RATIO = f"no window of {interleaving.WINDOW} steps has {interleaving.MIN_REFERENCE} reference crossings"
-
-
-def _recipe(run: Run) -> dict[str, Any]:
-    return {key: value for key, value in config.settings(run.experiment).items() if key not in config.HOW}
-
-
-def _one_recipe_a_name(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
-    """The runs without those that an edited YAML file has given another recipe than most of the same name have."""
-    kept, told = [], []
-    for name in dict.fromkeys(run.name for run in runs):
-        own = [run for run in runs if run.name == name]
-        recipes = [_recipe(run) for run in own]
-        usual = max(recipes, key=recipes.count)
-        for run, recipe in zip(own, recipes, strict=True):
-            if recipe == usual:
-                kept.append(run)
-                continue
-            differing = [
-                f"{key} {recipe.get(key)} instead of {usual.get(key)}"
-                for key in {**usual, **recipe}
-                if recipe.get(key) != usual.get(key)
-            ]
-            told.append(f"{run.title}: left out, it is another recipe than most of its name: {', '.join(differing)}")
-    return kept, told
-
-
-def _images(run: Run) -> tuple:
-    """Which of the data's images the run learnt from and is held against, at any size."""
-    return run.record["data"]["count"], run.experiment.crop_px
-
-
-def _of_the_same_images(snapshots: pd.DataFrame, runs: Sequence[Run]) -> tuple[pd.DataFrame, list[str]]:
-    """The snapshots of runs that are held against the same real images as most of their size, and who is not."""
-    told = []
-    for size in dict.fromkeys(run.experiment.image_size for run in runs):
-        own = [run for run in runs if run.experiment.image_size == size]
-        usual = Counter(map(_images, own)).most_common(1)[0][0]
-        for run in own:
-            if _images(run) != usual:
-                told.append(
-                    f"{run.title}: scored against other real images than most runs of {size} px, so its scores are "
-                    "not held against theirs, nor drawn with them"
-                )
-                mine = (snapshots["experiment"] == run.name) & (snapshots["seed"] == run.seed)
-                snapshots = snapshots[~mine]
-    return snapshots.reset_index(drop=True), told
-
-
-def _unscored(run: Run, score: Scores, told: Sequence[str]) -> list[str]:
-    """What a finished run lacks, unless that is told already."""
-    if run.state != "finished":
-        return []
-    if not score.final:
-        known = any(note.startswith((f"{run.title}:", f"{run.title} step")) for note in told)
-        return [] if known else [f"{run.title}: finished, and has no scores of its final generator by this protocol"]
-    lacks = []
-    if "fid_floor" not in score.final:
-        lacks.append(
-            f"{run.title}: no real-against-real floor: that takes {2 * MINIMUM} real images, and there are "
-            f"{score.final['n_real']:.0f}"
-        )
-    steps = set(score.snapshots["step"])
-    if missing := [f"{step:,}" for step in run.experiment.snapshot_steps if step not in steps]:
-        lacks.append(f"{run.title}: no scores of the snapshots at steps {', '.join(missing)} (deleted or damaged?)")
-    return lacks
-
-
-def _comparable_losses(runs: Sequence[Run]) -> tuple[dict[str, int], list[str]]:
-    """Run title -> the steps from the first on over which its losses are compared; and who is refused, and why.
-
-    The batch size and the number of steps that most finished runs have are the measure: a run of another batch size
-    or of fewer steps is refused, of a longer one only that many steps are taken.
-    """
-    finished = [run for run in runs if run.state == "finished"]
-    if not finished:
-        return {}, []
-    (batch_size, steps), _ = Counter((run.experiment.batch_size, run.steps) for run in finished).most_common(1)[0]
-    basis, refused = {}, []
-    for run in finished:
-        if run.experiment.batch_size != batch_size:
-            why = f"its batch size is {run.experiment.batch_size}, that of the others {batch_size}"
-        elif run.steps < steps:
-            why = f"it has {run.steps:,} steps, the others {steps:,}"
-        else:
-            basis[run.title] = steps
-            continue
-        refused.append(
-            f"{run.title}: interleaving not compared: {why}; it feeds on minibatch noise and changes in the course "
-            "of a run, so only equal batch sizes over equal steps say anything"
-        )
-    return basis, refused
-
-
-def _unfinished(runs: Sequence[Run]) -> list[str]:
-    told = {
-        "diverged": "diverged: a loss was no longer finite at step {step:,} of {steps:,}",
-        "running": "is being trained now, step {step:,} of {steps:,}; not scored yet",
-    }
-    otherwise = "{state} at step {step:,} of {steps:,}; not scored, the same `make run` goes on"
-    return [
-        f"{run.title}: "
-        + told.get(run.state, otherwise).format(state=run.state, step=run.steps, steps=run.experiment.total_steps)
-        for run in runs
-        if run.state != "finished"
-    ]
-
-
 # --- experiments ---
 
 
@@ -382,7 +271,7 @@ def _alternatives(runs: Sequence[Run], parents: Mapping[str, str | None], table:
         changes = config.differences(ancestor, run.experiment) if ancestor else {}
         own, theirs = finished[finished["experiment"] == name], finished[finished["experiment"] == parent]
         same_size = not ancestor or ancestor.image_size == run.experiment.image_size
-        same_images = not known or _images(known) == _images(run)
+        same_images = not known or known.images == run.images
         quality = None if not same_images else "fid" if same_size else "fid_at_64"
         held = MEASURES if quality == "fid" else ACROSS_SIZES if quality else DYNAMICS
         differences = {

@@ -220,19 +220,17 @@ def _by_size(comparison: "Comparison") -> dict[str, list]:
 
     Nor can scores against other real images, of which such runs learnt: they stand apart too.
     """
-    images = {
-        run.name: (run.experiment.image_size, run.record["data"]["count"], run.experiment.crop_px or 0)
-        for run in reversed(comparison.runs)
-    }
-    found: dict[tuple[int, int, int], list] = {}
+    kinds = {run.name: (run.experiment.image_size, *run.images) for run in reversed(comparison.runs)}
+    found: dict[tuple[int, int, int | None], list] = {}
     for each in comparison.alternatives:
-        found.setdefault(images[each.name], []).append(each)
-    labels = {}
-    for size, count, crop_px in sorted(found):
+        found.setdefault(kinds[each.name], []).append(each)
+    labelled = {}
+    for kind in sorted(found, key=lambda kind: (kind[0], kind[1], kind[2] or 0)):
+        size, count, crop_px = kind
         several = sum(other[0] == size for other in found) > 1
         crop = f", the {crop_px} px in their centre" if crop_px else ""
-        labels[f"{size} px" + (f" ({count:,} real images{crop})" if several else "")] = found[size, count, crop_px]
-    return labels
+        labelled[f"{size} px" + (f" ({count:,} real images{crop})" if several else "")] = found[kind]
+    return labelled
 
 
 def _estimate(alternative: Any, key: str) -> Estimate:

@@ -77,6 +77,11 @@ class Run:
         return f"{self.record['data']['name']}-{self.record['data']['fingerprint'][:8]}"
 
     @property
+    def images(self) -> tuple[int, int | None]:
+        """Which of the data's images it learnt from and is held against, at any size: how many, and crop_px."""
+        return self.record["data"]["count"], self.experiment.crop_px
+
+    @property
     def profile(self) -> str:
         """The profile that said how much."""
         return self.experiment.profile
