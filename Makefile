@@ -26,7 +26,7 @@ COMPARED = --runs "$(RUNS)" $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--devi
            $(if $(COST_PER_HOUR),--cost-per-hour "$(COST_PER_HOUR)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sample compare rate dashboard bench test lint lock
+.PHONY: help setup run sample compare rate dashboard bench test test-faults lint lock
 
 help: ## list the targets
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -61,6 +61,9 @@ bench: $(READY) ## measure speed and memory beside what one would run instead: m
 
 test: $(READY) ## run the tests, the fast ones first
 	@$(PYTHON) -m pytest
+
+test-faults: $(READY) ## kill it, fill its disk, feed it rubbish: the long tests (an hour or so)
+	@$(PYTHON) -m pytest tests/faults -m "long or not long" --hypothesis-profile=faults
 
 lint: $(READY) ## check style
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .

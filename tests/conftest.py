@@ -14,6 +14,7 @@ from hypothesis import settings
 
 # A deadline measures the machine, which may be busy.
 settings.register_profile("lab", deadline=None)
+settings.register_profile("faults", deadline=None, max_examples=2500)  # `make test-faults`
 settings.load_profile("lab")
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes more than a few seconds; runs after the others")
+    config.addinivalue_line("markers", "long: takes minutes; left to `make test-faults`")
 
 
 def pytest_collection_modifyitems(items):
