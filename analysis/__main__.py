@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -88,7 +89,8 @@ def _dashboard(options: argparse.Namespace) -> int:
     runs, _ = read_folders(options.runs)
     pages = sorted(options.out.glob("**/index.html"))
     print("\n".join(f"comparison: {page}" for page in pages) or "no comparison yet: make compare")
-    urls = [url for run in runs if (url := run.status.get("wandb_url"))]
+    # A browser would open other addresses too, and take one that begins with a dash for an option.
+    urls = [url for run in runs if re.fullmatch(r"https?://[!-~]{1,500}", url := str(run.status.get("wandb_url")))]
     if urls and os.environ.get("WANDB_MODE", "online") == "online":
         project = urls[-1].partition("/runs/")[0]
         print(f"W&B project: {project}")

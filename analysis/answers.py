@@ -24,11 +24,18 @@ class Answer:
 
 def of_experiment(this: "Alternative", question: str) -> Answer:
     """What an experiment's own question gets: quality and interleaving beside its parent's."""
+    troubles = []
+    if this.diverged:
+        at = ", ".join(f"seed {seed} at step {step:,}" for seed, step in this.diverged.items())
+        troubles.append(f"diverged, and so in none of these means: {at}")
+    if this.d_won:
+        troubles.append(f"D has won for good in seed {', '.join(map(str, this.d_won))}")
     if not this.seeds:
-        return Answer(question, "Can't tell: no run of it has finished.")
+        why = f", and {len(this.diverged)} diverged" if this.diverged else ""
+        return Answer(question, f"Can't tell: no run of it has finished{why}.", troubles)
     change = this.differences.get(this.quality)
     names = {key: name for key, name in NAMES.items() if key != "fid_at_64" or this.quality == key}
-    evidence = [_told(name, this.measures[key]) for key, name in names.items() if this.measures[key].n]
+    evidence = troubles + [_told(name, this.measures[key]) for key, name in names.items() if this.measures[key].n]
     if this.parent is None:
         return Answer(question, _sentence_of_root(this), evidence)
     if this.quality is None:

@@ -22,11 +22,13 @@ def _recipe(run: Run) -> dict[str, Any]:
 def one_recipe_a_name(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     """The runs without those that an edited YAML file has given another recipe than most of the same name have."""
     kept, told = [], []
-    for name in dict.fromkeys(run.name for run in runs):
-        own = [run for run in runs if run.name == name]
-        recipes = [_recipe(run) for run in own]
-        usual = max(recipes, key=recipes.count)
-        for run, recipe in zip(own, recipes, strict=True):
+    by_name: dict[str, list[tuple[Run, dict[str, Any]]]] = {}
+    for run in runs:
+        by_name.setdefault(run.name, []).append((run, _recipe(run)))
+    for own in by_name.values():
+        (written, _), *_ = Counter(str(recipe) for _, recipe in own).most_common(1)
+        usual = next(recipe for _, recipe in own if str(recipe) == written)
+        for run, recipe in own:
             if recipe == usual:
                 kept.append(run)
                 continue
@@ -64,7 +66,7 @@ def unscored(run: Run, score: Scores, told: Sequence[str]) -> list[str]:
         known = any(note.startswith((f"{run.title}:", f"{run.title} step")) for note in told)
         return [] if known else [f"{run.title}: finished, and has no scores of its final generator by this protocol"]
     lacks = []
-    if "fid_floor" not in score.final:
+    if "fid_floor" not in score.final and "n_real" in score.final:
         lacks.append(
             f"{run.title}: no real-against-real floor: that takes {2 * MINIMUM} real images, and there are "
             f"{score.final['n_real']:.0f}"

@@ -1,7 +1,7 @@
 """Runs of one data set and profile, scored by one protocol, side by side: what the report shows, computed here."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -27,7 +27,7 @@ COLUMNS = (
     "fid_at_floor_n", "floor_n", "face_rate_low", "face_rate_high", "face_rate_real", "interleaving_ratio_5",
     "interleaving_ratio_20", "lead_balance_5", "lead_balance_20", "equilibrium_ratio", "equilibrium_balance",
     "best_step", "best_fid", "last_fid", "floor_share", "d_win_share_last", "windows_counted", "windows_counted_5",
-    "windows_counted_20",
+    "windows_counted_20", "d_win_share_at_end",
 )  # fmt: skip
 
 SNAPSHOT_COLUMNS = (
@@ -50,6 +50,8 @@ class Alternative:
     #: The column by which it is held against its parent; None: they were trained on other images.
     quality: str | None
     answer: Answer
+    diverged: Mapping[int, int] = field(default_factory=dict)  # seed -> the step at which; in none of the means
+    d_won: Sequence[int] = ()  # seeds in which D has won for good
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Comparison:
     windows: pd.DataFrame  # experiment, seed, step, interleaving_ratio, lead_balance: each window by itself
     answers: Sequence[Answer]  # to the questions across runs
     associations: Mapping[Claim, Association]
-    alarms: Sequence[str]  # runs whose last snapshot is much worse than their best
+    alarms: Sequence[str]  # runs that diverged, that D has won, whose last snapshot is much worse than their best
     notes: Sequence[str]  # what is named and not hidden: unfinished, diverged, refused, unreadable
     ratings: Sequence[Mapping[str, Any]] = ()  # experiment, seed, and both rates with their intervals, see rating.py
 
@@ -122,17 +124,17 @@ def compare(
         del fact["precision"]  # of the arithmetic; here the word is a measure of quality
         row = fact | _cost(fact, cost_per_hour) | _quality(run, protocol, score) | _best_and_last(along)
         along["interleaving_ratio"] = np.nan
-        if run.title in basis:
-            try:
-                history = run.history()
+        try:
+            history = run.history()
+            row["d_win_share_at_end"] = interleaving.d_win_share_at_end(history["loss_d"])
+            if run.title in basis:
                 row |= _dynamics(history[: basis[run.title]])
                 windows.append(_by_window(run, history))
                 along["interleaving_ratio"] = _since_previous(history, along["step"])
-            except (UserError, ValueError) as error:  # a ValueError: numbers that are no losses
-                notes.append(f"{run.title}: {error}")
-            else:
                 if np.isnan(row["interleaving_ratio"]):
                     notes.append(f"{run.title}: no interleaving ratio: {NO_RATIO}")
+        except (UserError, ValueError) as error:  # a ValueError: numbers that are no losses
+            notes.append(f"{run.title}: {error}")
         rows.append(row)
         snapshots.append(along)
     compared = pd.DataFrame(rows, columns=list(COLUMNS))
@@ -171,10 +173,10 @@ def _quality(run: Run, protocol: Protocol | None, score: Scores) -> dict[str, An
     if not final:
         return {}
     final |= {"extractor": protocol.extractor, "n_fake": protocol.final}
-    if run.experiment.image_size == 64:
+    if run.experiment.image_size == 64 and "fid" in final:
         final["fid_at_64"] = final["fid"]
-    if "face_found" in final:
-        found, shown = int(final["face_found"]), int(final["face_n"])
+    found, shown = (int(final.get(key, 0)) for key in ("face_found", "face_n"))
+    if 0 <= found <= shown > 0:
         low, high = wilson(found, shown)
         final |= {"face_rate": found / shown, "face_rate_low": low, "face_rate_high": high}
     return final
@@ -207,16 +209,16 @@ def _dynamics(history: pd.DataFrame) -> dict[str, float]:
 
 def _by_window(run: Run, history: pd.DataFrame) -> pd.DataFrame:
     windows = interleaving.windows(history["loss_d"], history["loss_g"])
-    columns = {"step": windows.last_step, "interleaving_ratio": windows.ratios, "lead_balance": windows.lead}
-    return pd.DataFrame(columns).assign(experiment=run.name, seed=run.seed)[list(WINDOW_COLUMNS)]
+    columns = (run.name, run.seed, windows.last_step, windows.ratios, windows.lead)
+    return pd.DataFrame(dict(zip(WINDOW_COLUMNS, columns, strict=True)))
 
 
 def _since_previous(history: pd.DataFrame, steps: Sequence[int]) -> list[float]:
     """The interleaving ratio over the steps from the snapshot before (or the start) to each of `steps`."""
+    d, g = history["loss_d"].to_numpy(), history["loss_g"].to_numpy()
     ratios, before = [], 0
     for step in steps:
-        part = history[before:step]
-        ratios.append(interleaving.interleaving_ratio(part["loss_d"], part["loss_g"]))
+        ratios.append(interleaving.interleaving_ratio(d[before:step], g[before:step]))
         before = step
     return ratios
 
@@ -230,11 +232,11 @@ def _along(run: Run, score: Scores) -> pd.DataFrame:
 
 
 def _best_and_last(along: pd.DataFrame) -> dict[str, float]:
-    known = along.dropna(subset="fid")
-    if known.empty:
+    fid = along["fid"].to_numpy(dtype=float)
+    if np.isnan(fid).all():
         return {}
-    best = known.loc[known["fid"].idxmin()]
-    return {"best_step": best["step"], "best_fid": best["fid"], "last_fid": along.iloc[-1]["fid"]}
+    best = np.nanargmin(fid)
+    return {"best_step": float(along["step"].iloc[best]), "best_fid": fid[best], "last_fid": fid[-1]}
 
 
 # --- experiments ---
@@ -283,6 +285,8 @@ def _alternatives(runs: Sequence[Run], parents: Mapping[str, str | None], table:
             changes={key: change for key, change in changes.items() if key not in config.HOW},
             seeds=sorted(own["seed"]),
             quality=quality,
+            diverged=_diverged(table, name),
+            d_won=sorted(table.loc[(table["experiment"] == name) & _d_has_won(table), "seed"]),
             measures={measure: t_interval(own[measure].astype(float)) for measure in MEASURES},
             differences={measure: estimate for measure, estimate in differences.items() if estimate.n},
             answer=Answer(run.experiment.question, ""),
@@ -321,9 +325,29 @@ def _associations(snapshots: pd.DataFrame) -> dict[Claim, Association]:
     return found
 
 
+def _d_has_won(table: pd.DataFrame) -> pd.Series:
+    return table["d_win_share_at_end"].astype(float) > interleaving.D_WON_SHARE
+
+
+def _diverged(table: pd.DataFrame, name: str) -> dict[int, int]:
+    rows = table[(table["experiment"] == name) & (table["status"] == "diverged")]
+    return dict(zip(rows["seed"], rows["steps"], strict=True))
+
+
 def _alarms(table: pd.DataFrame) -> list[str]:
+    alarms = [
+        f"{row.experiment} seed {row.seed}: diverged at step {row.steps:,}: a loss was no longer finite; a lower "
+        "learning rate is what to try, and this seed is in no mean"
+        for row in table[table["status"] == "diverged"].itertuples()
+    ]
+    alarms += [
+        f"{row.experiment} seed {row.seed}: D has won: its loss is below {interleaving.D_WINS_BELOW} in "
+        f"{100 * row.d_win_share_at_end:.1f} % of the last {interleaving.D_WON_STEPS:,} steps, so G learns next to "
+        "nothing; a lower discriminator.learning_rate is what to try (tuned_lr does)"
+        for row in table[_d_has_won(table)].itertuples()
+    ]
     worse = table[table["last_fid"].astype(float) > ALARM * table["best_fid"].astype(float)]
-    return [
+    return alarms + [
         f"{row.experiment} seed {row.seed}: the last snapshot is much worse than the best: FID {row.last_fid:.1f} "
         f"against {row.best_fid:.1f} at step {row.best_step:,.0f}; the table shows the last one"
         for row in worse.itertuples()

@@ -34,13 +34,15 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from analysis.pages import template
 from analysis.stats import wilson
-from dcgan.atomic import replacing
+from dcgan import one_line
+from dcgan.atomic import read_plain, replacing
 
 log = logging.getLogger(__name__)
 
 QUESTION = "Does this face look normal?"
 FOLDER, PAGE, SHEET = "ratings", "page.html", "page.json"
 LARGEST = 16_384  # bytes of a POST; 96 answers and a name are 300
+LARGEST_KEPT = 1_000_000  # bytes of a file in ratings/ that is read; a record has 6,000
 LEAST_PX = 128  # of a picture in the page
 KINDS = ("generated", "real")
 
@@ -168,7 +170,8 @@ def read_ratings(run_folder: Path) -> list[Rating]:
         try:
             found.append(_rating(_read(path)))
         except (OSError, ValueError) as error:
-            log.warning("%s: passed over, as it holds no rating: %s", path, _reason(error))
+            told = one_line(f"{path}: passed over, as it holds no rating: {_reason(error)}")
+            log.warning("%s", told)
     return sorted(dict.fromkeys(found), key=lambda rating: rating.time)  # a file that was saved twice counts once
 
 
@@ -292,11 +295,11 @@ def _open(address: str) -> None:
 
 def _read(path: Path) -> Record:
     """A kept rating, or answers that were saved by hand, completed by the sheet of their page."""
-    text = path.read_text(encoding="utf-8")
+    text = read_plain(path, most=LARGEST_KEPT).decode()
     if '"images"' in text:  # a key: in a rater's name the quotes would be escaped
         return Record.model_validate_json(text)
     answers = Answers.model_validate_json(text)
-    return _record(answers, Sheet.model_validate_json((path.parent / SHEET).read_text(encoding="utf-8")))
+    return _record(answers, Sheet.model_validate_json(read_plain(path.parent / SHEET, most=LARGEST_KEPT)))
 
 
 def _record(given: Answers, sheet: Sheet) -> Record:

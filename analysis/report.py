@@ -10,6 +10,7 @@ import hashlib
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,8 @@ if TYPE_CHECKING:  # what it is given; computing it takes torch, writing it down
 SMOOTHING_STEPS = 50  # of the loss curves, as in a run's own losses.png
 SMOOTHING_WINDOWS = 5  # of the interleaving ratio's line
 SAMPLES_BYTES = 15_000_000  # of the page, for all grids together
+SVG_BYTES = 500_000  # of a figure; a larger one, of thousands of points, stands in the page as PNG
+LISTED = 200  # runs in a table of the page; compare.csv has all
 GRID_PX = 1100  # a larger grid is shrunk: 8 x 8 images of 128 px still fit
 #: How grids are made to fit, tried in order: every how-manieth step is kept, and WebP's quality.
 FITTING = ((1, 82), (1, 65), (2, 65), (3, 65), (5, 65), (10, 60), (10**9, 60), (10**9, 35))
@@ -95,9 +98,9 @@ def write(comparison: "Comparison", folder: Path) -> Path:
 
     Files of an earlier report there are replaced, each at once, so that a reader sees an old or a new one.
     """
-    figures = draw_figures(comparison, folder / "figures")
     _write(folder / "compare.csv", csv(comparison.table))
     _write(folder / "compare.md", markdown(comparison))
+    figures = draw_figures(comparison, folder / "figures")  # takes longest
     page = folder / "index.html"
     _write(page, html(comparison, figures))
     return page
@@ -122,7 +125,8 @@ def markdown(comparison: "Comparison") -> str:
         rows = [["experiment", "n", *(measure.heading for measure in shown)]]
         for each in members:
             cells = [_interval_text(_estimate(each, measure.key), measure) for measure in shown]
-            rows.append([_cell(each.name), str(len(each.seeds)), *cells])
+            seeds = f"{len(each.seeds)}{''.join(f', {trouble}' for trouble in _troubles(each))}"
+            rows.append([_cell(each.name), seeds, *cells])
         lines += _markdown_table(rows)
     lines += ["", "## Answers"]
     for answer in [*comparison.answers, *(each.answer for each in comparison.alternatives)]:
@@ -143,8 +147,11 @@ def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _cell(text: object) -> str:
-    """Text that can't break out of a line or cell of Markdown, nor become HTML where that is shown."""
-    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
+    """Text that can't break out of a line or cell of Markdown, nor become HTML, a link or a picture there."""
+    shown = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(str(text).split()))
+    for mark, harmless in (("|", "\\|"), ("<", "&lt;"), ("![", "!\\["), ("](", "]\\(")):
+        shown = shown.replace(mark, harmless)
+    return shown
 
 
 # --- words for numbers ---
@@ -297,7 +304,8 @@ class _Easel:
         for kind, content in contents.items():
             with replacing(self._folder / f"{stem}.{kind}") as aside:
                 aside.write_bytes(content)
-        uri = _data_uri(contents["svg"], "image/svg+xml")
+        small = len(contents["svg"]) <= SVG_BYTES
+        uri = _data_uri(contents["svg"], "image/svg+xml") if small else _data_uri(contents["png"], "image/png")
         width, height = (round(96 * inches) for inches in figure.get_size_inches())
         return Drawing(uri, alt, width, height)
 
@@ -569,7 +577,8 @@ def _missing(run: "Run", *, there: int, kept: int, readable: int) -> str:
 def _encode(path: Path, step: int, quality: int) -> Frame | None:
     """The grid as WebP; None where the file is no whole picture."""
     try:
-        with Image.open(path) as picture:
+        # As PNG alone: some formats that Pillow knows run other programs on what they hold.
+        with Image.open(path, formats=("PNG",)) as picture:
             picture = picture.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
@@ -589,6 +598,8 @@ def html(comparison: "Comparison", figures: Mapping[str, Sequence[Drawing]]) -> 
     looks = plots.styles(names)
     shown = samples(_representatives(comparison))
     steps = sorted({frame.step for each in shown for frame in each.frames})
+    listed = _listed(comparison)
+    rows = comparison.table.iloc[listed]
     return template("report.html", number=number, sha256=_sha256, verdict=_verdict).render(
         comparison=comparison,
         figures=figures,
@@ -605,11 +616,12 @@ def html(comparison: "Comparison", figures: Mapping[str, Sequence[Drawing]]) -> 
         samples=shown,
         steps=steps,
         associations=[_association(claim, found) for claim, found in comparison.associations.items() if found.points],
-        dynamics=_dynamics(comparison.table),
+        dynamics=_dynamics(rows),
         dynamics_columns=DYNAMICS,
-        speed=_speed(comparison.table),
+        speed=_speed(rows),
         ratings=[_rating(each) for each in comparison.ratings],
-        provenance=_provenance(comparison.runs),
+        provenance=_provenance(comparison.runs, listed),
+        left_out=_left_out(comparison, len(listed)),
         summary=_summary(comparison),
     )
 
@@ -639,6 +651,7 @@ def _result_groups(comparison: "Comparison") -> list[dict[str, Any]]:
             {
                 "name": each.name,
                 "seeds": {0: "none finished", 1: "one seed"}.get(len(each.seeds), f"{len(each.seeds)} seeds"),
+                "troubles": _troubles(each),
                 "cells": {m.key: _result(each, m, best[m.key] == each.name) for m in MEASURES},
                 "floor": _beside_floor(comparison, each.name),
                 "at_64": None if size.startswith("64 px") else _at_64(each),
@@ -648,6 +661,13 @@ def _result_groups(comparison: "Comparison") -> list[dict[str, Any]]:
         ]
         groups.append({"size": size, "rows": rows})
     return groups
+
+
+def _troubles(alternative: Any) -> list[str]:
+    """What a mean over the seeds that finished would hide."""
+    return [f"{len(alternative.diverged)} diverged"] * bool(alternative.diverged) + [
+        f"D won {len(alternative.d_won)}"
+    ] * bool(alternative.d_won)
 
 
 def _best(members: Sequence[Any], measure: Measure) -> str | None:
@@ -717,6 +737,8 @@ def _alternative(alternative: Any, comparison: "Comparison") -> dict[str, Any]:
         "changes": [(key, _value(old), _value(new)) for key, (old, new) in alternative.changes.items()],
         "answer": alternative.answer,
         "seeds": ", ".join(map(str, alternative.seeds)),
+        "troubles": [f"Seed {seed} diverged at step {step:,}" for seed, step in alternative.diverged.items()]
+        + [f"D has won for good in seed {seed}" for seed in alternative.d_won],
         "unfinished": [f"seed {run.seed} {run.state} at step {run.steps:,}" for run in runs if run.state != "finished"],
     }
 
@@ -808,8 +830,26 @@ def _rating(rating: Mapping[str, Any]) -> dict[str, Any]:
     return told
 
 
-def _provenance(runs: "Sequence[Run]") -> dict[str, Any]:
-    """The facts that all runs share, once, and a table of those in which they differ."""
+def _listed(comparison: "Comparison") -> list[int]:
+    """The places of the runs that the page's tables have a row for: all, or equally many of each experiment."""
+    names = list(comparison.table["experiment"])
+    if len(names) <= LISTED:
+        return list(range(len(names)))
+    most, seen, listed = max(1, LISTED // len(set(names))), Counter(), []
+    for place, name in enumerate(names):
+        seen[name] += 1
+        if seen[name] <= most:
+            listed.append(place)
+    return listed[:LISTED]
+
+
+def _left_out(comparison: "Comparison", listed: int) -> str:
+    count = len(comparison.table)
+    return f"{listed:,} of {count:,} runs are listed here, to keep the page small." if listed < count else ""
+
+
+def _provenance(runs: "Sequence[Run]", listed: Sequence[int]) -> dict[str, Any]:
+    """The facts that all runs share, once, and a table of those in which they differ, of the runs `listed`."""
     rows = [_facts(run) for run in runs]
     keys = list(rows[0]) if rows else []
     own = ("experiment", "seed", "state")
@@ -818,7 +858,7 @@ def _provenance(runs: "Sequence[Run]") -> dict[str, Any]:
     return {
         "shared": [(key, rows[0][key]) for key in shared if rows[0][key] != "-"],
         "columns": apart,
-        "rows": [[row[key] for key in apart] for row in rows],
+        "rows": [[rows[place][key] for key in apart] for place in listed if place < len(rows)],
     }
 
 

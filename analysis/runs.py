@@ -21,18 +21,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dcgan import UserError, config, plainyaml
+from dcgan import UserError, config, one_line, plainyaml
+from dcgan.atomic import read_plain
 from dcgan.config import Experiment
 from dcgan.runlog import HISTORY, RunFolder, State
 
+FOLDER = r"\w[\w .,()=+~-]{0,149}"  # what folders of runs are called
 DEPTH = 4  # of a run folder below runs/: <data>/<profile>/<experiment>/seed-<n>
 ANSWER_S = 15  # seconds that W&B has for one answer; wandb's own patience is minutes
 LEAVE_S = 3  # and for the end of its helper process
 EXACT = 2**53  # from here on a double, which W&B keeps numbers in, skips whole numbers
 SPEED = ("images_per_s", "data_wait_fraction", "floor_share", "seconds")  # what a run says of it when it ends
+ROW_BYTES = 500  # of a row of the history, at most; one that the trainer writes has 100
 ENDED = ("finished", "diverged")  # nobody goes on with a run in these states
 
 
@@ -54,7 +58,9 @@ class Run:
         """
         if self.read_rows is not None:
             return self.read_rows().copy()
-        return _folder_history(self.folder) if self.folder is not None else _tidy([], self.where)
+        if self.folder is None:
+            return _tidy([], self.where)
+        return _folder_history(self.folder, self.experiment.total_steps)
 
     @property
     def name(self) -> str:
@@ -230,7 +236,7 @@ class _Status(BaseModel):
     images_per_s: float | None = None
     data_wait_fraction: float | None = None
     floor_share: float | None = None
-    seconds: dict[str, float] = Field(default_factory=dict)
+    seconds: dict[str, Annotated[float, Field(ge=0, le=EXACT, allow_inf_nan=False)]] = Field(default_factory=dict)
 
 
 def _read_experiment(record: Mapping[str, Any], where: Path) -> Experiment:
@@ -248,6 +254,10 @@ def _read_experiment(record: Mapping[str, Any], where: Path) -> Experiment:
         raise UserError(f"{where}: data: no {', '.join(texts)} as text; --fresh (FRESH=1) trains the run anew")
     if any(_whole(data.get(key)) is None for key in counts):
         raise UserError(f"{where}: data: no {' and '.join(counts)} as numbers; --fresh (FRESH=1) trains the run anew")
+    folders = {"data": f"{data['name']}-{data['fingerprint'][:8]}", "profile": experiment.profile}
+    for key, name in (folders | {"name": experiment.slug}).items():
+        if not re.fullmatch(FOLDER, name):  # a report is written to a folder so called, and '..' would lead elsewhere
+            raise UserError(f"{where}: {key}: {name!r} can't be the name of a folder")
     # The same values, typed by the schema. W&B may have made 2.0 a 2, and the slug is a hash of how they are written.
     return experiment.model_copy(update={"overrides": {key: values[key] for key in experiment.overrides}})
 
@@ -259,6 +269,8 @@ def _tidy(rows: pd.DataFrame | list[Mapping[str, Any]], where: str) -> pd.DataFr
         tidy = pd.DataFrame(rows, columns=list(HISTORY)).astype(kinds)
     except (ValueError, TypeError, OverflowError) as error:
         raise UserError(_line(f"{where}: the history is not a table of numbers: {error}")) from error
+    if np.array_equal(tidy["step"], np.arange(1, len(tidy) + 1)):  # as training leaves them
+        return tidy
     tidy = tidy.drop_duplicates("step", keep="last").sort_values("step", ignore_index=True)
     if len(odd := tidy.index[tidy["step"] != tidy.index + 1]):
         raise UserError(f"{where}: the history has no row for step {odd[0] + 1:,}, but one for {tidy['step'].max():,}")
@@ -294,7 +306,7 @@ def _whole(value: Any) -> int | None:
 
 def _line(message: object) -> str:
     """A message as one line that any terminal can show."""
-    return " ".join(str(message).splitlines()).encode("utf-8", "backslashreplace").decode()
+    return one_line(" ".join(str(message).splitlines()))
 
 
 # ---- run folders
@@ -326,7 +338,7 @@ def _from_folder(folder: RunFolder) -> tuple[Run, str | None]:
     experiment = _read_experiment(record, folder.config)
     # In this order: the trainer appends to the history before it says so in the status.
     status, problem = _read_status(folder)
-    rows = _count_rows(folder)
+    rows = _count_rows(folder, experiment.total_steps)
     if rows < status.get("step", 0) and not _is_held(folder):
         raise UserError(f"{folder.history}: {rows:,} rows, but {folder.status.name} says {status['step']:,} steps")
     # A run that goes on drops the rows after its checkpoint first and writes its status later. One that was killed
@@ -370,6 +382,8 @@ def _is_held(folder: RunFolder) -> bool:
     these microseconds is refused with "is training this run now", and the same command then starts it; one that is
     already running notices nothing. Readers do not get in each other's way.
     """
+    if folder.lock.exists() and not folder.lock.is_file():
+        return True
     try:
         with folder.lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -381,14 +395,16 @@ def _is_held(folder: RunFolder) -> bool:
     return False
 
 
-def _count_rows(folder: RunFolder) -> int:
+def _count_rows(folder: RunFolder, most: int) -> int:
     """The whole rows of history.csv, none where there is no file yet. Raises UserError where it is not a table.
+
+    most: rows that a run of its length has, by which a file that can't be one is known before it fills the memory.
 
     Looks at all bytes but parses none: parsing takes a hundred times as long for a short history, and would take an
     empty or missing cell for a NaN, which is a divergence.
     """
     try:
-        text = folder.history.read_bytes()
+        text = read_plain(folder.history, most=ROW_BYTES * (most + 1))
     except FileNotFoundError:
         return 0
     except OSError as error:
@@ -398,16 +414,21 @@ def _count_rows(folder: RunFolder) -> int:
     header, _, rows = text[: text.rfind(b"\n") + 1].partition(b"\n")
     if b"\n" in text and (missing := set(HISTORY) - set(header.decode().split(","))):
         raise UserError(f"{folder.history}: no column {' and no column '.join(sorted(missing, key=HISTORY.index))}")
+    columns = header.decode().split(",")
+    if twice := [name for name in columns if columns.count(name) > 1]:
+        raise UserError(_line(f"{folder.history}: the column {twice[0]!r} stands there twice"))
     count = rows.count(b"\n")
     ragged = rows.count(b",") != count * header.count(b",")
-    empty = any(pair in b"\n" + rows for pair in (b"\n\n", b"\n,", b",,", b",\n"))
+    letters = np.frombuffer(b"\n" + rows, np.uint8)
+    separates = (letters == ord(",")) | (letters == ord("\n"))
+    empty = (separates[1:] & separates[:-1]).any()
     if ragged or empty or rows.translate(None, b"0123456789,.+-einfa\n"):  # the letters of nan, inf and 1e-5
         raise UserError(f"{folder.history}: not a table of numbers with {header.count(b',') + 1} columns")
     return count
 
 
-def _folder_history(folder: RunFolder) -> pd.DataFrame:
-    _count_rows(folder)
+def _folder_history(folder: RunFolder, steps: int) -> pd.DataFrame:
+    _count_rows(folder, steps)
     try:
         rows = folder.read_history()
     except (OSError, ValueError, TypeError, OverflowError) as error:

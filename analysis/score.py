@@ -10,14 +10,16 @@ The features of real images are kept in the cache by the content of the images a
 """
 
 import contextlib
+import csv
 import hashlib
+import io
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,8 +30,8 @@ from tqdm import tqdm
 
 from analysis import face_rate, features, fidelity
 from analysis.runs import Run
-from dcgan import UserError, checkpoint, sample
-from dcgan.atomic import replacing
+from dcgan import UserError, checkpoint, one_line, sample
+from dcgan.atomic import read_plain, replacing
 from dcgan.data import PIXELS_VERSION, PackedImages, Source, find_pack, open_source, pack
 from dcgan.networks import Generator
 
@@ -39,8 +41,22 @@ VERSION = 1  # of what is computed here: raise it when a change moves a number, 
 SEED = 0  # of all that is drawn while scoring; image i is always that of latent seed i
 FACES = 2000  # images at most in which a face is looked for
 SMALL = 64  # px; what larger images are compared at as well
-COLUMNS = ("step", "generator", "score", "value", "protocol")
+SCORES_BYTES = 100_000_000  # of a scores.csv, at most; one of a whole run has 20,000
+LARGEST = 1e9  # score, far above any; what is not below it was not measured
 SNAPSHOT_MEASURES = ("fid", "kid_mean", "kid_std", "isc_mean", "isc_std")
+
+
+class Row(NamedTuple):
+    """A row of scores.csv."""
+
+    step: int
+    generator: str
+    score: str
+    value: float
+    protocol: str
+
+
+COLUMNS = Row._fields
 
 #: Images generated, by profile: for the final generator and for each snapshot. Other profiles do as laptop does.
 SAMPLES = {"full": (50_000, 5_000), "laptop": (5_000, 1_000), "smoke": (200, 200)}
@@ -83,20 +99,24 @@ class Scores:
 
 def read(run: Run, protocol: Protocol) -> Scores:
     """The scores in the run's folder that were made by `protocol`."""
-    rows = _read_rows(run)
-    rows = rows[rows["protocol"] == protocol.text]
+    rows = [row for row in _read_rows(run) if row.protocol == protocol.text]
 
-    def measures(count: int) -> pd.DataFrame:
-        suffix = protocol.name("", count)
-        named = rows[rows["score"].str.endswith(suffix)]
-        named = named.assign(score=named["score"].str.removesuffix(suffix))
-        return named.pivot_table(index="step", columns="score", values="value", aggfunc="last", dropna=False)
+    def measures(count: int) -> dict[int, dict[str, float]]:
+        """What is known at each step, of a score that stands there twice the later one."""
+        suffix, found = protocol.name("", count), {}
+        for row in rows:
+            if row.score.endswith(suffix) and abs(row.value) < LARGEST:  # not NaN either
+                found.setdefault(row.step, {})[row.score.removesuffix(suffix)] = row.value
+        return dict(sorted(found.items()))
 
-    whole = measures(protocol.final)
-    whole = whole[whole["precision"].notna()] if "precision" in whole else whole[:0]
-    final = {} if whole.empty else whole.iloc[-1].dropna().to_dict()
-    along = measures(protocol.snapshot).reindex(columns=list(SNAPSHOT_MEASURES)).dropna(how="all")
-    return Scores(final, along.rename_axis(columns=None).reset_index())
+    whole = [measured for measured in measures(protocol.final).values() if "precision" in measured]
+    along = [
+        {"step": step, **measured}
+        for step, measured in measures(protocol.snapshot).items()
+        if not measured.keys().isdisjoint(SNAPSHOT_MEASURES)
+    ]
+    kinds = {"step": int, **dict.fromkeys(SNAPSHOT_MEASURES, float)}
+    return Scores(whole[-1] if whole else {}, pd.DataFrame(along, columns=list(kinds)).astype(kinds))
 
 
 class Scorer:
@@ -143,9 +163,8 @@ class Scorer:
 
     def _jobs(self, run: Run) -> list["_Job"]:
         """What has no scores yet, a job for each generator."""
-        protocol, rows = Protocol.of(run, self.extractor, self.samples), _read_rows(run)
-        rows = rows[rows["protocol"] == protocol.text]
-        done = set(zip(rows["generator"], rows["score"], strict=True))
+        protocol = Protocol.of(run, self.extractor, self.samples)
+        done = {(row.generator, row.score) for row in _read_rows(run) if row.protocol == protocol.text}
         wanted: dict[tuple[int, str], _Job] = {}
         files = [(step, path, "snapshot") for step, path in sorted(run.snapshots().items())]
         if run.state == "finished":
@@ -154,7 +173,7 @@ class Scorer:
                 files.append((run.steps, run.folder.generator, "small"))
         for step, path, kind in files:
             try:
-                generator = _digest(path.read_bytes())
+                generator = _digest(read_plain(path))
             except OSError as error:
                 self._note(f"{run.title}: {path.name}: can't be read ({error.strerror})")
                 continue
@@ -168,12 +187,12 @@ class Scorer:
                 wanted[step, generator] = replace(job, counts={**job.counts, kind: count})
         return list(wanted.values())
 
-    def _scored(self, job: "_Job", real: "_Reference") -> pd.DataFrame:
+    def _scored(self, job: "_Job", real: "_Reference") -> list[Row]:
         """The new rows of scores.csv of one generator."""
         generator = _load(job.path).to(self._device)
         as_it_is = [count for kind, count in job.counts.items() if kind != "small"]
         fake = self._features(generator, max(as_it_is), job.title) if as_it_is else None
-        rows = []
+        rows: list[Row] = []
         for kind, count in job.counts.items():
             if kind == "small":
                 measured = self._small(job, generator, count)
@@ -182,9 +201,11 @@ class Scorer:
                 measured = _fidelity(real, some)
                 if kind == "final":
                     measured |= _only_final(generator, real, some)
-            rows += [(job.protocol.name(measure, count), value) for measure, value in measured.items()]
-        table = pd.DataFrame(rows, columns=["score", "value"])
-        return table.assign(step=job.step, generator=job.generator, protocol=job.protocol.text)[list(COLUMNS)]
+            rows += [
+                Row(job.step, job.generator, job.protocol.name(measure, count), value, job.protocol.text)
+                for measure, value in measured.items()
+            ]
+        return rows
 
     def _small(self, job: "_Job", generator: Generator, count: int) -> dict[str, float]:
         """FID at SMALL px, for which images of all sizes can be compared; nothing without real images of that size."""
@@ -383,21 +404,25 @@ def _rows_path(run: Run) -> Path:
     return run.folder.path / "scores.csv"
 
 
-def _read_rows(run: Run) -> pd.DataFrame:
+def _read_rows(run: Run) -> list[Row]:
     """All rows of the run's scores.csv; none where there is no such file or it is damaged: scores can be made again."""
-    nothing = pd.DataFrame({column: pd.Series(dtype=float if column == "value" else object) for column in COLUMNS})
     if run.folder is None:
-        return nothing
+        return []
+    path = _rows_path(run)
     try:
-        rows = pd.read_csv(_rows_path(run), dtype={"generator": str, "score": str, "protocol": str})
-        return rows[list(COLUMNS)].astype({"step": int, "value": float})
+        lines = list(csv.DictReader(io.StringIO(read_plain(path, most=SCORES_BYTES).decode()), strict=True))
+        return [
+            Row(int(line["step"]), line["generator"], line["score"], float(line["value"] or "nan"), line["protocol"])
+            for line in lines
+        ]
     except FileNotFoundError:
-        return nothing
-    except (OSError, ValueError, KeyError) as error:
-        log.warning("%s: not read, its runs are scored again (%s)", _rows_path(run), error)
-        return nothing
+        return []
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:  # a TypeError: a line that is too short
+        why = one_line(f"{type(error).__name__}: {error}")
+        log.warning("%s: not read, its run is scored again (%s)", one_line(str(path)), why)
+        return []
 
 
-def _append_rows(run: Run, rows: pd.DataFrame) -> None:
+def _append_rows(run: Run, rows: Sequence[Row]) -> None:
     with replacing(_rows_path(run)) as aside:
-        pd.concat([_read_rows(run), rows]).to_csv(aside, index=False)
+        pd.DataFrame([*_read_rows(run), *rows], columns=list(COLUMNS)).to_csv(aside, index=False)

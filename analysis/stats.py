@@ -10,7 +10,6 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import stdtrit
-from scipy.stats import rankdata
 
 NAN = float("nan")
 
@@ -120,17 +119,21 @@ def partial_association(
     pairs = np.unique(np.column_stack([given, cluster])[known], axis=0)
     shared = np.bincount(pairs[:, 0], minlength=given.max(initial=0) + 1) > 1
     known &= shared[given]
-    x, y, given, cluster = x[known], y[known], given[known], cluster[known]
-    rho = _partial_rho(x, y, given)
-    members = [np.flatnonzero(cluster == each) for each in np.unique(cluster)]
+    given, cluster = given[known], np.unique(cluster[known], return_inverse=True)[1]
+    places = [np.unique(values[known], return_inverse=True)[1] for values in (x, y)]
+    clusters = cluster.max(initial=-1) + 1
+    rho = _partial_rho(*places, given, np.ones(len(given)))
     rng = np.random.default_rng(0)
+    known_draws: dict[bytes, float] = {}  # a few clusters are drawn in a few ways only
     drawn = []
     for _ in range(0 if np.isnan(rho) else resamples):
-        chosen = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
-        drawn.append(_partial_rho(x[chosen], y[chosen], given[chosen]))
+        times = np.bincount(rng.integers(clusters, size=clusters), minlength=clusters)
+        if (draw := times.tobytes()) not in known_draws:
+            known_draws[draw] = _partial_rho(*places, given, times[cluster].astype(float))
+        drawn.append(known_draws[draw])
     drawn = np.array(drawn)[~np.isnan(drawn)] if drawn else np.empty(0)
     low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) else (NAN, NAN)
-    return Association(rho, float(low), float(high), len(members), len(x), unit)
+    return Association(rho, float(low), float(high), int(clusters), len(given), unit)
 
 
 def _numbered(values: Sequence[Hashable]) -> np.ndarray:
@@ -139,12 +142,22 @@ def _numbered(values: Sequence[Hashable]) -> np.ndarray:
     return np.array([numbers.setdefault(value, len(numbers)) for value in values], dtype=int)
 
 
-def _partial_rho(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> float:
-    if len(x) < 4:
+def _partial_rho(x: np.ndarray, y: np.ndarray, given: np.ndarray, times: np.ndarray) -> float:
+    """The correlation, each point counted `times`; x and y are places in order, 0, 1, ..., equal ones where tied.
+
+    Counting a point several times is what drawing it so often would do, and nothing has to be sorted again.
+    """
+    if times.sum() < 4:
         return NAN
-    counts = np.maximum(np.bincount(given), 1)
+    counts = np.maximum(np.bincount(given, times), 1)
     left_x, left_y = (
-        ranks - (np.bincount(given, ranks) / counts)[given] for ranks in (rankdata(values) for values in (x, y))
+        ranks - (np.bincount(given, times * ranks) / counts)[given] for ranks in (_ranks(x, times), _ranks(y, times))
     )
-    spread = (left_x**2).sum() * (left_y**2).sum()
-    return float((left_x * left_y).sum() / spread**0.5) if spread > 1e-9 else NAN
+    spread = (times * left_x**2).sum() * (times * left_y**2).sum()
+    return float((times * left_x * left_y).sum() / spread**0.5) if spread > 1e-9 else NAN
+
+
+def _ranks(places: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Ranks from 1 of points counted `times`, ties at their mean."""
+    many = np.bincount(places, times)
+    return (np.cumsum(many) - (many - 1) / 2)[places]

@@ -45,6 +45,7 @@ def _run(options: argparse.Namespace) -> int:
     batches = Batches(images.images, batch_size=experiment.batch_size, seed=experiment.seed, device=device)
     bf16 = environment.use_precision(experiment.precision, device)
     environment.use_threads(experiment.threads)
+    environment.use_determinism(experiment.deterministic, device)
     here = environment.describe(device, bf16=bf16)
     with folder.locked():
         record = None if options.fresh else _earlier_record(folder, experiment)

@@ -1,6 +1,8 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and nothing but files."""
 
+import errno
 import os
+import stat
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,3 +17,18 @@ def replacing(path: Path):
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def read_plain(path: Path, *, most: int | None = None) -> bytes:
+    """The bytes of a plain file.
+
+    Raises OSError for anything else, and for more than `most` bytes: opening a pipe waits for who writes into it, and
+    a device has no end.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a plain file", str(path))
+        if most is not None and found.st_size > most:
+            raise OSError(errno.EFBIG, f"{found.st_size:,} bytes, where {most:,} would be many", str(path))
+        return file.read()

@@ -4,14 +4,19 @@ Randomness needs no place here: every draw is a function of (seed, owner, step),
 the step number is the state of all generators and of the position in the data.
 """
 
+import pickletools
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from dcgan import UserError
 from dcgan.atomic import replacing
+
+#: What a file of weights may name. torch allows more, and `bytearray` by a number takes as many bytes as it likes.
+NAMED = {"collections OrderedDict", "torch FloatStorage", "torch LongStorage", "torch._utils _rebuild_tensor_v2"}
 
 
 def save(path: Path, parts: Mapping[str, Any], *, step: int, seconds: Mapping[str, float]) -> None:
@@ -43,11 +48,38 @@ def save_weights(path: Path, network: torch.nn.Module) -> None:
 def load_weights(path: Path) -> dict[str, torch.Tensor]:
     """What `save_weights` wrote, on the CPU; never unpickles. Raises UserError for another file."""
     try:
+        _refuse_bombs(path)
         return torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror or error}") from error
     except Exception as error:  # as above; torch's own text advises to unpickle it all the same
         raise UserError(f"{path}: not a file of weights alone, or damaged ({type(error).__name__})") from error
+
+
+def _refuse_bombs(path: Path) -> None:
+    """Raise UserError for a file that would take more memory than it has bytes, or that holds more than tensors."""
+
+    def refuse(reason: str) -> NoReturn:
+        raise UserError(f"{path}: not a file of weights alone, as it {reason}")
+
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\3\4":  # zipfile looks for the end alone; torch for this, or it unpickles in an old way
+            refuse("is no zip, as torch writes it")
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if sum(member.file_size for member in members) > path.stat().st_size:
+            refuse("would be larger in memory")
+        for member in members:
+            if member.compress_type != zipfile.ZIP_STORED:
+                refuse("is compressed, as torch never writes it")
+            if member.filename.lower().endswith(".pkl"):
+                for code, named, _ in pickletools.genops(archive.read(member)):
+                    if ("GLOBAL" in code.name and named not in NAMED) or code.name in ("INST", "OBJ", "NEWOBJ"):
+                        refuse(f"names {named}")
+                    if code.name == "PROTO" and named != 2:  # torch warns of it at length, and only then goes wrong
+                        refuse(f"is pickled by protocol {named}")
 
 
 def _save(path: Path, content: Any) -> None:

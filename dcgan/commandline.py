@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from dcgan import UserError, config
+from dcgan import UserError, config, one_line
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -28,7 +28,7 @@ def perform(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) ->
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:  # no permission, no space: the system's fault is told, not traced
-        print(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), file=sys.stderr)
+        print("error:", one_line(f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")), file=sys.stderr)
     return EXIT_BAD_INPUT
 
 
@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
     """One line for a mistake, like everywhere else, instead of the usage before it."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_BAD_INPUT, f"error: {message}; see {self.prog} --help\n")
+        self.exit(EXIT_BAD_INPUT, f"error: {one_line(message)}; see {self.prog} --help\n")
 
 
 def places(data_default: str = "the embedded drawn faces") -> argparse.ArgumentParser:

@@ -20,6 +20,9 @@ from dcgan.plainyaml import ConfigError
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
+#: What an experiment's file may be called, as its runs' folder is called so too: '...yaml' would lead out of it.
+NAME = r"\w[\w .,()=-]{0,99}"
+
 #: Channels at the 4x4 end with every multiplier at 1 (the paper's figure 1).
 FULL_CHANNELS = 1024
 
@@ -66,18 +69,20 @@ class Experiment(Settings):
     profile_changes: dict[str, Any]  # what the profile changed, by dotted key
     overrides: dict[str, Any]  # what --set changed of the recipe, by dotted key
 
+    # The upper bounds are far beyond any use: a slip of the finger is told here, and not by a full memory.
     image_size: int
-    batch_size: Annotated[int, Field(ge=2)]  # BatchNorm has no variance over one image
-    latent_dim: Annotated[int, Field(ge=1)]
-    steps: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=2, le=100_000)]  # BatchNorm has no variance over one image
+    latent_dim: Annotated[int, Field(ge=1, le=100_000)]
+    steps: Annotated[int, Field(ge=1, le=10**9)]
     duration_multiplier: Annotated[float, Field(gt=0, le=1000)]
     width_multiplier: Annotated[float, Field(gt=0, le=16)]
-    images: Literal["all"] | Annotated[int, Field(ge=1)]
+    images: Literal["all"] | Annotated[int, Field(ge=1, le=10**8)]
     precision: Literal["auto", "bf16", "fp32"]
-    threads: Literal["auto"] | Annotated[int, Field(ge=1)]
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)]
+    deterministic: bool = False  # the only default: there are records from before it
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    snapshots: Annotated[int, Field(ge=1)]
-    crop_px: Annotated[int, Field(ge=1)] | None
+    snapshots: Annotated[int, Field(ge=1, le=10_000)]
+    crop_px: Annotated[int, Field(ge=1, le=100_000)] | None
     weight_init: WeightInit
     generator: Network
     discriminator: Network
@@ -116,7 +121,7 @@ class Experiment(Settings):
 
 
 #: Settings that are not part of the recipe: they neither name the run's folder nor count as overrides.
-HOW = ("seed", "threads")
+HOW = ("seed", "threads", "deterministic")
 
 #: Keys that say what an experiment is; all others are settings, which --set and diffs speak of.
 IDENTITY = ("name", "extends", "question", "profile", "profile_changes", "overrides")
@@ -165,7 +170,7 @@ def load(
         "overrides": {},
     }
     profile_path = folder / "profiles" / f"{profile}.yaml"
-    if not profile_path.is_file():
+    if profile not in profile_names(folder):  # and not whether the file is there: '../baseline' would be
         raise ConfigError(f"no profile {profile!r}; there is {', '.join(profile_names(folder))}")
 
     asked = _validate(layers, identity)
@@ -248,6 +253,11 @@ def _file_layers(name: str, folder: Path) -> list[Layer]:
             raise ConfigError(f"{_shown(path)}: extends: {parent!r} is not the name of an experiment")
         layers.insert(0, (_shown(path), content))
         wanted = parent
+    if not re.fullmatch(NAME, seen[0]):
+        raise ConfigError(
+            f"{layers[-1][0]}: {seen[0]!r} can't name a run's folder; rename the file: at most 100 letters, digits, "
+            "spaces and _ - . , ( ) = that begin with a letter or a digit"
+        )
     layers[-1][1]["name"] = seen[0]
     return layers
 
@@ -278,7 +288,15 @@ def _explain(error: ValidationError, layers: Sequence[Layer]) -> str:
     # A union ("all" or a number) complains once a branch: tell all of them.
     allowed = [problem["msg"] for problem in problems if _key_of(problem["loc"])[0] == key]
     allowed = [re.sub(r"^(Input should be|Value error,) ", "", message) for message in dict.fromkeys(allowed)]
-    return f"{_origin(key, layers)}: {key}: {first['input']!r} is not allowed; it should be {' or '.join(allowed)}"
+    return f"{_origin(key, layers)}: {key}: {_told(first['input'])} is not allowed; it should be {' or '.join(allowed)}"
+
+
+def _told(value: Any) -> str:
+    """A value in a message."""
+    try:
+        return repr(value)
+    except (RecursionError, ValueError):  # nested a thousand times by --set a.a.a..., an integer of thousands of digits
+        return f"this {type(value).__name__}"
 
 
 def _key_of(location: tuple[str | int, ...]) -> tuple[str, type[Settings]]:

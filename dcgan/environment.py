@@ -48,6 +48,15 @@ def use_precision(precision: Literal["auto", "bf16", "fp32"], device: torch.devi
     return False
 
 
+def use_determinism(wanted: bool, device: torch.device) -> None:
+    """On CUDA, either bit-identical repeats or the fastest algorithms, chosen by trying; nothing to do elsewhere."""
+    if device.type == "cuda":
+        if wanted:  # cuBLAS asks for it, before it is used first
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(wanted)
+        torch.backends.cudnn.benchmark = not wanted
+
+
 def use_threads(threads: int | Literal["auto"]) -> int:
     """Set the CPU threads of this process; return their number."""
     torch.set_num_threads(cpu_count() if threads == "auto" else threads)

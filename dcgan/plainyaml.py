@@ -1,4 +1,7 @@
-"""YAML as people mean it: plain values only, 2e-4 is a number, a key stands once, mistakes are told by line."""
+"""YAML as people mean it: plain values only, 2e-4 is a number, a key stands once, mistakes are told by line.
+
+And nothing in it can take more memory or time than its text: no anchors, no endless numbers, no endless file.
+"""
 
 import re
 from collections.abc import Mapping
@@ -8,6 +11,10 @@ from typing import Any
 import yaml
 
 from dcgan import UserError
+from dcgan.atomic import read_plain
+
+LARGEST_BYTES = 1 << 18  # of a file; those of the lab have 3,000
+LARGEST_INTEGER = 2**63 - 1
 
 
 class ConfigError(UserError):
@@ -15,7 +22,30 @@ class ConfigError(UserError):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 2e-4 as a number (YAML 1.2 does, PyYAML's 1.1 does not) and refuses a key twice."""
+    """SafeLoader that reads 2e-4 as a number (YAML 1.2 does, PyYAML's 1.1 does not) and refuses a key twice.
+
+    Also refused is what no experiment needs and harms what reads it: aliases, which let ten lines stand for
+    gigabytes or for a value within itself, numbers beyond 64 bits, and halves of a character (\\ud800).
+    """
+
+    def compose_node(self, parent: yaml.Node, index: Any) -> yaml.Node:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            told = f"*{event.anchor} stands for another value; write it out"
+            raise yaml.composer.ComposerError(None, None, told, event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_scalar(self, node: yaml.Node) -> str:
+        value = super().construct_scalar(node)
+        if any("\ud800" <= c <= "\udfff" for c in value):
+            raise yaml.constructor.ConstructorError(None, None, f"{value!r} is not Unicode", node.start_mark)
+        return value
+
+    def construct_yaml_int(self, node: yaml.Node) -> int:
+        value = super().construct_yaml_int(node)
+        if abs(value) > LARGEST_INTEGER:
+            raise yaml.constructor.ConstructorError(None, None, "a number that is too large", node.start_mark)
+        return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
@@ -28,8 +58,14 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
 class _Dumper(yaml.SafeDumper):
     """SafeDumper that quotes a text which the loader would take for a number: a fingerprint like 1234567e89012345."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True  # the loader refuses them
 
 
 for _each in (_Loader, _Dumper):
@@ -50,9 +86,9 @@ def read(path: Path, *, where: str | None = None) -> dict[str, Any]:
     """
     where = where or str(path)
     try:
-        content = parse(path.read_text(encoding="utf-8"), where=where)
+        content = parse(read_plain(path, most=LARGEST_BYTES).decode(), where=where)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{where}: can't be read: {error}") from error
+        raise ConfigError(f"{where}: can't be read: {getattr(error, 'strerror', None) or error}") from error
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):

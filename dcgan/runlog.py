@@ -27,13 +27,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from dcgan import UserError
-from dcgan.atomic import replacing
+from dcgan.atomic import read_plain, replacing
 
 if TYPE_CHECKING:
     import pandas as pd
 
 HISTORY = ("step", "loss_d", "loss_d_real", "loss_d_fake", "loss_g", "d_x", "d_g_z")
 State = Literal["running", "finished", "interrupted", "diverged", "failed"]
+STATUS_BYTES = 1_000_000  # at most; the trainer writes a few hundred
 
 
 class RunFolder:
@@ -70,8 +71,8 @@ class RunFolder:
     def read_status(self) -> Mapping[str, Any]:
         """What `write_status` wrote last; empty where nothing readable is."""
         try:
-            status = json.loads(self.status.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            status = json.loads(read_plain(self.status, most=STATUS_BYTES).decode())
+        except (OSError, ValueError, RecursionError):
             return {}
         return status if isinstance(status, dict) else {}
 
@@ -93,11 +94,12 @@ class RunFolder:
         import pandas as pd  # takes most of a second, and a new run has nothing to read
 
         try:
-            text = self.history.read_text(encoding="utf-8")
+            text = read_plain(self.history)
         except FileNotFoundError:
-            text = ""
-        whole = text[: text.rfind("\n") + 1] or ",".join(HISTORY) + "\n"
-        rows = pd.read_csv(io.StringIO(whole), dtype={"step": int, **dict.fromkeys(HISTORY[1:], np.float32)})
+            text = b""
+        whole = text[: text.rfind(b"\n") + 1] or ",".join(HISTORY).encode() + b"\n"
+        with np.errstate(invalid="ignore", over="ignore"):  # a step `inf`, a loss 1e99: no trainer's, and told as such
+            rows = pd.read_csv(io.BytesIO(whole), dtype={"step": int, **dict.fromkeys(HISTORY[1:], np.float32)})
         return rows.astype(dict.fromkeys(HISTORY[1:], float))  # the very numbers that were measured, for sums in double
 
     def truncate_history(self, step: int) -> list[dict[str, float]]:

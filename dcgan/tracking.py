@@ -1,7 +1,8 @@
 """The facts of the run folder, to Weights & Biases as well: online, offline, or not at all.
 
-The run folder is the truth and W&B a copy of it, so no trouble with W&B ever stops training: it is caught,
-said once, and the next start copies what is missing.
+The run folder is the truth and W&B a copy of it, so no trouble with W&B ever stops training or makes it wait: a
+thread of its own does all that touches wandb; trouble is caught there, said once, and the next start copies what
+is missing.
 
 `WANDB_MODE`, `WANDB_PROJECT` and `WANDB_ENTITY` win. `WANDB_DIR` does not: a run's files stay in its folder.
 """
@@ -9,6 +10,7 @@ said once, and the next start copies what is missing.
 import contextlib
 import logging
 import os
+import queue
 import re
 import secrets
 import shlex
@@ -17,7 +19,7 @@ import string
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,10 @@ log = logging.getLogger(__name__)
 PROJECT = "dcgan-ablation-lab"
 INIT_TIMEOUT_S = 15.0  # wandb's own 90 s is long to look at a machine without a network
 FINISH_TIMEOUT_S = 30.0  # wandb's own is for ever
+WORKER_S = 55.0  # for all that is still to be done when the run ends; wandb takes some 2,000 rows a second
 SETTLE_S = 30.0  # wandb-core writes its buffer to disk every 15 s
+# Some 50 MB, and more than the fastest training makes while wandb starts and is sent a long history.
+ROWS_WAITING = 100_000
 
 
 def new_run_id() -> str:
@@ -37,12 +42,15 @@ def new_run_id() -> str:
 class Tracker:
     """One run in W&B; several in one process come one after another. Where W&B fails, nothing raises.
 
+    One worker thread does all that touches wandb, in the order of the calls. A call hands over and returns at once,
+    even when wandb hangs; `finish` alone waits, and not for ever. What is handed over is not changed afterwards.
+
     `history` is every row logged before this start (none for a new run): one dict per training step, in
     order, like the rows of `log`. W&B ends up with each of them exactly once, however often the run was
     killed and continued.
     """
 
-    url: str | None = None  # the run's page, when online
+    url: str | None = None  # the run's page, when online; the worker finds it out
 
     def __init__(
         self,
@@ -55,133 +63,189 @@ class Tracker:
         history: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         self._folder = Path(folder).resolve()
-        self._wandb: Any = None  # the module: seconds to import, so not before it is needed
+        self._jobs: queue.SimpleQueue[tuple[str, Callable[[], None]] | None] = queue.SimpleQueue()
+        self._worker = threading.Thread(target=self._work, name="W&B", daemon=True)
+        self._environment = contextlib.ExitStack()
+        self._lock = threading.Lock()
+        self._warned = False  # by any thread, under the lock
+        self._given_up = False  # by either thread, never taken back
+        self._rows_taken = 0  # by log; the caller's to write
+        self._rows_sent = 0  # of those; the worker's to write, like all below
+        self._wandb: Any = None  # the module: seconds to import
         self._run: Any = None
-        self._rows_seen = 0  # handed over, by history or by log
+        self._rows_seen = 0  # of history and of log
         self._rows_there = 0  # already with W&B when this start began
         self._superseded: set[Path] = set()
         self._replayed_at = 0.0
-        self._warned = False
         if os.environ.get("WANDB_MODE") == "disabled":
+            self._given_up = True
             log.info("W&B: off (WANDB_MODE=disabled)")
             return
-        with self._never_stopping_training("start"):
-            older = self._pieces("offline-run", run_id)
-            self._run = self._start(id=run_id, name=name, group=group, config=dict(config))
-            self.url = self._run.url
-            self._run.define_metric("step")
-            self._run.define_metric("*", step_metric="step")
-            # One log call per row keeps wandb's own step equal to the rows it has. Offline this starts at 0;
-            # run.step says 0 even when resumed, up to the first log call.
-            self._rows_there = self._run.starting_step
-            self._send(history)
-            self._superseded, self._replayed_at = older, time.monotonic()
+        # Set and taken back by the caller's thread: it may read its environment at any time in between.
+        cache = str(self._folder / "wandb" / "cache")
+        self._environment.enter_context(
+            _environment(
+                WANDB_CACHE_DIR=cache,  # else a log per start under ~/.cache
+                WANDB_DATA_DIR=cache,  # else artifacts are staged under ~/.local
+                WANDB_ERROR_REPORTING="false",  # else wandb's own crashes are sent to its makers
+            )
+        )
+        identity = {"id": run_id, "name": name, "group": group, "config": dict(config)}
+        rows = list(history)  # here: what makes the rows is the caller's, and so is its thread
+        self._jobs.put(("start", lambda: self._begin(identity, rows)))
+        self._worker.start()
 
     def log(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Send one row per training step, in order. A path under `samples` is sent as an image."""
-        with self._never_stopping_training("log"):
-            self._send(rows)
-            if self._superseded and time.monotonic() > self._replayed_at + SETTLE_S:
-                self._remove_superseded()
+        """Take one row per training step, in order. A path under `samples` is sent as an image."""
+        if self._given_up:
+            return
+        rows = list(rows)
+        self._rows_taken += len(rows)
+        if self._rows_taken - self._rows_sent > ROWS_WAITING:
+            self._give_up(f"it hangs, {ROWS_WAITING:,} rows wait for it")
+        else:
+            self._jobs.put(("log", lambda: self._log(rows)))
 
     def present(self, *, table: Any, figures: Mapping[str, Path], page: Path) -> None:
-        """Send a comparison: a table (pandas), pictures by title, and an HTML page."""
-        with self._never_stopping_training("present"):
-            if self._run is not None:
-                shown = {title: self._wandb.Image(str(path)) for title, path in figures.items()}
-                shown["comparison"] = self._wandb.Table(dataframe=table, allow_mixed_types=True)
-                shown["page"] = self._wandb.Html(str(page), inject=False)
-                self._run.log(shown)
+        """Take a comparison: a table (pandas), pictures by title, and an HTML page."""
+        self._jobs.put(("present", lambda: self._present(table, figures, page)))
 
     def finish(self, *, state: str, generator: Path | None = None, summary: Mapping[str, Any] | None = None) -> None:
-        """Close the run with its last numbers, `state`, and the generator as an artifact of type model.
+        """Wait until all is sent, then close the run with its last numbers, `state`, and the generator as an
+        artifact of type model.
 
         The exit code in W&B is 1 for the state `failed`, else 0: a run that diverged or was interrupted is a
         result. Returns within a minute even when wandb hangs.
         """
-        run, self._run = self._run, None
-        if run is not None:
-            for seconds, action in (
-                # Bounded on its own: to begin an upload asks the server, and waits long where there is none.
-                (10, lambda: self._conclude(run, state, generator, dict(summary or {}))),
-                (FINISH_TIMEOUT_S + 5, lambda: self._end(run, exit_code=1 if state == "failed" else 0)),
-            ):
-                if not _within(seconds, action):
-                    self._warn("no answer")
+        if self._worker.ident is None:  # W&B is off
+            return
+        summary = {**(summary or {}), "state": state}
+        self._jobs.put(("finish", lambda: self._close(generator, summary)))
+        self._jobs.put(None)
+        if not self._given_up:
+            self._worker.join(WORKER_S)
+            if self._worker.is_alive():
+                self._give_up("no answer")
         if self._wandb is not None:
             # Ends wandb-core: nothing to wait for at exit, and the next run in this process gets a live one.
             _within(5, lambda: _teardown(self._wandb))
+        self._environment.close()
+
+    def _work(self) -> None:
+        """The worker's life: one job after the other, none once W&B is given up."""
+        for doing, job in iter(self._jobs.get, None):
+            if not self._given_up:
+                with self._never_stopping_training(doing):
+                    job()
+
+    def _begin(self, identity: Mapping[str, Any], history: Iterable[Mapping[str, Any]]) -> None:
+        older = self._pieces("offline-run", identity["id"])
+        self._run = self._start(**identity)
+        self.url = self._run.url
+        self._run.define_metric("step")
+        self._run.define_metric("*", step_metric="step")
+        # One log call per row keeps wandb's own step equal to the rows it has. Offline this starts at 0;
+        # run.step says 0 even when resumed, up to the first log call.
+        self._rows_there = self._run.starting_step
+        self._send(history)
+        self._superseded, self._replayed_at = older, time.monotonic()
+
+    def _log(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._send(rows)
+        self._rows_sent += len(rows)
+        if self._superseded and time.monotonic() > self._replayed_at + SETTLE_S:
+            self._remove_superseded()
+
+    def _present(self, table: Any, figures: Mapping[str, Path], page: Path) -> None:
+        shown = {title: self._wandb.Image(str(path)) for title, path in figures.items()}
+        shown["comparison"] = self._wandb.Table(dataframe=table, allow_mixed_types=True)
+        shown["page"] = self._wandb.Html(str(page), inject=False)
+        self._run.log(shown)
+
+    def _close(self, generator: Path | None, summary: Mapping[str, Any]) -> None:
+        for seconds, action in (
+            # Bounded on its own: to begin an upload asks the server, and waits long where there is none.
+            (10, lambda: self._conclude(generator, summary)),
+            (FINISH_TIMEOUT_S + 5, lambda: self._end(exit_code=1 if summary["state"] == "failed" else 0)),
+        ):
+            if not _within(seconds, action):
+                self._give_up("no answer")
 
     def _start(self, **identity: Any) -> Any:
-        with _environment(
-            WANDB_CACHE_DIR=str(self._folder / "wandb" / "cache"),  # else a log per start under ~/.cache
-            WANDB_ERROR_REPORTING="false",  # else wandb's own crashes are sent to its makers
-        ):
-            import wandb
+        import wandb
 
-            self._wandb = wandb
-            # Silent before a run exists, too; a silent wandb never asks for a key, not even on a terminal.
-            quiet = wandb.Settings(silent=True)
-            wandb.setup(quiet)
-            online, why = _wants_online(wandb)
-            common = {**identity, "dir": self._folder, "project": os.environ.get("WANDB_PROJECT") or PROJECT}
-            common["settings"] = wandb.Settings(
-                silent=True,
-                console="off",
-                save_code=False,
-                disable_code=True,
-                disable_git=True,
-                symlink=False,  # wandb sync would count latest-run as a second run
-                reinit="create_new",
-                init_timeout=INIT_TIMEOUT_S,
-                finish_timeout=FINISH_TIMEOUT_S,
-                finish_timeout_raises=True,
-            )
-            been_online = self._pieces("run", identity["id"])
-            if online:
-                try:
-                    run = wandb.init(mode="online", resume="allow", **common)
-                    log.info("W&B: online (%s): %s", why, run.url)
-                    return run
-                except Exception as error:
-                    log.warning("W&B: cannot go online, offline instead (%s)", _first_line(error))
-                    why = "going online failed"
-                # wandb-core still holds the id of the run that did not start
-                _teardown(wandb)
-                for piece in self._pieces("run", identity["id"]) - been_online:
-                    shutil.rmtree(piece, ignore_errors=True)
-                wandb.setup(quiet)
-            run = wandb.init(mode="offline", **common)
-            # An upload appends to the rows that W&B has of this id, so a run that has been online before is
-            # uploaded whole under another id.
-            command = _sync_command(Path(run.dir).parent, f"{run.id}-whole" if been_online else None)
-            log.info("W&B: offline (%s); to upload it later: %s", why, command)
-            return run
+        self._wandb = wandb
+        self._setup()
+        online, why = _wants_online(wandb)
+        common = {**identity, "dir": self._folder, "project": os.environ.get("WANDB_PROJECT") or PROJECT}
+        common["settings"] = wandb.Settings(
+            silent=True,
+            console="off",
+            save_code=False,
+            disable_code=True,
+            disable_git=True,
+            symlink=False,  # wandb sync would count latest-run as a second run
+            reinit="create_new",
+            init_timeout=INIT_TIMEOUT_S,
+            finish_timeout=FINISH_TIMEOUT_S,
+            finish_timeout_raises=True,
+        )
+        been_online = self._pieces("run", identity["id"])
+        if online:
+            try:
+                run = wandb.init(mode="online", resume="allow", **common)
+                log.info("W&B: online (%s): %s", why, run.url)
+                return run
+            except Exception as error:
+                if self._given_up:  # `finish` did not wait for this, and wandb may be the next run's by now
+                    raise
+                log.warning("W&B: cannot go online, offline instead (%s)", _first_line(error))
+                why = "going online failed"
+            # wandb-core still holds the id of the run that did not start
+            _teardown(wandb)
+            for piece in self._pieces("run", identity["id"]) - been_online:
+                shutil.rmtree(piece, ignore_errors=True)
+            self._setup()
+        run = wandb.init(mode="offline", **common)
+        # An upload appends to the rows that W&B has of this id, so a run that has been online before is
+        # uploaded whole under another id.
+        command = _sync_command(Path(run.dir).parent, f"{run.id}-whole" if been_online else None)
+        log.info("W&B: offline (%s); to upload it later: %s", why, command)
+        return run
+
+    def _setup(self) -> None:
+        # Silent before a run exists, too; a silent wandb never asks for a key, not even on a terminal.
+        quiet = self._wandb.Settings(silent=True)
+        self._wandb.setup(quiet)
+        self._wandb.termsetup(quiet, _Heard(self._warn))
 
     def _send(self, rows: Iterable[Mapping[str, Any]]) -> None:
         for row in rows:
+            if self._given_up:  # by log, while this was waiting for wandb
+                return
             self._rows_seen += 1
-            if self._run is None or self._rows_seen <= self._rows_there:
-                continue  # the second: W&B was ahead of the checkpoint and has this row
+            if self._rows_seen <= self._rows_there:
+                continue  # W&B was ahead of the checkpoint and has this row
             values = dict(row)
             samples = values.pop("samples", None)
             if samples is not None and Path(samples).is_file():
                 values["samples"] = self._wandb.Image(str(samples))
             self._run.log(values)
 
-    def _conclude(self, run: Any, state: str, generator: Path | None, summary: dict[str, Any]) -> None:
+    def _conclude(self, generator: Path | None, summary: Mapping[str, Any]) -> None:
         with self._never_stopping_training("finish"):
-            run.summary.update({**summary, "state": state})
+            self._run.summary.update(summary)
             if generator is not None:
-                artifact = self._wandb.Artifact(f"generator-{run.id}", type="model", metadata={"state": state})
-                # immutable: wandb reads the file where it lies; it makes its staging folder all the same
+                artifact = self._wandb.Artifact(
+                    f"generator-{self._run.id}", type="model", metadata={"state": summary["state"]}
+                )
+                # immutable: wandb reads the file where it lies
                 artifact.add_file(str(generator), policy="immutable", skip_cache=True)
-                with _environment(WANDB_DATA_DIR=str(self._folder / "wandb" / "cache")):  # else ~/.local
-                    run.log_artifact(artifact)
+                self._run.log_artifact(artifact)
 
-    def _end(self, run: Any, exit_code: int) -> None:
+    def _end(self, exit_code: int) -> None:
         with self._never_stopping_training("finish"):
-            run.finish(exit_code=exit_code)
+            self._run.finish(exit_code=exit_code)
             self._remove_superseded()
 
     def _pieces(self, kind: str, run_id: str) -> set[Path]:
@@ -199,14 +263,40 @@ class Tracker:
     def _never_stopping_training(self, doing: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:
-            self._run = None
-            self._warn(f"{doing} failed ({_first_line(error)})")
+        except (Exception, SystemExit) as error:  # wandb exits where its process did
+            self._give_up(f"{doing} failed ({_first_line(error)})")
+
+    def _give_up(self, what: str) -> None:
+        """No copy from here on."""
+        self._given_up = True
+        self._warn(what)
 
     def _warn(self, what: str) -> None:
-        if not self._warned:  # one trouble often shows itself at several places
-            log.warning("W&B: %s; going on without it, all numbers are in %s", what, self._folder)
-        self._warned = True
+        with self._lock:
+            before, self._warned = self._warned, True
+        if not before:  # one trouble often shows itself at several places
+            log.warning(
+                "W&B: %s; going on without it: every number is in %s (a run's in history.csv), and the next start "
+                "of the run copies what W&B lacks",
+                what,
+                self._folder,
+            )
+
+
+class _Heard:
+    """Takes what a silent wandb would print. It raises nothing when the server turns it away (a key was revoked)."""
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self._warn = warn
+
+    def warning(self, text: str) -> None:
+        if "Fatal error while uploading" in text:  # it logs on to disk, so its log is still worth its rows
+            self._warn("the server takes no more")
+
+    def info(self, text: str) -> None:
+        pass
+
+    error = info
 
 
 def _wants_online(wandb: Any) -> tuple[bool, str]:
@@ -256,8 +346,8 @@ def _environment(**defaults: str) -> Iterator[None]:
         yield
     finally:
         for name in added:
-            del os.environ[name]
+            os.environ.pop(name, None)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

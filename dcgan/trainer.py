@@ -6,15 +6,19 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from dcgan import checkpoint, floor, sample
 from dcgan.adversarial import MEASURES, Players, adversarial_step
 from dcgan.atomic import replacing
+from dcgan.captured import CapturedStep
 from dcgan.config import Experiment
 from dcgan.data import Batches
 from dcgan.lossplot import draw_losses
@@ -64,6 +68,7 @@ def build(experiment: Experiment, device: torch.device) -> Players:
             betas=experiment.adam.betas,
             weight_decay=wanted.weight_decay,
             fused=True,
+            capturable=device.type == "cuda",
         )
 
     return Players(
@@ -72,6 +77,18 @@ def build(experiment: Experiment, device: torch.device) -> Players:
         adam(generator, experiment.generator),
         adam(discriminator, experiment.discriminator),
     )
+
+
+def step_taker(players: Players, *, real: Tensor, latents: Tensor, bf16: bool) -> Callable[[], Tensor]:
+    """A function that takes one adversarial step on these very tensors and returns its measures."""
+    if real.is_cuda:
+        try:
+            return CapturedStep(players, real=real, latents=latents, bf16=bf16)
+        except RuntimeError as error:
+            log.warning(
+                "the step can't be recorded as a CUDA graph, so it is slower (%s)", str(error).partition("\n")[0]
+            )
+    return partial(adversarial_step, players, real=real, latents=latents, bf16=bf16)
 
 
 def train(
@@ -111,24 +128,25 @@ def train(
         config=record,
         history=live(with_samples(history, folder, snapshot_steps)),
     )
-    facts = {"steps": total, "wandb_url": tracker.url, **speed(clock, start, experiment.batch_size)}
+    facts = {"steps": total, "wandb_url": None, **speed(clock, start, experiment.batch_size)}  # the URL comes later
     folder.write_status("running", step=start, **facts)
 
     ring = torch.empty(RING, len(MEASURES), device=device)
-    latents = torch.empty(experiment.batch_size, experiment.latent_dim, device=device)
+    real, latents = batches.empty(), torch.empty(experiment.batch_size, experiment.latent_dim, device=device)
+    take_step = step_taker(players, real=real, latents=latents, bf16=bf16)
     state: State = "running"
     step, filled = start, 0
     flushed_at = saved_at = time.perf_counter()
     bar = tqdm(total=total, initial=start, unit="step", desc=experiment.slug, dynamic_ncols=True, smoothing=0.1)
-    with StopRequest() as stop, recording_failure(folder, tracker), bar:
+    with StopRequest() as stop, recording_failure(folder, tracker), logging_redirect_tqdm(), bar:
         while state == "running" and step < total:
             step += 1
             # Resident images are gathered by the device, in the queue of its work: the host waits for nothing.
             with clock("compute" if batches.on_device else "input"):
-                real = batches(step - 1)
+                batches(step - 1, out=real)
             with clock("compute"):
                 latents.normal_(generator=stream(experiment.seed, "latents", step, device))
-                ring[filled] = adversarial_step(players, real=real, latents=latents, bf16=bf16)
+                ring[filled] = take_step()
             filled += 1
             last = step == total or stop.requested
             snapshot = step in snapshot_steps
@@ -161,7 +179,7 @@ def train(
                 with clock("logging"):
                     checkpoint.save(folder.checkpoint, vars(players), step=step, seconds=clock.seconds)
                 saved_at = now
-            facts |= speed(clock, step, experiment.batch_size)
+            facts |= {"wandb_url": tracker.url, **speed(clock, step, experiment.batch_size)}
             folder.write_status(state, step=step, **facts)
             if last and step < total and state == "running":  # not `stop.requested`, which may be newer than the save
                 state = "interrupted"
@@ -173,7 +191,7 @@ def train(
     if state != "interrupted":  # who asked to stop does not wait for a figure
         draw_losses(folder.read_history(), folder.losses, title=experiment.slug)
     tracker.finish(state=state, generator=folder.generator if state == "finished" else None, summary=facts)
-    folder.write_status(state, step=step, **facts)
+    folder.write_status(state, step=step, **facts | {"wandb_url": tracker.url})
     return state
 
 
@@ -185,7 +203,7 @@ def recording_failure(folder: RunFolder, tracker: Tracker):
     except Exception as error:
         tracker.finish(state="failed")
         facts = {key: value for key, value in folder.read_status().items() if key != "state"}
-        folder.write_status("failed", **facts, error=repr(error))
+        folder.write_status("failed", **facts | {"wandb_url": tracker.url, "error": repr(error)})
         raise
 
 

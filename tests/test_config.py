@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcgan import config, plainyaml
+from dcgan import config, one_line, plainyaml
 from dcgan.config import differences, experiment_names, load
 from dcgan.plainyaml import ConfigError
 
@@ -36,6 +36,7 @@ def test_the_baseline_is_the_papers_dcgan():
         "images": "all",
         "precision": "auto",
         "threads": "auto",
+        "deterministic": False,
         "seed": 0,
         "snapshots": 20,
         "crop_px": None,
@@ -236,7 +237,8 @@ def test_any_text_as_an_override_loads_or_is_told_in_one_line(text):
         load("baseline", profile="smoke", overrides=[text])
     except ConfigError as error:
         told = str(error)
-    assert told == "" or told.startswith(f"--set {text}")
+    assert told == "" or told.startswith(f"--set {one_line(text)}")
+    assert told.isprintable()
 
 
 def _copy_of_experiments(tmp_path: Path) -> Path:

@@ -36,13 +36,18 @@ class Batches:
             )
         self.images, self.batch_size, self.seed = images, batch_size, seed
         self.device, self.dtype = torch.device(device), dtype
+        self.shape = (batch_size, 3, *images.shape[1:3])
         self.steps_per_epoch = len(images) // batch_size
         self.on_device = _fits(images.nbytes, self.device) if on_device is None else on_device
         self._resident = _moved(images, self.device) if self.on_device else None
         self._epoch = None
 
-    def __call__(self, step: int) -> Tensor:
-        """The batch of a step (from 0): (batch_size, 3, H, W) in [-1, 1], channels_last, on the device."""
+    def empty(self) -> Tensor:
+        """Room for a batch, on the device: `shape`, float, channels_last."""
+        return torch.empty(self.shape, dtype=self.dtype, device=self.device, memory_format=torch.channels_last)
+
+    def __call__(self, step: int, out: Tensor | None = None) -> Tensor:
+        """The batch of a step (from 0): `shape` in [-1, 1], written into `out` or into `empty()`."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._shuffle(epoch)
@@ -52,8 +57,9 @@ class Batches:
         else:
             batch = self._resident[order]
             batch = torch.where(mirrored[:, None, None, None], batch.flip(2), batch)
-        # (N, H, W, 3) seen as (N, 3, H, W) is what channels_last means: no copy.
-        return batch.permute(0, 3, 1, 2).to(self.dtype).div_(127.5).sub_(1)
+        out = self.empty() if out is None else out
+        # (N, H, W, 3) seen as (N, 3, H, W) is what channels_last means: no copy but the one to float.
+        return out.copy_(batch.permute(0, 3, 1, 2)).div_(127.5).sub_(1)
 
     def _gathered(self, order: np.ndarray, mirrored: np.ndarray) -> Tensor:
         """uint8 (batch_size, H, W, 3) on the host: numpy moves rows and torch flips them, each five times faster."""

@@ -12,18 +12,32 @@ import re
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 
 from dcgan import UserError
+from dcgan.atomic import read_plain
 
 FORMS = "a folder of images, a .zip or .tar[.gz] of images, 'celeba', or nothing for the drawn faces"
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 LARGEST_MB = 256  # of a file; no photograph is larger, a zip bomb is
+# Of an archive, unpacked: this much, or so many times its own size. Photographs are compressed already, and even
+# bitmaps of drawings don't shrink that far.
+LARGEST_ARCHIVE_MB, LARGEST_RATIO = 1024, 200
+LARGEST_HEADER_KB = 16  # of what tar writes before a file: a long name, a few attributes
 
 Entry = tuple[int, str, Callable[[], bytes]]  # index into the ranks asked for, name, how to read its bytes
+
+
+class Held:
+    """How to read bytes that are in memory already, of which there must not be too many at a time."""
+
+    def __init__(self, data: bytes):
+        self.data = data
+
+    def __call__(self) -> bytes:
+        return self.data
 
 
 class DataError(UserError):
@@ -69,16 +83,19 @@ class Zip:
 
     def __init__(self, path: Path):
         self.signature = _archive_signature(path)
+        # Handed over open: a file that ZipFile opens itself it also closes, by a count that threads can upset.
+        file = path.open("rb")
         try:
-            # Handed over open: a file that ZipFile opens itself it also closes, by a count that threads can upset.
-            self.zip = zipfile.ZipFile(path.open("rb"))
-        except zipfile.BadZipFile as error:
-            raise DataError(f"{path} is not a whole zip archive, or not one at all: {error}") from error
-        files = [info for info in self.zip.infolist() if not info.is_dir()]
+            self.zip = zipfile.ZipFile(file)
+        except Exception as error:  # besides BadZipFile whatever a damaged index makes of zipfile's arithmetic
+            file.close()
+            raise DataError(f"{path} is not a whole zip archive, or not one at all: {_reason(error)}") from error
+        files = [info for info in self.zip.infolist() if not info.filename.endswith("/")]
         for info in files:
             _check_member(path, info.filename, info.file_size)
             if info.flag_bits & 1:
                 raise DataError(f"{path} is encrypted ({info.filename}); wanted a zip without a password")
+        _check_unpacked(path, sum(info.file_size for info in files if _is_image(info.filename)))
         self.members = sorted((i for i in files if _is_image(i.filename)), key=lambda i: i.filename)
         self.names = [info.filename for info in self.members]
         self.found = f"{len(files)} other files"
@@ -107,7 +124,7 @@ class Tar:
         for key, read in self._members():
             index = indices.get(self._ranks[key])
             if index is not None:
-                yield index, key[0], partial(bytes, read())  # read here: the archive moves on
+                yield index, key[0], Held(read())  # read here: the archive moves on
 
     @cached_property
     def _ranks(self) -> dict[tuple[str, int], int]:
@@ -115,11 +132,13 @@ class Tar:
         return {key: rank for rank, key in enumerate(sorted(key for key, _ in self._members()))}
 
     def _members(self) -> Iterator[tuple[tuple[str, int], Callable[[], bytes]]]:
-        self._others = 0
+        self._others = unpacked = 0
         try:
-            with tarfile.open(self.path) as tar:
+            with tarfile.open(self.path, tarinfo=_Header) as tar:
                 for member in tar:
                     _check_member(self.path, member.name, member.size)
+                    unpacked += member.size  # of all: what is passed over is unpacked, too
+                    _check_unpacked(self.path, unpacked)
                     if member.isreg() and _is_image(member.name):
                         yield (member.name, member.offset), tar.extractfile(member).read
                     else:
@@ -129,9 +148,23 @@ class Tar:
                 tar.fileobj.seek(tar.offset)
                 if tar.fileobj.read(512).strip(b"\0"):
                     raise tarfile.ReadError("unexpected end of data")
-        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-            reason = str(error).partition(":\n")[0]
-            raise DataError(f"{self.path} is not a whole tar archive, or not one at all: {reason}") from error
+        except DataError:
+            raise
+        except Exception as error:  # TarError, OSError, EOFError, zlib's, lzma's and whatever a damaged header causes
+            raise DataError(f"{self.path} is not a whole tar archive, or not one at all: {_reason(error)}") from error
+
+
+class _Header(tarfile.TarInfo):
+    """One that promises nothing which tarfile would follow into an endless loop or a full memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+        header = super().frombuf(buf, encoding, errors)
+        if header.size < 0:  # leads back to where it stands, again and again
+            raise ValueError(f"{header.name} has {header.size} bytes")
+        if header.type in b"LKxgX" and header.size > LARGEST_HEADER_KB * 1024:  # GNU, pax, Solaris: read in one go
+            raise ValueError(f"a header of {header.size:,} bytes ({header.name})")
+        return header
 
 
 def open_files(path: Path) -> Folder | Zip | Tar:
@@ -156,6 +189,19 @@ def _check_member(path: Path, name: str, size: int) -> None:
         raise DataError(f"{path}: {name} unpacks to {size >> 20} MB, and {LARGEST_MB} MB is the most allowed")
 
 
+def _check_unpacked(path: Path, size: int) -> None:
+    """An archive may be a bomb in many small pieces."""
+    allowed = max(LARGEST_ARCHIVE_MB * 2**20, LARGEST_RATIO * path.stat().st_size)
+    if size > allowed:
+        raise DataError(
+            f"{path} unpacks to {size >> 20:,} MB or more, and {allowed >> 20:,} MB is the most allowed for its size"
+        )
+
+
+def _reason(error: Exception) -> str:
+    return str(error).partition(":\n")[0] or type(error).__name__
+
+
 def _archive_signature(path: Path) -> str:
     found = path.stat()
     return f"{path!r}{found.st_size, found.st_mtime_ns, found.st_ctime_ns}"
@@ -167,6 +213,4 @@ def _is_image(name: str) -> bool:
 
 
 def _read(path: Path) -> bytes:
-    if path.stat().st_size > LARGEST_MB * 2**20:
-        raise ValueError(f"larger than {LARGEST_MB} MB")
-    return path.read_bytes()
+    return read_plain(path, most=LARGEST_MB * 2**20)

@@ -16,10 +16,11 @@ from typing import IO, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
+from dcgan import one_line
 from dcgan.data import faces
 from dcgan.data.files import DataError, Entry
 from dcgan.data.sources import Source, in_parallel
@@ -170,7 +171,7 @@ def _header(count: int, size: int) -> bytes:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return one_line(", ".join(names[:3]) + (", ..." if len(names) > 3 else ""))
 
 
 def _free(folder: Path) -> int:
@@ -202,6 +203,8 @@ def _decode(entry: Entry, *, size: int, crop_px: int | None) -> tuple[int, np.nd
         if side != size:
             square = interpolate(square, (size, size), mode="bilinear", antialias=True)
         return slot, np.ascontiguousarray(square.permute(0, 2, 3, 1).numpy())
+    except UnidentifiedImageError:  # says no more than the address of a buffer
+        return slot, f"{name} (no image of a kind that can be read)"
     except Exception as error:  # whatever a decoder raises, one bad file must not end the packing
         return slot, f"{name} ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
 

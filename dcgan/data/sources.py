@@ -16,18 +16,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from tqdm import tqdm
 
+from dcgan import one_line
 from dcgan.data import faces
-from dcgan.data.files import FORMS, DataError, Entry, Folder, Tar, Zip, open_files
+from dcgan.data.files import FORMS, DataError, Entry, Folder, Held, Tar, Zip, open_files
 
 log = logging.getLogger(__name__)
 
 CELEBA_COUNT = 202_599
 AT_ONCE = 16  # items that a thread takes in one go: handing over small files one by one is felt beside decoding them
+HELD_MB = 256  # of files that wait in memory for a thread; those of a tar do
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,19 @@ def open_source(data: str | Path | None, *, cache: Path) -> Source:
     if not str(data):
         raise DataError(f"the data's path is empty; wanted {FORMS}")
     celeba = str(data) == "celeba"
-    path = (_celeba(cache) if celeba else Path(data).expanduser()).resolve()
+    try:
+        path = (_celeba(cache) if celeba else Path(data).expanduser()).resolve()
+    except (RuntimeError, ValueError) as error:  # ~nobody, links in a circle, a NUL
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{data}: not a path ({error}); wanted {FORMS}") from error
     files = open_files(path)
     fingerprint, count = _known(files, path, cache / "fingerprints")
     if celeba and count != CELEBA_COUNT:
         log.warning("%s holds %d images, CelebA has %d", path, count, CELEBA_COUNT)
     stem = path.name if path.is_dir() else re.sub(r"(\.tar)?\.\w+$", "", path.name)
     name = re.sub(r"[^\w.-]+", "-", stem).strip("-.")[:40] or "data"
-    return Source("celeba" if celeba else name, path.name, fingerprint, count, files.entries)
+    return Source("celeba" if celeba else name, one_line(path.name), fingerprint, count, files.entries)
 
 
 @contextmanager
@@ -73,11 +79,19 @@ def in_parallel(work: Callable, items: Iterable) -> Iterator[Iterator]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     def results() -> Iterator:
-        waiting, left = deque(), iter(items)
-        while group := list(islice(left, AT_ONCE)):
-            waiting.append(pool.submit(lambda group: [work(item) for item in group], group))
-            if len(waiting) > 2 * cores:
+        waiting, group, held = deque(), [], 0
+        for item in items:
+            group.append(item)
+            if isinstance(item, tuple) and isinstance(item[-1], Held):
+                held += len(item[-1].data)
+            full = held > HELD_MB * 2**20
+            if full or len(group) == AT_ONCE:
+                waiting.append(pool.submit(lambda group: [work(item) for item in group], group))
+                group = []
+            while waiting and (full or len(waiting) > 2 * cores):
                 yield from waiting.popleft().result()
+            held = 0 if full else held
+        waiting.append(pool.submit(lambda group: [work(item) for item in group], group))
         while waiting:
             yield from waiting.popleft().result()
 

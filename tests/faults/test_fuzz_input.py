@@ -1,0 +1,400 @@
+"""Whatever bytes come as an experiment, an override, an archive, an image or weights: a result or one line, no harm.
+
+How many cases comes from the Hypothesis profile: `make test-faults` runs thousands of each.
+"""
+
+import importlib
+import io
+import os
+import pickle
+import tarfile
+import tempfile
+import warnings
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hostile import command, image, mutated, mutations, packed, padded, tar_header, tarred, tree, zipped
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dcgan import config, plainyaml
+from dcgan.networks import Generator
+
+packing = importlib.import_module("dcgan.data.pack")  # the package's `pack` is the function
+
+pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Where the commands run: what they write by mistake lands here and is seen."""
+    place, before = tmp_path_factory.mktemp("place"), Path.cwd()
+    os.chdir(place)
+    yield place
+    os.chdir(before)
+
+
+# --- experiments ---
+
+KEYS = st.sampled_from([*config._setting_keys(), *config.IDENTITY, "generator", "adam", "weight_init"])
+BOMB = "{a: &a [x, x, x, x], b: &b [*a, *a, *a, *a], c: &c [*b, *b, *b, *b], d: [*c, *c, *c, *c]}"
+SNIPPETS = st.sampled_from(
+    [
+        *(
+            "",
+            "~",
+            "1",
+            "-1",
+            "0",
+            "2e-4",
+            "1e999",
+            ".nan",
+            "-.inf",
+            "auto",
+            "all",
+            "true",
+            "0x1F",
+            "0o17",
+            "010",
+            "1_000",
+        ),
+        *(
+            "9" * 30,
+            "9" * 5000,
+            "0x" + "f" * 5000,
+            "1:30:59",
+            "2020-01-01",
+            "1e",
+            "[0.5, 0.999]",
+            "[[]]",
+            "{}",
+            "{a: b}",
+        ),
+        *("!!python/object/apply:os.system [touch pwned]", "!!python/name:os.system", "!!binary aGVsbG8=", "!!set {a}"),
+        *("!!omap [a: 1]", "!!int x", "!!float ''", "!!null x", "!mine x", "&a [*a]", "&a {learning_rate: *a}", "*a"),
+        *(BOMB, "[" * 200 + "]" * 200, "[" * 5000, "{a: " * 300 + "1" + "}" * 300, '"\\ud800"', '"\\0"', "'a", '"\\x"'),
+        *(
+            "{<<: {steps: 1}}",
+            "{<<: 1}",
+            "{? [a] : b}",
+            "{1: 2, ~: 3}",
+            "|\n  a\n  b",
+            "x" * 3000,
+            "ä€😀",
+            "a\x85b\u2028c",
+        ),
+    ]
+)
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.dates() | st.binary(max_size=9)
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8) | KEYS | SCALARS, inner, max_size=4)
+    ),
+)
+
+
+def dry_run(place: Path, content: bytes, *more: str) -> None:
+    """Either an experiment, whole and usable, or one line."""
+    file = place / "mine.yaml"
+    file.write_bytes(content)
+    code, out, _ = command("run", str(file), "--dry-run", "--profile", "smoke", *more)
+    assert tree(place) == {"mine.yaml"}
+    if code == 0:
+        experiment = config.from_record(plainyaml.parse(out, where="stdout"), file)
+        assert experiment.name == "mine"
+        assert 1 <= len(experiment.snapshot_steps) <= 10_000
+        assert experiment.snapshot_steps[-1] == experiment.total_steps
+        assert experiment.generator_channels > 0
+        assert Path(experiment.slug).name == experiment.slug
+
+
+@given(
+    st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")),
+    st.booleans(),
+)
+def test_any_bytes_as_an_experiment(place, content, extends):
+    dry_run(place, b"extends: baseline\n" * extends + content)
+
+
+@given(st.dictionaries(KEYS | st.text(max_size=10), VALUES, max_size=4), st.booleans())
+def test_any_values_as_an_experiment(place, values, extends):
+    try:
+        content = yaml.safe_dump(values | {"extends": "tuned_lr"} if extends else values, allow_unicode=True)
+    except yaml.YAMLError:  # a key that can't be written
+        return
+    dry_run(place, content.encode("utf-8", "surrogatepass"))
+
+
+WHOLE = config.EXPERIMENTS.joinpath("baseline.yaml").read_bytes()
+
+
+@given(
+    st.lists(st.tuples(KEYS, SNIPPETS), max_size=3),
+    mutations() | st.just([]),
+    st.sampled_from([b"", b"\xef\xbb\xbf", b"\xff\xfe"]),
+)
+def test_an_experiment_that_is_nearly_right(place, wrong, changes, mark):
+    lines = "extends: tuned_lr\n"
+    for key, value in wrong:
+        block, _, inner = key.rpartition(".")
+        lines += f"{block}:\n  {inner}: {value}\n" if block else f"{inner}: {value}\n"
+    dry_run(place, mark + mutated(lines.encode(), changes))
+
+
+@given(mutations())
+def test_the_baselines_own_file_damaged(place, changes):
+    dry_run(place, mutated(WHOLE, changes))
+
+
+@given(
+    st.lists(st.tuples(KEYS | st.text(max_size=12), SNIPPETS | st.text(max_size=30)), min_size=1, max_size=3),
+    st.sampled_from(["smoke", "laptop", "../baseline", "", "a\nb"]),
+)
+def test_any_overrides(place, pairs, profile):
+    dry_run(place, b"extends: baseline\n", f"--profile={profile}", *(f"--set={key}={value}" for key, value in pairs))
+
+
+# --- archives ---
+
+FILES = [(f"{number // 3}/ä{number}.png", image(shade=40 * number)) for number in range(5)]
+LONG = [("x" * 150 + name, data) for name, data in FILES]
+ZIPS = [
+    zipped(FILES, method) for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+]
+TARS = {f".tar.{kind}" if kind else ".tar": tarred(LONG, f"w:{kind}") for kind in ("", "gz", "bz2", "xz")}
+
+
+def packed_from(place: Path, content: bytes, ending: str):
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        path = Path(folder, f"faces{ending}")
+        path.write_bytes(content)
+        result = packed(path, Path(folder, "cache"))
+        assert {name.split("/")[0] for name in tree(Path(folder))} <= {path.name, "cache"}
+    assert tree(place) <= {"mine.yaml"}
+    return result
+
+
+@given(st.sampled_from(ZIPS), mutations())
+def test_a_damaged_zip(place, whole, changes):
+    packed_from(place, mutated(whole, changes), ".zip")
+
+
+@given(st.sampled_from(list(TARS)), mutations())
+def test_a_damaged_tar(place, ending, changes):
+    packed_from(place, mutated(TARS[ending], changes), ending)
+
+
+NAMES = st.text(min_size=1, max_size=20) | st.sampled_from(
+    [
+        *("a.png", "b.jpg", "../a.png", "a/../../b.png", "/etc/a.png", "C:\\a.png", "\\\\server\\a.png", "..\\a.png"),
+        *(
+            "a\nb.png",
+            "\x1b[2Ja.png",
+            "x" * 300 + ".png",
+            "d/" * 200 + "a.png",
+            "inner.zip",
+            "inner.tar",
+            "._a.png",
+            " .png",
+        ),
+        *("\u202egnp.a.png", "CON.png", "a.png/", ".", "..", "a\0b.png", "\udcff.png"),
+    ]
+)
+CONTENTS = st.sampled_from([image(), image("JPEG"), b"", b"text", bytes(5000), ZIPS[1], TARS[".tar"]]) | st.binary(
+    max_size=40
+)
+
+
+@st.composite
+def hostile_zips(draw):
+    files = draw(st.lists(st.tuples(NAMES, CONTENTS), max_size=5))
+    files = [(name.encode("utf-8", "replace").decode(), data) for name, data in files if name.strip("\0")]
+    mode = draw(st.sampled_from([0o100644, 0o120777, 0o20666, 0o40755, 0o10644]))  # plain, link, device, folder, pipe
+    method = draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
+    content = bytearray(zipped(files, method, external_attr=mode << 16, create_system=3))
+    entry = content.find(b"PK\1\2")
+    if entry >= 0 and draw(st.booleans()):  # the index lies: flags, method, sizes, where the file begins
+        at, width = draw(st.sampled_from([(8, 2), (10, 2), (20, 4), (24, 4), (28, 2), (30, 2), (42, 4)]))
+        value = draw(st.sampled_from([0, 1, 99, 0x7FFFFFFF, 0xFFFFFFFF, 300 << 20]) | st.integers(0, 2**32 - 1))
+        content[entry + at : entry + at + width] = (value % 256**width).to_bytes(width, "little")
+    return bytes(content)
+
+
+@given(hostile_zips())
+def test_a_zip_made_to_harm(place, content):
+    packed_from(place, content, ".zip")
+
+
+KINDS = st.sampled_from([bytes([kind]) for kind in b"01234567\0LKxgXSVDMN"])
+PAX = st.sampled_from([b"path", b"linkpath", b"size", b"GNU.sparse.map", b"GNU.sparse.major", b"hdrcharset", b"mtime"])
+SIZES = st.sampled_from([0, 1, 511, 512, 5000, 17 << 10, 300 << 20, 2**40, 2**63, 2**70, -1, -512, -1024, -(2**62)])
+
+
+@st.composite
+def hostile_tars(draw):
+    content = b""
+    for _ in range(draw(st.integers(1, 5))):
+        name = draw(NAMES).encode("utf-8", "surrogateescape")
+        kind, data = draw(KINDS), draw(CONTENTS)
+        if kind in b"xgX":
+            records = b""
+            for key, value in draw(
+                st.lists(st.tuples(PAX, NAMES.map(lambda n: n.encode("utf-8", "replace")) | st.just(b"-512")))
+            ):
+                length = len(key) + len(value) + 3
+                length += len(str(length + len(str(length))))
+                records += b"%d %s=%s\n" % (length, key, value)
+            data = records
+        size = draw(st.just(len(data)) | SIZES)
+        content += tar_header(name, size, kind, draw(NAMES).encode("utf-8", "surrogateescape")) + padded(data)
+    return content + bytes(1024 * draw(st.integers(0, 1)))
+
+
+@given(hostile_tars())
+def test_a_tar_made_to_harm(place, content):
+    packed_from(place, content, ".tar")
+
+
+# --- images ---
+
+SEEDS = {
+    "JPEG": image("JPEG", 40),
+    "progressive JPEG": image("JPEG", 40, progressive=True),
+    "PNG": image("PNG", 40),
+    "GIF": image("GIF", 40),
+    "BMP": image("BMP", 40),
+    "WEBP": image("WEBP", 40),
+    "lossless WEBP": image("WEBP", 40, lossless=True),
+    "TIFF": image("TIFF", 40),
+    "LZW TIFF": image("TIFF", 40, compression="tiff_lzw"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow tells of what it puts up with
+@pytest.mark.parametrize("kind", SEEDS)
+@given(changes=mutations())
+def test_a_damaged_image_is_read_or_left_out(kind, changes):
+    data = mutated(SEEDS[kind], changes)
+    slot, pixels = packing._decode((3, "a", lambda: data), size=8, crop_px=None)
+    assert slot == 3
+    if isinstance(pixels, str):
+        assert "\n" not in pixels
+    else:
+        assert pixels.shape == (1, 8, 8, 3)
+
+
+# --- weights ---
+
+
+def saved(state) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+STATE = Generator(32, 4, 8).state_dict()
+WEIGHTS = saved(STATE)
+
+
+def sampled(place: Path, content: bytes) -> int:
+    """The exit code of `sample`; nothing runs, and only its own folder is written to."""
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        file, out = Path(folder, "generator.params"), Path(folder, "out")
+        file.write_bytes(content)
+        code, _, _ = command("sample", str(file), "--seeds", "0", "--out", str(out), writes_to=(out,))
+        assert out.exists() == (code == 0)
+    assert tree(place) <= {"mine.yaml"}
+    return code
+
+
+def test_whole_weights_are_drawn_from(place):
+    assert sampled(place, WEIGHTS) == 0
+
+
+@given(mutations())
+def test_a_damaged_file_of_weights(place, changes):
+    sampled(place, mutated(WEIGHTS, changes))
+
+
+def with_pickle(record: bytes) -> bytes:
+    """The file of weights with another pickle in it, whole but for that."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(WEIGHTS)) as whole, zipfile.ZipFile(buffer, "w") as other:
+        for info in whole.infolist():
+            other.writestr(info.filename, record if info.filename.endswith("data.pkl") else whole.read(info))
+    return buffer.getvalue()
+
+
+with zipfile.ZipFile(io.BytesIO(WEIGHTS)) as _file:
+    RECORD = _file.read(next(name for name in _file.namelist() if name.endswith("data.pkl")))
+
+HARM = st.sampled_from(
+    [
+        b"cos\nsystem\n(X\x05\0\0\0falsetR",
+        b"cbuiltins\neval\n(X\x011tR",
+        b"cbuiltins\nbytearray\n(J\0\0\0\x7ftR",
+        b"0",
+        b"2",
+    ]
+)
+
+
+@given(mutations(), HARM, st.floats(0, 1), st.booleans())
+def test_a_damaged_pickle_within_whole_weights(place, changes, harm, where, both):
+    at = int(where * len(RECORD))
+    record = RECORD[:at] + harm + RECORD[at:] if both else RECORD
+    sampled(place, with_pickle(mutated(record, changes)))
+
+
+OTHERS = st.sampled_from(
+    [
+        *(
+            torch.zeros(7),
+            torch.zeros(()),
+            torch.zeros(0, 8, 4, 4),
+            torch.zeros(4, 8, 4, 4).half(),
+            torch.zeros(2, 2).long(),
+        ),
+        *(
+            torch.zeros(1).expand(4, 10**6, 4, 4),
+            torch.zeros(1).expand(10**9, 8, 4, 4),
+            torch.eye(4).to_sparse(),
+            None,
+            "x",
+        ),
+        *(
+            3,
+            [1],
+            {"a": torch.zeros(2)},
+            torch.zeros(4, 8, 4, 4).to(torch.complex64),
+            torch.zeros(4, 8, 4, 4, device="meta"),
+        ),
+    ]
+)
+FOREIGN = st.sampled_from([*STATE, "a", "layers", "layers.", "layers.to_512x512.0.weight", "", "\n", 3, None])
+
+
+@given(st.dictionaries(FOREIGN, OTHERS, max_size=3), st.sets(st.sampled_from(list(STATE)), max_size=2), st.booleans())
+def test_a_whole_file_of_other_weights(place, others, missing, whole):
+    state = {key: value for key, value in STATE.items() if key not in missing} | others
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        content = saved(state if whole else list(state.values()))
+    assert sampled(place, content) == (2 if others or missing or not whole else 0)
+
+
+@given(SCALARS | VALUES, st.integers(0, pickle.HIGHEST_PROTOCOL))
+def test_any_pickle_as_weights(place, value, protocol):
+    assert sampled(place, pickle.dumps(value, protocol)) == 2
+
+
+def test_the_tar_of_these_tests_is_one(place):
+    """Or the headers made by hand would only ever be refused."""
+    with tarfile.open(fileobj=io.BytesIO(tar_header(b"a.png", 5) + padded(b"hello") + bytes(1024))) as archive:
+        assert archive.extractfile(archive.getmember("a.png")).read() == b"hello"

@@ -1,0 +1,416 @@
+"""Known ways to harm, each by its name: one line says what is wrong, and nothing runs, hangs, fills up or leaks out.
+
+What `test_data.py` and `test_config.py` show is not shown here again.
+"""
+
+import gzip
+import importlib
+import io
+import os
+import pickle
+import shutil
+import tarfile
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hostile import command, image, packed, padded, tar_header, tarred, tree, watched, zipped
+
+from dcgan import UserError, checkpoint, config, plainyaml
+from dcgan.data import open_source, pack
+from dcgan.networks import Generator
+
+FILES = [(f"{number}.png", image(shade=40 * number)) for number in range(5)]
+SMOKE = ("--dry-run", "--profile", "smoke")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+# --- experiments and overrides ---
+
+BOMB = "".join(f"  {new}: &{new} [{f'*{old}, ' * 9}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True))
+
+TEXTS = {
+    "ten lines that stand for gigabytes": (
+        f"generator:\n  a: &a [x]\n{BOMB}",
+        "line 4: not YAML: *a stands for another",
+    ),
+    "a value within itself": ("generator: &g {learning_rate: *g}", "*g stands for another value"),
+    "an integer of 5000 digits": ("seed: 0x" + "f" * 5000, "line 2: not YAML: a number that is too large"),
+    "half a character": ('question: "\\ud800"', "is not Unicode"),
+    "a list in a list in a list": ("question: " + "[" * 5000, "RecursionError"),
+    "a NUL": ("question: a\0b", "special characters are not allowed"),
+    "a megabyte": ("question: " + "x" * 2**20, "1,048,605 bytes, where 262,144 would be many"),
+    "a tag that runs a program": ("question: !!python/object/apply:os.system [touch pwned]", "python/object"),
+    "more snapshots than a memory holds": ("snapshots: 1000000000000", "less than or equal to 10000"),
+    "more images than a memory can count": ("images: 1000000000000", "less than or equal to 100000000"),
+    "more steps than a life has": ("steps: 1000000000000", "less than or equal to 1000000000"),
+    "more threads than a machine has": ("threads: 1000000000000", "less than or equal to 1024"),
+    "a batch beyond any memory": ("batch_size: 1000000000000", "less than or equal to 100000"),
+    "latents beyond any memory": ("latent_dim: 1000000000000", "less than or equal to 100000"),
+    "a crop beyond any image": ("crop_px: 1000000000000", "less than or equal to 100000"),
+    "a key of a page": ("? " + "x" * 9000 + "\n: 1", "unknown key"),
+    "a key that breaks the line": ('"a\\nb\\e[2J": 1', "unknown key"),
+}
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_a_hostile_experiment_is_one_line(tmp_path, case):
+    text, told = TEXTS[case]
+    file = written(tmp_path / "mine.yaml", f"extends: baseline\n{text}\n".encode())
+    code, _, err = command("run", str(file), *SMOKE)
+    assert code == 2
+    assert str(file) in err
+    assert told in err
+    assert tree(tmp_path) == {"mine.yaml"}
+
+
+@pytest.mark.parametrize("name", ["...yaml", "..yaml", "a\nb.yaml", "a+b.yaml", "x" * 101 + ".yaml"])
+def test_a_file_that_would_name_a_folder_elsewhere_is_refused(tmp_path, name):
+    file = written(tmp_path / name, b"extends: baseline\n")
+    code, _, err = command("run", str(file), *SMOKE)
+    assert code == 2
+    assert "can't name a run's folder" in err or "no experiment '.yaml'" in err or "no experiment '..yaml'" in err
+
+
+@pytest.mark.parametrize("profile", ["../baseline", "../../experiments/profiles/smoke", "a\0b", "", "smoke\n"])
+def test_a_profile_is_one_of_those_there_are_and_no_path(profile):
+    code, _, err = command("run", "baseline", "--dry-run", f"--profile={profile}")
+    assert code == 2
+    assert "there is full, laptop, smoke" in err
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "steps" + ".a" * 5000 + "=1",
+        "generator" + ".a" * 50_000 + "=1",
+        "steps=1" + "0" * 4000,
+        "a\nb=1",
+        "steps=\x1b[2J",
+    ],
+)
+def test_an_override_that_goes_on_for_ever_is_one_short_line(override):
+    code, _, err = command("run", "baseline", *SMOKE, f"--set={override}")
+    assert code == 2
+    assert len(err) < 1700
+
+
+def test_a_pipe_is_no_experiment_and_no_weights_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "mine.yaml")
+    os.mkfifo(tmp_path / "generator.params")
+    assert command("run", "mine.yaml", *SMOKE)[0] == 2
+    assert command("sample", "generator.params", "--profile", "smoke")[0] == 2
+
+
+def test_what_is_written_down_can_be_read_again():
+    """The loader refuses aliases, so the dumper writes none, even for one list in two places."""
+    pair = [1, 2]
+    assert plainyaml.parse(plainyaml.dump({"a": pair, "b": pair}), where="here") == {"a": pair, "b": pair}
+
+
+# --- archives ---
+
+
+@pytest.mark.parametrize(("build", "ending"), [(zipped, ".zip"), (tarred, ".tar")])
+def test_two_files_of_one_name_in_an_archive_are_two_images(tmp_path, build, ending):
+    path = written(tmp_path / f"faces{ending}", build([*FILES, FILES[0], ("0.png", image(shade=255))]))
+    assert packed(path, tmp_path / "cache").count == 7
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE])
+def test_only_plain_files_of_a_tar_are_read(tmp_path, kind):
+    secret = written(tmp_path / "secret.png", image(shade=255))
+    odd = tar_header(b"odd.png", 0, kind, link=os.fsencode(secret))
+    path = written(tmp_path / "faces.tar", odd + tarred(FILES))
+    assert packed(path, tmp_path / "cache").count == 5
+
+
+def test_a_link_in_a_zip_is_not_followed(tmp_path):
+    secret = written(tmp_path / "secret.png", image(shade=255))
+    links = zipped([("link.png", os.fsencode(secret))], external_attr=0o120777 << 16, create_system=3)
+    told = packed(written(tmp_path / "faces.zip", links), tmp_path / "cache")
+    assert "link.png (no image of a kind that can be read)" in told
+
+
+@pytest.mark.parametrize(("build", "ending"), [(zipped, ".zip"), (tarred, ".tar")])
+def test_an_archive_within_an_archive_stays_closed(tmp_path, build, ending):
+    nested = [("inner.zip", zipped(FILES)), ("inner.tar", tarred(FILES))]
+    assert packed(written(tmp_path / f"a{ending}", build([*nested, *FILES])), tmp_path / "cache").count == 5
+    assert "no images in" in packed(written(tmp_path / f"b{ending}", build(nested)), tmp_path / "cache2")
+
+
+@pytest.mark.parametrize(("build", "ending"), [(zipped, ".zip"), (tarred, ".tar")])
+def test_a_name_that_steers_the_terminal_is_shown_and_not_obeyed(tmp_path, build, ending):
+    told = packed(written(tmp_path / f"a{ending}", build([("../\x1b[2J\n.png", b"")])), tmp_path / "cache")
+    assert "../\\x1b[2J\\n.png" in told
+
+
+def zeros(path: Path, count: int, megabytes: int, noise: int = 0) -> Path:
+    """An archive of `count` files of that many megabytes, all zeros but for `noise` bytes each."""
+    content = np.random.default_rng(0).bytes(noise) + bytes((megabytes << 20) - noise)
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for number in range(count):
+                archive.writestr(f"{number}.png", content)
+    else:
+        with gzip.open(path, "wb", compresslevel=1) as file:
+            for number in range(count):
+                file.write(tar_header(b"%d.png" % number, len(content)))
+                file.write(content)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bomb.zip", "bomb.tar.gz"])
+def test_a_bomb_in_many_small_pieces_is_refused_before_it_goes_off(tmp_path, name):
+    told = packed(zeros(tmp_path / name, count=33, megabytes=32), tmp_path / "cache")
+    assert "MB or more, and 1,024 MB is the most allowed for its size" in told
+
+
+@pytest.mark.slow
+def test_of_a_tar_only_some_files_are_in_memory_at_a_time(tmp_path):
+    path = zeros(tmp_path / "faces.tar.gz", count=26, megabytes=50, noise=400_000)
+    with path.open("ab") as file:
+        file.write(gzip.compress(bytes(1024)))
+    assert "of all 26" in packed(path, tmp_path / "cache")  # `packed` looks at the memory
+
+
+@pytest.mark.parametrize("size", [-1, -512, -1024, -(2**62)])
+def test_a_tar_that_leads_back_into_itself_is_not_followed_for_ever(tmp_path, size):
+    content = tar_header(b"a.txt", 512) + bytes(512) + tar_header(b"b.txt", size) + bytes(2048)
+    told = packed(written(tmp_path / "faces.tar", content), tmp_path / "cache")
+    assert "not a whole tar archive" in told
+
+
+@pytest.mark.parametrize("kind", [b"L", b"K", b"x", b"g", b"X"])
+def test_a_tar_header_of_gigabytes_is_not_read(tmp_path, kind):
+    with gzip.open(tmp_path / "faces.tar.gz", "wb", compresslevel=1) as file:
+        file.write(tar_header(b"a", 2 << 30, kind))
+        for _ in range(64):
+            file.write(bytes(1 << 20))
+    told = packed(tmp_path / "faces.tar.gz", tmp_path / "cache")
+    assert "a header of 2,147,483,648 bytes" in told
+
+
+def test_a_zip_whose_index_needs_a_program_of_the_future_is_refused(tmp_path):
+    content = bytearray(zipped(FILES))
+    content[content.index(b"PK\1\2") + 6] = 99  # the version needed, for which zipfile has another exception
+    assert "not a whole zip" in packed(written(tmp_path / "faces.zip", content), tmp_path / "cache")
+
+
+def test_a_file_without_a_name_in_a_zip_is_no_image(tmp_path):
+    nameless = zipped([*FILES, ("\1.png", image())]).replace(b"\1.png", b"\0.png")  # zipfile cuts a name at a NUL
+    assert packed(written(tmp_path / "faces.zip", nameless), tmp_path / "cache").count == 5
+
+
+@pytest.mark.parametrize("data", ["~nobody-of-this-name/faces", "a\0b", "x" * 5000])
+def test_a_path_that_is_none_is_told_in_one_line(data, tmp_path):
+    code, _, _ = command("run", "baseline", "--profile", "smoke", "--device", "cpu", f"--data={data}")
+    assert code == 2
+    assert not tree(tmp_path)
+
+
+# --- folders ---
+
+
+@pytest.fixture
+def faces(tmp_path) -> Path:
+    for name, data in FILES:
+        written(tmp_path / "faces" / name, data)
+    return tmp_path / "faces"
+
+
+def test_a_read_only_folder_is_read(faces, tmp_path):
+    for path in [*faces.iterdir(), faces]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    before = {path: path.stat().st_mtime_ns for path in [*faces.iterdir(), faces]}
+    assert packed(faces, tmp_path / "cache").count == 5  # and `packed` sees that only the cache is written to
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize(
+    "name", ["two words", "Größe é 顔 😀", "$(touch pwned)", "-rf", "a'\"b", "%s{0}", "tab\tnew\nline"]
+)
+def test_a_folder_may_have_any_name(faces, tmp_path, name):
+    plain = packed(faces, tmp_path / "cache")
+    other = packed(faces.rename(tmp_path / name), tmp_path / f"{name} cache")
+    assert (other.images == plain.images).all()
+    assert other.fingerprint == plain.fingerprint
+    assert other.source.isprintable()
+    assert Path(other.name).name == other.name
+
+
+def test_a_name_that_is_not_utf8_is_one_that_can_be_printed(faces, tmp_path):
+    other = packed(faces.rename(os.fsdecode(os.fsencode(tmp_path) + b"/f\xffces")), tmp_path / "cache")
+    assert other.count == 5
+    assert other.source.encode() == b"f\\udcffces"
+
+
+def test_files_from_the_future_are_images_like_others(faces, tmp_path):
+    plain = packed(faces, tmp_path / "cache")
+    for path in faces.iterdir():
+        os.utime(path, (2**33, 2**33))  # the year 2242: the clock was set back since
+    later = packed(faces, tmp_path / "cache")
+    assert (later.fingerprint, later.count) == (plain.fingerprint, 5)
+    assert packed(faces, tmp_path / "cache").fingerprint == plain.fingerprint
+
+
+def test_a_cache_that_is_moved_with_its_images_is_still_one(faces, tmp_path, monkeypatch):
+    plain = packed(faces, tmp_path / "cache")
+    (tmp_path / "moved").mkdir()
+    for name in ("faces", "cache"):
+        shutil.move(tmp_path / name, tmp_path / "moved" / name)
+    packing = importlib.import_module("dcgan.data.pack")  # the package's `pack` is the function
+    monkeypatch.setattr(packing, "_decode", lambda *_, **__: pytest.fail("decoded again"))
+    after = packed(tmp_path / "moved/faces", tmp_path / "moved/cache")
+    assert (after.images == plain.images).all()
+
+
+def test_a_pipe_that_takes_the_place_of_an_image_is_not_waited_for(faces, tmp_path):
+    """Between the look at the folder and the reading of the file."""
+    source = open_source(faces, cache=tmp_path / "cache")
+    (faces / "3.png").unlink()
+    os.mkfifo(faces / "3.png")
+    with watched(tmp_path / "cache"), pytest.raises(UserError, match=r"3\.png \(.*not a plain file"):
+        pack(source, size=8, crop_px=None, images="all", cache=tmp_path / "cache")
+
+
+# --- weights ---
+
+STATE = Generator(32, 4, 8).state_dict()
+FIRST = "layers.to_4x4.0.weight"
+
+
+def sampled(path: Path, state=None) -> str:
+    """What `sample` says to a file of weights, which it refuses; nothing is written."""
+    if state is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.save(state, path)
+    before = tree(path.parent)
+    code, _, err = command("sample", str(path), "--seeds", "0")
+    assert code == 2
+    assert err.startswith(f"error: {path}: not ")
+    assert tree(path.parent) == before
+    return err
+
+
+OTHERS = {
+    "a foreign key": ({**STATE, "extra.weight": torch.zeros(1)}, "extra.weight is foreign"),
+    "a missing key": ({k: v for k, v in STATE.items() if "to_rgb.0.bias" not in k}, "layers.to_rgb.0.bias is missing"),
+    "another shape": ({**STATE, "layers.to_rgb.0.bias": torch.zeros(4)}, "float32 of (4,); float32 of (3,) would fit"),
+    "another type": ({**STATE, "layers.to_rgb.0.bias": torch.zeros(3).long()}, "is int64 of (3,); float32 of (3,)"),
+    "no tensor": ({**STATE, "layers.to_rgb.0.bias": "x"}, "layers.to_rgb.0.bias is a str"),
+    "a list": ([STATE], "not tensors by name"),
+    "a number as a key": ({**STATE, 1: torch.zeros(1)}, "not tensors by name"),
+    "a 60-layer network": ({**STATE, **{f"layers.to_{n}": torch.zeros(1) for n in range(60)}}, "64 layers"),
+    "no latents": ({**STATE, FIRST: torch.zeros(0, 8, 4, 4)}, f"no {FIRST} of"),
+    "terabytes that are one number": ({**STATE, FIRST: torch.zeros(1).expand(10**9, 8, 4, 4)}, "claims more numbers"),
+    "a network of terabytes": ({**STATE, FIRST: torch.zeros(1, 10**5, 4, 4)}, "would fit the other weights"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_weights_that_are_not_a_generators_are_told_by_what_differs(tmp_path, case):
+    state, told = OTHERS[case]
+    assert told in sampled(tmp_path / "generator.params", state)
+
+
+class Touches:
+    """Pickled, it is a call of os.system."""
+
+    def __reduce__(self):
+        return os.system, ("touch pwned",)
+
+
+def test_the_pickle_that_the_next_tests_use_would_really_run(tmp_path):
+    pickle.loads(pickle.dumps(Touches()))
+    assert (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_bare_pickle_is_never_run(tmp_path, protocol):
+    sampled(written(tmp_path / "generator.params", pickle.dumps(Touches(), protocol)))
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("state", [Touches(), {**STATE, "x": Touches()}, {**STATE, FIRST: Touches()}])
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_a_pickle_among_weights_is_never_run(tmp_path, state, as_zip):
+    path = tmp_path / "generator.params"
+    torch.save(state, path, _use_new_zipfile_serialization=as_zip)
+    sampled(path)
+    with pytest.raises(UserError, match="not a checkpoint of this run"):
+        checkpoint.load(path, {})
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_weights_with_a_pickle_before_or_of_another_protocol_are_refused(tmp_path):
+    path = tmp_path / "generator.params"
+    torch.save(STATE, path)
+    sampled(written(path, pickle.dumps({}, 4) + path.read_bytes()))
+    torch.save(STATE, path, pickle_protocol=4)
+    assert "is pickled by protocol 4" in sampled(path)
+
+
+class Takes:
+    """Pickled, it is a call that takes two gigabytes."""
+
+    def __reduce__(self):
+        return bytearray, (2 << 30,)
+
+
+def test_a_kilobyte_that_asks_for_gigabytes_does_not_get_them(tmp_path):
+    sampled(tmp_path / "generator.params", {**STATE, "x": Takes()})  # `command` looks at the memory
+
+
+def test_weights_that_are_a_zip_bomb_are_not_unpacked(tmp_path):
+    torch.save(STATE, tmp_path / "whole")
+    with (
+        zipfile.ZipFile(tmp_path / "whole") as whole,
+        zipfile.ZipFile(tmp_path / "generator.params", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as bomb,
+    ):
+        for info in whole.infolist():
+            bomb.writestr(info.filename, bytes(2**28) if info.filename.endswith("data/0") else whole.read(info))
+    assert "would be larger in memory" in sampled(tmp_path / "generator.params")
+
+
+def test_a_safe_loader_reads_every_yaml():
+    """And nothing else in the repository unpickles or evaluates."""
+    root = config.EXPERIMENTS.parent
+    for path in [*(root / "dcgan").rglob("*.py"), *(root / "analysis").rglob("*.py")]:
+        text = path.read_text(encoding="utf-8")
+        assert text.count("torch.load(") == text.count("weights_only=True)"), path
+        for word in ("yaml.unsafe_load", "yaml.full_load", "yaml.Loader", "pickle.load", "allow_pickle=True", "exec("):
+            assert word not in text, f"{path}: {word}"
+    assert issubclass(plainyaml._Loader, plainyaml.yaml.SafeLoader)
+
+
+def test_an_honest_file_of_weights_still_draws(tmp_path):
+    path = tmp_path / "generator.params"
+    checkpoint.save_weights(path, Generator(64, 6, 16))
+    code, out, _ = command("sample", str(path), "--seeds", "0,1", writes_to=(tmp_path / "generator.params-sampled",))
+    assert code == 0
+    assert "2 images" in out
+    assert torch.equal(
+        torch.load(io.BytesIO(path.read_bytes()), weights_only=True)[FIRST], checkpoint.load_weights(path)[FIRST]
+    )
+
+
+def test_what_stands_in_the_way_of_the_next_block_of_a_tar_is_no_image(tmp_path):
+    """A header damaged in the middle ends tarfile's loop as the end does."""
+    whole = tar_header(b"a.png", 5) + padded(b"hello") + b"x" * 512 + tarred(FILES)
+    assert "not a whole tar" in packed(written(tmp_path / "faces.tar", whole), tmp_path / "cache")

@@ -1,0 +1,102 @@
+"""What comes from files is text in the page and in compare.md, whatever it looks like."""
+
+import json
+import re
+
+import pytest
+import yaml
+from made_runs import make_run
+
+from analysis import features, report
+from analysis.__main__ import main
+
+STUB = features.Extractor("effnet_lite0", features.EFFNET_SHA256[:16], 1280, None)
+HOSTILE = [
+    "<script>window.hit = 1</script>",
+    "</script><script>window.hit = 1</script>",
+    "</style><script>window.hit = 1</script>",
+    "\"><img src='x' onerror='window.hit = 1'>",
+    "'><svg onload='window.hit = 1'>",
+    "<a href='javascript:window.hit = 1' autofocus onfocus='window.hit = 1'>",
+    "<!-- ",
+    "\u2028window.hit = 1\u2029",
+    "\x1b[2J\x07",
+    "{{ 7 * 7 }}{% include '/etc/passwd' %}",
+    "&lt;script&gt;window.hit = 1&lt;/script&gt;",
+    "<meta http-equiv='refresh' content='0; url=http://127.0.0.1:9/'>",
+    "![x](http://127.0.0.1:9/x.png) [click](javascript:alert(1)) ![y][z]",
+    "$\\frac{1}{0$ `code` |a|b|",
+]
+EVERYTHING = " ".join(HOSTILE)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The page of four runs whose files are hostile wherever they hold free text."""
+    place = tmp_path_factory.mktemp("hostile")
+    runs = place / "runs"
+    make_run(runs, "baseline")
+    free = make_run(runs, "tuned_lr")
+    record = yaml.safe_load(free.config.read_text())
+    record["question"] = EVERYTHING
+    record["wandb_id"] = EVERYTHING
+    record["data"]["source"] = EVERYTHING
+    told = ("device", "device_name", "git_commit", "code", "torch", "platform")
+    record["environment"] = dict.fromkeys(told, EVERYTHING)
+    free.config.write_text(yaml.dump(record))
+    (free.path / "ratings").mkdir()
+    (free.path / "ratings" / f"{HOSTILE[0][:8]}.json").write_text(json.dumps({"rater": EVERYTHING}))
+    for name in ("regularized", "hires_128"):
+        broken = make_run(runs, name)
+        record = yaml.safe_load(broken.config.read_text())
+        key = {"regularized": "overrides", "hires_128": "profile"}[name]  # both are told in an error's text
+        record[key] = {EVERYTHING: EVERYTHING} if key == "overrides" else EVERYTHING
+        broken.config.write_text(yaml.dump(record))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("analysis.features.choose", lambda *_, **__: STUB)
+        patched.setenv("WANDB_MODE", "disabled")
+        words = ["--cache", str(place / "cache"), "--no-open", "--device", "cpu"]
+        assert main(["compare", "--runs", str(runs), "--out", str(place / "out"), *words]) == 0
+    (page,) = (place / "out").rglob("index.html")
+    return page
+
+
+@pytest.mark.slow
+def test_in_a_browser_nothing_of_what_files_hold_runs_or_is_asked_for(page, browser):
+    text = page.read_text(encoding="utf-8")
+    assert text.count("window.hit") > 20, "it is there, as text"
+    tab = browser.new_page()
+    asked, troubles = [], []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("console", lambda message: troubles.append(message.text))  # the policy tells here what it has stopped
+    tab.on("pageerror", lambda error: troubles.append(str(error)))
+    tab.on("dialog", lambda dialog: troubles.append(dialog.message))
+    tab.goto(page.as_uri())
+    tab.wait_for_load_state("load")
+    for summary in tab.locator("summary").all():
+        summary.click()
+    assert tab.evaluate("window.hit") is None
+    assert tab.locator("script").count() == 1
+    assert tab.locator("svg, iframe, object, [onerror], [onload], [onfocus], a[href^=javascript]").count() == 0
+    assert not any("49" in told for told in tab.locator(".question").all_inner_texts())
+    assert HOSTILE[0] in tab.locator("#runs").inner_text()
+    assert HOSTILE[0] in tab.locator("#notes").inner_text()
+    assert HOSTILE[0] in tab.locator("#provenance").inner_text()
+    tab.close()
+    assert troubles == []
+    assert [url[:80] for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+def test_in_the_text_nothing_of_what_files_hold_is_a_picture_a_link_or_html(page):
+    text = page.with_name("compare.md").read_text(encoding="utf-8")
+    assert "window.hit" in text
+    assert not re.search(r"<[a-z/!]", text)
+    assert "](" not in text
+    assert "![" not in text
+    assert "\u2028" not in text
+    assert all(line.isprintable() for line in text.split("\n"))
+
+
+def test_ordinary_sentences_stay_as_they_are_in_the_text():
+    sentence = "90.0 % [82.6, 94.5] (Wilson), of real images 98 %: `make rate EXP=...` asks you."
+    assert report._cell(sentence) == sentence

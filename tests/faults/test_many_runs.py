@@ -1,0 +1,124 @@
+"""2,000 finished runs of 5,000 steps: how long `make compare` takes for its table, and how much memory."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+from made_runs import make_run
+
+from analysis import report
+from analysis.compare import compare
+from analysis.features import EFFNET_SHA256, Extractor
+from analysis.runs import read_folders
+from analysis.score import COLUMNS, SMALL, SNAPSHOT_MEASURES, Protocol, Scorer, _digest
+
+FOUR = ("baseline", "regularized", "tuned_lr", "hires_128")
+FINAL = ("precision", "recall", "n_real", "fid_floor", "floor_n", "fid_at_floor_n", "face_rate_real", "face_setting")
+VALUES = {"n_real": 500, "floor_n": 250, "face_n": 2000, "face_found": 1700, "face_setting": 3, "face_rate_real": 0.99}
+
+
+def make_many(runs, seeds):
+    """`seeds` finished and scored runs of each of the four experiments, as `make run` and `make compare` leave them.
+
+    The weights are a few bytes each: nothing is scored, so they are only read to see that they are the scored ones.
+    """
+    extractor = Extractor("effnet_lite0", EFFNET_SHA256[:16], 1280, None)
+    for name in FOUR:
+        for seed in range(seeds):
+            folder = make_run(runs, name, seed, steps=5000, profile="laptop", gap=0.001 * seed)
+            ((run,), _) = read_folders(folder.path)
+            _score(folder, run, Protocol.of(run, extractor, None), seed)
+
+
+def _score(folder, run, protocol, seed):
+    rng = np.random.default_rng(seed)
+    rows = []
+
+    def add(path, step, count, measures):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(f"{run.name} {seed} {step}".encode())
+        generator = _digest(path.read_bytes())
+        for measure in measures:
+            value = VALUES.get(measure, 100 * rng.uniform())
+            rows.append((step, generator, protocol.name(measure, count), value, protocol.text))
+
+    for step in run.experiment.snapshot_steps:
+        add(folder.snapshot(step), step, protocol.snapshot, SNAPSHOT_MEASURES)
+    small = (f"fid_at_{SMALL}",) if run.experiment.image_size > SMALL else ()
+    final = (*SNAPSHOT_MEASURES, *FINAL, "face_n", "face_found", *small)
+    add(folder.generator, 5000, protocol.final, final)
+    pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(folder.path / "scores.csv", index=False)
+
+
+def compared(runs, out, *options):
+    """Seconds until compare.csv was there and until the command ended, its peak memory in bytes, and what it said."""
+    command = [sys.executable, "-m", "analysis", "compare", "--runs", runs, "--out", out, "--no-open", *options]
+    told = out.parent / "told"
+    began = time.monotonic()
+    with told.open("wb") as file:
+        process = subprocess.Popen(
+            [*command, "--extractor", "effnet_lite0", "--device", "cpu"], cwd=ROOT, stdout=file, stderr=file
+        )
+    there = None
+    try:
+        while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+            if there is None and next(out.rglob("compare.csv"), None):
+                there = time.monotonic() - began
+            time.sleep(0.1)
+    except BaseException:
+        process.send_signal(signal.SIGKILL)
+        raise
+    process.returncode = os.waitstatus_to_exitcode(ended[1])
+    text = told.read_text()
+    assert process.returncode == 0, text
+    return there, time.monotonic() - began, ended[2].ru_maxrss * 1024, text
+
+
+@pytest.mark.long
+def test_two_thousand_runs_are_in_the_table_within_a_minute_and_two_gigabytes(tmp_path):
+    make_many(tmp_path / "runs", 500)
+    table_s, page_s, peak, told = compared(tmp_path / "runs", tmp_path / "reports")
+    print(f"2,000 runs: compare.csv after {table_s:.1f} s, the page after {page_s:.1f} s, {peak / 1e9:.2f} GB at most")
+    table = pd.read_csv(next((tmp_path / "reports").rglob("compare.csv")))
+    assert len(table) == 2000
+    assert table["interleaving_ratio"].notna().all()
+    assert table["fid"].notna().all()
+    assert "scoring" not in told
+    assert table_s < 60
+    assert peak < 2e9
+
+
+@pytest.mark.slow
+def test_of_more_than_two_hundred_runs_the_page_lists_some_and_says_so(tmp_path, monkeypatch):
+    make_many(tmp_path / "runs", 3)
+    monkeypatch.setattr(report, "LISTED", 8)
+    monkeypatch.setattr(report, "SVG_BYTES", 20_000)
+    found, _ = read_folders(tmp_path / "runs")
+    extractor = Extractor("effnet_lite0", EFFNET_SHA256[:16], 1280, None)
+    comparison = compare(found, Scorer(extractor, cache=tmp_path / "cache").found)
+    written = []
+    monkeypatch.setattr(
+        report, "draw_figures", _after(report.draw_figures, lambda: written.extend(tmp_path.rglob("*.csv")))
+    )
+    page = report.write(comparison, tmp_path / "out").read_text(encoding="utf-8")
+    assert page.count("8 of 12 runs are listed here, to keep the page small.") == 3
+    for name in FOUR:  # equally many of each
+        assert page.count(f"{name}</span>, seed 1") + page.count(f"{name}, seed 1") >= 2
+        assert f"{name}, seed 2" not in page
+    assert len(pd.read_csv(tmp_path / "out" / "compare.csv")) == 12
+    assert "data:image/png" in page, "a figure of very many points stands there as pixels"
+    assert tmp_path / "out" / "compare.csv" in written, "the table is first, the drawing takes longest"
+
+
+def _after(function, before):
+    def both(*arguments):
+        before()
+        return function(*arguments)
+
+    return both

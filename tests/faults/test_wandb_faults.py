@@ -1,0 +1,251 @@
+"""W&B fails in every way we could think of: training waits for none of it, says one line, and loses no number."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import test_tracking
+from test_tracking import KEY, Server, items, levels, pieces, rows, through, tracker, until, wandb_core_of
+
+from dcgan import tracking
+
+pytestmark = pytest.mark.slow
+
+outside, folder, said = test_tracking.outside, test_tracking.folder, test_tracking.said
+AT_ONCE_S = 2  # for a thousand calls that hand over and wait for nothing; a busy machine has time to spare
+
+
+class Silent:
+    """A server that accepts and never answers."""
+
+    def __init__(self):
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._accepted = []
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            self._accepted.append(self._socket.accept())
+
+
+@pytest.fixture
+def online(monkeypatch):
+    def online(server):
+        monkeypatch.setenv("WANDB_BASE_URL", server.url if server else "http://127.0.0.1:9")
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        return server
+
+    return online
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """The real bounds are for real networks."""
+    monkeypatch.setattr(tracking, "INIT_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(tracking, "FINISH_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(tracking, "WORKER_S", 6.0)
+
+
+def log_each(wandb, first, last):
+    began = time.monotonic()
+    for step in range(first, last + 1):
+        wandb.log(rows(step, step))
+    assert time.monotonic() - began < AT_ONCE_S
+
+
+def said_once(said, what):
+    (line,) = [line for level, line in said() if level == "WARNING"]
+    assert what in line
+    assert "history.csv" in line
+    assert "\n" not in line
+
+
+def uploaded(piece, tmp_path):
+    """What `wandb sync` brings of a piece to a server that has nothing yet."""
+    server = Server()
+    env = {**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY, "HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "wandb", "sync", "--yes", "--include-online", str(piece)]
+    subprocess.run(command, env=env, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    return [item["step"] for item in server.history]
+
+
+@pytest.mark.parametrize("server", [lambda: None, lambda: Server(500), Silent], ids=["nobody", "500", "silent"])
+def test_no_server_that_works_at_the_start(server, online, impatient, monkeypatch, folder, tmp_path, said):
+    online(server())
+    monkeypatch.setattr(tracking, "WORKER_S", 55.0)
+    began = time.monotonic()
+    wandb = tracker(folder, history=rows(1, 10))
+    assert time.monotonic() - began < AT_ONCE_S
+    log_each(wandb, 11, 1000)
+    wandb.finish(state="finished")
+    assert time.monotonic() - began < 60, "wandb's own patience is 90 s"
+    (piece,) = pieces(folder)
+    assert [item["step"] for item in items(piece, tmp_path)] == list(range(1, 1001))
+    assert not pieces(folder, "run")
+    assert levels(said) == ["WARNING", "INFO"]
+
+
+@pytest.mark.parametrize("trouble", [401, 403])
+def test_a_key_that_is_revoked_midway(trouble, online, folder, tmp_path, said):
+    server = online(Server())
+    wandb = tracker(folder)
+    wandb.log(rows(1, 50))
+    through(wandb)
+    server.status = trouble
+    log_each(wandb, 51, 1000)
+    wandb.finish(state="interrupted")  # no artifact, of which wandb would say that it failed
+    said_once(said, "the server takes no more")
+    (piece,) = pieces(folder, "run")
+    assert uploaded(piece, tmp_path) == list(range(1, 1001))
+
+    server.status = 200
+    wandb = tracker(folder, history=rows(1, 1000))
+    wandb.finish(state="finished")
+    assert [item["step"] for item in server.history] == list(range(1, 1001))
+
+
+@pytest.mark.parametrize("trouble", ["500", "silent"])
+def test_a_server_that_goes_midway(trouble, online, impatient, folder, tmp_path, said, monkeypatch):
+    server = online(Server())
+    wandb = tracker(folder)
+    wandb.log(rows(1, 50))
+    through(wandb)
+    back = threading.Event()
+    if trouble == "500":
+        server.status = 500
+    else:
+        monkeypatch.setattr(test_tracking.Handler, "reply", lambda *_: back.wait(60))
+    log_each(wandb, 51, 1000)
+    began = time.monotonic()
+    wandb.finish(state="interrupted")
+    assert time.monotonic() - began < 20
+    back.set()
+    monkeypatch.undo()
+    said_once(said, "")
+    (piece,) = pieces(folder, "run")
+    assert uploaded(piece, tmp_path) == list(range(1, 1001))
+
+
+def test_more_rows_than_may_wait_are_one_warning_and_the_next_start_copies_them(
+    online, monkeypatch, folder, tmp_path, said
+):
+    online(Silent())
+    monkeypatch.setattr(tracking, "ROWS_WAITING", 500)
+    wandb = tracker(folder)
+    log_each(wandb, 1, 1000)
+    said_once(said, "500 rows wait")
+    assert wandb._jobs.qsize() <= 500
+    began = time.monotonic()
+    wandb.finish(state="interrupted")
+    assert time.monotonic() - began < 10
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    wandb = tracker(folder, history=rows(1, 1000))
+    wandb.finish(state="finished")
+    (piece,) = pieces(folder)
+    assert [item["step"] for item in items(piece, tmp_path)] == list(range(1, 1001))
+
+
+def hang_midway(folder):
+    """A run whose wandb-core hangs after 5 rows; returns it with the process."""
+    wandb = tracker(folder)
+    wandb.log(rows(1, 5))
+    through(wandb)
+    (core,) = wandb_core_of(os.getpid())
+    os.kill(core, signal.SIGSTOP)
+    return wandb, core
+
+
+def test_a_wandb_core_that_hangs_holds_up_neither_training_nor_the_next_run(impatient, folder, tmp_path, said):
+    wandb, core = hang_midway(folder)
+    try:
+        log_each(wandb, 6, 1000)
+        wandb.log(rows(1001, 20_000))  # more than a socket takes without a reader
+        began = time.monotonic()
+        wandb.finish(state="finished")
+        assert time.monotonic() - began < 20
+        said_once(said, "no answer")
+        other = tmp_path / "other"
+        other.mkdir()
+        wandb = tracker(other)
+        wandb.log(rows(1, 3))
+        wandb.finish(state="finished")
+        (piece,) = pieces(other)
+        assert len(items(piece, tmp_path)) == 3
+    finally:
+        os.kill(core, signal.SIGKILL)
+
+
+def test_a_start_that_outlives_its_run_leaves_the_next_run_alone(online, monkeypatch, folder, tmp_path, said):
+    online(Silent())
+    monkeypatch.setattr(tracking, "INIT_TIMEOUT_S", 8.0)
+    monkeypatch.setattr(tracking, "WORKER_S", 1.0)
+    late = tracker(folder)
+    until(lambda: wandb_core_of(os.getpid()))
+    late.finish(state="interrupted")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(tracking, "WORKER_S", 55.0)
+    other = tmp_path / "other"
+    other.mkdir()
+    wandb = tracker(other)
+    wandb.log(rows(1, 3))
+    through(wandb)
+    until(lambda: not late._worker.is_alive())
+    wandb.log(rows(4, 6))
+    wandb.finish(state="finished")
+    (piece,) = pieces(other)
+    assert len(items(piece, tmp_path)) == 6
+    said_once(said, "no answer")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("more", [0, 20_000], ids=["at the end", "with rows waiting"])
+def test_the_wait_at_the_end_is_about_a_minute_when_wandb_core_hangs(more, folder, said):
+    wandb, core = hang_midway(folder)
+    try:
+        wandb.log(rows(6, 5 + more))
+        began = time.monotonic()
+        wandb.finish(state="finished")
+        assert time.monotonic() - began < 65
+        said_once(said, "no answer")
+    finally:
+        os.kill(core, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("while_training", [True, False], ids=["while training", "at the end"])
+def test_a_wandb_core_that_is_killed(while_training, impatient, folder, tmp_path, said):
+    wandb = tracker(folder)
+    wandb.log(rows(1, 5))
+    through(wandb)
+    for core in wandb_core_of(os.getpid()):
+        os.kill(core, signal.SIGKILL)
+    if while_training:
+        until(lambda: not wandb_core_of(os.getpid()))
+        log_each(wandb, 6, 1000)
+        until(lambda: levels(said) == ["INFO", "WARNING"])
+    wandb.finish(state="interrupted")
+    said_once(said, "")
+
+    wandb = tracker(folder, history=rows(1, 1000))
+    wandb.finish(state="finished")
+    (piece,) = pieces(folder)
+    assert [item["step"] for item in items(piece, tmp_path)] == list(range(1, 1001))
+
+
+@pytest.mark.long
+def test_what_was_logged_before_wandb_core_was_killed_can_still_be_uploaded(folder, tmp_path):
+    wandb = tracker(folder)
+    wandb.log(rows(1, 500))
+    through(wandb)
+    time.sleep(20)  # it writes every 15 s
+    for core in wandb_core_of(os.getpid()):
+        os.kill(core, signal.SIGKILL)
+    log_each(wandb, 501, 510)
+    wandb.finish(state="interrupted")
+    (piece,) = pieces(folder)
+    assert uploaded(piece, tmp_path) == list(range(1, 501))
