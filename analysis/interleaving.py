@@ -205,6 +205,11 @@ def d_win_share_at_end(loss_d: ArrayLike) -> float:
     return d_win_share(loss_d[-D_WON_STEPS:]) if len(loss_d) >= D_WON_STEPS else float("nan")
 
 
+def d_has_won(loss_d: ArrayLike) -> bool:
+    """Whether D has won for good: its loss was below D_WINS_BELOW in more than D_WON_SHARE of the last steps."""
+    return d_win_share_at_end(loss_d) > D_WON_SHARE
+
+
 def _share(part: np.ndarray, whole: np.ndarray) -> Any:
     """part / whole, a number or one a row; NaN where the whole is 0."""
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)[()]

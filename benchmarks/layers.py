@@ -73,7 +73,7 @@ def bench_layers(rounds: int) -> Result:
         "each 5x5 layer rewritten as a 3x3 one of stride 1, against torch's convolution",
         "> 1x, to be worth its lines",
         f"the better of both for each layer would be {total['torch'] / total['best']:.2f}x; the rewrite is faster in: "
-        f"{', '.join(faster) or 'none'}; {'bf16' if bf16 else 'fp32'}, {1e3 * total['torch']:.1f} ms for all layers once",
+        f"{', '.join(faster) or 'none'}; {'bf16' if bf16 else 'fp32'}, {1e3 * total['torch']:.1f} ms for all",
     )
 
 

@@ -18,10 +18,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from analysis.interleaving import interleaving_ratio  # handed on to W&B's charts; dcgan knows no other analysis
+    from analysis.interleaving import d_has_won, interleaving_ratio  # handed on; dcgan knows no other analysis
     from dcgan import environment
     from dcgan.data import Batches, open_source, pack
     from dcgan.trainer import train
+    from dcgan.trouble import telling_what_is_missing
 
     device = environment.choose_device(options.device)
     experiment = load_experiment(options, device)
@@ -47,8 +48,10 @@ def _run(options: argparse.Namespace) -> int:
     environment.use_threads(experiment.threads)
     environment.use_determinism(experiment.deterministic, device)
     here = environment.describe(device, bf16=bf16)
-    with folder.locked():
+    with folder.locked(), telling_what_is_missing(experiment, folder):
         record = None if options.fresh else _earlier_record(folder, experiment)
+        if record is not None:
+            _refuse_other_code(folder, record)
         if record is None:
             folder.remove()
             record = _new_record(folder, experiment, images, here)
@@ -62,7 +65,15 @@ def _run(options: argparse.Namespace) -> int:
             f"into {folder.path}",
             flush=True,
         )
-        state = train(experiment, batches, folder, bf16=bf16, record=record, interleaving=interleaving_ratio)
+        state = train(
+            experiment,
+            batches,
+            folder,
+            bf16=bf16,
+            record=record,
+            interleaving=interleaving_ratio,
+            d_has_won=d_has_won,
+        )
     _report(folder, state)
     return EXIT_INTERRUPTED if state == "interrupted" else 0
 
@@ -125,9 +136,24 @@ def _earlier_record(folder, experiment: config.Experiment) -> dict | None:
     return record
 
 
+def _refuse_other_code(folder, record: dict) -> None:
+    """Raise UserError when the training code is not the one that the run was begun with."""
+    from dcgan import environment
+
+    before, now = record.get("code_files") or {}, environment.code_files()
+    if changed := [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]:
+        told = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
+        commit = record["environment"].get("git_commit")
+        raise UserError(
+            f"{folder.path}: begun with other training code (changed since: {told}); train anew with --fresh (FRESH=1)"
+            + (f", or go back to the code of then with `git checkout {commit}`" if commit else "")
+        )
+
+
 def _new_record(folder, experiment: config.Experiment, images, environment: dict) -> dict:
     """Write down what is about to be run on what, and return it."""
     from dcgan.atomic import replacing
+    from dcgan.environment import code_files
     from dcgan.tracking import new_run_id
 
     record = {
@@ -140,6 +166,7 @@ def _new_record(folder, experiment: config.Experiment, images, environment: dict
             "unreadable": images.unreadable,
         },
         "environment": environment,
+        "code_files": code_files(),
         "wandb_id": new_run_id(),
     }
     with replacing(folder.config) as aside:
@@ -172,6 +199,8 @@ def _report(folder, state: str) -> None:
         print(f"look at {folder.sample(status['step'])} and {folder.losses}")
     elif state == "diverged":
         print(f"a loss was no longer finite at step {status['step']:,}: see {folder.losses}")
+        good = status.get("last_good_snapshot")
+        print(f"the last good snapshot is {folder.snapshot(good)}" if good else "no snapshot was kept before that")
     else:
         print("the same command goes on from there")
 

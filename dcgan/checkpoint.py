@@ -1,10 +1,18 @@
-"""The whole state of a run in one file, written aside and renamed.
+"""The whole state of a run, and weights alone, as files that are there whole or not at all.
 
 Randomness needs no place here: every draw is a function of (seed, owner, step), see `trainer.stream`, so
 the step number is the state of all generators and of the position in the data.
+
+A checkpoint's name is its step and its checksum, `step-000120-6c9f...e1.pt`, so that the two can't part. The two
+newest are kept: should a disk lose bytes of one, the other is there.
 """
 
+import contextlib
+import hashlib
+import io
+import logging
 import pickletools
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,36 +21,72 @@ from typing import Any, NoReturn
 import torch
 
 from dcgan import UserError
-from dcgan.atomic import replacing
+from dcgan.atomic import read_plain, replacing
+
+log = logging.getLogger(__name__)
+
+KEPT = 2
+NAME = re.compile(r"step-(\d{6,})-([0-9a-f]{32})\.pt")
 
 #: What a file of weights may name. torch allows more, and `bytearray` by a number takes as many bytes as it likes.
 NAMED = {"collections OrderedDict", "torch FloatStorage", "torch LongStorage", "torch._utils _rebuild_tensor_v2"}
 
 
-def save(path: Path, parts: Mapping[str, Any], *, step: int, seconds: Mapping[str, float]) -> None:
+def save(folder: Path, parts: Mapping[str, Any], *, step: int, seconds: Mapping[str, float]) -> None:
     """Write the state dict of each part (networks, optimisers), the step and the time spent so far."""
     states = {name: part.state_dict() for name, part in parts.items()}
-    _save(path, {"step": step, "seconds": dict(seconds), **states})
+    content = _packed({"step": step, "seconds": dict(seconds), **states})
+    _write(folder / f"step-{step:06d}-{_checksum(content)}.pt", content)
+    for path, _ in _newest_first(folder)[KEPT:]:
+        path.unlink(missing_ok=True)
 
 
-def load(path: Path, parts: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
-    """Fill `parts` from a checkpoint; return (step, seconds).
+def load(folder: Path, parts: Mapping[str, Any]) -> tuple[int, dict[str, float]] | None:
+    """Fill `parts` from the newest checkpoint that is whole; return (step, seconds), or None when there is none.
 
-    Raises UserError for a file that is not a checkpoint of these parts.
+    A damaged one is passed over with a warning, and removed once an older one has taken its place. Raises UserError
+    for one that is not of these parts.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
+    damaged = []
+    for path, checksum in _newest_first(folder):
+        try:
+            content = read_plain(path)
+            reason = "" if _checksum(content) == checksum else "its bytes don't have the checksum in its name"
+        except OSError as error:
+            reason = error.strerror or str(error)
+        if reason:
+            log.warning("%s is damaged (%s): looking for the one before it", path, reason)
+            damaged.append(path)
+            continue
+        try:
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            for name, part in parts.items():
+                part.load_state_dict(state[name])
+        except Exception as error:  # torch.load and load_state_dict raise many kinds for a foreign file
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            told = f"{path}: not a checkpoint of this run ({reason}); --fresh (FRESH=1) trains anew"
+            raise UserError(told) from error
+        for each in damaged:  # else it would be one of the two that are kept
+            with contextlib.suppress(OSError):
+                each.unlink()
         return state["step"], state["seconds"]
-    except Exception as error:  # torch.load and load_state_dict raise many kinds for a broken or foreign file
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise UserError(f"{path}: not a checkpoint of this run ({reason}); --fresh (FRESH=1) trains anew") from error
+    return None
+
+
+def _newest_first(folder: Path) -> list[tuple[Path, str]]:
+    """The checkpoints in the folder, each with the checksum that it should have."""
+    found = [(path, match) for path in folder.glob("step-*.pt") if (match := NAME.fullmatch(path.name))]
+    found.sort(key=lambda each: (int(each[1][1]), each[1][2]), reverse=True)
+    return [(path, match[2]) for path, match in found]
+
+
+def _checksum(content: memoryview | bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def save_weights(path: Path, network: torch.nn.Module) -> None:
     """A network's state dict on the CPU in plain memory order, so that equal weights make equal files."""
-    _save(path, {key: value.cpu().contiguous() for key, value in network.state_dict().items()})
+    _write(path, _packed({key: value.cpu().contiguous() for key, value in network.state_dict().items()}))
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -82,7 +126,14 @@ def _refuse_bombs(path: Path) -> None:
                         refuse(f"is pickled by protocol {named}")
 
 
-def _save(path: Path, content: Any) -> None:
-    # Into a file and not to a path: torch writes a path's name into the file, and equal content would differ.
-    with replacing(path) as aside, aside.open("wb") as file:
-        torch.save(content, file)
+def _packed(content: Any) -> memoryview:
+    # In memory and not by torch to a path: it would write the path's name into the file, so that equal content
+    # differs, and it tells of a full disk as of an error in itself.
+    room = io.BytesIO()
+    torch.save(content, room)
+    return room.getbuffer()
+
+
+def _write(path: Path, content: memoryview) -> None:
+    with replacing(path) as aside:
+        aside.write_bytes(content)

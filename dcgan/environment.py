@@ -82,7 +82,7 @@ def describe(device: torch.device, *, bf16: bool) -> dict[str, Any]:
         "platform": platform.platform(terse=True),
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
-        "code": _code_fingerprint(),
+        "code": hashlib.blake2b(repr(code_files()).encode(), digest_size=8).hexdigest(),
         **_git(),
     }
 
@@ -96,13 +96,13 @@ def _cpu_name() -> str:
     return names[0] if names else platform.machine()
 
 
-def _code_fingerprint() -> str:
-    """Of the training code alone: a commit also changes with the README."""
+def code_files() -> dict[str, str]:
+    """A checksum of each file of the training code, by path: a commit changes with the README, too."""
     here = Path(__file__).resolve().parent
-    digest = hashlib.blake2b(digest_size=8)
-    for path in sorted(here.rglob("*.py")):
-        digest.update(f"{path.relative_to(here)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
+    return {
+        path.relative_to(here.parent).as_posix(): hashlib.blake2b(path.read_bytes(), digest_size=4).hexdigest()
+        for path in sorted(here.rglob("*.py"))
+    }
 
 
 def _git() -> dict[str, Any]:

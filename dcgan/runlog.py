@@ -6,7 +6,7 @@
     snapshots/           step-NNNNNN.pt, the generator's state dict
     losses.png           both losses over the steps
     generator.params     the final generator's state dict
-    checkpoint.pt        the whole state, to go on from
+    checkpoints/         the whole state, to go on from; the two newest
     status.json          how it stands: state, step, images/s, where the time went
     .lock                held by the process that trains it
 
@@ -46,7 +46,7 @@ class RunFolder:
         self.history = path / "history.csv"
         self.losses = path / "losses.png"
         self.generator = path / "generator.params"
-        self.checkpoint = path / "checkpoint.pt"
+        self.checkpoints = path / "checkpoints"
         self.status = path / "status.json"
         self.lock = path / ".lock"
 

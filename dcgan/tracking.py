@@ -29,6 +29,7 @@ PROJECT = "dcgan-ablation-lab"
 INIT_TIMEOUT_S = 15.0  # wandb's own 90 s is long to look at a machine without a network
 FINISH_TIMEOUT_S = 30.0  # wandb's own is for ever
 WORKER_S = 55.0  # for all that is still to be done when the run ends; wandb takes some 2,000 rows a second
+INTERRUPTED_S = 3.0  # who asked to stop is waiting, and the next start copies what was left
 SETTLE_S = 30.0  # wandb-core writes its buffer to disk every 15 s
 # Some 50 MB, and more than the fastest training makes while wandb starts and is sent a long history.
 ROWS_WAITING = 100_000
@@ -115,7 +116,7 @@ class Tracker:
         artifact of type model.
 
         The exit code in W&B is 1 for the state `failed`, else 0: a run that diverged or was interrupted is a
-        result. Returns within a minute even when wandb hangs.
+        result. Returns within a minute even when wandb hangs, within seconds when interrupted.
         """
         if self._worker.ident is None:  # W&B is off
             return
@@ -123,7 +124,7 @@ class Tracker:
         self._jobs.put(("finish", lambda: self._close(generator, summary)))
         self._jobs.put(None)
         if not self._given_up:
-            self._worker.join(WORKER_S)
+            self._worker.join(INTERRUPTED_S if state == "interrupted" else WORKER_S)
             if self._worker.is_alive():
                 self._give_up("no answer")
         if self._wandb is not None:

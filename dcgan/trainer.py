@@ -5,7 +5,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from dcgan import checkpoint, floor, sample
+from dcgan import checkpoint, floor, sample, trouble
 from dcgan.adversarial import MEASURES, Players, adversarial_step
 from dcgan.atomic import replacing
 from dcgan.captured import CapturedStep
@@ -99,27 +99,33 @@ def train(
     bf16: bool,
     record: Mapping[str, Any],
     interleaving: Callable[..., float] | None = None,
+    d_has_won: Callable[[np.ndarray], bool] | None = None,
 ) -> State:
     """Train to the end, or from the folder's checkpoint on; return how it ended.
 
     record: the content of `config.yaml`, also W&B's config. Trains on the device of the batches.
     interleaving: (loss_d, loss_g, window=) -> a number for each LIVE_WINDOW steps, charted in W&B; handed in, since
         it is analysis.
+    d_has_won: loss_d of all steps so far -> whether it has stayed at 0 for long, which is warned of once; likewise.
     The first SIGINT, SIGTERM or SIGHUP saves and returns "interrupted"; a second one kills.
 
     Raises UserError for a checkpoint or history that can't be gone on with. What else goes wrong leaves the
     status "failed" and is raised on; the checkpoint is there to go on from.
     """
     device = batches.device
+    snapshot_steps, total = set(experiment.snapshot_steps), experiment.total_steps
     players = build(experiment, device)
     clock = Stopwatch()
     start = 0
-    if folder.checkpoint.exists():
-        start, clock.seconds = checkpoint.load(folder.checkpoint, vars(players))
+    if (earlier := checkpoint.load(folder.checkpoints, vars(players))) is not None:
+        start, clock.seconds = earlier
         log.info("going on after step %d", start)
+    elif folder.history.exists():
+        log.warning("%s: no checkpoint to go on from, so it begins anew", folder.path)
     history = folder.truncate_history(start)
+    loss_d = np.full(total, np.nan, np.float32)
+    loss_d[:start] = [row["loss_d"] for row in history]
     live = LiveInterleaving(interleaving)
-    snapshot_steps, total = set(experiment.snapshot_steps), experiment.total_steps
     tracker = Tracker(
         folder.path,
         run_id=record["wandb_id"],
@@ -160,6 +166,7 @@ def train(
                 state = "diverged"
                 measures = measures[: int(finite.argmin()) + 1]  # up to the first step that is not finite
                 step += len(measures) - filled
+                facts["last_good_snapshot"] = trouble.last_good_snapshot(folder, snapshot_steps, before=step)
             elif snapshot:
                 with clock("samples"):
                     keep_snapshot(players.generator, folder, step)
@@ -174,10 +181,14 @@ def train(
                 folder.append_history(step - len(measures) + 1, measures)
                 tracker.log(live(with_samples(rows, folder, snapshot_steps)))
                 show(bar, rows[-1], epoch=step / batches.steps_per_epoch)
+                loss_d[step - len(measures) : step] = measures[:, 0]
+            if d_has_won is not None and "d_won_at_step" not in facts and d_has_won(loss_d[:step]):
+                facts["d_won_at_step"] = step
+                log.warning(trouble.remedy_for_d_that_has_won(step, experiment))
             filled, flushed_at = 0, now
             if state == "running" and (last or now - saved_at > CHECKPOINT_SECONDS):
                 with clock("logging"):
-                    checkpoint.save(folder.checkpoint, vars(players), step=step, seconds=clock.seconds)
+                    checkpoint.save(folder.checkpoints, vars(players), step=step, seconds=clock.seconds)
                 saved_at = now
             facts |= {"wandb_url": tracker.url, **speed(clock, step, experiment.batch_size)}
             folder.write_status(state, step=step, **facts)
@@ -203,7 +214,8 @@ def recording_failure(folder: RunFolder, tracker: Tracker):
     except Exception as error:
         tracker.finish(state="failed")
         facts = {key: value for key, value in folder.read_status().items() if key != "state"}
-        folder.write_status("failed", **facts | {"wandb_url": tracker.url, "error": repr(error)})
+        with suppress(OSError):  # on a full disk there is no room for a mark either
+            folder.write_status("failed", **facts | {"wandb_url": tracker.url, "error": repr(error)})
         raise
 
 

@@ -1,0 +1,57 @@
+"""Killed at random moments, then asked for again: everything is as if it had never been killed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dcgan.data import faces
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+TINY = ["image_size=32", "batch_size=16", "width_multiplier=0.0079", "steps=25", "snapshots=5", "threads=1"]
+
+
+def _killed(kills, place, *command, seed=0):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+    killer = [sys.executable, str(HERE / "killer.py"), str(kills), str(seed), str(place), *command]
+    done = subprocess.run(killer, capture_output=True, text=True, env=environment, timeout=1500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["by time"] + told["by file"] == kills
+    print(told)
+    return told
+
+
+def _left(life, kinds):
+    """What a life has left, by path; sampling and history by their bytes."""
+    files = [path for kind in kinds for path in life.rglob(kind)]
+    return {str(path.relative_to(life)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize(
+    "kills", [pytest.param(6, marks=pytest.mark.slow), pytest.param(50, marks=[pytest.mark.slow, pytest.mark.long])]
+)
+def test_a_training_that_is_killed_again_and_again_ends_like_one_that_was_not(tmp_path, kills):
+    _photographs(tmp_path / "my fäces", 60)
+    settings = [word for setting in TINY for word in ("--set", setting)]
+    places = ["--data", tmp_path / "my fäces", "--runs", "{}/läufe", "--cache", "{}/cache"]
+    told = _killed(kills, tmp_path, "dcgan", "run", "tuned_lr", "--profile", "smoke", *settings, *map(str, places))
+    kinds = ("history.csv", "generator.params", "step-*.png", "snapshots/*.pt", "*.npy")
+    whole = _left(tmp_path / "life-0", kinds)
+    assert len(whole) == 1 + 1 + 5 + 5 + 1
+    for life in range(1, told["lives"] + 1):
+        assert _left(tmp_path / f"life-{life}", kinds) == whole, f"life {life}"
+        rest = [path.name for path in (tmp_path / f"life-{life}").rglob(".*tmp")]
+        assert len(rest) <= kills, "a kill leaves at most the file that was being written"
+
+
+def _photographs(folder, count):
+    from PIL import Image
+
+    folder.mkdir()
+    for number, picture in enumerate(faces.draw(range(count), 48)):
+        Image.fromarray(picture).save(folder / f"{number}.jpg", quality=90)
