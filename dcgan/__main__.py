@@ -48,7 +48,7 @@ def _run(options: argparse.Namespace) -> int:
     environment.use_threads(experiment.threads)
     environment.use_determinism(experiment.deterministic, device)
     here = environment.describe(device, bf16=bf16)
-    with folder.locked(), telling_what_is_missing(experiment, folder):
+    with telling_what_is_missing(experiment, folder), folder.locked():
         record = None if options.fresh else _earlier_record(folder, experiment)
         if record is not None:
             _refuse_other_code(folder, record)

@@ -14,7 +14,7 @@ import logging
 import pickletools
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,8 +37,7 @@ def save(folder: Path, parts: Mapping[str, Any], *, step: int, seconds: Mapping[
     states = {name: part.state_dict() for name, part in parts.items()}
     content = _packed({"step": step, "seconds": dict(seconds), **states})
     _write(folder / f"step-{step:06d}-{_checksum(content)}.pt", content)
-    for path, _ in _newest_first(folder)[KEPT:]:
-        path.unlink(missing_ok=True)
+    _remove(path for path, _ in _newest_first(folder)[KEPT:])
 
 
 def load(folder: Path, parts: Mapping[str, Any]) -> tuple[int, dict[str, float]] | None:
@@ -66,9 +65,7 @@ def load(folder: Path, parts: Mapping[str, Any]) -> tuple[int, dict[str, float]]
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
             told = f"{path}: not a checkpoint of this run ({reason}); --fresh (FRESH=1) trains anew"
             raise UserError(told) from error
-        for each in damaged:  # else it would be one of the two that are kept
-            with contextlib.suppress(OSError):
-                each.unlink()
+        _remove(damaged)  # else they would be among those that are kept
         return state["step"], state["seconds"]
     return None
 
@@ -78,6 +75,12 @@ def _newest_first(folder: Path) -> list[tuple[Path, str]]:
     found = [(path, match) for path in folder.glob("step-*.pt") if (match := NAME.fullmatch(path.name))]
     found.sort(key=lambda each: (int(each[1][1]), each[1][2]), reverse=True)
     return [(path, match[2]) for path, match in found]
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _checksum(content: memoryview | bytes) -> str:

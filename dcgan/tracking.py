@@ -130,7 +130,8 @@ class Tracker:
         if self._wandb is not None:
             # Ends wandb-core: nothing to wait for at exit, and the next run in this process gets a live one.
             _within(5, lambda: _teardown(self._wandb))
-        self._environment.close()
+        if not self._worker.is_alive():  # else it may be starting wandb still, which must not write elsewhere
+            self._environment.close()
 
     def _work(self) -> None:
         """The worker's life: one job after the other, none once W&B is given up."""

@@ -1,13 +1,14 @@
 """The loop: seeds, previews, stopping and going on, divergence. Real parts, a tiny network."""
 
 import os
+import re
 import signal
 
 import numpy as np
 import pytest
 import torch
 
-from dcgan import UserError, checkpoint, config, trainer
+from dcgan import UserError, config, trainer, trouble
 from dcgan.adversarial import adversarial_step
 from dcgan.data import Batches
 from dcgan.runlog import RunFolder
@@ -26,13 +27,13 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
 
 
-def _train(path, images, *overrides, seed=0, name="tuned_lr", bf16=False, interleaving=None):
+def _train(path, images, *overrides, seed=0, name="tuned_lr", bf16=False, **handed):
     experiment = config.load(name, profile="smoke", seed=seed, overrides=[*TINY, *overrides])
     folder = RunFolder(path)
     folder.path.mkdir(exist_ok=True)
     record = {**config.to_record(experiment), "wandb_id": "test0000"}
     batches = Batches(images, batch_size=experiment.batch_size, seed=seed, device="cpu")
-    state = trainer.train(experiment, batches, folder, bf16=bf16, record=record, interleaving=interleaving)
+    state = trainer.train(experiment, batches, folder, bf16=bf16, record=record, **handed)
     return state, folder
 
 
@@ -67,7 +68,9 @@ def whole(images, tmp_path_factory):
 
 def test_a_run_leaves_everything_it_should(whole):
     names = {str(path.relative_to(whole.path)) for path in whole.path.rglob("*") if path.is_file()}
-    assert names == {
+    checkpoints = sorted(name for name in names if name.startswith("checkpoints/"))
+    assert [re.sub("-[0-9a-f]{32}", "", name) for name in checkpoints] == ["checkpoints/step-000012.pt"]
+    assert names - set(checkpoints) == {
         "history.csv",
         "samples/step-000006.png",
         "samples/step-000012.png",
@@ -75,7 +78,6 @@ def test_a_run_leaves_everything_it_should(whole):
         "snapshots/step-000012.pt",
         "losses.png",
         "generator.params",
-        "checkpoint.pt",
         "status.json",
     }
     status = whole.read_status()
@@ -139,7 +141,7 @@ def test_a_stop_that_is_asked_for_while_rows_are_written_loses_no_step(images, w
         patch.setattr(RunFolder, "append_history", interrupted)
         state, folder = _train(tmp_path, images)
     assert state == "interrupted"
-    assert checkpoint.load_weights(folder.checkpoint)["step"] == len(folder.read_history())
+    assert max(folder.checkpoints.iterdir()).name.startswith(f"step-{len(folder.read_history()):06d}-")
     assert _train(tmp_path, images)[0] == "finished"
     assert _same(_weights(folder), _weights(whole))
 
@@ -199,6 +201,51 @@ def test_a_run_that_diverges_says_so_and_where(images, tmp_path):
     assert folder.losses.exists()
 
 
+def test_a_run_that_diverges_names_the_last_snapshot_of_finite_weights(whole, images, tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    assert trouble.last_good_snapshot(folder, {6, 12}, before=12) is None
+    good = torch.load(whole.snapshot(6), weights_only=True)
+    for step in (3, 6, 9):
+        torch.save(good, _ready(folder.snapshot(step)))
+    first = next(iter(good))
+    torch.save({**good, first: good[first] * torch.nan}, folder.snapshot(9))
+    assert trouble.last_good_snapshot(folder, {3, 6, 9, 12}, before=10) == 6, "the loss was finite at 9, G was not"
+    assert trouble.last_good_snapshot(folder, {3, 6, 9, 12}, before=6) == 3
+
+    players, build = [], trainer.build
+    monkeypatch.setattr(trainer, "build", lambda *given: players.append(build(*given)) or players[-1])
+    _interrupting(monkeypatch, 8, lambda: _break(players))
+    state, folder = _train(tmp_path / "run", images)
+    assert state == "diverged"
+    assert folder.read_status()["last_good_snapshot"] == 6
+
+
+def _ready(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _break(players):
+    with torch.no_grad():
+        next(players[0].generator.parameters()).fill_(torch.nan)
+
+
+def test_a_discriminator_that_has_won_for_good_is_warned_of_once_with_the_remedy(images, tmp_path, caplog):
+    asked = []
+
+    def has_won(loss_d):
+        asked.append(loss_d.copy())
+        return len(loss_d) >= 7
+
+    with caplog.at_level("WARNING", logger="dcgan"):
+        _, folder = _train(tmp_path, images, d_has_won=has_won)
+    (warning,) = [record.message for record in caplog.records]
+    assert "as of step 7" in warning
+    assert 'SET="discriminator.learning_rate=5e-05"' in warning, "half of tuned_lr's"
+    assert folder.read_status()["d_won_at_step"] == 7
+    np.testing.assert_allclose(asked[-1], folder.read_history()["loss_d"][:7])
+
+
 def test_every_setting_of_the_recipe_changes_the_result(whole, images, tmp_path):
     changes = [
         "batch_size=9",
@@ -246,7 +293,7 @@ def test_bf16_is_another_run_close_to_the_same(whole, images, tmp_path):
 def test_a_checkpoint_of_other_networks_is_refused(images, tmp_path, monkeypatch):
     _interrupting(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
     _train(tmp_path, images)
-    with pytest.raises(UserError, match=r"checkpoint\.pt: not a checkpoint of this run.*--fresh"):
+    with pytest.raises(UserError, match=r"step-000003-.*pt: not a checkpoint of this run.*--fresh"):
         _train(tmp_path, images, "latent_dim=9")
 
 

@@ -12,7 +12,7 @@ from dcgan.data import faces
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-TINY = ["image_size=32", "batch_size=16", "width_multiplier=0.0079", "steps=25", "snapshots=5", "threads=1"]
+TINY = ["image_size=32", "batch_size=16", "width_multiplier=0.0079", "steps=12", "snapshots=3", "threads=1"]
 
 
 def _killed(kills, place, *command, seed=0):
@@ -33,7 +33,7 @@ def _left(life, kinds):
 
 
 @pytest.mark.parametrize(
-    "kills", [pytest.param(6, marks=pytest.mark.slow), pytest.param(50, marks=[pytest.mark.slow, pytest.mark.long])]
+    "kills", [pytest.param(4, marks=pytest.mark.slow), pytest.param(50, marks=[pytest.mark.slow, pytest.mark.long])]
 )
 def test_a_training_that_is_killed_again_and_again_ends_like_one_that_was_not(tmp_path, kills):
     _photographs(tmp_path / "my fäces", 60)
@@ -42,7 +42,7 @@ def test_a_training_that_is_killed_again_and_again_ends_like_one_that_was_not(tm
     told = _killed(kills, tmp_path, "dcgan", "run", "tuned_lr", "--profile", "smoke", *settings, *map(str, places))
     kinds = ("history.csv", "generator.params", "step-*.png", "snapshots/*.pt", "*.npy")
     whole = _left(tmp_path / "life-0", kinds)
-    assert len(whole) == 1 + 1 + 5 + 5 + 1
+    assert len(whole) == 1 + 1 + 3 + 3 + 1
     for life in range(1, told["lives"] + 1):
         assert _left(tmp_path / f"life-{life}", kinds) == whole, f"life {life}"
         rest = [path.name for path in (tmp_path / f"life-{life}").rglob(".*tmp")]

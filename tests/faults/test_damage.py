@@ -1,0 +1,223 @@
+"""Checkpoints that lost bytes, code and disks that changed in between, memory that does not suffice."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dcgan import __main__ as command
+from dcgan import environment, plainyaml, trainer
+from dcgan.runlog import RunFolder
+
+TINY = ["image_size=32", "batch_size=8", "latent_dim=6", "width_multiplier=0.0079", "steps=12", "snapshots=2"]
+TINY += ["images=64", "threads=1", "precision=fp32"]
+
+
+@pytest.fixture(autouse=True)
+def _every_step_is_flushed_and_saved(monkeypatch):
+    monkeypatch.setattr(trainer, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def _run(runs, cache, *more):
+    settings = [word for setting in TINY for word in ("--set", setting)]
+    return command.main(
+        ["run", "tuned_lr", "--profile", "smoke", *settings, "--runs", str(runs), "--cache", str(cache), *more]
+    )
+
+
+def _folder(runs):
+    return RunFolder(next(runs.rglob("config.yaml")).parent)
+
+
+def _result(runs):
+    folder = _folder(runs)
+    return folder.history.read_bytes(), folder.generator.read_bytes(), folder.sample(12).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def whole(cache, tmp_path_factory):
+    os.environ["WANDB_MODE"] = "disabled"
+    runs = tmp_path_factory.mktemp("whole")
+    assert _run(runs, cache) == 0
+    return _result(runs)
+
+
+@pytest.fixture
+def stopped(cache, tmp_path, monkeypatch):
+    """A run that was stopped after 9 of its 12 steps, checkpoints of steps 8 and 9 in it."""
+    runs = tmp_path / "runs"
+    step, calls = trainer.adversarial_step, iter(range(1, 100))
+
+    def stopping(*args, **kwargs):
+        if next(calls) == 9:
+            os.kill(os.getpid(), 15)
+        return step(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "adversarial_step", stopping)
+        assert _run(runs, cache) == 130
+    assert len(list(_folder(runs).checkpoints.iterdir())) == 2
+    return runs
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _empty(path):
+    path.write_bytes(b"")
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+
+
+def _a_folder_in_its_place(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("harm", [_truncate, _empty, _flip, _a_folder_in_its_place])
+def test_of_a_damaged_checkpoint_the_one_before_it_is_taken_and_the_log_says_so(harm, stopped, cache, whole, caplog):
+    newest = max(_folder(stopped).checkpoints.iterdir())
+    harm(newest)
+    with caplog.at_level("INFO"):
+        assert _run(stopped, cache) == 0
+    assert f"{newest} is damaged" in caplog.text
+    assert "going on after step 8" in caplog.text
+    assert _result(stopped) == whole
+
+
+def test_a_damaged_checkpoint_does_not_take_the_place_of_one_that_is_whole(stopped, cache, monkeypatch):
+    _flip(max(_folder(stopped).checkpoints.iterdir()))
+    step = trainer.adversarial_step
+
+    def stopping(*args, **kwargs):
+        os.kill(os.getpid(), 15)
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(trainer, "adversarial_step", stopping)
+    assert _run(stopped, cache) == 130
+    names = sorted(path.name for path in _folder(stopped).checkpoints.iterdir())
+    assert [name[:11] for name in names] == ["step-000008", "step-000009"]
+    assert all(_whole(_folder(stopped).checkpoints / name) for name in names)
+
+
+def _whole(path):
+    import hashlib
+
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() in path.name
+
+
+def test_without_a_whole_checkpoint_the_run_begins_anew_and_says_so(stopped, cache, whole, caplog):
+    for path in _folder(stopped).checkpoints.iterdir():
+        _truncate(path)
+    with caplog.at_level("WARNING"):
+        assert _run(stopped, cache) == 0
+    assert "no checkpoint to go on from, so it begins anew" in caplog.text
+    assert _result(stopped) == whole
+
+
+def test_a_run_whose_folder_was_moved_goes_on(stopped, cache, whole, tmp_path):
+    moved = tmp_path / "elsewhere, mit Läufen"
+    stopped.rename(moved)
+    assert _run(moved, cache) == 0
+    assert _result(moved) == whole
+
+
+def test_files_that_bear_a_date_in_the_future_change_nothing(stopped, cache, whole):
+    for path in (*stopped.rglob("*"), *cache.rglob("*")):
+        os.utime(path, (4e9, 4e9))
+    assert _run(stopped, cache) == 0
+    assert _result(stopped) == whole
+
+
+def test_a_run_is_not_mixed_with_other_training_code(stopped, cache, whole, monkeypatch, capsys):
+    then = environment.code_files()
+    with monkeypatch.context() as patch:
+        patch.setattr(environment, "code_files", lambda: {**then, "dcgan/losses.py": "00000000", "dcgan/new.py": "1"})
+        assert _run(stopped, cache) == 2
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert "changed since: dcgan/losses.py, dcgan/new.py" in told
+        assert "FRESH=1" in told
+        commit = plainyaml.read(_folder(stopped).config)["environment"]["git_commit"]
+        assert commit is None or f"git checkout {commit}" in told
+    assert _run(stopped, cache) == 0, "back with the code of then it goes on"
+    assert _result(stopped) == whole
+
+
+def test_the_checksums_of_the_code_are_of_the_training_code_alone(tmp_path):
+    shutil.copytree(Path(environment.__file__).parent, tmp_path / "dcgan", ignore=shutil.ignore_patterns("__pycache__"))
+    ask = [sys.executable, "-c", "from dcgan.environment import code_files as f; print(sorted(f().items()))"]
+
+    def asked():
+        return subprocess.run(ask, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    before = asked()
+    (tmp_path / "README.md").write_text("changed")
+    assert asked() == before
+    with (tmp_path / "dcgan" / "data" / "batches.py").open("a") as file:
+        file.write("# changed\n")
+    assert asked() != before
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits the address space")
+@pytest.mark.slow
+def test_too_little_memory_is_one_line_with_a_batch_to_try(tmp_path, cache):
+    limited = (
+        "import sys, torch, resource; from dcgan import __main__, trainer\n"
+        "taken = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (taken + 2**31, -1))\n"
+        "sys.exit(__main__.main(sys.argv[1:]))"
+    )
+    settings = ["--set", "batch_size=4096", "--set", "images=5000", "--set", "steps=2", "--set", "width_multiplier=0.5"]
+    asked = ["run", "tuned_lr", "--profile", "smoke", *settings, "--runs", str(tmp_path), "--cache", str(cache)]
+    root = Path(environment.__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", limited, *asked], cwd=root, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+    assert "error: out of memory with batch_size=4096 at 64 px" in done.stderr
+    assert 'SET="batch_size=2048"' in done.stderr
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 6 MB; skips where none can be mounted."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no right to mount a small disk")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.parametrize("free_kb", [0, 4, 24, 60, 100, 140, 180])
+def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(free_kb, small_disk, cache, whole, capsys):
+    """At what it fails depends on what is free: record, status, checkpoint, history, snapshot, figure."""
+    filler = small_disk / "filler"
+    disk = shutil.disk_usage(small_disk)
+    filler.write_bytes(b"\0" * (disk.free - free_kb * 1024))
+    runs = small_disk / "runs"
+    code = _run(runs, cache)
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    print(free_kb, sorted(path.name for path in runs.rglob("*") if path.is_file()), told)
+    assert code == 2, "the disk was full"
+    assert told.startswith("error: ")
+    assert "No space left on device; make room, and the same command goes on" in told
+    filler.unlink()
+    assert _run(runs, cache) == 0
+    assert _result(runs) == whole
