@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from benchmarks import results
 from dcgan import UserError
 from dcgan.commandline import Parser, perform
@@ -18,6 +20,11 @@ BENCHMARKS = {
     "memory": ("packing", "memory and cost per image with up to 200,000 images; minutes, and 12 GB of disk"),
     "score": ("score", "scoring against torch-fidelity from a folder of PNGs"),
     "start": ("start", "from the command to the first step"),
+    "layers": ("layers", "each convolution as torch has it against a rewrite for fuller matrix units"),
+    "epoch64": ("gpu", "an epoch of CelebA's size at 64 px, full width; needs CUDA"),
+    "epoch128": ("gpu", "the same at 128 px; needs CUDA"),
+    "examples": ("gpu", "pytorch/examples' layers in our engine against its loop; needs CUDA"),
+    "busy": ("gpu", "how busy the device is kept; needs CUDA"),
 }
 
 
@@ -29,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _bench(options: argparse.Namespace) -> int:
     if unknown := [what for what in options.what if what not in BENCHMARKS]:
         raise UserError(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
-    for what in options.what or BENCHMARKS:
+    everything = [what for what, (module, _) in BENCHMARKS.items() if module != "gpu" or torch.cuda.is_available()]
+    for what in options.what or everything:
         measure = getattr(importlib.import_module(f"benchmarks.{BENCHMARKS[what][0]}"), f"bench_{what}")
         result = measure(options.rounds)
         print(result.line, flush=True)
@@ -49,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m benchmarks",
         description="Measure speed and memory, ours beside what a user would run instead.",
-        epilog=f"what there is:\n{told}\n\nwithout a name: all",
+        epilog=f"what there is:\n{told}\n\nwithout a name: all that this machine can",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("what", nargs="*", metavar="WHAT", help="which, see below")

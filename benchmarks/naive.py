@@ -9,18 +9,24 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+#: Kernel, stride and paddings that double or halve a map: the write-up's kernels of 5, pytorch/examples' of 4.
+UP = {5: (5, 2, 2, 1), 4: (4, 2, 1, 0)}
+DOWN = {5: (5, 2, 2), 4: (4, 2, 1)}
 
-def naive_generator(latent_dim: int, widths: list[int]) -> nn.Sequential:
+
+def naive_generator(latent_dim: int, widths: list[int], kernel: int = 5) -> nn.Sequential:
+    up = UP[kernel]
     layers = [nn.ConvTranspose2d(latent_dim, widths[0], 4, 1, 0, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
     for inputs, outputs in pairwise(widths):
-        layers += [nn.ConvTranspose2d(inputs, outputs, 5, 2, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
-    return nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], 3, 5, 2, 2, 1), nn.Tanh())
+        layers += [nn.ConvTranspose2d(inputs, outputs, *up, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+    return nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], 3, *up), nn.Tanh())
 
 
-def naive_discriminator(widths: list[int]) -> nn.Sequential:
-    layers = [nn.Conv2d(3, widths[-1], 5, 2, 2), nn.LeakyReLU(0.2)]
+def naive_discriminator(widths: list[int], kernel: int = 5) -> nn.Sequential:
+    down = DOWN[kernel]
+    layers = [nn.Conv2d(3, widths[-1], *down), nn.LeakyReLU(0.2)]
     for inputs, outputs in pairwise(widths[::-1]):
-        layers += [nn.Conv2d(inputs, outputs, 5, 2, 2, bias=False), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)]
+        layers += [nn.Conv2d(inputs, outputs, *down, bias=False), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)]
     return nn.Sequential(*layers, nn.Conv2d(widths[0], 1, 4), nn.Sigmoid())
 
 

@@ -1,11 +1,16 @@
 """The benchmarks: that they measure, and that the table keeps what it is told. How fast is nobody's test."""
 
+import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks import __main__ as bench
-from benchmarks import results
+from benchmarks import gpu, layers, results
 from benchmarks.results import Result
 from benchmarks.side_by_side import alternate
+from dcgan.data import Batches
 
 # Of torchvision 0.29, which deprecates decode_jpeg; and of a machine with fewer cores than the peer has workers.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:This DataLoader will create:UserWarning")
@@ -59,4 +64,45 @@ def test_memory_and_start_are_measured_on_real_runs(tmp_path, monkeypatch, capsy
 def test_an_unknown_benchmark_is_one_line(capsys):
     assert bench.main(["speed"]) == 2
     told = capsys.readouterr().err
-    assert told == "error: no benchmark 'speed'; there are train, input, pack, memory, score, start\n"
+    assert told.startswith("error: no benchmark 'speed'; there are train, input, pack, memory, score, start, layers, ")
+    assert len(told.splitlines()) == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device on this machine")
+@pytest.mark.parametrize("what", ["epoch64", "epoch128", "examples", "busy"])
+def test_a_benchmark_of_a_device_that_is_not_there_is_one_line(what, capsys):
+    assert bench.main([what]) == 2
+    assert capsys.readouterr().err.startswith("error: this benchmark needs a CUDA device")
+
+
+@given(seed=st.integers(0, 99), inputs=st.integers(1, 5), outputs=st.integers(1, 5), half=st.sampled_from([1, 2, 5]))
+def test_a_rewritten_layer_is_the_layer_and_so_are_its_gradients(seed, inputs, outputs, half):
+    torch.manual_seed(seed)
+    small, large = (torch.randn(2, inputs, side, side, dtype=torch.float64) for side in (half, 2 * half))
+    for ways, images, shape in (
+        ((layers.transposed, layers.transposed_rewritten), small, (inputs, outputs, 5, 5)),
+        ((layers.strided, layers.strided_rewritten), large, (outputs, inputs, 5, 5)),
+    ):
+        weight = torch.randn(shape, dtype=torch.float64)
+        found = []
+        for way in ways:
+            asked = images.clone().requires_grad_(), weight.clone().requires_grad_()
+            result = way(*asked)
+            torch.manual_seed(seed + 1)
+            found.append((result, *torch.autograd.grad((result * torch.randn_like(result)).sum(), asked)))
+        for native, rewritten in zip(*found, strict=True):
+            torch.testing.assert_close(rewritten, native, rtol=0, atol=1e-12)
+
+
+def test_the_examples_layers_take_our_step_and_learn():
+    images = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
+    batches = Batches(images, batch_size=4, seed=0, device="cpu")
+    step, real, _ = gpu.examples_step(torch.device("cpu"), bf16=False, batches=batches, widths=[16, 8, 4, 2])
+    assert real.shape == (4, 3, 64, 64)
+    first = step().clone()
+    assert not torch.equal(step(), first)
+
+
+def test_busy_is_the_share_of_time_that_any_kernel_covers():
+    assert gpu.busy_share([(0, 10)]) == 1
+    assert gpu.busy_share([(0, 4), (2, 5), (9, 10), (3, 4)]) == pytest.approx(0.6)
