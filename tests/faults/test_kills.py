@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dcgan import __main__ as command
 from dcgan.data import faces
 
 HERE = Path(__file__).resolve().parent
@@ -47,6 +48,31 @@ def test_a_training_that_is_killed_again_and_again_ends_like_one_that_was_not(tm
         assert _left(tmp_path / f"life-{life}", kinds) == whole, f"life {life}"
         rest = [path.name for path in (tmp_path / f"life-{life}").rglob(".*tmp")]
         assert len(rest) <= kills, "a kill leaves at most the file that was being written"
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_comparison_that_is_killed_again_and_again_finds_the_same_scores(tmp_path):
+    template = tmp_path / "template"
+    run = [
+        "run",
+        "baseline",
+        "--profile",
+        "smoke",
+        "--runs",
+        str(template / "runs"),
+        "--cache",
+        str(template / "cache"),
+    ]
+    settings = ["steps=6", "snapshots=2", "images=240", "batch_size=32", "threads=1"]
+    assert command.main(run + [word for setting in settings for word in ("--set", setting)]) == 0
+    places = ["--runs", "{}/runs", "--cache", "{}/cache", "--out", "{}/reports"]
+    told = _killed(6, tmp_path, "analysis", "compare", "--samples", "100", *places)
+    kinds = ("scores.csv", "compare.csv", "compare.md", "history.csv", "*.params")
+    whole = _left(tmp_path / "life-0", kinds)
+    assert len(whole) == 5
+    for life in range(1, told["lives"] + 1):
+        assert _left(tmp_path / f"life-{life}", kinds) == whole, f"life {life}"
 
 
 def _photographs(folder, count):
