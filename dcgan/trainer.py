@@ -5,7 +5,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -214,8 +214,7 @@ def recording_failure(folder: RunFolder, tracker: Tracker):
     except Exception as error:
         tracker.finish(state="failed")
         facts = {key: value for key, value in folder.read_status().items() if key != "state"}
-        with suppress(OSError):  # on a full disk there is no room for a mark either
-            folder.write_status("failed", **facts | {"wandb_url": tracker.url, "error": repr(error)})
+        folder.write_status("failed", **facts | {"wandb_url": tracker.url, "error": repr(error)})
         raise
 
 
