@@ -127,7 +127,7 @@ class RunFolder:
     def locked(self):
         """Hold the run; the system lets go of it when the process ends, however it ends.
 
-        Raises UserError when another process has it.
+        What a holder was writing when it was killed is removed. Raises UserError when another process has it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with self.lock.open("a+") as file:
@@ -139,4 +139,13 @@ class RunFolder:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
+            for leftover in self._half_written():
+                leftover.unlink(missing_ok=True)
             yield
+
+    def _half_written(self) -> list[Path]:
+        """Files aside (see `atomic.replacing`) of those that only the holder writes: `analysis` may be at its own."""
+        own = (self.config, self.history, self.losses, self.generator, self.status)
+        patterns = [f".{path.name}.*.tmp" for path in own]
+        patterns += [f"{folder}/.*.tmp" for folder in ("samples", "snapshots", self.checkpoints.name)]
+        return [path for pattern in patterns for path in self.path.glob(pattern)]

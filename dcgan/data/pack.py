@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import io
 import json
@@ -97,18 +98,21 @@ def _pack(source: Source, chosen: list[int], size: int, crop_px: int | None, pat
     started, threads, needed = time.monotonic(), torch.get_num_threads(), len(chosen) * size * size * 3
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
         if needed > shutil.disk_usage(path.parent).free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         torch.set_num_threads(1)  # an image per thread, instead of a thread pool for each image
         with aside[0].open("w+b") as file:
+            with contextlib.suppress(OSError):  # some network disks know no locks
+                fcntl.flock(file, fcntl.LOCK_SH)  # a sign of life
             unreadable = _fill(file, source, chosen, size, crop_px)
             file.flush()
             os.fsync(file.fileno())  # network disks report a used-up quota only here
-        facts = {"count": len(chosen) - len(unreadable), "unreadable": len(unreadable), "size": size}
-        facts |= {"crop_px": crop_px, "source": source.description, "fingerprint": source.fingerprint}
-        aside[1].write_text(json.dumps(facts))
-        aside[0].replace(path)
-        aside[1].replace(path.with_suffix(".json"))
+            facts = {"count": len(chosen) - len(unreadable), "unreadable": len(unreadable), "size": size}
+            facts |= {"crop_px": crop_px, "source": source.description, "fingerprint": source.fingerprint}
+            aside[1].write_text(json.dumps(facts))
+            aside[0].replace(path)
+            aside[1].replace(path.with_suffix(".json"))
     except OSError as error:
         raise DataError(
             f"can't write {needed / 1e6:,.1f} MB of packed images into {path.parent.absolute()}: "
@@ -123,6 +127,14 @@ def _pack(source: Source, chosen: list[int], size: int, crop_px: int | None, pat
     log.info("packed %d images of %s at %d px in %.1f s", facts["count"], source.name, size, seconds)
     if unreadable:
         log.warning("%d images can't be read and are left out: %s", len(unreadable), _some(unreadable))
+
+
+def _remove_leftovers(path: Path) -> None:
+    """What processes that were killed had packed so far: it can be gigabytes, and nobody else would remove it."""
+    for part in path.parent.glob(f"{path.stem}.*.part"):
+        with contextlib.suppress(OSError), part.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while its process lives
+            part.unlink()
 
 
 def _fill(file: IO[bytes], source: Source, chosen: list[int], size: int, crop_px: int | None) -> list[str]:
