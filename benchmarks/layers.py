@@ -51,6 +51,7 @@ def bench_layers(rounds: int) -> Result:
     """Every 5x5 layer of the profile that the device takes by default, both ways, in the precision it trains in."""
     device = environment.choose_device("auto")
     environment.use_threads("auto")
+    environment.use_determinism(False, device)
     experiment = config.load("baseline", profile="full" if device.type == "cuda" else "laptop")
     bf16 = environment.use_precision("auto", device)
     dtype = torch.bfloat16 if bf16 else torch.float32

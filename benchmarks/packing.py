@@ -1,4 +1,4 @@
-"""Goals 3 and 4: packing against ImageFolder with PIL on one core, and memory and cost per image at any count."""
+"""Packing against ImageFolder with PIL on one core, and memory and cost per image at any count."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Goal 9: scoring a generator end to end, against torch-fidelity's stock path from a folder of PNGs."""
+"""Scoring a generator end to end, against torch-fidelity's stock path from a folder of PNGs."""
 
 import tempfile
 import time

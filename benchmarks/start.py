@@ -1,4 +1,4 @@
-"""Goal 10: from the command to the first step, with images that are packed already."""
+"""From the command to the first step, with images that are packed already."""
 
 import contextlib
 import os

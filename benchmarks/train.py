@@ -1,4 +1,4 @@
-"""Goals 1 and 2: a whole run against the write-up's loop, and the sampler against DataLoader with PIL, on a CPU."""
+"""A whole run against the write-up's loop, and the sampler against DataLoader with PIL, on a CPU."""
 
 import contextlib
 import io

@@ -50,12 +50,12 @@ def _run(options: argparse.Namespace) -> int:
     here = environment.describe(device, bf16=bf16)
     with telling_what_is_missing(experiment, folder), folder.locked():
         record = None if options.fresh else _earlier_record(folder, experiment)
-        if record is not None:
-            _refuse_other_code(folder, record)
         if record is None:
             folder.remove()
             record = _new_record(folder, experiment, images, here)
-        elif changed := [key for key in environment.BITS if record["environment"].get(key) != here[key]]:
+        else:
+            _refuse_other_code(folder, record)
+        if changed := [key for key in environment.BITS if record["environment"].get(key) != here[key]]:
             told = ", ".join(f"{key} {record['environment'].get(key)} -> {here[key]}" for key in changed)
             logging.getLogger("dcgan").warning("going on elsewhere (%s): the last bits will differ", told)
         print(
@@ -143,7 +143,8 @@ def _refuse_other_code(folder, record: dict) -> None:
     before, now = record.get("code_files") or {}, environment.code_files()
     if changed := [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]:
         told = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
-        commit = record["environment"].get("git_commit")
+        then = record["environment"]
+        commit = None if then.get("git_changed") else then.get("git_commit")
         raise UserError(
             f"{folder.path}: begun with other training code (changed since: {told}); train anew with --fresh (FRESH=1)"
             + (f", or go back to the code of then with `git checkout {commit}`" if commit else "")
@@ -169,7 +170,7 @@ def _new_record(folder, experiment: config.Experiment, images, environment: dict
         "code_files": code_files(),
         "wandb_id": new_run_id(),
     }
-    with replacing(folder.config) as aside:
+    with replacing(folder.config, lasting=True) as aside:
         aside.write_text(plainyaml.dump(record), encoding="utf-8")
     return record
 

@@ -8,15 +8,31 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path):
-    """A temporary path beside `path`; what was written there takes `path`'s place, or nothing does."""
+def replacing(path: Path, *, lasting: bool = False):
+    """A temporary path beside `path`; what was written there takes `path`'s place, or nothing does.
+
+    lasting: on the disk when this returns, should the power fail; takes its time.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield aside
+        if lasting:
+            sync(aside)
         aside.replace(path)
+        if lasting:
+            sync(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until what was written to a file, or which files a folder has, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_plain(path: Path, *, most: int | None = None) -> bytes:

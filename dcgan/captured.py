@@ -21,18 +21,19 @@ class CapturedStep:
     """
 
     def __init__(self, players: Players, *, real: Tensor, latents: Tensor, bf16: bool):
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
+        current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+        aside.wait_stream(current)
         with torch.cuda.stream(aside), unmoved(players):
             for _ in range(WARM_UP):
                 adversarial_step(players, real=real, latents=latents, bf16=bf16)
-        torch.cuda.current_stream().wait_stream(aside)
+        current.wait_stream(aside)
         self._graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(self._graph):
                 self._measures = adversarial_step(players, real=real, latents=latents, bf16=bf16)
         except RuntimeError:
-            players.discriminator.requires_grad_(True)  # the step may have broken off with D frozen
+            torch.cuda.set_stream(current)  # a recording that broke off may not have left its own
+            players.discriminator.requires_grad_(True)  # nor thawed what it had frozen
             raise
 
     def __call__(self) -> Tensor:
@@ -46,7 +47,7 @@ def unmoved(players: Players):
     """Whatever steps are taken within, weights, BatchNorm statistics and Adam's moments are as before, in place.
 
     A recorded step knows tensors by their place. So Adam's moments, which it makes at its first step, stay where
-    they are and become zero again, which is what it starts them with.
+    they are and become zero again, which is what it starts them with. The same holds when a step breaks off.
     """
     networks, optimizers = (
         (players.generator, players.discriminator),
@@ -60,12 +61,18 @@ def unmoved(players: Players):
         }
         for optimizer in optimizers
     ]
-    yield
-    for network, before in zip(networks, kept, strict=True):
-        for tensor, value in zip(network.state_dict().values(), before, strict=True):
-            tensor.copy_(value)
-    for optimizer, before in zip(optimizers, moments, strict=True):
-        for parameter, state in optimizer.state.items():
-            for key, value in state.items():
-                value.copy_(before[parameter][key]) if parameter in before else value.zero_()
-        optimizer.zero_grad()
+    try:
+        yield
+    finally:
+        players.discriminator.requires_grad_(True)
+        for network, before in zip(networks, kept, strict=True):
+            for tensor, value in zip(network.state_dict().values(), before, strict=True):
+                tensor.copy_(value)
+        for optimizer, before in zip(optimizers, moments, strict=True):
+            for parameter, state in optimizer.state.items():
+                for key, value in state.items():
+                    if parameter in before:
+                        value.copy_(before[parameter][key])
+                    else:
+                        value.zero_()
+            optimizer.zero_grad()

@@ -8,6 +8,7 @@ newest are kept: should a disk lose bytes of one, the other is there.
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import logging
@@ -26,10 +27,15 @@ from dcgan.atomic import read_plain, replacing
 log = logging.getLogger(__name__)
 
 KEPT = 2
-NAME = re.compile(r"step-(\d{6,})-([0-9a-f]{32})\.pt")
+FILE_NAME = re.compile(r"step-(\d{6,})-([0-9a-f]{32})\.pt")
 
-#: What a file of weights may name. torch allows more, and `bytearray` by a number takes as many bytes as it likes.
-NAMED = {"collections OrderedDict", "torch FloatStorage", "torch LongStorage", "torch._utils _rebuild_tensor_v2"}
+#: What a file of weights may name of Python's. torch allows more, and `bytearray(n)` takes any memory it likes.
+GLOBALS = {
+    "collections OrderedDict",
+    "torch FloatStorage",
+    "torch LongStorage",
+    "torch._utils _rebuild_tensor_v2",
+}
 
 
 def save(folder: Path, parts: Mapping[str, Any], *, step: int, seconds: Mapping[str, float]) -> None:
@@ -43,18 +49,19 @@ def save(folder: Path, parts: Mapping[str, Any], *, step: int, seconds: Mapping[
 def load(folder: Path, parts: Mapping[str, Any]) -> tuple[int, dict[str, float]] | None:
     """Fill `parts` from the newest checkpoint that is whole; return (step, seconds), or None when there is none.
 
-    A damaged one is passed over with a warning, and removed once an older one has taken its place. Raises UserError
-    for one that is not of these parts.
+    A damaged one is passed over with a warning and removed. Raises UserError for one that can't be read, or is not of
+    these parts.
     """
     damaged = []
     for path, checksum in _newest_first(folder):
         try:
             content = read_plain(path)
-            reason = "" if _checksum(content) == checksum else "its bytes don't have the checksum in its name"
         except OSError as error:
-            reason = error.strerror or str(error)
-        if reason:
-            log.warning("%s is damaged (%s): looking for the one before it", path, reason)
+            if error.errno != errno.EIO:  # no permission, say: the file may be as good as ever
+                raise UserError(f"{path}: can't be read: {error.strerror or error}") from error
+            content = b""
+        if _checksum(content) != checksum:
+            log.warning("%s is damaged, its bytes don't have the checksum in its name: looking for an older one", path)
             damaged.append(path)
             continue
         try:
@@ -67,12 +74,13 @@ def load(folder: Path, parts: Mapping[str, Any]) -> tuple[int, dict[str, float]]
             raise UserError(told) from error
         _remove(damaged)  # else they would be among those that are kept
         return state["step"], state["seconds"]
+    _remove(damaged)
     return None
 
 
 def _newest_first(folder: Path) -> list[tuple[Path, str]]:
     """The checkpoints in the folder, each with the checksum that it should have."""
-    found = [(path, match) for path in folder.glob("step-*.pt") if (match := NAME.fullmatch(path.name))]
+    found = [(path, match) for path in folder.glob("step-*.pt") if (match := FILE_NAME.fullmatch(path.name))]
     found.sort(key=lambda each: (int(each[1][1]), each[1][2]), reverse=True)
     return [(path, match[2]) for path, match in found]
 
@@ -123,7 +131,11 @@ def _refuse_bombs(path: Path) -> None:
                 refuse("is compressed, as torch never writes it")
             if member.filename.lower().endswith(".pkl"):
                 for code, named, _ in pickletools.genops(archive.read(member)):
-                    if ("GLOBAL" in code.name and named not in NAMED) or code.name in ("INST", "OBJ", "NEWOBJ"):
+                    if ("GLOBAL" in code.name and named not in GLOBALS) or code.name in (
+                        "INST",
+                        "OBJ",
+                        "NEWOBJ",
+                    ):
                         refuse(f"names {named}")
                     if code.name == "PROTO" and named != 2:  # torch warns of it at length, and only then goes wrong
                         refuse(f"is pickled by protocol {named}")
@@ -138,5 +150,5 @@ def _packed(content: Any) -> memoryview:
 
 
 def _write(path: Path, content: memoryview) -> None:
-    with replacing(path) as aside:
+    with replacing(path, lasting=True) as aside:
         aside.write_bytes(content)

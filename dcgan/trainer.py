@@ -4,6 +4,7 @@ import hashlib
 import logging
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -17,7 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from dcgan import checkpoint, floor, sample, trouble
 from dcgan.adversarial import MEASURES, Players, adversarial_step
-from dcgan.atomic import replacing
+from dcgan.atomic import replacing, sync
 from dcgan.captured import CapturedStep
 from dcgan.config import Experiment
 from dcgan.data import Batches
@@ -85,6 +86,8 @@ def step_taker(players: Players, *, real: Tensor, latents: Tensor, bf16: bool) -
         try:
             return CapturedStep(players, real=real, latents=latents, bf16=bf16)
         except RuntimeError as error:
+            if "out of memory" in str(error):
+                raise
             log.warning(
                 "the step can't be recorded as a CUDA graph, so it is slower (%s)", str(error).partition("\n")[0]
             )
@@ -120,11 +123,15 @@ def train(
     if (earlier := checkpoint.load(folder.checkpoints, vars(players))) is not None:
         start, clock.seconds = earlier
         log.info("going on after step %d", start)
+        for optimizer in (players.generator_optimizer, players.discriminator_optimizer):
+            for group in optimizer.param_groups:  # what was saved on a CPU says that it need not be
+                group["capturable"] = device.type == "cuda"
     elif folder.history.exists():
         log.warning("%s: no checkpoint to go on from, so it begins anew", folder.path)
     history = folder.truncate_history(start)
     loss_d = np.full(total, np.nan, np.float32)
     loss_d[:start] = [row["loss_d"] for row in history]
+    warned = d_has_won is not None and d_has_won(loss_d[:start])  # by an earlier start
     live = LiveInterleaving(interleaving)
     tracker = Tracker(
         folder.path,
@@ -139,7 +146,7 @@ def train(
 
     ring = torch.empty(RING, len(MEASURES), device=device)
     real, latents = batches.empty(), torch.empty(experiment.batch_size, experiment.latent_dim, device=device)
-    take_step = step_taker(players, real=real, latents=latents, bf16=bf16)
+    take_step, keep_pace = step_taker(players, real=real, latents=latents, bf16=bf16), Pace(device)
     state: State = "running"
     step, filled = start, 0
     flushed_at = saved_at = time.perf_counter()
@@ -153,6 +160,7 @@ def train(
             with clock("compute"):
                 latents.normal_(generator=stream(experiment.seed, "latents", step, device))
                 ring[filled] = take_step()
+                keep_pace()
             filled += 1
             last = step == total or stop.requested
             snapshot = step in snapshot_steps
@@ -182,12 +190,13 @@ def train(
                 tracker.log(live(with_samples(rows, folder, snapshot_steps)))
                 show(bar, rows[-1], epoch=step / batches.steps_per_epoch)
                 loss_d[step - len(measures) : step] = measures[:, 0]
-            if d_has_won is not None and "d_won_at_step" not in facts and d_has_won(loss_d[:step]):
-                facts["d_won_at_step"] = step
-                log.warning(trouble.remedy_for_d_that_has_won(step, experiment))
+                if d_has_won is not None and not warned and d_has_won(loss_d[:step]):
+                    warned = True
+                    log.warning(trouble.remedy_for_d_that_has_won(step, experiment))
             filled, flushed_at = 0, now
             if state == "running" and (last or now - saved_at > CHECKPOINT_SECONDS):
                 with clock("logging"):
+                    sync(folder.history)  # a checkpoint must not outlive the rows that it covers
                     checkpoint.save(folder.checkpoints, vars(players), step=step, seconds=clock.seconds)
                 saved_at = now
             facts |= {"wandb_url": tracker.url, **speed(clock, step, experiment.batch_size)}
@@ -195,14 +204,15 @@ def train(
             if last and step < total and state == "running":  # not `stop.requested`, which may be newer than the save
                 state = "interrupted"
 
-    if state == "running":
-        state = "finished"
-        checkpoint.save_weights(folder.generator, players.generator)
-        facts |= beside_floor(experiment, device, bf16=bf16, images_per_s=facts["images_per_s"])
-    if state != "interrupted":  # who asked to stop does not wait for a figure
-        draw_losses(folder.read_history(), folder.losses, title=experiment.slug)
-    tracker.finish(state=state, generator=folder.generator if state == "finished" else None, summary=facts)
-    folder.write_status(state, step=step, **facts | {"wandb_url": tracker.url})
+    with recording_failure(folder, tracker):
+        if state == "running":
+            state = "finished"
+            checkpoint.save_weights(folder.generator, players.generator)
+            facts |= beside_floor(experiment, device, bf16=bf16, images_per_s=facts["images_per_s"])
+        if state != "interrupted":  # who asked to stop does not wait for a figure
+            draw_losses(folder.read_history(), folder.losses, title=experiment.slug)
+        tracker.finish(state=state, generator=folder.generator if state == "finished" else None, summary=facts)
+        folder.write_status(state, step=step, **facts | {"wandb_url": tracker.url})
     return state
 
 
@@ -301,6 +311,24 @@ class Stopwatch:
     def fraction(self, part: str) -> float:
         """Share of all time so far."""
         return self.seconds[part] / (sum(self.seconds.values()) or 1.0)
+
+
+class Pace:
+    """Keeps the host at most AHEAD steps before a CUDA device: a stop must not wait for hundreds that are queued."""
+
+    AHEAD = 8
+
+    def __init__(self, device: torch.device) -> None:
+        self._marks: deque[torch.cuda.Event] | None = deque() if device.type == "cuda" else None
+
+    def __call__(self) -> None:
+        """Called after each step; the device never runs dry, since it has AHEAD steps left when the host waits."""
+        if self._marks is not None:
+            mark = torch.cuda.Event()
+            mark.record()
+            self._marks.append(mark)
+            if len(self._marks) > self.AHEAD:
+                self._marks.popleft().synchronize()
 
 
 class StopRequest:

@@ -1,10 +1,9 @@
 """What a run may meet with, told so that a person knows what to do."""
 
 import errno
+import re
 from collections.abc import Iterable
-from contextlib import contextmanager
-
-import torch
+from contextlib import contextmanager, suppress
 
 from dcgan import UserError, checkpoint
 from dcgan.config import Experiment
@@ -26,7 +25,7 @@ def telling_what_is_missing(experiment: Experiment, folder: RunFolder):
             f"{folder.path}: {error.strerror}; make room, and the same command goes on from the last checkpoint"
         ) from error
     except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+        if not isinstance(error, MemoryError) and not re.search("out of memory|can't allocate memory", str(error)):
             raise
         half = experiment.batch_size // 2
         raise UserError(
@@ -39,10 +38,9 @@ def telling_what_is_missing(experiment: Experiment, folder: RunFolder):
 def last_good_snapshot(folder: RunFolder, steps: Iterable[int], *, before: int) -> int | None:
     """The last of these steps whose snapshot has nothing but finite weights: the loss shows a step late what G got."""
     for step in sorted((step for step in steps if step < before), reverse=True):
-        if folder.snapshot(step).exists() and all(
-            value.isfinite().all() for value in checkpoint.load_weights(folder.snapshot(step)).values()
-        ):
-            return step
+        with suppress(UserError):  # not there, or damaged
+            if all(value.isfinite().all() for value in checkpoint.load_weights(folder.snapshot(step)).values()):
+                return step
     return None
 
 

@@ -60,6 +60,23 @@ def test_steps_within_unmoved_leave_no_trace_in_any_later_step(earlier):
     assert all(map(torch.equal, _state(played), _state(spared)))
 
 
+def test_a_step_that_breaks_off_within_unmoved_leaves_no_trace_either():
+    played, spared = _players(), _players()
+    ((real, latents),) = _inputs(1)
+
+    def breaks_off():
+        with unmoved(played):
+            adversarial_step(played, real=real, latents=latents)
+            played.discriminator.requires_grad_(False)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        breaks_off()
+    for players in (played, spared):
+        adversarial_step(players, real=real, latents=latents)
+    assert all(map(torch.equal, _state(played), _state(spared)))
+
+
 @needs_cuda
 @pytest.mark.parametrize("earlier", [0, 2], ids=["from the start", "in the middle of a run"])
 def test_twenty_recorded_steps_in_float64_equal_the_eager_ones_to_1e_9(earlier):

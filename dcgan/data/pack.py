@@ -131,10 +131,11 @@ def _pack(source: Source, chosen: list[int], size: int, crop_px: int | None, pat
 
 def _remove_leftovers(path: Path) -> None:
     """What processes that were killed had packed so far: it can be gigabytes, and nobody else would remove it."""
-    for part in path.parent.glob(f"{path.stem}.*.part"):
+    for part in path.parent.glob(f"{path.stem}.*.npy.part"):
         with contextlib.suppress(OSError), part.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while its process lives
             part.unlink()
+            part.with_name(part.name.replace(".npy.part", ".json.part")).unlink(missing_ok=True)
 
 
 def _fill(file: IO[bytes], source: Source, chosen: list[int], size: int, crop_px: int | None) -> list[str]:
