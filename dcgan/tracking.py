@@ -29,7 +29,7 @@ PROJECT = "dcgan-ablation-lab"
 INIT_TIMEOUT_S = 15.0  # wandb's own 90 s is long to look at a machine without a network
 FINISH_TIMEOUT_S = 30.0  # wandb's own is for ever
 WORKER_S = 55.0  # for all that is still to be done when the run ends; wandb takes some 2,000 rows a second
-INTERRUPTED_S = 3.0  # who asked to stop is waiting, and the next start copies what was left
+INTERRUPTED_S = 2.0  # who asked to stop is waiting (twice this), and the next start copies what was left
 SETTLE_S = 30.0  # wandb-core writes its buffer to disk every 15 s
 # Some 50 MB, and more than the fastest training makes while wandb starts and is sent a long history.
 ROWS_WAITING = 100_000
@@ -120,16 +120,17 @@ class Tracker:
         """
         if self._worker.ident is None:  # W&B is off
             return
+        patience = INTERRUPTED_S if state == "interrupted" else WORKER_S
         summary = {**(summary or {}), "state": state}
         self._jobs.put(("finish", lambda: self._close(generator, summary)))
         self._jobs.put(None)
         if not self._given_up:
-            self._worker.join(INTERRUPTED_S if state == "interrupted" else WORKER_S)
+            self._worker.join(patience)
             if self._worker.is_alive():
                 self._give_up("no answer")
         if self._wandb is not None:
             # Ends wandb-core: nothing to wait for at exit, and the next run in this process gets a live one.
-            _within(5, lambda: _teardown(self._wandb))
+            _within(min(5, patience), lambda: _teardown(self._wandb))
         if not self._worker.is_alive():  # else it may be starting wandb still, which must not write elsewhere
             self._environment.close()
 

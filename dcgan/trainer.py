@@ -24,6 +24,7 @@ from dcgan.config import Experiment
 from dcgan.data import Batches
 from dcgan.lossplot import draw_losses
 from dcgan.networks import Discriminator, Generator, normal_init_
+from dcgan.optimizer import Adam
 from dcgan.runlog import RunFolder, State
 from dcgan.tracking import Tracker
 
@@ -63,7 +64,7 @@ def build(experiment: Experiment, device: torch.device) -> Players:
     discriminator.to(device, memory_format=torch.channels_last)
 
     def adam(network, wanted):
-        return torch.optim.Adam(
+        return Adam(
             network.parameters(),
             lr=wanted.learning_rate,
             betas=experiment.adam.betas,

@@ -66,7 +66,7 @@ def test_everything_that_is_imported_is_a_declared_dependency():
 
 
 LEAVES = ("dcgan", "dcgan.UserError", "dcgan.one_line", "dcgan.atomic", "dcgan.plainyaml")  # anyone may use them
-ALONE = ("config", "networks", "losses", "runlog", "tracking", "environment", "checkpoint", "lossplot")
+ALONE = ("config", "networks", "losses", "runlog", "tracking", "environment", "checkpoint", "lossplot", "optimizer")
 
 
 def test_imports_run_one_way():
