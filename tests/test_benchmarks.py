@@ -58,7 +58,7 @@ def test_memory_and_start_are_measured_on_real_runs(tmp_path, monkeypatch, capsy
     memory, start, *_ = capsys.readouterr().out.splitlines()
     assert memory.startswith(("memory: 0.", "memory: 1."))
     assert "140: packed at" in memory
-    assert "s are `import torch`" in start
+    assert "`import torch` alone takes" in start
 
 
 def test_an_unknown_benchmark_is_one_line(capsys):
