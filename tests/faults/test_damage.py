@@ -1,5 +1,6 @@
 """Checkpoints that lost bytes, code and disks that changed in between, memory that does not suffice."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from dcgan import __main__ as command
 from dcgan import environment, plainyaml, trainer
 from dcgan.runlog import RunFolder
 
+ROOT = Path(environment.__file__).parent.parent
 TINY = ["image_size=32", "batch_size=8", "latent_dim=6", "width_multiplier=0.0079", "steps=12", "snapshots=2"]
 TINY += ["images=64", "threads=1", "precision=fp32"]
 
@@ -208,9 +210,8 @@ def test_too_little_memory_is_one_line_with_a_batch_to_try(tmp_path, cache):
     )
     settings = ["--set", "batch_size=4096", "--set", "images=5000", "--set", "steps=2", "--set", "width_multiplier=0.5"]
     asked = ["run", "tuned_lr", "--profile", "smoke", *settings, "--runs", str(tmp_path), "--cache", str(cache)]
-    root = Path(environment.__file__).parent.parent
     done = subprocess.run(
-        [sys.executable, "-c", limited, *asked], cwd=root, capture_output=True, text=True, timeout=200
+        [sys.executable, "-c", limited, *asked], cwd=ROOT, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 2, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
@@ -246,3 +247,25 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(free_kb,
     filler.unlink()
     assert _run(runs, cache) == 0
     assert _result(runs) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_on_a_disk_that_fills_up_wandb_has_every_step_in_the_end(small_disk, cache):
+    disk = shutil.disk_usage(small_disk)
+    (small_disk / "filler").write_bytes(b"\0" * (disk.free - 400 * 1024))
+    settings = [word for setting in (*TINY, "steps=300") for word in ("--set", setting)]
+    asked = [sys.executable, "-m", "dcgan", "run", "tuned_lr", "--profile", "smoke", *settings]
+    asked += ["--runs", small_disk / "runs", "--cache", cache]
+    for code in (2, 0):
+        done = subprocess.run(
+            asked, cwd=ROOT, env=os.environ | {"WANDB_MODE": "offline"}, capture_output=True, text=True
+        )
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        (small_disk / "filler").unlink(missing_ok=True)
+    (log,) = (small_disk / "runs").rglob("run-*.wandb")
+    inspect = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", log.parent]
+    said = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout.splitlines()
+    rows = [row for row in map(json.loads, said) if "loss_d" in json.dumps(row) and "history" in json.dumps(row)[:200]]
+    assert len(rows) == 300
