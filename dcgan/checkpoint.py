@@ -52,7 +52,6 @@ def load(folder: Path, parts: Mapping[str, Any]) -> tuple[int, dict[str, float]]
     A damaged one is passed over with a warning and removed. Raises UserError for one that can't be read, or is not of
     these parts.
     """
-    damaged = []
     for path, checksum in _newest_first(folder):
         try:
             content = read_plain(path)
@@ -62,7 +61,7 @@ def load(folder: Path, parts: Mapping[str, Any]) -> tuple[int, dict[str, float]]
             content = b""
         if _checksum(content) != checksum:
             log.warning("%s is damaged, its bytes don't have the checksum in its name: looking for an older one", path)
-            damaged.append(path)
+            _remove([path])  # else it would be among those that are kept
             continue
         try:
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -72,9 +71,7 @@ def load(folder: Path, parts: Mapping[str, Any]) -> tuple[int, dict[str, float]]
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
             told = f"{path}: not a checkpoint of this run ({reason}); --fresh (FRESH=1) trains anew"
             raise UserError(told) from error
-        _remove(damaged)  # else they would be among those that are kept
         return state["step"], state["seconds"]
-    _remove(damaged)
     return None
 
 
