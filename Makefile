@@ -37,12 +37,13 @@ help: ## list the targets
 	@echo "  DATA=path      folder, .zip, .tar or celeba (drawn faces)  SEED=n  SET=\"key=value ...\"   (no spaces in a value)"
 	@echo "  FRESH=1        train a finished run anew                   RUNS=dir  where runs are kept ($(RUNS))"
 	@echo "  DEVICE=name    cuda, mps or cpu (the best there is)     REPORTS=dir  where comparisons go ($(REPORTS))"
+	@echo "  GPUS=n         train one run on n GPUs (with DEVICE=cpu: n processes)"
 	@echo "  EXTRACTOR=inception|effnet_lite0   SAMPLES=n   INCEPTION_WEIGHTS=file   COST_PER_HOUR=price   WANDB=entity/project"
 
 setup: $(READY) ## install what the lab needs (the other targets do it too)
 
 run: $(READY) ## train EXP, or go on with it: make run EXP=tuned_lr
-	@$(PYTHON) -m dcgan run $(WHICH) $(if $(FRESH),--fresh)
+	@$(PYTHON) -m dcgan run $(WHICH) $(if $(GPUS),--gpus "$(GPUS)") $(if $(FRESH),--fresh)
 
 sample: $(READY) ## draw a grid, a walk and single images from a finished run: make sample EXP=tuned_lr
 	@$(PYTHON) -m dcgan sample $(WHICH)

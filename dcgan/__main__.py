@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from dcgan import UserError, config, plainyaml
@@ -14,55 +15,82 @@ from dcgan.commandline import EXIT_INTERRUPTED, Parser, load_experiment, one_run
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 2 for bad input, 130 when interrupted."""
-    return perform(_parser(), arguments)
+    parser = _parser()
+    parser.set_defaults(arguments=sys.argv[1:] if arguments is None else list(arguments))
+    return perform(parser, arguments)
 
 
 def _run(options: argparse.Namespace) -> int:
+    from dcgan import environment
+
+    device = environment.choose_device(options.device)
+    if options.dry_run:
+        return _dry_run(load_experiment(options, device))
+
+    from dcgan import distributed
+
+    if options.gpus > 1 and not distributed.launched():
+        from dcgan import launch
+
+        experiment = load_experiment(options, device)  # what is wrong is said once, before all of them start
+        if experiment.batch_size % options.gpus:
+            raise UserError(
+                f"--gpus {options.gpus}: a batch of {experiment.batch_size} has no {options.gpus} equal shares"
+            )
+        return launch.processes(options.gpus, device, [*options.arguments, "--profile", experiment.profile])
+    try:
+        with distributed.joined(device) as ranks:
+            return _train(options, device, ranks)
+    except distributed.PeerLost as error:
+        if error.first:
+            print(f"error: {error}; the same command goes on from the last checkpoint", file=sys.stderr)
+        return distributed.EXIT_PEER_LOST
+
+
+def _train(options: argparse.Namespace, device, ranks) -> int:
     from analysis.interleaving import d_has_won, interleaving_ratio  # handed on; dcgan knows no other analysis
     from dcgan import environment
     from dcgan.data import Batches, open_source, pack
     from dcgan.trainer import train
     from dcgan.trouble import telling_what_is_missing
 
-    device = environment.choose_device(options.device)
     experiment = load_experiment(options, device)
-    if options.dry_run:
-        return _dry_run(experiment)
-
-    source = open_source(options.data, cache=options.cache)
-    folder = run_folder(options, experiment, source)
-    if not options.fresh and _earlier_record(folder, experiment):
-        ended = folder.read_status().get("state")
-        if ended in ("finished", "diverged"):
-            print(f"{ended} already: {folder.path}\n--fresh (FRESH=1) trains it anew")
-            return 0
-    images = pack(
-        source,
-        size=experiment.image_size,
-        crop_px=experiment.crop_px,
-        images=experiment.images,
-        cache=options.cache,
+    with ranks.first_goes_first():  # the others find what it has packed
+        source = open_source(options.data, cache=options.cache)
+        folder = run_folder(options, experiment, source)
+        if not options.fresh and _earlier_record(folder, experiment):
+            ended = folder.read_status().get("state")
+            if ended in ("finished", "diverged"):
+                print(f"{ended} already: {folder.path}\n--fresh (FRESH=1) trains it anew")
+                return 0
+        images = pack(
+            source,
+            size=experiment.image_size,
+            crop_px=experiment.crop_px,
+            images=experiment.images,
+            cache=options.cache,
+        )
+    batches = Batches(
+        images.images,
+        batch_size=experiment.batch_size,
+        seed=experiment.seed,
+        device=device,
+        share=(ranks.rank, ranks.count),
     )
-    batches = Batches(images.images, batch_size=experiment.batch_size, seed=experiment.seed, device=device)
     bf16 = environment.use_precision(experiment.precision, device)
-    environment.use_threads(experiment.threads)
+    environment.use_threads(experiment.threads, processes=ranks.local_count)
     environment.use_determinism(experiment.deterministic, device)
-    here = environment.describe(device, bf16=bf16)
-    with telling_what_is_missing(experiment, folder), folder.locked():
-        record = None if options.fresh else _earlier_record(folder, experiment)
-        if record is None:
-            folder.remove()
-            record = _new_record(folder, experiment, images, here)
-        else:
-            _refuse_other_code(folder, record)
-        if changed := [key for key in environment.BITS if record["environment"].get(key) != here[key]]:
-            told = ", ".join(f"{key} {record['environment'].get(key)} -> {here[key]}" for key in changed)
-            logging.getLogger("dcgan").warning("going on elsewhere (%s): the last bits will differ", told)
+    here = environment.describe(device, bf16=bf16, processes=ranks.count)
+    with telling_what_is_missing(experiment, folder), folder.locked() if ranks.first else nullcontext():
+        record = {}
+        with ranks.first_goes_first():
+            if ranks.first:
+                record = _record(options, folder, experiment, images, here)
         print(
             f"{experiment.slug}, seed {experiment.seed}: {experiment.total_steps:,} steps "
             f"on {images.count:,} images of {source.description}\n"
-            f"on {here['device']} ({here['device_name']}, threads: {here['threads']}, {here['precision']}), "
-            f"into {folder.path}",
+            f"on {f'{ranks.count} x ' if ranks.count > 1 else ''}{here['device']} ({here['device_name']}, "
+            f"threads: {here['threads']}, {here['precision']}), into {folder.path}",
             flush=True,
         )
         state = train(
@@ -71,10 +99,12 @@ def _run(options: argparse.Namespace) -> int:
             folder,
             bf16=bf16,
             record=record,
+            ranks=ranks,
             interleaving=interleaving_ratio,
             d_has_won=d_has_won,
         )
-    _report(folder, state)
+    if ranks.first:
+        _report(folder, state)
     return EXIT_INTERRUPTED if state == "interrupted" else 0
 
 
@@ -112,6 +142,21 @@ def _dry_run(experiment: config.Experiment) -> int:
             print(f"  {key}: {old} -> {new}", file=sys.stderr)
     print(plainyaml.dump(config.to_record(experiment)), end="")
     return 0
+
+
+def _record(options: argparse.Namespace, folder, experiment: config.Experiment, images, here: dict) -> dict:
+    """What the run was begun with, which may be now."""
+    from dcgan import environment
+
+    record = None if options.fresh else _earlier_record(folder, experiment)
+    if record is None:
+        folder.remove()
+        return _new_record(folder, experiment, images, here)
+    _refuse_other_code(folder, record)
+    if changed := [key for key in environment.BITS if record["environment"].get(key) != here[key]]:
+        told = ", ".join(f"{key} {record['environment'].get(key)} -> {here[key]}" for key in changed)
+        logging.getLogger("dcgan").warning("going on elsewhere (%s): the last bits will differ", told)
+    return record
 
 
 def _earlier_record(folder, experiment: config.Experiment) -> dict | None:
@@ -206,6 +251,13 @@ def _report(folder, state: str) -> None:
         print("the same command goes on from there")
 
 
+def _count(text: str) -> int:
+    """A number of things from 1 on."""
+    if (count := int(text)) < 1:
+        raise ValueError(text)
+    return count
+
+
 def _seeds(text: str) -> list[int]:
     """'0-63' or '3,7,20-25' as a list."""
     seeds: list[int] = []
@@ -232,6 +284,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--fresh", action="store_true", help="delete what the run left before and train it anew")
     run.add_argument("--dry-run", action="store_true", help="print the resolved experiment and stop")
+    run.add_argument(
+        "--gpus", type=_count, default=1, metavar="N", help="train on so many GPUs, or CPU processes (%(default)s)"
+    )
     run.set_defaults(command=_run)
 
     sample = commands.add_parser(

@@ -79,7 +79,8 @@ class Experiment(Settings):
     images: Literal["all"] | Annotated[int, Field(ge=1, le=10**8)]
     precision: Literal["auto", "bf16", "fp32"]
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)]
-    deterministic: bool = False  # the only default: there are records from before it
+    deterministic: bool = False  # this and the next have defaults, as there are records from before them
+    batchnorm_over: Literal["batch", "share"] = "batch"
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     snapshots: Annotated[int, Field(ge=1, le=10_000)]
     crop_px: Annotated[int, Field(ge=1, le=100_000)] | None

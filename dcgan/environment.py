@@ -57,9 +57,9 @@ def use_determinism(wanted: bool, device: torch.device) -> None:
         torch.backends.cudnn.benchmark = not wanted
 
 
-def use_threads(threads: int | Literal["auto"]) -> int:
-    """Set the CPU threads of this process; return their number."""
-    torch.set_num_threads(cpu_count() if threads == "auto" else threads)
+def use_threads(threads: int | Literal["auto"], *, processes: int = 1) -> int:
+    """Set the CPU threads of this process, one of so many on this machine; return their number."""
+    torch.set_num_threads(max(1, cpu_count() // processes) if threads == "auto" else threads)
     return torch.get_num_threads()
 
 
@@ -69,16 +69,17 @@ def cpu_count() -> int:
 
 
 #: Facts of the environment that move the last bits of a result.
-BITS = ("device", "device_name", "precision", "threads", "torch")
+BITS = ("device", "device_name", "precision", "threads", "processes", "torch")
 
 
-def describe(device: torch.device, *, bf16: bool) -> dict[str, Any]:
+def describe(device: torch.device, *, bf16: bool, processes: int = 1) -> dict[str, Any]:
     """The environment as plain values for the run's record. No path and no name of a user in it."""
     return {
         "device": device.type,
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
         "precision": "bf16" if bf16 else "fp32",
         "threads": torch.get_num_threads(),
+        "processes": processes,
         "platform": platform.platform(terse=True),
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},

@@ -37,6 +37,7 @@ def test_the_baseline_is_the_papers_dcgan():
         "precision": "auto",
         "threads": "auto",
         "deterministic": False,
+        "batchnorm_over": "batch",
         "seed": 0,
         "snapshots": 20,
         "crop_px": None,

@@ -18,7 +18,7 @@ TINY = ["image_size=32", "batch_size=8", "latent_dim=6", "width_multiplier=0.007
 
 @pytest.fixture(autouse=True)
 def _every_step_is_flushed_and_saved(monkeypatch):
-    monkeypatch.setattr(trainer, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(trainer, "READ_SECONDS", 0.0)
     monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
 
 
@@ -122,7 +122,7 @@ def test_previews_change_nothing(whole, images, tmp_path):
 
 
 def test_how_often_the_device_is_read_changes_nothing(whole, images, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "FLUSH_SECONDS", 1e9)
+    monkeypatch.setattr(trainer, "READ_SECONDS", 1e9)
     monkeypatch.setattr(trainer, "RING", 5)
     _, rarely = _train(tmp_path, images)
     assert rarely.history.read_bytes() == whole.history.read_bytes()
@@ -319,8 +319,8 @@ def test_wandb_gets_the_interleaving_of_each_window_also_of_one_that_a_stop_cut_
         def finish(self, **_):
             pass
 
-    monkeypatch.setattr(trainer, "Tracker", Recorder)
-    monkeypatch.setattr(trainer, "LIVE_WINDOW", 5)
+    monkeypatch.setattr("dcgan.chronicle.Tracker", Recorder)
+    monkeypatch.setattr("dcgan.chronicle.LIVE_WINDOW", 5)
 
     def seen(loss_d, loss_g, *, window):
         assert len(loss_d) == len(loss_g) == window == 5

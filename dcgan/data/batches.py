@@ -16,7 +16,8 @@ class Batches:
 
     `images` is uint8 (N, H, W, 3). With `on_device` (None: where it fits) it is moved to the device once and
     batches are made there without the host; otherwise each batch is gathered on the host and moved as uint8.
-    Raises DataError when there are fewer images than one batch.
+    `share` (n, of): this process takes the n-th of so many equal shares of each batch.
+    Raises DataError when there are fewer images than one batch, or when a batch can't be shared equally.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class Batches:
         seed: int,
         device: torch.device | str,
         on_device: bool | None = None,
+        share: tuple[int, int] = (0, 1),
         dtype: torch.dtype = torch.float32,
     ):
         if len(images) < batch_size:
@@ -34,9 +36,15 @@ class Batches:
                 f"{len(images)} images don't fill one batch of {batch_size}: "
                 f"use more images, or a smaller batch with --set batch_size={len(images)}"
             )
+        self._first, self._of = share
+        if batch_size % self._of:
+            raise DataError(
+                f"a batch of {batch_size} images has no {self._of} equal shares; take a number of processes that "
+                "divides it, or another batch with --set batch_size=..."
+            )
         self.images, self.batch_size, self.seed = images, batch_size, seed
         self.device, self.dtype = torch.device(device), dtype
-        self.shape = (batch_size, 3, *images.shape[1:3])
+        self.shape = (batch_size // self._of, 3, *images.shape[1:3])
         self.steps_per_epoch = len(images) // batch_size
         self.on_device = _fits(images.nbytes, self.device) if on_device is None else on_device
         self._resident = _moved(images, self.device) if self.on_device else None
@@ -62,8 +70,8 @@ class Batches:
         return out.copy_(batch.permute(0, 3, 1, 2)).div_(127.5).sub_(1)
 
     def _gathered(self, order: np.ndarray, mirrored: np.ndarray) -> Tensor:
-        """uint8 (batch_size, H, W, 3) on the host: numpy moves rows and torch flips them, each five times faster."""
-        shape = (self.batch_size, *self.images.shape[1:])
+        """uint8 (len(order), H, W, 3) on the host: numpy moves rows and torch flips them, each five times faster."""
+        shape = (len(order), *self.images.shape[1:])
         batch = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         rows = batch.numpy()
         np.take(self.images, order, axis=0, out=rows, mode="clip")  # other modes copy once more
@@ -71,12 +79,14 @@ class Batches:
         return batch
 
     def _shuffle(self, epoch: int) -> None:
-        """The epoch's order and mirrorings, (steps_per_epoch, batch_size) each, where the images are."""
+        """The epoch's order and mirrorings of our share, (steps_per_epoch, share) each, where the images are."""
         random = np.random.default_rng([self.seed, epoch])
         order = random.permutation(len(self.images))[: self.steps_per_epoch * self.batch_size]
         # Within a batch the order means nothing, and ascending it is kinder to a memory map on a disk.
         order = np.sort(order.reshape(self.steps_per_epoch, self.batch_size), axis=1)
         mirrored = random.integers(0, 2, len(self.images), dtype=bool)[order]
+        # Every n-th image: neighbours in the order are often alike, and each share is to be like the whole.
+        order, mirrored = (np.ascontiguousarray(each[:, self._first :: self._of]) for each in (order, mirrored))
         self._order, self._mirrored, self._epoch = order, mirrored, epoch
         if self._resident is not None:
             self._order, self._mirrored = (_sent(array, self.device) for array in (order, mirrored))

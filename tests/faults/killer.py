@@ -26,7 +26,7 @@ def main(kills: int, seed: int, place: Path, package: str, arguments: list[str])
     perform = __import__(f"{package}.__main__", fromlist=["main"]).main
     from dcgan import trainer  # what a run would import
 
-    trainer.FLUSH_SECONDS = trainer.CHECKPOINT_SECONDS = 0.0
+    trainer.READ_SECONDS = trainer.CHECKPOINT_SECONDS = 0.0
     rng = random.Random(seed)
 
     def live(life: int, event: int | None, after: float | None) -> bool:

@@ -20,7 +20,7 @@ TINY += ["images=64", "threads=1", "precision=fp32"]
 
 @pytest.fixture(autouse=True)
 def _every_step_is_flushed_and_saved(monkeypatch):
-    monkeypatch.setattr(trainer, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(trainer, "READ_SECONDS", 0.0)
     monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
 
 

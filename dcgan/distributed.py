@@ -1,0 +1,188 @@
+"""One run on several devices, a process each, as torchrun starts them: the result is that of one device.
+
+Every process holds both networks and takes its share of each batch. Gradients are averaged by
+`DistributedDataParallel`, and BatchNorm's statistics are those of the whole batch, so that each process takes the
+very step that one alone would take. The first process alone writes, logs and samples.
+"""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from dcgan import UserError, one_line
+from dcgan.adversarial import Players
+
+EXIT_PEER_LOST = 3  # of a process that had to end because another one did
+PATIENCE = timedelta(hours=2)  # while the first process packs images; one that has died is noticed at once
+
+
+class PeerLost(RuntimeError):
+    """Another process of this run is gone, so that this one can't go on.
+
+    first: whether this is the process that tells.
+    """
+
+    def __init__(self, why: str, *, first: bool):
+        super().__init__(why)
+        self.first = first
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of one run, and which of them this is. As it stands: one, alone."""
+
+    rank: int = 0
+    count: int = 1
+    local_count: int = 1  # of them on this machine, which share its cores
+    talk: dist.ProcessGroup | None = None  # between hosts, beside what the devices say to each other
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def most(self, wish: int) -> int:
+        """The largest wish of all processes, which is how they agree; waits for none of the devices."""
+        return wish if self.count == 1 else int(self._reduced(torch.tensor(wish), dist.ReduceOp.MAX))
+
+    def mean(self, measures: Tensor) -> Tensor:
+        """Mean over processes of a tensor on the host: each measure is a mean over equal shares of the batch."""
+        return measures if self.count == 1 else self._reduced(measures, dist.ReduceOp.SUM) / self.count
+
+    @contextmanager
+    def first_goes_first(self) -> Iterator[None]:
+        """The first process goes through alone, the others follow once it is through."""
+        if not self.first:
+            self.most(0)
+        yield
+        if self.first:
+            self.most(0)
+
+    def together(self, players: Players, *, statistics: str) -> Players:
+        """The same players, with their backward passes averaging gradients over all processes.
+
+        statistics: BatchNorm's over the whole "batch", or over this process's "share" of it, which is another recipe.
+        """
+        if self.count == 1:
+            return players
+
+        def parallel(network: nn.Module) -> nn.Module:
+            if statistics == "batch":
+                convert_batchnorm_(network)
+            with warnings.catch_warnings():  # `broadcast_buffers` goes by another name from torch 2.14 on
+                warnings.simplefilter("ignore", FutureWarning)
+                return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+        return replace(players, generator=parallel(players.generator), discriminator=parallel(players.discriminator))
+
+    def _reduced(self, values: Tensor, how: dist.ReduceOp) -> Tensor:
+        values = values.clone()
+        dist.all_reduce(values, how, group=self.talk)
+        return values
+
+
+ALONE = Ranks()
+
+
+def launched() -> bool:
+    """Whether torchrun, or what does the same, started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Ranks]:
+    """The processes of this run, once all are there; one that was not started by torchrun is alone.
+
+    Raises UserError for a device that can't share its work, PeerLost when another process went away meanwhile.
+    """
+    if not launched():
+        yield ALONE
+        return
+    if device.type not in ("cuda", "cpu"):
+        raise UserError(f"several processes can't share a run on {device.type}; leave GPUS out, or add DEVICE=cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        ranks = Ranks(
+            dist.get_rank(),
+            dist.get_world_size(),
+            int(os.environ["LOCAL_WORLD_SIZE"]),
+            dist.new_group(backend="gloo", timeout=PATIENCE),
+        )
+        if not ranks.first:
+            logging.getLogger("dcgan").setLevel(logging.ERROR)
+        with redirect_stdout(sys.stdout if ranks.first else None):  # one tells it for all
+            yield ranks
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error).lower() or "NCCL" in str(error):
+            first = os.environ["RANK"] == "0"
+            raise PeerLost(f"lost another process of this run ({one_line(str(error))[:100]})", first=first) from error
+        raise
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm2d over the batch of all processes (Ioffe, Szegedy 2015, arXiv:1502.03167), on any device.
+
+    torch's own SyncBatchNorm does this on CUDA alone.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(share, channels, height, width) -> the same, normalised over the whole batch."""
+        if not self.training:
+            return super().forward(features)
+        x = features.to(self.weight.dtype)  # what is summed is summed in full, as torch does
+        count = dist.get_world_size() * x.numel() // x.shape[1]
+        mean = _SumOverRanks.apply(x.sum((0, 2, 3))) / count
+        centred = x - mean[:, None, None]
+        variance = _SumOverRanks.apply(centred.square().sum((0, 2, 3))) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return torch.addcmul(self.bias[:, None, None], centred, scale[:, None, None]).to(features.dtype)
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """Sum over processes; the gradient of each share is the sum of all gradients, since each loss depends on it."""
+
+    @staticmethod
+    def forward(ctx, share: Tensor) -> Tensor:
+        total = share.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
+def convert_batchnorm_(network: nn.Module) -> None:
+    """Let the network's BatchNorm layers work over all processes; parameters and their names stay."""
+    for name, child in network.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            kind = nn.SyncBatchNorm if child.weight.is_cuda else SyncBatchNorm2d
+            synced = kind(child.num_features, child.eps, child.momentum, device=child.weight.device)
+            # The very tensors, since the optimiser knows them.
+            synced.weight, synced.bias = child.weight, child.bias
+            for buffer in ("running_mean", "running_var", "num_batches_tracked"):
+                setattr(synced, buffer, getattr(child, buffer))
+            setattr(network, name, synced)
+        else:
+            convert_batchnorm_(child)
