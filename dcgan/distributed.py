@@ -113,10 +113,14 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     try:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        store, rank, count = next(dist.rendezvous("env://"))
+        # When torchrun starts all of them anew, the addresses of the dead are still in its store.
+        store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count)
         ranks = Ranks(
-            dist.get_rank(),
-            dist.get_world_size(),
+            rank,
+            count,
             int(os.environ["LOCAL_WORLD_SIZE"]),
             dist.new_group(backend="gloo", timeout=PATIENCE),
         )
