@@ -26,7 +26,7 @@ COMPARED = --runs "$(RUNS)" $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--devi
            $(if $(COST_PER_HOUR),--cost-per-hour "$(COST_PER_HOUR)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sample compare rate dashboard bench test test-faults lint lock
+.PHONY: help setup run sample compare prune rate dashboard bench test test-faults lint lock
 
 help: ## list the targets
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -50,6 +50,9 @@ sample: $(READY) ## draw a grid, a walk and single images from a finished run: m
 
 compare: $(READY) ## score all runs, compare them, and open the page
 	@$(PYTHON) -m analysis compare $(COMPARED)
+
+prune: $(READY) ## delete the checkpoints of runs that have ended; what the comparison needs stays
+	@$(PYTHON) -m dcgan prune --runs "$(RUNS)"
 
 rate: $(READY) ## rate generated and real faces yourself: make rate EXP=tuned_lr
 	@$(PYTHON) -m analysis rate $(WHICH)

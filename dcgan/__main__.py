@@ -133,6 +133,20 @@ def _sample(options: argparse.Namespace) -> int:
     return 0
 
 
+def _prune(options: argparse.Namespace) -> int:
+    from dcgan.prune import prunable, prune
+
+    runs = freed = 0
+    for folder, size in prunable(options.runs):
+        print(f"{size / 1e6:8.1f} MB  {folder.path}")
+        if not options.dry_run:
+            prune(folder)
+        runs, freed = runs + 1, freed + size
+    would = "would be freed" if options.dry_run else "freed"
+    print(f"{freed / 1e6:8.1f} MB {would}: the checkpoints of {runs} runs that have ended")
+    return 0
+
+
 def _dry_run(experiment: config.Experiment) -> int:
     """The resolved experiment on stdout; on stderr how it differs from its parent."""
     if experiment.extends:
@@ -300,6 +314,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     sample.add_argument("--out", type=Path, metavar="DIR", help="where to (default: beside the weights)")
     sample.set_defaults(command=_sample)
+
+    prune = commands.add_parser(
+        "prune",
+        help="delete the checkpoints of runs that have ended; what `compare` and `sample` need stays",
+    )
+    prune.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="(%(default)s)")
+    prune.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+    prune.set_defaults(command=_prune)
     return parser
 
 

@@ -69,10 +69,11 @@ def one_run() -> argparse.ArgumentParser:
     which.add_argument("--seed", type=int, metavar="N", help="seed of the run (default: the experiment's)")
     which.add_argument(
         "--set",
-        action="append",
+        action="extend",
+        nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="override a setting, e.g. --set discriminator.learning_rate=5e-5; as often as you like",
+        help="override settings, e.g. --set batch_size=64 discriminator.learning_rate=5e-5",
     )
     return which
 

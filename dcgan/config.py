@@ -363,7 +363,8 @@ def _flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _experiment_files(folder: Path) -> list[Path]:
-    files = [path for path in folder.rglob("*.yaml") if path.parent.name != "profiles"]
+    sweep = folder / "sweep.yaml"  # W&B's, and no experiment
+    files = [path for path in folder.rglob("*.yaml") if path.parent.name != "profiles" and path != sweep]
     return sorted(files, key=lambda path: (len(path.parts), path.name))
 
 

@@ -37,6 +37,8 @@ ROWS_WAITING = 100_000
 
 def new_run_id() -> str:
     """An id for W&B like the ones it makes itself: 8 of a-z and 0-9, without importing wandb."""
+    if "WANDB_SWEEP_ID" in os.environ and (given := os.environ.get("WANDB_RUN_ID")):
+        return given  # by `wandb agent`, and wandb takes no other in a sweep
     return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
 
 

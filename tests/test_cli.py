@@ -1,6 +1,7 @@
 """The command line as a user meets it: records, bad input in one line, going on, sampling."""
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -299,3 +300,28 @@ def _wait_for_steps(tmp_path, steps):
             return there
         time.sleep(0.02)
     raise AssertionError(f"no {steps} steps in a minute")
+
+
+def test_prune_deletes_what_only_going_on_needs_and_sampling_still_works(tmp_path, pictures, capsys):
+    assert _run("--data", pictures) == 0
+    folder = _folder(tmp_path)
+    others = {path for path in folder.rglob("*") if path.is_file() and path.parent.name != "checkpoints"}
+    assert main(["prune", "--dry-run"]) == 0
+    assert list((folder / "checkpoints").iterdir())
+    capsys.readouterr()
+    assert main(["prune"]) == 0
+    assert "MB freed: the checkpoints of 1 runs that have ended" in capsys.readouterr().out
+    assert {path for path in folder.rglob("*") if path.is_file()} == others
+    assert main(["sample", "tuned_lr", *TINY, "--data", str(pictures), "--seeds", "0-3"]) == 0
+    assert _run("--data", pictures) == 0  # finished already
+    assert main(["prune"]) == 0
+    assert "0 runs" in capsys.readouterr().out
+
+
+def test_prune_leaves_what_has_not_ended(tmp_path, pictures):
+    assert _run("--data", pictures) == 0
+    folder = _folder(tmp_path)
+    status = json.loads((folder / "status.json").read_text())
+    (folder / "status.json").write_text(json.dumps(status | {"state": "interrupted"}))
+    assert main(["prune"]) == 0
+    assert list((folder / "checkpoints").iterdir())

@@ -71,6 +71,26 @@ def test_the_baseline_is_the_papers_dcgan():
         ),
         ("tuned_lr", "regularized", {"discriminator.learning_rate": (2e-4, 1e-4)}),
         ("hires_128", "tuned_lr", {"image_size": (64, 128)}),
+        ("slow_d_only", "baseline", {"discriminator.learning_rate": (2e-4, 1e-4)}),
+        ("canonical_init", "tuned_lr", {"weight_init.batchnorm_mean": (0.0, 1.0)}),
+        (
+            "init_only",
+            "baseline",
+            {"weight_init.kind": ("pytorch", "normal"), "weight_init.batchnorm_mean": (1.0, 0.0)},
+        ),
+        (
+            "decay_only",
+            "baseline",
+            {"generator.weight_decay": (0.0, 1e-6), "discriminator.weight_decay": (0.0, 1e-4)},
+        ),
+        ("hires_128_equal_lr", "hires_128", {"discriminator.learning_rate": (1e-4, 2e-4)}),
+        ("hires_128_strong_d", "hires_128", {"discriminator.width_multiplier": (1.0, 2.0)}),
+        ("hires_128_longer", "hires_128", {"duration_multiplier": (1.0, 2.0)}),
+        (
+            "ttur",
+            "baseline",
+            {"generator.learning_rate": (2e-4, 5e-4), "discriminator.learning_rate": (2e-4, 1e-5)},
+        ),
     ],
 )
 def test_each_run_differs_from_its_parent_as_documented_and_in_nothing_else(name, parent, diff):
@@ -136,7 +156,6 @@ def test_a_record_of_another_version_is_told_by_its_file(tmp_path):
 
 def test_two_files_of_one_name_are_refused(tmp_path):
     folder = _copy_of_experiments(tmp_path)
-    (folder / "follow_up").mkdir()
     (folder / "follow_up" / "tuned_lr.yaml").write_text("extends: baseline\n")
     with pytest.raises(ConfigError, match=r"'tuned_lr' could be any of .*tuned_lr.yaml, .*follow_up"):
         load("hires_128", profile="smoke", folder=folder)

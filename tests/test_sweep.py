@@ -1,0 +1,57 @@
+"""The W&B sweep: what `wandb agent` makes of experiments/sweep.yaml is a command of ours."""
+
+import itertools
+import os
+import subprocess
+import sys
+
+import yaml
+from conftest import ROOT
+from wandb.sdk.launch.sweeps import utils
+
+from dcgan import config, tracking
+
+SWEEP = yaml.safe_load((ROOT / "experiments" / "sweep.yaml").read_text())
+
+
+def _command(values):
+    """As `wandb.wandb_agent` puts it together."""
+    given = {"args": {key: {"value": value} for key, value in values.items()}}
+    words = utils.create_sweep_command_args(given) | {"interpreter": [sys.executable]}
+    command = []
+    for word in utils.create_sweep_command(SWEEP["command"]):
+        command += words[word[2:-1]] if word.startswith("${") else [word]
+    return command
+
+
+def test_the_agents_command_trains_tuned_lr_with_the_sweeps_learning_rates():
+    values = {key: choice["values"][0] for key, choice in SWEEP["parameters"].items()}
+    command = [*_command(values), "--profile", "smoke", "--dry-run"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    run = config.from_record(yaml.safe_load(told.stdout), "stdout")
+    wanted = [f"{key}={value}" for key, value in values.items()]
+    assert run == config.load("tuned_lr", profile="smoke", overrides=wanted)  # the folder that `make run` takes
+    assert config.settings(run)["discriminator.learning_rate"] == 5e-5
+
+
+def test_every_combination_is_a_run_of_its_own_and_one_is_tuned_lr_itself():
+    keys, choices = zip(*((key, choice["values"]) for key, choice in SWEEP["parameters"].items()), strict=True)
+    slugs = [
+        config.load(
+            "tuned_lr", profile="smoke", overrides=[f"{k}={v}" for k, v in zip(keys, combination, strict=True)]
+        ).slug
+        for combination in itertools.product(*choices)
+    ]
+    assert len(set(slugs)) == 9
+    assert "tuned_lr" in slugs
+
+
+def test_the_sweep_is_no_experiment():
+    assert "sweep" not in config.experiment_names()
+
+
+def test_a_run_of_a_sweep_takes_the_id_that_the_agent_gives(monkeypatch):
+    monkeypatch.setitem(os.environ, "WANDB_RUN_ID", "given123")
+    assert tracking.new_run_id() != "given123"
+    monkeypatch.setitem(os.environ, "WANDB_SWEEP_ID", "sweep123")
+    assert tracking.new_run_id() == "given123"
