@@ -1,6 +1,7 @@
 # `make` alone lists the targets. With only Python >= 3.11 and make on the machine, every target installs what it needs.
 
 EXP     ?= baseline
+EXPS    ?= baseline regularized tuned_lr hires_128
 RUNS    ?= runs
 REPORTS ?= reports
 PYTHON3 ?= python3
@@ -9,14 +10,22 @@ PYTHON3 ?= python3
 ifeq ($(CONDA_DEFAULT_ENV),dcgan-ablation-lab)
 PYTHON := python
 READY  :=
+STUDY_READY := install-study
 else
 PYTHON := .venv/bin/python
 READY  := .venv/.installed
+STUDY_READY := .venv/.installed-study
 endif
 
 # How variables become options; an empty one is left to the program's default.
 WHICH = "$(EXP)" --runs "$(RUNS)" $(if $(PROFILE),--profile "$(PROFILE)") $(if $(DATA),--data "$(DATA)") \
         $(if $(SEED),--seed "$(SEED)") $(if $(DEVICE),--device "$(DEVICE)") $(foreach pair,$(SET),--set "$(pair)")
+
+# Those of a study.
+STUDIED = $(EXPS) --runs "$(RUNS)" $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(PROFILE),--profile "$(PROFILE)") \
+          $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--device "$(DEVICE)") \
+          $(if $(CPUS_PER_RUN),--cpus-per-run "$(CPUS_PER_RUN)") $(if $(GPUS_PER_RUN),--gpus-per-run "$(GPUS_PER_RUN)") \
+          $(foreach pair,$(SET),--set "$(pair)")
 
 # And those of the comparison; INCEPTION_WEIGHTS is read from the environment.
 export INCEPTION_WEIGHTS
@@ -26,15 +35,16 @@ COMPARED = --runs "$(RUNS)" $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--devi
            $(if $(COST_PER_HOUR),--cost-per-hour "$(COST_PER_HOUR)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sample compare prune rate dashboard bench test test-faults lint lock
+.PHONY: help setup run study sample compare prune rate dashboard bench test test-faults test-cluster lint lock install-study
 
 help: ## list the targets
 	@echo "make TARGET [VARIABLE=value ...]"
 	@echo
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
 	@echo
 	@echo "  EXP=name       experiment under experiments/ ($(EXP))      PROFILE=full|laptop|smoke   how much"
 	@echo "  DATA=path      folder, .zip, .tar or celeba (drawn faces)  SEED=n  SET=\"key=value ...\"   (no spaces in a value)"
+	@echo "  EXPS=\"name ...\"  SEEDS=n|a-b|a,b  of a study             CPUS_PER_RUN=n  GPUS_PER_RUN=n, or 0.5: two share one"
 	@echo "  FRESH=1        train a finished run anew                   RUNS=dir  where runs are kept ($(RUNS))"
 	@echo "  DEVICE=name    cuda, mps or cpu (the best there is)     REPORTS=dir  where comparisons go ($(REPORTS))"
 	@echo "  GPUS=n         train one run on n GPUs (with DEVICE=cpu: n processes)"
@@ -44,6 +54,11 @@ setup: $(READY) ## install what the lab needs (the other targets do it too)
 
 run: $(READY) ## train EXP, or go on with it: make run EXP=tuned_lr
 	@$(PYTHON) -m dcgan run $(WHICH) $(if $(GPUS),--gpus "$(GPUS)") $(if $(FRESH),--fresh)
+
+# 0: all runs are done, 1: some failed; else there is nothing new to compare.
+study: $(READY) $(STUDY_READY) ## train EXPS x SEEDS side by side, then compare: make study EXPS="baseline tuned_lr" SEEDS=5
+	@$(PYTHON) -m dcgan study $(STUDIED); code=$$?; \
+	if [ $$code -le 1 ]; then $(PYTHON) -m analysis compare $(COMPARED) || code=1; fi; exit $$code
 
 sample: $(READY) ## draw a grid, a walk and single images from a finished run: make sample EXP=tuned_lr
 	@$(PYTHON) -m dcgan sample $(WHICH)
@@ -63,11 +78,14 @@ dashboard: $(READY) ## open W&B: its page when online, else its terminal viewer 
 bench: $(READY) ## measure speed and memory beside what one would run instead: make bench WHAT=train
 	@$(PYTHON) -m benchmarks $(WHAT) $(if $(ROUNDS),--rounds "$(ROUNDS)")
 
-test: $(READY) ## run the tests, the fast ones first
+test: $(READY) $(STUDY_READY) ## run the tests, the fast ones first
 	@$(PYTHON) -m pytest
 
 test-faults: $(READY) ## kill it, fill its disk, feed it rubbish: the long tests (an hour or so)
 	@$(PYTHON) -m pytest tests/faults -m "long or not long" --hypothesis-profile=faults
+
+test-cluster: $(READY) $(STUDY_READY) ## kill machines, workers and studies midway: the long tests of `study` (some minutes)
+	@$(PYTHON) -m pytest tests/cluster -m "long or not long"
 
 lint: $(READY) ## check style
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
@@ -76,6 +94,8 @@ lock: $(READY) ## pin the newest versions that pyproject.toml allows
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check uv
 	@$(PYTHON) -m uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev \
 		--no-header --no-annotate pyproject.toml -o requirements.lock
+	@$(PYTHON) -m uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra study \
+		--constraint requirements.lock --no-header --no-annotate pyproject.toml -o requirements-study.lock
 
 # uv installs the lock in a quarter of pip's time.
 .venv/.installed: requirements.lock
@@ -85,3 +105,10 @@ lock: $(READY) ## pin the newest versions that pyproject.toml allows
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
 	@.venv/bin/uv pip install --quiet --python .venv/bin/python -r requirements.lock
 	@touch $@
+
+.venv/.installed-study: requirements-study.lock .venv/.installed
+	@.venv/bin/uv pip install --quiet --python .venv/bin/python -r requirements-study.lock
+	@touch $@
+
+install-study:
+	@$(PYTHON) -c "import ray, rich" 2>/dev/null || $(PYTHON) -m pip install --quiet -r requirements-study.lock

@@ -1,4 +1,4 @@
-"""The command line: `python -m dcgan run EXP` trains, `python -m dcgan sample EXP` draws."""
+"""The command line: `python -m dcgan run EXP` trains, `sample EXP` draws, `study EXP ...` trains many."""
 
 import argparse
 import logging
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from dcgan import UserError, config, plainyaml
-from dcgan.commandline import EXIT_INTERRUPTED, Parser, load_experiment, one_run, perform, run_folder
+from dcgan import UserError, config, plainyaml, study
+from dcgan.commandline import EXIT_INTERRUPTED, Parser, load_experiment, one_run, perform, run_folder, seed_list
 
 # torch takes seconds to import: what needs it is imported where it is used, so that --help answers at once.
 
@@ -272,18 +272,6 @@ def _count(text: str) -> int:
     return count
 
 
-def _seeds(text: str) -> list[int]:
-    """'0-63' or '3,7,20-25' as a list."""
-    seeds: list[int] = []
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        some = range(int(first), int(last or first) + 1)
-        if not 0 < len(seeds) + len(some) <= 10_000 or some.stop > 2**63:
-            raise ValueError(text)
-        seeds.extend(some)
-    return seeds
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m dcgan", description="Train the documented DCGAN runs, and draw from what they learnt."
@@ -310,7 +298,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="EXP may also be the path of a generator.params. Image n depends on seed n alone.",
     )
     sample.add_argument(
-        "--seeds", type=_seeds, default="0-63", metavar="LIST", help="e.g. 0-63 or 3,7,20-25 (%(default)s)"
+        "--seeds", type=seed_list, default="0-63", metavar="LIST", help="e.g. 0-63 or 3,7,20-25 (%(default)s)"
     )
     sample.add_argument("--out", type=Path, metavar="DIR", help="where to (default: beside the weights)")
     sample.set_defaults(command=_sample)
@@ -322,6 +310,8 @@ def _parser() -> argparse.ArgumentParser:
     prune.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="(%(default)s)")
     prune.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
     prune.set_defaults(command=_prune)
+
+    study.add_command(commands)
     return parser
 
 

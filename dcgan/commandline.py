@@ -78,21 +78,38 @@ def one_run() -> argparse.ArgumentParser:
     return which
 
 
+def seed_list(text: str) -> list[int]:
+    """'0-63' or '3,7,20-25' as a list."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        some = range(int(first), int(last or first) + 1)
+        if not 0 < len(seeds) + len(some) <= 10_000 or some.stop > 2**63:
+            raise ValueError(text)
+        seeds.extend(some)
+    return seeds
+
+
+def chosen_profile(wanted: str | None, device) -> str:
+    """The profile asked for; where none is, the one that the device affords, and one line on it."""
+    if wanted is not None:
+        return wanted
+    profile = "full" if device.type == "cuda" else "laptop"
+    print(
+        f"profile {profile}, as there is {'a' if profile == 'full' else 'no'} CUDA device "
+        f"(--profile or PROFILE= chooses: {', '.join(config.profile_names())})",
+        file=sys.stderr,
+    )
+    return profile
+
+
 def load_experiment(options: argparse.Namespace, device) -> config.Experiment:
     """The experiment that the options ask for, and one line where its profile was our choice."""
     from dcgan.networks import map_sizes
 
-    profile = options.profile
-    if profile is None:
-        profile = "full" if device.type == "cuda" else "laptop"
-        print(
-            f"profile {profile}, as there is {'a' if profile == 'full' else 'no'} CUDA device "
-            f"(--profile or PROFILE= chooses: {', '.join(config.profile_names())})",
-            file=sys.stderr,
-        )
     return config.load(
         options.experiment,
-        profile=profile,
+        profile=chosen_profile(options.profile, device),
         overrides=options.set,
         seed=options.seed,
         checks={"image_size": map_sizes},

@@ -8,6 +8,7 @@
     generator.params     the final generator's state dict
     checkpoints/         the whole state, to go on from; the two newest
     status.json          how it stands: state, step, images/s, where the time went
+    log.txt              what it said, where a study ran it and nobody watched
     .lock                held by the process that trains it
 
 Files are written aside and renamed, so that a reader never sees half of one; `history.csv` alone grows,
@@ -19,8 +20,9 @@ import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -48,6 +50,7 @@ class RunFolder:
         self.generator = path / "generator.params"
         self.checkpoints = path / "checkpoints"
         self.status = path / "status.json"
+        self.log = path / "log.txt"
         self.lock = path / ".lock"
 
     @classmethod
@@ -116,11 +119,11 @@ class RunFolder:
         return rows
 
     def remove(self) -> None:
-        """Delete the run and everything in it but its lock."""
+        """Delete the run and everything in it but its lock and its log, which are in use."""
         for path in self.path.iterdir() if self.path.exists() else ():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
-            elif path != self.lock:
+            elif path not in (self.lock, self.log):
                 path.unlink()
 
     @contextmanager
@@ -142,6 +145,17 @@ class RunFolder:
             for leftover in self._half_written():
                 leftover.unlink(missing_ok=True)
             yield
+
+    def wait_until_free(self, seconds: float) -> None:
+        """Wait for whoever holds the run, but no longer than this."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + seconds
+        with self.lock.open("a+") as file:
+            while time.monotonic() < deadline:
+                with suppress(BlockingIOError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return
+                time.sleep(0.2)
 
     def _half_written(self) -> list[Path]:
         """Files aside (see `atomic.replacing`) of those that only the holder writes: `analysis` may be at its own."""

@@ -4,7 +4,8 @@ The run folder is the truth and W&B a copy of it, so no trouble with W&B ever st
 thread of its own does all that touches wandb; trouble is caught there, said once, and the next start copies what
 is missing.
 
-`WANDB_MODE`, `WANDB_PROJECT` and `WANDB_ENTITY` win. `WANDB_DIR` does not: a run's files stay in its folder.
+`WANDB_MODE`, `WANDB_PROJECT`, `WANDB_ENTITY` and `WANDB_RUN_GROUP` win. `WANDB_DIR` does not: a run's files stay in
+its folder.
 """
 
 import contextlib
@@ -93,7 +94,9 @@ class Tracker:
                 WANDB_ERROR_REPORTING="false",  # else wandb's own crashes are sent to its makers
             )
         )
-        identity = {"id": run_id, "name": name, "group": group, "config": dict(config)}
+        # A study sets it for all its runs; the job type is what sets its experiments apart then.
+        together = os.environ.get("WANDB_RUN_GROUP") or group
+        identity = {"id": run_id, "name": name, "group": together, "job_type": group, "config": dict(config)}
         rows = list(history)  # here: what makes the rows is the caller's, and so is its thread
         self._jobs.put(("start", lambda: self._begin(identity, rows)))
         self._worker.start()

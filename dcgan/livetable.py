@@ -1,0 +1,213 @@
+"""How the runs of a study stand, read from their folders: a live table on a terminal, else a line per change."""
+
+import contextlib
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from dcgan.study import Run
+
+TAIL_BYTES = 1000  # of history.csv: a row has at most some 120
+NOT_OVER = ("waiting", "starting", "running")
+OVER = ("finished", "diverged")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run as it stands."""
+
+    experiment: str
+    seed: int
+    state: str
+    step: int = 0
+    steps: int = 1
+    loss_d: float | None = None
+    loss_g: float | None = None
+    images_per_s: float | None = None
+    batch_size: int = 1
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the run's own speed so far."""
+        return (self.steps - self.step) * self.batch_size / self.images_per_s if self.images_per_s else None
+
+
+def last_losses(history) -> tuple[float | None, float | None]:
+    """loss_d and loss_g of the last whole row of a `history.csv`, without reading all of it."""
+    try:
+        with history.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
+            row = file.read().rpartition(b"\n")[0].rpartition(b"\n")[2].split(b",")
+        return float(row[1]), float(row[4])
+    except (OSError, ValueError, IndexError):  # not there yet, or the header alone
+        return None, None
+
+
+def overall(rows: Sequence[Row]) -> str:
+    """'3 of 8 runs done, 2 running, about 12 min left'."""
+    counts = {state: sum(row.state == state for row in rows) for state in dict.fromkeys(row.state for row in rows)}
+    told = [f"{sum(counts.get(state, 0) for state in OVER)} of {len(rows)} runs done"]
+    told += [f"{count} {state}" for state, count in counts.items() if state != "finished"]
+    if (seconds := _seconds_left(rows)) is not None:
+        told.append(f"about {duration(seconds)} left")
+    return ", ".join(told)
+
+
+def _seconds_left(rows: Sequence[Row]) -> float | None:
+    """What is left to do over how many do it; a run that waits is taken to be as fast as its experiment's others."""
+    running = [row for row in rows if row.state == "running" and row.images_per_s]
+    if not running:
+        return None
+    speeds: dict[str, list[float]] = {}
+    for row in rows:
+        if row.images_per_s:
+            speeds.setdefault(row.experiment, []).append(row.images_per_s)
+    mean = statistics.mean(speed for some in speeds.values() for speed in some)
+    left = [
+        (row.steps - row.step)
+        * row.batch_size
+        / (row.images_per_s or statistics.mean(speeds.get(row.experiment, [mean])))
+        for row in rows
+        if row.state in NOT_OVER
+    ]
+    return max(max(left), sum(left) / len(running))
+
+
+def duration(seconds: float | None) -> str:
+    """'45 s', '12 min', '3.5 h'."""
+    if seconds is None:
+        return ""
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def table(rows: Sequence[Row], *, height: int) -> "Table":
+    """The rows as a table of at most so many lines; where not all fit, those that run come first."""
+    from rich.table import Table
+
+    drawn = Table(box=None, caption=overall(rows), caption_justify="left", caption_style="bold", pad_edge=False)
+    for title in ("experiment", "seed", "state", "step", "loss_d", "loss_g", "images/s", "left"):
+        drawn.add_column(title, justify="left" if title in ("experiment", "state") else "right", no_wrap=True)
+    room = height - 3  # title, overall line, and one on what is left out
+    if len(rows) > room:
+        order = {"running": 0, "starting": 1, "failed": 2, "interrupted": 2, "waiting": 3}
+        rows = sorted(rows, key=lambda row: order.get(row.state, 4))
+    for row in rows[:room]:
+        losses = ["" if loss is None else f"{loss:.3f}" for loss in (row.loss_d, row.loss_g)]
+        speed = f"{row.images_per_s:,.0f}" if row.images_per_s else ""
+        left = duration(row.seconds_left) if row.state == "running" else ""
+        drawn.add_row(row.experiment, str(row.seed), row.state, f"{row.step:,}/{row.steps:,}", *losses, speed, left)
+    if len(rows) > room:
+        drawn.add_row(f"and {len(rows) - room} more")
+    return drawn
+
+
+class Watched:
+    """The runs of a study, read when asked; what ended is read once more and no more."""
+
+    def __init__(self, runs: Sequence["Run"]) -> None:
+        self._before = {run: _touched(run) for run in runs}
+        self._rows = {run: self._read(run, run.folder.read_status()["state"] if run.done else None) for run in runs}
+
+    def rows(self) -> list[Row]:
+        """How each stands now."""
+        for run, row in self._rows.items():
+            if row.state in NOT_OVER:
+                self._rows[run] = self._read(run)
+        return list(self._rows.values())
+
+    def ended(self, run: "Run", message: str | None) -> None:
+        """Take note that nobody trains this run any more, and what went wrong."""
+        state = "failed" if message is not None else run.folder.read_status().get("state", "interrupted")
+        self._rows[run] = self._read(run, state if state in (*OVER, "failed") else "interrupted")
+
+    def _read(self, run: "Run", state: str | None = None) -> Row:
+        experiment, status = run.experiment, run.folder.read_status()
+        log, stands = (now != before for now, before in zip(_touched(run), self._before[run], strict=True))
+        if state is None:  # what the folder says from before this study is no news
+            state = "running" if stands and status.get("state") != "interrupted" else "starting" if log else "waiting"
+        return Row(
+            experiment.slug,
+            experiment.seed,
+            state,
+            status.get("step", 0),
+            experiment.total_steps,
+            *last_losses(run.folder.history),
+            status.get("images_per_s"),
+            experiment.batch_size,
+        )
+
+
+def _touched(run: "Run") -> list[int | None]:
+    """When the run's log and status were last written."""
+    times: list[int | None] = []
+    for path in (run.folder.log, run.folder.status):
+        try:
+            times.append(path.stat().st_mtime_ns)
+        except OSError:
+            times.append(None)
+    return times
+
+
+class Lines:
+    """A line per change, for a log."""
+
+    def __init__(self, runs: Sequence["Run"]) -> None:
+        self._watched = Watched(runs)
+        self._told = {(row.experiment, row.seed): row.state for row in self._watched.rows()}
+
+    def __call__(self) -> None:
+        """Tell what has changed since."""
+        rows = self._watched.rows()
+        for row in rows:
+            if self._told[row.experiment, row.seed] != row.state:
+                self._told[row.experiment, row.seed] = row.state
+                at = f" at step {row.step:,} of {row.steps:,}" if row.step else ""
+                self.line(f"{row.experiment}, seed {row.seed}: {row.state}{at} ({overall(rows)})")
+
+    def ended(self, run: "Run", message: str | None) -> None:
+        """Take note that a run has ended, and what went wrong."""
+        self._watched.ended(run, message)
+
+    def line(self, text: str) -> None:
+        """Say something else."""
+        print(text, flush=True)
+
+
+class Screen:
+    """The table, drawn anew each time."""
+
+    def __init__(self, runs: Sequence["Run"], live) -> None:
+        self._watched, self._live = Watched(runs), live
+        self.ended = self._watched.ended
+
+    def __call__(self) -> None:
+        """Draw how all stand."""
+        self._live.update(table(self._watched.rows(), height=self._live.console.height), refresh=True)
+
+    def line(self, text: str) -> None:
+        """Say something above the table."""
+        self._live.console.print(text, highlight=False, markup=False)
+
+
+@contextlib.contextmanager
+def showing(runs: Sequence["Run"]) -> Iterator[Lines | Screen]:
+    """Call what this gives now and then, and tell it of each run's end."""
+    if not sys.stdout.isatty():
+        yield Lines(runs)
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(), auto_refresh=False) as live:
+        yield Screen(runs, live)
