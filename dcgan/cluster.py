@@ -8,6 +8,7 @@ machine dies, Ray starts the task anew, and the run goes on from its checkpoint.
 import contextlib
 import functools
 import os
+import re
 import secrets
 import signal
 import socket
@@ -69,10 +70,15 @@ def connected(wanted: Shares):
             own = {"num_cpus": cpu_count(), "include_dashboard": False, "object_store_memory": 100 * 2**20}
             ray.init("local", **own, **quiet)
         else:
+            if re.fullmatch(r"[\w.-]+:\d+", address):  # whether anybody listens there is told at once
+                host, _, port = address.rpartition(":")
+                socket.create_connection((host, int(port)), timeout=5).close()
             ray.init(address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, OverflowError) as error:
         where = f"RAY_ADDRESS={address}" if address else "Ray"
-        raise UserError(f"{where}: can't be started or reached ({str(error).partition(chr(10))[0]})") from error
+        raise UserError(
+            f"{where}: can't be {'reached' if address else 'started'} ({str(error).partition(chr(10))[0]})"
+        ) from error
     try:
         yield _shares_to_be_had(wanted)
     finally:

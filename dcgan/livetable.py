@@ -49,9 +49,9 @@ def last_losses(history) -> tuple[float | None, float | None]:
 
 
 def overall(rows: Sequence[Row]) -> str:
-    """'3 of 8 runs done, 2 running, about 12 min left'."""
+    """'3 of 8 done, 2 running, about 12 min left'."""
     counts = {state: sum(row.state == state for row in rows) for state in dict.fromkeys(row.state for row in rows)}
-    told = [f"{sum(counts.get(state, 0) for state in OVER)} of {len(rows)} runs done"]
+    told = [f"{sum(counts.get(state, 0) for state in OVER)} of {len(rows)} done"]
     told += [f"{count} {state}" for state, count in counts.items() if state != "finished"]
     if (seconds := _seconds_left(rows)) is not None:
         told.append(f"about {duration(seconds)} left")
@@ -113,39 +113,49 @@ def table(rows: Sequence[Row], *, height: int) -> "Table":
 
 
 class Watched:
-    """The runs of a study, read when asked; what ended is read once more and no more."""
+    """The runs of a study, read when asked."""
 
     def __init__(self, runs: Sequence["Run"]) -> None:
         self._before = {run: _touched(run) for run in runs}
-        self._rows = {run: self._read(run, run.folder.read_status()["state"] if run.done else None) for run in runs}
+        self._over: set[Run] = {run for run in runs if run.done}
+        self._rows = {
+            run: _row(run, run.folder.read_status()["state"] if run in self._over else "waiting") for run in runs
+        }
 
     def rows(self) -> list[Row]:
         """How each stands now."""
-        for run, row in self._rows.items():
-            if row.state in NOT_OVER:
-                self._rows[run] = self._read(run)
+        for run in self._rows:
+            if run not in self._over:
+                self._rows[run] = _row(run, self._state(run))
         return list(self._rows.values())
 
     def ended(self, run: "Run", message: str | None) -> None:
         """Take note that nobody trains this run any more, and what went wrong."""
-        state = "failed" if message is not None else run.folder.read_status().get("state", "interrupted")
-        self._rows[run] = self._read(run, state if state in (*OVER, "failed") else "interrupted")
+        self._over.add(run)
+        state = run.folder.read_status().get("state")
+        self._rows[run] = _row(run, "failed" if message is not None else state if state in OVER else "interrupted")
 
-    def _read(self, run: "Run", state: str | None = None) -> Row:
-        experiment, status = run.experiment, run.folder.read_status()
-        log, stands = (now != before for now, before in zip(_touched(run), self._before[run], strict=True))
-        if state is None:  # what the folder says from before this study is no news
-            state = "running" if stands and status.get("state") != "interrupted" else "starting" if log else "waiting"
-        return Row(
-            experiment.slug,
-            experiment.seed,
-            state,
-            status.get("step", 0),
-            experiment.total_steps,
-            *last_losses(run.folder.history),
-            status.get("images_per_s"),
-            experiment.batch_size,
-        )
+    def _state(self, run: "Run") -> str:
+        """What the folder says, unless it says so from before this study; whether it failed, its task tells."""
+        log, status = (now != before for now, before in zip(_touched(run), self._before[run], strict=True))
+        if status:
+            state = run.folder.read_status().get("state", "running")
+            return "running" if state == "failed" else state
+        return "starting" if log else "waiting"
+
+
+def _row(run: "Run", state: str) -> Row:
+    experiment, status = run.experiment, run.folder.read_status()
+    return Row(
+        experiment.slug,
+        experiment.seed,
+        state,
+        status.get("step", 0),
+        experiment.total_steps,
+        *last_losses(run.folder.history),
+        status.get("images_per_s"),
+        experiment.batch_size,
+    )
 
 
 def _touched(run: "Run") -> list[int | None]:

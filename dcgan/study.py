@@ -52,20 +52,20 @@ def add_command(commands) -> None:
     )
     study.add_argument("experiments", nargs="+", metavar="EXP", help="experiments' names, or YAML files")
     study.add_argument(
-        "--seeds", type=_seeds, default="5", metavar="N|LIST", help="5 means 0-4; or 0-4, or 1,3 (%(default)s)"
+        "--seeds", type=seeds, default="5", metavar="N|LIST", help="5 means 0-4; or 0-4, or 1,3 (%(default)s)"
     )
     study.add_argument("--profile", help="how much: full, laptop or smoke (default: full with CUDA, else laptop)")
     study.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting of all runs")
     study.add_argument(
         "--cpus-per-run",
-        type=_share,
+        type=share,
         default="1",
         metavar="N",
         help="a run's CPUs, and threads; one is the most efficient (%(default)s)",
     )
     study.add_argument(
         "--gpus-per-run",
-        type=lambda text: 0.0 if text == "0" else _share(text),
+        type=lambda text: 0.0 if text == "0" else share(text),
         metavar="N",
         help="a run's GPUs; 0.5: two runs share one (default: 1 where there are GPUs)",
     )
@@ -75,7 +75,7 @@ def add_command(commands) -> None:
 def _study(options: argparse.Namespace) -> int:
     runs = plan(options)
     left = [run for run in runs if not run.done]
-    print(f"{len(runs)} runs, {len(runs) - len(left)} of them done already")
+    print(f"{len(runs)} run{'s' * (len(runs) > 1)}, {len(runs) - len(left)} done already", flush=True)
     if not left:
         return 0
     from dcgan import cluster
@@ -84,6 +84,8 @@ def _study(options: argparse.Namespace) -> int:
     pack_images(options, left)
     shares = cluster.Shares(options.cpus_per_run, options.gpus_per_run, options.device)
     with cluster.connected(shares) as (shares, told), showing(runs) as show:
+        for run in left:  # so that what can't be written is told now
+            run.folder.path.mkdir(parents=True, exist_ok=True)
         show.line(f"{told}; W&B group {(group := group_of(runs))}")
         failures, interrupted = cluster.train_all(left, shares, group=group, show=show)
     for run, message in failures.items():
@@ -136,9 +138,9 @@ def _command(options: argparse.Namespace, folder: RunFolder) -> list[str]:
 
 
 def pack_images(options: argparse.Namespace, runs: Sequence[Run]) -> None:
-    """Pack what the runs need, once: together they would each do it. And see that all can be written.
+    """Pack what the runs need, once: together they would each do it.
 
-    Raises UserError where there are too few images, OSError where nothing can be written.
+    Raises UserError where there are too few images.
     """
     from dcgan.data import Batches, open_source, pack
 
@@ -150,8 +152,6 @@ def pack_images(options: argparse.Namespace, runs: Sequence[Run]) -> None:
         if key not in packed:
             packed[key] = pack(source, size=key[0], crop_px=key[1], images=key[2], cache=options.cache).images
         Batches(packed[key], batch_size=experiment.batch_size, seed=0, device="cpu", on_device=False)
-    for run in runs:
-        run.folder.path.mkdir(parents=True, exist_ok=True)
 
 
 def group_of(runs: Sequence[Run]) -> str:
@@ -179,12 +179,12 @@ def _record(folder: RunFolder) -> dict | None:
     return record
 
 
-def _seeds(text: str) -> list[int]:
+def seeds(text: str) -> list[int]:
     """'5' as 0 to 4, else a list like '0-4' or '1,3'."""
-    return list(dict.fromkeys(seed_list(f"0-{int(text) - 1}" if text.isdigit() and int(text) else text)))
+    return list(dict.fromkeys(seed_list(f"0-{int(text) - 1}" if text.isdigit() else text)))
 
 
-def _share(text: str) -> float:
+def share(text: str) -> float:
     """A part of one, or a whole number: Ray knows nothing between."""
     if not (0 < (value := float(text)) <= 1 or value == int(value) > 0):
         raise ValueError(text)
