@@ -18,7 +18,6 @@ from dcgan.runlog import RunFolder
 
 EXIT_FAILED = 1  # some runs, by themselves
 DONE = ("finished", "diverged")
-HOW_MANY = ("seed", "threads")  # settings in which a run of the study may differ from what was asked
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +33,11 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """Whether there is nothing left to train. What was trained by other settings is not this run."""
+        """Whether there is nothing left to train. What was trained by other settings, but for threads, is not this."""
         if self.folder.read_status().get("state") not in DONE or not (record := _record(self.folder)):
             return False
         recorded = config.from_record(record, self.folder.config)
-        return not config.differences(recorded, self.experiment).keys() - set(HOW_MANY)
+        return not config.differences(recorded, self.experiment).keys() - {"threads"}
 
 
 def add_command(commands) -> None:

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes more than a few seconds; runs after the others")
-    config.addinivalue_line("markers", "long: takes minutes; left to `make test-faults`")
+    config.addinivalue_line("markers", "long: takes minutes; left to `make test-faults` and `make test-cluster`")
 
 
 def pytest_collection_modifyitems(items):

@@ -16,23 +16,32 @@ from packaging.utils import canonicalize_name
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 README = (ROOT / "README.md").read_text()
-LOCK = [Requirement(line) for line in (ROOT / "requirements.lock").read_text().splitlines() if line]
+LOCK, STUDY_LOCK = (
+    [Requirement(line) for line in (ROOT / name).read_text().splitlines() if line]
+    for name in ("requirements.lock", "requirements-study.lock")
+)
 
 
 def test_the_lock_pins_every_dependency_within_its_bounds():
-    wanted = PROJECT["dependencies"] + [r for extra in PROJECT["optional-dependencies"].values() for r in extra]
+    extras = PROJECT["optional-dependencies"]
+    assert extras.keys() == {"dev", "study"}
+    wanted = [(requirement, LOCK) for requirement in PROJECT["dependencies"] + extras["dev"]]
+    wanted += [(requirement, STUDY_LOCK) for requirement in PROJECT["dependencies"] + extras["study"]]
     assert len(wanted) > 10
-    for requirement in map(Requirement, wanted):
-        pins = [pin for pin in LOCK if canonicalize_name(pin.name) == canonicalize_name(requirement.name)]
-        assert pins, f"{requirement.name} is not in requirements.lock: make lock"
+    for requirement, lock in ((Requirement(requirement), lock) for requirement, lock in wanted):
+        pins = [pin for pin in lock if canonicalize_name(pin.name) == canonicalize_name(requirement.name)]
+        assert pins, f"{requirement.name} is not in its lock: make lock"
         for pin in pins:
             (specifier,) = pin.specifier
             assert specifier.operator == "=="
             assert requirement.specifier.contains(specifier.version), f"{pin} is outside {requirement}: make lock"
 
 
-def test_the_lock_holds_versions_and_no_addresses():
-    assert all(pin.url is None and len(pin.specifier) == 1 for pin in LOCK)
+def test_the_locks_agree_and_hold_versions_and_no_addresses():
+    assert all(pin.url is None and len(pin.specifier) == 1 for pin in LOCK + STUDY_LOCK)
+    pinned = {}
+    for pin in LOCK + STUDY_LOCK:
+        assert pinned.setdefault((pin.name, str(pin.marker)), pin.specifier) == pin.specifier, f"{pin.name}: make lock"
 
 
 def test_every_dependency_has_an_upper_bound_and_says_what_it_is_for():
@@ -51,9 +60,8 @@ def test_the_conda_environment_follows_pyproject_and_the_lock():
 
 def test_everything_that_is_imported_is_a_declared_dependency():
     names = {"pillow": "PIL", "pyyaml": "yaml", "opencv-python-headless": "cv2"}
-    declared = {
-        names.get(name, name.replace("-", "_")) for name in (Requirement(r).name for r in PROJECT["dependencies"])
-    }
+    wanted = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["study"]
+    declared = {names.get(name, name.replace("-", "_")) for name in (Requirement(r).name for r in wanted)}
     imported = {
         name.split(".")[0]
         for room in ("dcgan", "analysis", "benchmarks")
@@ -80,6 +88,8 @@ def test_imports_run_one_way():
             assert all(name.startswith("dcgan.data") for name in ours), f"{path.name} knows of {ours}"
         if path.stem not in ("__main__", "trainer"):
             assert "dcgan.trainer" not in ours, path
+        if path.stem not in ("study", "cluster", "livetable"):  # nothing needs Ray but a study
+            assert not {"ray", "rich"} & {name.split(".")[0] for name in _imports(path)}, path
 
 
 ALONE_IN_ANALYSIS = ("interleaving", "fidelity", "features", "face_rate", "runs", "stats", "plots")
@@ -99,9 +109,22 @@ def test_the_analysis_reads_run_folders_and_only_scoring_draws():
 
 def test_make_alone_lists_the_targets_with_one_line_each():
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for target in ("setup", "run", "sample", "compare", "rate", "dashboard", "bench", "test", "lint"):
+    for target in ("setup", "run", "study", "sample", "compare", "rate", "dashboard", "bench", "test", "lint"):
         assert re.search(rf"^  {target} +\w", listed, re.MULTILINE), target
-    for variable in ("EXP", "PROFILE", "DATA", "SEED", "SET", "FRESH", "RUNS", "REPORTS"):
+    for variable in (
+        "EXP",
+        "EXPS",
+        "SEEDS",
+        "CPUS_PER_RUN",
+        "GPUS_PER_RUN",
+        "PROFILE",
+        "DATA",
+        "SEED",
+        "SET",
+        "FRESH",
+        "RUNS",
+        "REPORTS",
+    ):
         assert f"{variable}=" in listed
 
 
@@ -129,6 +152,31 @@ def test_make_uses_the_conda_environment_when_it_is_activated_and_its_own_otherw
         assert command == [python, "-m", "dcgan", "run", *asked]
 
 
+@pytest.mark.parametrize(("code", "compared"), [(0, True), (1, True), (2, False), (130, False)])
+def test_a_study_is_compared_unless_it_was_stopped_and_its_exit_code_is_kept(tmp_path, code, compared):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@"\ncase "$2" in dcgan) exit {code};; esac\n')
+    python.chmod(0o755)
+    ready = ["-o", ".venv/.installed", "-o", ".venv/.installed-study", f"PYTHON={python}"]
+    asked = [
+        "study",
+        "EXPS=baseline tuned_lr",
+        "SEEDS=1,3",
+        "DATA=my faces",
+        "GPUS_PER_RUN=0.5",
+        "SET=steps=3 images=9",
+    ]
+    done = subprocess.run(["make", *ready, *asked], cwd=ROOT, capture_output=True, text=True, check=False)
+    study, *rest = done.stdout.splitlines()
+    assert study == (
+        "-m dcgan study baseline tuned_lr --runs runs --seeds 1,3 --data my faces --gpus-per-run 0.5 "
+        "--set steps=3 --set images=9"
+    )
+    assert [line.split()[2] for line in rest if line.startswith("-m")] == ["compare"] * compared
+    assert (done.returncode == 0) == (code == 0)
+    assert code == 0 or f"Error {code}" in done.stderr
+
+
 def test_every_make_target_in_the_readme_is_in_the_makefile():
     makefile = (ROOT / "Makefile").read_text()
     named = set(re.findall(r"make ([a-z]+(?:-[a-z]+)*)", README))
@@ -144,7 +192,9 @@ def test_every_file_and_experiment_that_the_readme_names_is_there():
         assert list((ROOT / "experiments").rglob(f"{name}.yaml")), name
 
 
-@pytest.mark.parametrize("name", ["Makefile", "pyproject.toml", "requirements.lock", "environment.yml"])
+@pytest.mark.parametrize(
+    "name", ["Makefile", "pyproject.toml", "requirements.lock", "requirements-study.lock", "environment.yml"]
+)
 def test_what_installs_names_no_address_and_no_path_of_a_machine(name):
     assert not re.search(r"://|/home/|/root/", (ROOT / name).read_text())
 
