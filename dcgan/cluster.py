@@ -143,20 +143,26 @@ def _last_error(log: Path, begin: int) -> str:
     return one_line((told or lines or ["no word"])[-1].removeprefix("error: "))
 
 
+def as_task(function, shares: Shares):
+    """The function as Ray runs it for each run."""
+    import ray
+
+    return ray.remote(
+        num_cpus=shares.cpus,
+        num_gpus=shares.gpus,
+        max_calls=1,  # a process for each: nothing is left over from the one before, and all memory is given back
+        max_retries=RETRIES,
+        retry_exceptions=[Interrupted],
+    )(function)
+
+
 def train_all(runs: Sequence, shares: Shares, *, group: str, show) -> tuple[dict, bool]:
     """Train the runs of a study; return (what went wrong by run, whether it was interrupted)."""
     import ray
 
     variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     variables["WANDB_RUN_GROUP"] = group
-    # A process for each run (max_calls): nothing is left over from the one before, and all memory is given back.
-    task = ray.remote(
-        num_cpus=shares.cpus,
-        num_gpus=shares.gpus,
-        max_calls=1,
-        max_retries=RETRIES,
-        retry_exceptions=[Interrupted],
-    )(one_task)
+    task = as_task(one_task, shares)
     running = {
         task.remote([*run.command, "--device", shares.device], run.folder.path.absolute(), variables): run
         for run in runs

@@ -64,7 +64,9 @@ def test_memory_and_start_are_measured_on_real_runs(tmp_path, monkeypatch, capsy
 def test_an_unknown_benchmark_is_one_line(capsys):
     assert bench.main(["speed"]) == 2
     told = capsys.readouterr().err
-    assert told.startswith("error: no benchmark 'speed'; there are train, input, pack, memory, score, start, layers, ")
+    assert told.startswith(
+        "error: no benchmark 'speed'; there are train, input, pack, memory, score, start, layers, study, "
+    )
     assert len(told.splitlines()) == 1
 
 

@@ -22,7 +22,7 @@ EXPERIMENTS, SEEDS = ("baseline", "tuned_lr"), 2
 TINY = [
     *("--profile", "smoke", "--device", "cpu"),
     *("--set", "image_size=32", "--set", "batch_size=8", "--set", "width_multiplier=0.0079"),
-    *("--set", "steps=1500", "--set", "images=40", "--set", "precision=fp32"),
+    *("--set", "steps=800", "--set", "images=40", "--set", "precision=fp32"),
 ]
 MARK = "STUDY_UNDER_TEST"  # in the environment of every process of a study
 
@@ -71,7 +71,7 @@ def test_a_machine_that_dies_takes_nothing_with_it(tmp_path, start, alone, monke
         cluster.add_node(num_cpus=1, **store)
         doomed = cluster.add_node(num_cpus=1, **store)
         study = start(cluster.address)
-        _wait_for_rows(tmp_path, study, 600)
+        _wait_for_rows(tmp_path, study, 400)
         cluster.remove_node(doomed, allow_graceful=False)
         printed = study.communicate(timeout=240)[0]
     finally:
