@@ -64,9 +64,9 @@ def add_command(commands) -> None:
     )
     study.add_argument(
         "--gpus-per-run",
-        type=lambda text: 0.0 if text == "0" else share(text),
+        type=gpu_share,
         metavar="N",
-        help="a run's GPUs; 0.5: two runs share one (default: 1 where there are GPUs)",
+        help="a run's part of a GPU; 0.5: two runs share one (default: 1 where there are GPUs)",
     )
     study.set_defaults(command=_study)
 
@@ -186,5 +186,12 @@ def seeds(text: str) -> list[int]:
 def share(text: str) -> float:
     """A part of one, or a whole number: Ray knows nothing between."""
     if not (0 < (value := float(text)) <= 1 or value == int(value) > 0):
+        raise ValueError(text)
+    return value
+
+
+def gpu_share(text: str) -> float:
+    """From 0 to 1: a run on several GPUs is `run --gpus`, and no part of a study."""
+    if not 0 <= (value := float(text)) <= 1:
         raise ValueError(text)
     return value

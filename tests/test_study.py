@@ -118,7 +118,7 @@ def test_bad_input_is_told_in_one_line_before_anything_starts(case, no_ray, tmp_
 
 @pytest.mark.parametrize(
     "asked",
-    ["", "baseline --seeds x", "baseline --seeds 0", "baseline --cpus-per-run 1.5", "baseline --gpus-per-run -1"],
+    ["", "baseline --seeds x", "baseline --seeds 0", "baseline --cpus-per-run 1.5", "baseline --gpus-per-run 2"],
 )
 def test_a_mistyped_command_gets_one_line_too(asked, capsys):
     with pytest.raises(SystemExit) as ended:
