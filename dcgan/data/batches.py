@@ -1,5 +1,7 @@
 """Packed images -> the batch of a step, by seed."""
 
+import warnings
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -42,12 +44,12 @@ class Batches:
                 f"a batch of {batch_size} images has no {self._of} equal shares; take a number of processes that "
                 "divides it, or another batch with --set batch_size=..."
             )
-        self.images, self.batch_size, self.seed = images, batch_size, seed
+        self.batch_size, self.seed = batch_size, seed
         self.device, self.dtype = torch.device(device), dtype
         self.shape = (batch_size // self._of, 3, *images.shape[1:3])
         self.steps_per_epoch = len(images) // batch_size
         self.on_device = _fits(images.nbytes, self.device) if on_device is None else on_device
-        self._resident = _moved(images, self.device) if self.on_device else None
+        self._images = _moved(images, self.device) if self.on_device else _shared(images)
         self._epoch = None
 
     def empty(self) -> Tensor:
@@ -60,36 +62,35 @@ class Batches:
         if epoch != self._epoch:
             self._shuffle(epoch)
         order, mirrored = self._order[position], self._mirrored[position]
-        if self._resident is None:
-            batch = self._gathered(order, mirrored).to(self.device, non_blocking=self.device.type == "cuda")
-        else:
-            batch = self._resident[order]
+        if self.on_device:
+            batch = self._images[order]
             batch = torch.where(mirrored[:, None, None, None], batch.flip(2), batch)
+        else:
+            batch = self._gathered(order, mirrored).to(self.device, non_blocking=self.device.type == "cuda")
         out = self.empty() if out is None else out
         # (N, H, W, 3) seen as (N, 3, H, W) is what channels_last means: no copy but the one to float.
         return out.copy_(batch.permute(0, 3, 1, 2)).div_(127.5).sub_(1)
 
-    def _gathered(self, order: np.ndarray, mirrored: np.ndarray) -> Tensor:
-        """uint8 (len(order), H, W, 3) on the host: numpy moves rows and torch flips them, each five times faster."""
-        shape = (len(order), *self.images.shape[1:])
+    def _gathered(self, order: Tensor, mirrored: Tensor) -> Tensor:
+        """uint8 (len(order), H, W, 3) on the host: numpy moves rows by [ ] and torch flips, each five times faster."""
+        shape = (len(order), *self._images.shape[1:])
         batch = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
-        rows = batch.numpy()
-        np.take(self.images, order, axis=0, out=rows, mode="clip")  # other modes copy once more
-        rows[mirrored] = torch.from_numpy(rows[mirrored]).flip(2).numpy()
+        torch.index_select(self._images, 0, order, out=batch)  # on all cores
+        rows, chosen = batch.numpy(), mirrored.numpy()
+        rows[chosen] = torch.from_numpy(rows[chosen]).flip(2).numpy()
         return batch
 
     def _shuffle(self, epoch: int) -> None:
         """The epoch's order and mirrorings of our share, (steps_per_epoch, share) each, where the images are."""
         random = np.random.default_rng([self.seed, epoch])
-        order = random.permutation(len(self.images))[: self.steps_per_epoch * self.batch_size]
+        order = random.permutation(len(self._images))[: self.steps_per_epoch * self.batch_size]
         # Within a batch the order means nothing, and ascending it is kinder to a memory map on a disk.
         order = np.sort(order.reshape(self.steps_per_epoch, self.batch_size), axis=1)
-        mirrored = random.integers(0, 2, len(self.images), dtype=bool)[order]
+        mirrored = random.integers(0, 2, len(self._images), dtype=bool)[order]
         # Every n-th image: neighbours in the order are often alike, and each share is to be like the whole.
         order, mirrored = (np.ascontiguousarray(each[:, self._first :: self._of]) for each in (order, mirrored))
-        self._order, self._mirrored, self._epoch = order, mirrored, epoch
-        if self._resident is not None:
-            self._order, self._mirrored = (_sent(array, self.device) for array in (order, mirrored))
+        self._order, self._mirrored = (_sent(array, self._images.device) for array in (order, mirrored))
+        self._epoch = epoch
 
 
 def _fits(nbytes: int, device: torch.device) -> bool:
@@ -99,6 +100,12 @@ def _fits(nbytes: int, device: torch.device) -> bool:
     if device.type == "mps":
         return 2 * nbytes <= torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     return False
+
+
+def _shared(images: np.ndarray) -> Tensor:
+    """The same memory as a tensor; of a memory map that may only be read torch warns, and here nobody writes."""
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        return torch.from_numpy(images)
 
 
 def _moved(images: np.ndarray, device: torch.device) -> Tensor:
