@@ -226,11 +226,12 @@ def _decode_jpeg(data: bytes) -> torch.Tensor | None:
     """uint8 (height, width, 3), upright, twice as fast as Pillow; None when it is no JPEG, or one this can't do."""
     if not 0 < _jpeg_pixels(data) <= LARGEST_IMAGE:
         return None
-    from torchvision.io import ImageReadMode, decode_jpeg  # takes seconds, and what is packed needs no decoding
+    from torchvision.io import ImageReadMode  # takes seconds, and what is packed needs no decoding
 
     try:
         coded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        image = decode_jpeg(coded, mode=ImageReadMode.RGB, apply_exif_orientation=True)
+        # What `torchvision.io.decode_jpeg` calls, without its bookkeeping, which is a twentieth of an image's time.
+        image = torch.ops.image.decode_jpeg(coded, ImageReadMode.RGB.value, True)
         return image.permute(1, 2, 0)
     except Exception:  # a damaged one or a kind it doesn't know: Pillow is to judge
         return None
