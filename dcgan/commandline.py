@@ -61,12 +61,10 @@ def places(data_default: str = "the embedded drawn faces") -> argparse.ArgumentP
     return which
 
 
-def one_run() -> argparse.ArgumentParser:
-    """The options that name one run, for the commands that have them."""
+def recipe() -> argparse.ArgumentParser:
+    """Places, and how experiments are changed."""
     which = Parser(add_help=False, parents=[places()])
-    which.add_argument("experiment", metavar="EXP", help="name of an experiment under experiments/, or a YAML file")
     which.add_argument("--profile", help="how much: full, laptop or smoke (default: full with CUDA, else laptop)")
-    which.add_argument("--seed", type=int, metavar="N", help="seed of the run (default: the experiment's)")
     which.add_argument(
         "--set",
         action="extend",
@@ -75,6 +73,14 @@ def one_run() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="override settings, e.g. --set batch_size=64 discriminator.learning_rate=5e-5",
     )
+    return which
+
+
+def one_run() -> argparse.ArgumentParser:
+    """The options that name one run, for the commands that have them."""
+    which = Parser(add_help=False, parents=[recipe()])
+    which.add_argument("experiment", metavar="EXP", help="name of an experiment under experiments/, or a YAML file")
+    which.add_argument("--seed", type=int, metavar="N", help="seed of the run (default: the experiment's)")
     return which
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dcgan import UserError, config, plainyaml
-from dcgan.commandline import EXIT_INTERRUPTED, chosen_profile, load_experiment, places, run_folder, seed_list
+from dcgan.commandline import EXIT_INTERRUPTED, chosen_profile, load_experiment, recipe, run_folder, seed_list
 from dcgan.runlog import RunFolder
 
 EXIT_FAILED = 1  # some runs, by themselves
@@ -44,7 +44,7 @@ def add_command(commands) -> None:
     """Add `study` to the commands of `python -m dcgan`."""
     study = commands.add_parser(
         "study",
-        parents=[places()],
+        parents=[recipe()],
         help="train many runs, experiments x seeds, on this machine or a Ray cluster",
         epilog="Finished runs are skipped, unfinished ones go on. Ctrl-C saves and stops all. "
         "RAY_ADDRESS names a running cluster; --runs and --cache must be folders that all its machines see.",
@@ -53,8 +53,6 @@ def add_command(commands) -> None:
     study.add_argument(
         "--seeds", type=seeds, default="5", metavar="N|LIST", help="5 means 0-4; or 0-4, or 1,3 (%(default)s)"
     )
-    study.add_argument("--profile", help="how much: full, laptop or smoke (default: full with CUDA, else laptop)")
-    study.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting of all runs")
     study.add_argument(
         "--cpus-per-run",
         type=share,
