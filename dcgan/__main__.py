@@ -70,13 +70,13 @@ def _train(options: argparse.Namespace, device, ranks) -> int:
             images=experiment.images,
             cache=options.cache,
         )
-    batches = Batches(
-        images.images,
-        batch_size=experiment.batch_size,
-        seed=experiment.seed,
-        device=device,
-        share=(ranks.rank, ranks.count),
-    )
+        batches = Batches(
+            images.images,
+            batch_size=experiment.batch_size,
+            seed=experiment.seed,
+            device=device,
+            share=(ranks.rank, ranks.count),
+        )
     bf16 = environment.use_precision(experiment.precision, device)
     environment.use_threads(experiment.threads, processes=ranks.local_count)
     environment.use_determinism(experiment.deterministic, device)

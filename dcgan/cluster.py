@@ -74,7 +74,7 @@ def connected(wanted: Shares):
                 host, _, port = address.rpartition(":")
                 socket.create_connection((host, int(port)), timeout=5).close()
             ray.init(address, **quiet)
-    except (OSError, RuntimeError, ValueError, OverflowError) as error:
+    except (OSError, RuntimeError, ValueError, OverflowError, ray.exceptions.RayError) as error:
         where = f"RAY_ADDRESS={address}" if address else "Ray"
         raise UserError(
             f"{where}: can't be {'reached' if address else 'started'} ({str(error).partition(chr(10))[0]})"
@@ -110,6 +110,7 @@ class Interrupted(Exception):
 def one_task(command: Sequence[str], path: Path, variables: dict[str, str]) -> str | None:
     """In a Ray worker: carry out the command of the run at `path`; return what went wrong, in one line."""
     os.environ.update(variables)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # how Ray cancels; `nohup study &` leaves it ignored
     folder = RunFolder(path)
     path.mkdir(parents=True, exist_ok=True)
     with folder.log.open("a", buffering=1, encoding="utf-8") as log:

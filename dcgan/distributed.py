@@ -23,7 +23,8 @@ from dcgan import UserError, one_line
 from dcgan.adversarial import Players
 
 EXIT_PEER_LOST = 3  # of a process that had to end because another one did
-PATIENCE = timedelta(hours=2)  # while the first process packs images; one that has died is noticed at once
+PATIENCE = timedelta(hours=2)  # while the first process packs images; a process that dies is noticed at once
+DEVICES = ("cuda", "cpu")
 
 
 class PeerLost(RuntimeError):
@@ -96,6 +97,8 @@ ALONE = Ranks()
 
 def launched() -> bool:
     """Whether torchrun, or what does the same, started this process as one of several."""
+    if not {"RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"} <= os.environ.keys():  # batch systems set WORLD_SIZE, too
+        return False
     return int(os.environ.get("WORLD_SIZE", 1)) > 1
 
 
@@ -108,8 +111,8 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     if not launched():
         yield ALONE
         return
-    if device.type not in ("cuda", "cpu"):
-        raise UserError(f"several processes can't share a run on {device.type}; leave GPUS out, or add DEVICE=cpu")
+    if device.type not in DEVICES:
+        raise UserError(f"several processes can't share a run on {device.type}; add --device cpu")
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     try:
@@ -141,7 +144,7 @@ def joined(device: torch.device) -> Iterator[Ranks]:
 class SyncBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm2d over the batch of all processes (Ioffe, Szegedy 2015, arXiv:1502.03167), on any device.
 
-    torch's own SyncBatchNorm does this on CUDA alone.
+    torch's own SyncBatchNorm does this on CUDA alone, and there makes the host wait for the device in each layer.
     """
 
     def forward(self, features: Tensor) -> Tensor:
@@ -181,8 +184,7 @@ def convert_batchnorm_(network: nn.Module) -> None:
     """Let the network's BatchNorm layers work over all processes; parameters and their names stay."""
     for name, child in network.named_children():
         if isinstance(child, nn.BatchNorm2d):
-            kind = nn.SyncBatchNorm if child.weight.is_cuda else SyncBatchNorm2d
-            synced = kind(child.num_features, child.eps, child.momentum, device=child.weight.device)
+            synced = SyncBatchNorm2d(child.num_features, child.eps, child.momentum, device=child.weight.device)
             # The very tensors, since the optimiser knows them.
             synced.weight, synced.bias = child.weight, child.bias
             for buffer in ("running_mean", "running_var", "num_batches_tracked"):

@@ -4,13 +4,19 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from dcgan import UserError
 from dcgan.runlog import RunFolder
 
 ENDED = ("finished", "diverged")
 
 
 def prunable(runs: Path) -> Iterator[tuple[RunFolder, int]]:
-    """The runs under `runs` that have ended and still have checkpoints, with the bytes that those take."""
+    """The runs under `runs` that have ended and still have checkpoints, with the bytes that those take.
+
+    Raises UserError when there is no such folder.
+    """
+    if not runs.is_dir():
+        raise UserError(f"--runs {runs} (RUNS={runs}): no such folder")
     for found in sorted(runs.glob("*/*/*/seed-*/config.yaml")):
         folder = RunFolder(found.parent)
         files = list(folder.checkpoints.glob("*"))

@@ -88,10 +88,14 @@ def _study(options: argparse.Namespace) -> int:
     for run, message in failures.items():
         print(f"failed: {run}: {message} ({run.folder.log})", file=sys.stderr)
     if interrupted:
-        print("interrupted: what was running has saved, and the same command finishes the rest", file=sys.stderr)
+        print(
+            "interrupted; what is running saves when it is told to, and the same command finishes the rest",
+            file=sys.stderr,
+        )
         return EXIT_INTERRUPTED
-    print(f"{sum(run.done for run in runs)} of {len(runs)} runs done" + (f", {len(failures)} failed" * bool(failures)))
-    return EXIT_FAILED if failures else 0
+    done = sum(run.done for run in runs)
+    print(f"{done} of {len(runs)} runs done" + (f", {len(failures)} failed" * bool(failures)))
+    return EXIT_FAILED if done < len(runs) else 0
 
 
 def plan(options: argparse.Namespace) -> list[Run]:
@@ -102,6 +106,8 @@ def plan(options: argparse.Namespace) -> list[Run]:
     from dcgan.data import open_source
 
     device = _device(options)
+    if options.profile is None and os.environ.get("RAY_ADDRESS"):
+        raise UserError("on a cluster, say how much: --profile full (PROFILE=full), or laptop or smoke")
     options.profile = chosen_profile(options.profile, device)
     asked = [
         argparse.Namespace(**vars(options), experiment=name, seed=seed)

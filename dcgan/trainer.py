@@ -204,6 +204,7 @@ def train(
                 checkpoint.save_weights(folder.generator, players.generator)
                 facts = beside_floor(experiment, device, bf16=bf16, images_per_s=chronicle.images_per_s / ranks.count)
             chronicle.end(state, **facts)
+    ranks.most(0)  # all leave together: what the devices say to each other may not be torn down while one is at work
     return state
 
 

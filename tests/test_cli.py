@@ -316,6 +316,8 @@ def test_prune_deletes_what_only_going_on_needs_and_sampling_still_works(tmp_pat
     assert _run("--data", pictures) == 0  # finished already
     assert main(["prune"]) == 0
     assert "0 runs" in capsys.readouterr().out
+    assert main(["prune", "--runs", "nowhere"]) == 2
+    assert capsys.readouterr().err == "error: --runs nowhere (RUNS=nowhere): no such folder\n"
 
 
 def test_prune_leaves_what_has_not_ended(tmp_path, pictures):

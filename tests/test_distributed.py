@@ -29,7 +29,7 @@ def _twenty_steps(tmp_path, statistics, *, processes):
     shared = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
     started = [
         subprocess.Popen(
-            [sys.executable, ROOT / "tests" / "two_steps.py", statistics, out],
+            [sys.executable, ROOT / "tests" / "twenty_steps.py", statistics, out],
             env=os.environ
             | {key: str(value) for key, value in shared.items()}
             | {"RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": str(ROOT)},
@@ -136,13 +136,15 @@ def test_a_process_that_dies_ends_the_run_in_a_line_and_the_same_command_goes_on
     again = _started(_command(tmp_path, steps=100_000))
     _until(lambda: folder.read_status().get("state") == "running" and folder.read_status()["step"] > 0, again)
     again.send_signal(signal.SIGTERM)
-    assert again.wait(60) == 130
-    again.communicate()
+    again.communicate(timeout=60)
+    assert again.returncode == 130
+    assert folder.read_status()["state"] == "interrupted"
 
 
 def test_mistakes_are_told_once_before_anything_starts(tmp_path, capsys):
     assert main(_command(tmp_path, processes=3)) == 2
     assert capsys.readouterr().err == "error: --gpus 3: a batch of 8 has no 3 equal shares\n"
+    assert _started(_command(tmp_path, "--set", "images=4")).communicate(timeout=60)[1].count("\n") == 2
     with pytest.raises(SystemExit, match="2"):
         main(_command(tmp_path, "--gpus", "0"))
     assert not (tmp_path / "runs").exists()

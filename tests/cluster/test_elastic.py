@@ -22,8 +22,10 @@ def test_torchrun_restarts_a_run_of_which_a_process_died(tmp_path):
     command += [word for setting in settings for word in ("--set", setting)]
     with (tmp_path / "told").open("w+") as told:
         started = subprocess.Popen(command, cwd=ROOT, stdout=told, stderr=told)
+        deadline = time.monotonic() + 120
         while not (found := list((tmp_path / "runs").glob("*/*/*/*/history.csv"))):
             assert started.poll() is None, (tmp_path / "told").read_text()
+            assert time.monotonic() < deadline, (tmp_path / "told").read_text()
             time.sleep(0.1)
         os.kill(_second_of(started.pid), signal.SIGKILL)
         assert started.wait(300) == 0, (tmp_path / "told").read_text()

@@ -1,6 +1,6 @@
 """For test_distributed: 20 adversarial steps in float64, as one of the processes that the environment names.
 
-python two_steps.py STATISTICS OUT: process 0 writes {measures (20, 6), generator's and discriminator's state} to OUT.
+python twenty_steps.py STATISTICS OUT: process 0 writes {measures (20, 6), both networks' states} to OUT.
 """
 
 import sys
