@@ -12,7 +12,6 @@ from dcgan.__main__ import main
 
 COUNTS = (2, 8, 64)
 SECONDS = 2.0  # of each dummy run
-LAPTOP_STEPS = 40  # of its 5,000: of what a run leaves, only its history grows with each step
 
 
 def bench_study(rounds: int) -> Result:
@@ -52,30 +51,17 @@ def _wall(task, count: int) -> float:
 
 
 def _disk() -> str:
-    """What a run of either profile leaves, in MB by kind."""
-    told = []
-    for profile, settings, scale in (("smoke", [], 1), ("laptop", [f"steps={LAPTOP_STEPS}", "images=2000"], None)):
-        with tempfile.TemporaryDirectory() as place:
-            words = ["--runs", f"{place}/runs", "--cache", f"{place}/cache", "--device", "cpu"]
-            words += [word for setting in settings for word in ("--set", setting)]
-            _quietly(["run", "tuned_lr", "--profile", profile, *words])
-            (folder,) = (path.parent for path in Path(place, "runs").rglob("config.yaml"))
-            sizes = _sizes(folder, history_scale=scale or 5000 / LAPTOP_STEPS)
-        parts = ", ".join(f"{kind} {size:.1f}" for kind, size in sizes.items())
-        told.append(f"{profile} {sum(sizes.values()):.1f} MB ({parts})")
-    return ", ".join(told)
-
-
-def _sizes(folder: Path, *, history_scale: float) -> dict[str, float]:
-    sizes: dict[str, float] = {}
-    for path in folder.rglob("*"):
-        if path.is_file():
-            kind = path.relative_to(folder).parts[0]
-            grown = history_scale if kind == "history.csv" else 1
-            sizes[kind] = sizes.get(kind, 0.0) + path.stat().st_size * grown / 1e6
-    sizes = dict(sorted(sizes.items(), key=lambda item: -item[1]))
-    small = sum(size for size in sizes.values() if size < 0.05)
-    return {kind: size for kind, size in sizes.items() if size >= 0.05} | {"other": small}
+    """What a finished smoke run leaves, in MB by kind."""
+    with tempfile.TemporaryDirectory() as place:
+        _quietly(["run", "tuned_lr", "--profile", "smoke", "--runs", f"{place}/runs", "--cache", f"{place}/cache"])
+        (folder,) = (path.parent for path in Path(place, "runs").rglob("config.yaml"))
+        sizes: dict[str, float] = {}
+        for path in folder.rglob("*"):
+            if path.is_file():
+                kind = path.relative_to(folder).parts[0]
+                sizes[kind] = sizes.get(kind, 0.0) + path.stat().st_size / 1e6
+    parts = ", ".join(f"{kind} {size:.2f}" for kind, size in sorted(sizes.items(), key=lambda item: -item[1]))
+    return f"smoke {sum(sizes.values()):.2f} MB ({parts})"
 
 
 def _quietly(command: Sequence[str]) -> None:

@@ -166,7 +166,9 @@ def test_a_study_is_compared_unless_it_was_stopped_and_its_exit_code_is_kept(tmp
         "GPUS_PER_RUN=0.5",
         "SET=steps=3 images=9",
     ]
-    done = subprocess.run(["make", "--no-print-directory", *ready, *asked], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["make", "--no-print-directory", *ready, *asked], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     study, *rest = done.stdout.splitlines()
     assert study == (
         "-m dcgan study baseline tuned_lr --runs runs --seeds 1,3 --data my faces --gpus-per-run 0.5 "
