@@ -109,9 +109,7 @@ def test_a_study_that_is_stopped_or_killed_goes_on_by_the_same_command(tmp_path,
         assert states
         assert all('"interrupted"' in state for state in states)
     _wait_until_gone(tmp_path)
-    for lock in _locks(tmp_path):
-        with lock.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _wait_until_free(_locks(tmp_path))
     rows = _rows(tmp_path)
     time.sleep(2)
     assert _rows(tmp_path) == rows, "nobody goes on training"
@@ -133,6 +131,20 @@ def _weights(runs):
 
 def _locks(tmp_path):
     return sorted(path for path in (tmp_path / "runs").rglob(".lock") if path.stat().st_size)
+
+
+def _wait_until_free(locks, seconds=5):
+    """A process that ends gives its memory back, and with it its environment, before it lets go of its files."""
+    deadline = time.monotonic() + seconds
+    for lock in locks:
+        with lock.open("a") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    assert time.monotonic() < deadline, f"somebody still holds {lock}"
+                    time.sleep(0.1)
 
 
 def _rows(tmp_path):
