@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dcgan import UserError, config, one_line, plainyaml
 from dcgan.atomic import read_plain
 from dcgan.config import Experiment
-from dcgan.runlog import HISTORY, RunFolder, State
+from dcgan.runlog import ENDED, HISTORY, RunFolder, State
 
 FOLDER = r"\w[\w .,()=+~-]{0,149}"  # what folders of runs are called
 DEPTH = 4  # of a run folder below runs/: <data>/<profile>/<experiment>/seed-<n>
@@ -37,7 +37,6 @@ LEAVE_S = 3  # and for the end of its helper process
 EXACT = 2**53  # from here on a double, which W&B keeps numbers in, skips whole numbers
 SPEED = ("images_per_s", "data_wait_fraction", "floor_share", "seconds")  # what a run says of it when it ends
 ROW_BYTES = 500  # of a row of the history, at most; one that the trainer writes has 100
-ENDED = ("finished", "diverged")  # nobody goes on with a run in these states
 
 
 @dataclass(frozen=True, eq=False)

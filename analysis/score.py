@@ -34,6 +34,7 @@ from dcgan import UserError, checkpoint, one_line, sample
 from dcgan.atomic import read_plain, replacing
 from dcgan.data import PIXELS_VERSION, PackedImages, Source, find_pack, open_source, pack
 from dcgan.networks import Generator
+from dcgan.runlog import ENDED
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ class Scorer:
         Returns what could not be scored, a line each.
         """
         self._notes: list[str] = []
-        jobs = [job for run in runs if run.folder and run.state in ("finished", "diverged") for job in self._jobs(run)]
+        jobs = [job for run in runs if run.folder and run.state in ENDED for job in self._jobs(run)]
         bar = tqdm(jobs, desc="scoring", unit="generator", dynamic_ncols=True, disable=not jobs)
         for job in bar:
             bar.set_postfix_str(job.title)

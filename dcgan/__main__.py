@@ -51,6 +51,7 @@ def _train(options: argparse.Namespace, device, ranks) -> int:
     from analysis.interleaving import d_has_won, interleaving_ratio  # handed on; dcgan knows no other analysis
     from dcgan import environment
     from dcgan.data import Batches, open_source, pack
+    from dcgan.runlog import ENDED
     from dcgan.trainer import train
     from dcgan.trouble import telling_what_is_missing
 
@@ -60,7 +61,7 @@ def _train(options: argparse.Namespace, device, ranks) -> int:
         folder = run_folder(options, experiment, source)
         if not options.fresh and _earlier_record(folder, experiment):
             ended = folder.read_status().get("state")
-            if ended in ("finished", "diverged"):
+            if ended in ENDED:
                 print(f"{ended} already: {folder.path}\n--fresh (FRESH=1) trains it anew")
                 return 0
         images = pack(

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dcgan.runlog import ENDED
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
 
 TAIL_BYTES = 1000  # of history.csv: a row has at most some 120
 NOT_OVER = ("waiting", "starting", "running")
-OVER = ("finished", "diverged")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def last_losses(history) -> tuple[float | None, float | None]:
 def overall(rows: Sequence[Row]) -> str:
     """'3 of 8 done, 2 running, about 12 min left'."""
     counts = {state: sum(row.state == state for row in rows) for state in dict.fromkeys(row.state for row in rows)}
-    told = [f"{sum(counts.get(state, 0) for state in OVER)} of {len(rows)} done"]
+    told = [f"{sum(counts.get(state, 0) for state in ENDED)} of {len(rows)} done"]
     told += [f"{count} {state}" for state, count in counts.items() if state != "finished"]
     if (seconds := _seconds_left(rows)) is not None:
         told.append(f"about {duration(seconds)} left")
@@ -133,7 +134,7 @@ class Watched:
         """Take note that nobody trains this run any more, and what went wrong."""
         self._over.add(run)
         state = run.folder.read_status().get("state")
-        self._rows[run] = _row(run, "failed" if message is not None else state if state in OVER else "interrupted")
+        self._rows[run] = _row(run, "failed" if message is not None else state if state in ENDED else "interrupted")
 
     def _state(self, run: "Run") -> str:
         """What the folder says, unless it says so from before this study; whether it failed, its task tells."""

@@ -5,9 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dcgan import UserError
-from dcgan.runlog import RunFolder
-
-ENDED = ("finished", "diverged")
+from dcgan.runlog import ENDED, RunFolder
 
 
 def prunable(runs: Path) -> Iterator[tuple[RunFolder, int]]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 HISTORY = ("step", "loss_d", "loss_d_real", "loss_d_fake", "loss_g", "d_x", "d_g_z")
 State = Literal["running", "finished", "interrupted", "diverged", "failed"]
+ENDED = ("finished", "diverged")  # nobody goes on with a run in these states
 STATUS_BYTES = 1_000_000  # at most; the trainer writes a few hundred
 
 

@@ -14,10 +14,9 @@ from pathlib import Path
 
 from dcgan import UserError, config, plainyaml
 from dcgan.commandline import EXIT_INTERRUPTED, chosen_profile, load_experiment, recipe, run_folder, seed_list
-from dcgan.runlog import RunFolder
+from dcgan.runlog import ENDED, RunFolder
 
 EXIT_FAILED = 1  # some runs, by themselves
-DONE = ("finished", "diverged")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +33,7 @@ class Run:
     @property
     def done(self) -> bool:
         """Whether there is nothing left to train. What was trained by other settings, but for threads, is not this."""
-        if self.folder.read_status().get("state") not in DONE or not (record := _record(self.folder)):
+        if self.folder.read_status().get("state") not in ENDED or not (record := _record(self.folder)):
             return False
         recorded = config.from_record(record, self.folder.config)
         return not config.differences(recorded, self.experiment).keys() - {"threads"}
