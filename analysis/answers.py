@@ -1,12 +1,14 @@
 """Numbers -> the plain sentences of the report. 'Can't tell' is an answer, and one seed is said to be one seed."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
+from analysis import interleaving
 from analysis.stats import Association, Estimate
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ def across_runs(
     return [
         _prediction("Does interleaving predict quality?", "interleaving_ratio", associations),
         _prediction("Does the Inception Score, the write-up's other candidate, do so?", "isc_mean", associations),
+        _alarm(snapshots),
         _d_dives(table),
         _size(alternatives, snapshots),
         _speed(table),
@@ -147,10 +150,19 @@ class Claim(NamedTuple):
     among: str  # a key of AMONG
 
 
+#: A last snapshot whose FID is above this many times the best one's is much worse: FID has turned.
+MUCH_WORSE = 1.25
+
 WHEN = {"here": "the same snapshot", "next": "the next snapshot"}
-#: Runs differ by recipe or by seed alone. Only the second leaves out all that a recipe changes besides, its
-#: initialisation say; only the first has the differences that the write-up speaks of.
-AMONG = {"recipes": "between recipes", "seeds": "between seeds of one recipe"}
+#: What is held against what, always at equal steps. Only recipes have the differences that the write-up speaks of, and
+#: they differ in more than interleaving: their initialisation is taken out first, then all of the recipe but the seed.
+#: Last, what neither a recipe nor a seed explains: the changes from one snapshot of a run to its next.
+AMONG = {
+    "recipes": "between recipes",
+    "same_init": "between recipes of one initialisation",
+    "seeds": "between seeds of one recipe",
+    "within": "from snapshot to snapshot within a run",
+}
 MORE = {"interleaving_ratio": "more interleaving", "isc_mean": "a higher IS"}
 
 
@@ -160,9 +172,11 @@ def predicted(x: str, y: str, when: str, associations: Mapping[Claim, Associatio
     if not found:
         return "Can't tell: no run has scored snapshots."
     settled = {among: each.rho for among, each in found.items() if each.verdict in ("positive", "negative")}
-    open_ = "; ".join(
-        f"{AMONG[among]}, {each.verdict.partition(': ')[2]}" for among, each in found.items() if among not in settled
-    )
+    unsettled: dict[str, list[str]] = {}
+    for among, each in found.items():
+        if among not in settled:
+            unsettled.setdefault(each.verdict.partition(": ")[2], []).append(AMONG[among])
+    open_ = "; ".join(f"{' and '.join(among)}, {reason}" for reason, among in unsettled.items())
     if not settled:
         rho = next(iter(found.values())).rho
         lean = f" In these runs {MORE[x]} went with {'worse' if rho > 0 else 'better'} faces, which may be chance"
@@ -184,6 +198,36 @@ def _prediction(question: str, x: str, associations: Mapping[Claim, Association]
         if claim.x == x and not math.isnan(found.rho)
     ]
     return Answer(question, predicted(x, "kid_mean", "next", associations), evidence)
+
+
+def _alarm(snapshots: pd.DataFrame) -> Answer:
+    """Whether a collapse of interleaving comes before FID turns, counted over runs."""
+    question = "Does interleaving collapse before FID turns, so that it could serve as an alarm?"
+    told, counts = [], Counter()
+    for (name, seed), rows in snapshots.dropna(subset=["fid", "interleaving_ratio"]).groupby(["experiment", "seed"]):
+        step, fid, ratio = (rows[key].to_numpy() for key in ("step", "fid", "interleaving_ratio"))
+        at = interleaving.collapse(ratio)
+        turned = bool(fid[-1] > MUCH_WORSE * fid.min())
+        early = at is not None and at <= int(fid.argmin())
+        counts.update(runs=1, turned=turned, warned=turned and early, false=at is not None and not turned)
+        if at is not None:
+            told.append(
+                f"{name} seed {seed}: from {ratio[:at].max():.2f} to {ratio[at]:.2f} at step {step[at]:,}, where FID is "
+                f"{fid[at]:.1f}; it ends at {fid[-1]:.1f}, {'having turned' if turned else 'and has not turned'}"
+            )
+    if not counts["runs"]:
+        return Answer(question, "Can't tell: no run has scored snapshots and losses that can be compared.")
+    among = f"{counts['runs']} run{'' if counts['runs'] == 1 else 's'}"
+    said = f"FID turned for the worse in {counts['turned']} of {among}"
+    if counts["turned"]:
+        said += f", {counts['warned']} times after a collapse"
+    if counts["false"]:
+        said += f"; interleaving collapsed in {counts['false']} whose FID did not turn"
+    hits, alarms = counts["warned"], counts["warned"] + counts["false"]
+    serves = 2 * hits > max(alarms, counts["turned"])  # most alarms are right, and most turns are foretold
+    few = counts["turned"] + counts["false"] < Association.MIN_CLUSTERS
+    verdict = "Can't tell" if few else "Yes" if serves else "No"
+    return Answer(question, f"{verdict}: {said}.", told)
 
 
 def _d_dives(table: pd.DataFrame) -> Answer:

@@ -82,7 +82,6 @@ MEASURES = (
 #: Of runs on other images only these can be compared; of two image sizes these and FID at 64 px.
 DYNAMICS = ("interleaving_ratio", "lead_balance", "dominance", "equilibrium_gap", "d_win_share")
 ACROSS_SIZES = ("fid_at_64", *DYNAMICS)
-ALARM = 1.25  # a last snapshot whose FID is above this many times the best one's is much worse
 
 
 #: Of a run without scores.
@@ -141,7 +140,7 @@ def compare(
     snapshots = pd.concat(snapshots, ignore_index=True).reindex(columns=list(SNAPSHOT_COLUMNS))
     snapshots, other_images = of_the_same_images(snapshots, runs)
     alternatives = _alternatives(runs, parents, compared)
-    associations = _associations(snapshots)
+    associations = _associations(snapshots, runs)
     ratings = _ratings(runs)
     return Comparison(
         data=runs[0].data,
@@ -302,27 +301,38 @@ def _by_seed(rows: pd.DataFrame, measure: str) -> dict[int, float]:
 # --- across runs ---
 
 
-def _associations(snapshots: pd.DataFrame) -> dict[Claim, Association]:
+def _associations(snapshots: pd.DataFrame, runs: Sequence[Run]) -> dict[Claim, Association]:
     """The write-up's two candidates against two measures of quality, at equal steps.
 
-    Of the image size that most runs have: quality at different sizes can't be pooled. Between recipes whole
-    experiments are resampled, since seeds of one recipe are no independent evidence of what recipes do.
+    Of the image size that most runs have: quality at different sizes can't be pooled. Wherever recipes are held
+    against each other whole experiments are resampled, since seeds of one recipe are no independent evidence of what
+    recipes do.
     """
     sizes = snapshots.drop_duplicates(["experiment", "seed"])["image_size"]
     if sizes.empty:
         return {}
     points = snapshots[snapshots["image_size"] == sizes.mode()[0]].sort_values(["experiment", "seed", "step"])
-    cell, run = (list(zip(points["experiment"], points[key], strict=True)) for key in ("step", "seed"))
+    step, name, seed = points["step"], points["experiment"], points["seed"]
+    of_run = points.groupby(["experiment", "seed"])
+    inits = {run.name: str(run.experiment.weight_init) for run in runs}
+    recipes = {"cluster": name, "unit": "recipe"}
     scopes = {
-        "recipes": {"given": points["step"], "cluster": points["experiment"], "unit": "recipe"},
-        "seeds": {"given": cell, "cluster": run, "unit": "run"},
+        "recipes": {"given": step, **recipes},
+        "same_init": {"given": _pairs(step, name.map(inits)), **recipes},
+        "seeds": {"given": _pairs(name, step), "cluster": _pairs(name, seed), "unit": "run"},
+        "within": {"given": step, **recipes},
     }
+    changes = {key: of_run[key].diff() for key in (*answers.MORE, "kid_mean", "fid")}
     found = {}
-    for y in ("kid_mean", "fid"):
-        quality = {"here": points[y], "next": points.groupby(["experiment", "seed"])[y].shift(-1)}
-        for x, when, among in product(answers.MORE, quality, scopes):
-            found[Claim(x, y, when, among)] = partial_association(points[x], quality[when], **scopes[among])
+    for y, when, among, x in product(("kid_mean", "fid"), answers.WHEN, scopes, answers.MORE):
+        values = changes if among == "within" else points
+        quality = values[y].groupby([name, seed]).shift(-1) if when == "next" else values[y]
+        found[Claim(x, y, when, among)] = partial_association(values[x], quality, **scopes[among])
     return found
+
+
+def _pairs(one: pd.Series, other: pd.Series) -> list[tuple[Any, Any]]:
+    return list(zip(one, other, strict=True))
 
 
 def _d_has_won(table: pd.DataFrame) -> pd.Series:
@@ -346,7 +356,7 @@ def _alarms(table: pd.DataFrame) -> list[str]:
         "nothing; a lower discriminator.learning_rate is what to try (tuned_lr does)"
         for row in table[_d_has_won(table)].itertuples()
     ]
-    worse = table[table["last_fid"].astype(float) > ALARM * table["best_fid"].astype(float)]
+    worse = table[table["last_fid"].astype(float) > answers.MUCH_WORSE * table["best_fid"].astype(float)]
     return alarms + [
         f"{row.experiment} seed {row.seed}: the last snapshot is much worse than the best: FID {row.last_fid:.1f} "
         f"against {row.best_fid:.1f} at step {row.best_step:,.0f}; the table shows the last one"

@@ -43,6 +43,8 @@ STEPS_PER_SMOOTHING = 20  # a window holds at least so many times the smoothing:
 D_WINS_BELOW = 0.1
 #: D has won for good when it wins more than this share of the last so many steps.
 D_WON_SHARE, D_WON_STEPS = 0.99, 1000
+#: A ratio has collapsed when it is below this share of the highest before it, and by at least this much.
+COLLAPSED_SHARE, COLLAPSED_BY = 0.5, 0.1
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,17 @@ def equilibrium_gap(d_x: ArrayLike, d_g_z: ArrayLike) -> float:
     gap = np.abs(np.asarray(d_x, dtype=float) - 0.5) + np.abs(np.asarray(d_g_z, dtype=float) - 0.5)
     gap = gap[~np.isnan(gap)]
     return float(gap.mean()) if len(gap) else float("nan")
+
+
+def collapse(ratios: ArrayLike) -> int | None:
+    """The first place at which a series of ratios, one for each stretch of a run, has collapsed; None if it never does.
+
+    Ratios that are not numbers are passed over.
+    """
+    ratios = np.asarray(ratios, dtype=float)
+    highest = np.fmax.accumulate(ratios)
+    fallen = (ratios < COLLAPSED_SHARE * highest) & (highest - ratios >= COLLAPSED_BY)
+    return int(fallen.argmax()) if fallen.any() else None
 
 
 def d_win_share(loss_d: ArrayLike) -> float:

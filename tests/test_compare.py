@@ -180,10 +180,8 @@ def test_no_claim_about_interleaving_from_few_runs_and_a_claim_from_many(tmp_pat
         few[f"baseline seed {seed}"] = scores(50.0, along=[100 + 10 * seed - 5 * i for i in range(6)])
     question = compared(tmp_path / "few", few).answers[0]
     assert question.question == "Does interleaving predict quality?"
-    told = (
-        "Can't tell: between recipes, too few points; between seeds of one recipe, 2 runs, and at least 6 are needed."
-    )
-    assert question.answer.startswith(told)
+    assert question.answer.startswith("Can't tell: between recipes and ")
+    assert "; between seeds of one recipe, 2 runs, and at least 6 are needed." in question.answer
 
     many = {}
     for seed in range(8):
@@ -193,7 +191,56 @@ def test_no_claim_about_interleaving_from_few_runs_and_a_claim_from_many(tmp_pat
     question = compared(tmp_path / "many", many).answers[0]
     told = "Yes: between seeds of one recipe, at equal steps, more interleaving goes with better faces"
     assert question.answer.startswith(told)
-    assert question.answer.endswith("Not settled between recipes, too few points.")
+    assert " Not settled between recipes and " in question.answer
+    assert question.answer.endswith(", too few points.")
+
+
+def test_what_recipes_of_one_initialisation_say_is_told_apart_from_what_all_say(tmp_path):
+    """Interleaving goes with the initialisation here, and quality with it; within one initialisation it is reversed."""
+    found = {}
+    for i in range(8):
+        init, gap = ("normal", 0.6) if i % 2 else ("pytorch", 0.0)
+        overrides = [f"weight_init.kind={init}", f"discriminator.learning_rate={i + 1}e-5"]
+        folder = make_run(tmp_path, "baseline", gap=gap + 0.1 * (i // 2), steps=1200, overrides=overrides)
+        name = read_folders(folder.path)[0][0].name
+        found[name] = scores(50.0, along=[(100 if i % 2 else 200) + 10 * (i // 2) - 5 * n for n in range(6)])
+    claims = compared(tmp_path, found).associations
+    rho = {among: claims["interleaving_ratio", "kid_mean", "here", among].rho for among in ("recipes", "same_init")}
+    assert rho["recipes"] > 0.4
+    assert rho["same_init"] < -0.8
+
+
+def test_within_a_run_changes_are_held_against_changes_and_levels_do_not_matter(tmp_path):
+    found = {}
+    for name in ("baseline", "tuned_lr"):
+        make_run(tmp_path, name, gap=1.0 if name == "baseline" else 0.0, steps=1200)
+        found[name] = scores(50.0, along=[100 if name == "baseline" else 300] * 6)
+    claims = compared(tmp_path, found).associations
+    assert claims["interleaving_ratio", "kid_mean", "here", "recipes"].rho > 0.8, "levels differ"
+    assert math.isnan(claims["interleaving_ratio", "kid_mean", "here", "within"].rho), "and KID does not change"
+
+
+@pytest.mark.parametrize(
+    ("fid", "gaps", "told"),
+    [
+        ([100, 80, 60, 50], [0, 0, 2, 2], "No: FID turned for the worse in 0 of 6 runs; interleaving collapsed in 6"),
+        ([100, 50, 80, 90], [0, 2, 2, 2], "Yes: FID turned for the worse in 6 of 6 runs, 6 times after a collapse."),
+        ([100, 50, 80, 90], [0, 0, 0, 2], "No: FID turned for the worse in 6 of 6 runs, 0 times after a collapse."),
+        ([100, 80, 60, 50], [2, 2, 2, 2], "Can't tell: FID turned for the worse in 0 of 6 runs."),
+    ],
+)
+def test_a_collapse_of_interleaving_is_an_alarm_where_fid_turns_after_it(tmp_path, fid, gaps, told):
+    found = {}
+    for seed in range(6):
+        folder = make_run(tmp_path, "baseline", seed, steps=800, overrides=["snapshots=4"])
+        history = pd.read_csv(folder.history)
+        history["loss_g"] *= np.exp(np.repeat(gaps, 200))
+        history.to_csv(folder.history, index=False)
+        found[f"{read_folders(folder.path)[0][0].name} seed {seed}"] = scores(fid[-1], along=fid)
+    answer = compared(tmp_path, found).answers[2]
+    assert answer.question.startswith("Does interleaving collapse before FID turns")
+    assert answer.answer.startswith(told)
+    assert len(answer.evidence) == (0 if gaps[0] else 6)
 
 
 def test_without_ratings_the_report_says_that_there_are_none(tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from analysis import interleaving
-from analysis.interleaving import interleaving_ratio, lead_balance, windows
+from analysis.interleaving import collapse, interleaving_ratio, lead_balance, windows
 
 STEPS = np.arange(1000)
 TRACES = ROOT.parent / "shared" / "data" / "loss_traces"
@@ -197,3 +197,18 @@ def test_the_longer_windows_of_a_smoothed_series_count_and_white_noise_is_seen_a
     assert short.counted < 0.9
     assert fitting.counted == 1
     assert short.ratio < 0.8 < fitting.ratio
+
+
+@pytest.mark.parametrize(
+    ("ratios", "place"),
+    [
+        ([0.9, 0.8, 0.3, 0.1], 2),
+        ([0.1, 0.9, 0.5, 0.46], None),
+        ([0.12, 0.04], None),  # less than 0.1 lower: noise
+        ([np.nan, 0.6, np.nan, 0.2], 3),
+        ([np.nan, np.nan], None),
+        ([], None),
+    ],
+)
+def test_a_ratio_has_collapsed_where_it_is_half_of_its_highest_and_visibly_lower(ratios, place):
+    assert collapse(ratios) == place
