@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
@@ -22,6 +22,7 @@ class Answer:
     question: str
     answer: str  # the verdict first: "Better: ...", "Can't tell: ..."
     evidence: Sequence[str] = ()  # the numbers with n and intervals, a sentence each
+    key: str = ""  # of a question across runs, by which the study finds what to show beside it
 
 
 def of_experiment(this: "Alternative", question: str) -> Answer:
@@ -61,15 +62,18 @@ def across_runs(
     ratings: Sequence[Mapping[str, Any]],
 ) -> list[Answer]:
     """The questions that the write-up left open, as far as these runs answer them."""
-    return [
-        _prediction("Does interleaving predict quality?", "interleaving_ratio", associations),
-        _prediction("Does the Inception Score, the write-up's other candidate, do so?", "isc_mean", associations),
-        _alarm(snapshots),
-        _d_dives(table),
-        _size(alternatives, snapshots),
-        _speed(table),
-        _normal(table, ratings),
-    ]
+    found = {
+        "interleaving": _prediction("Does interleaving predict quality?", "interleaving_ratio", associations),
+        "isc": _prediction(
+            "Does the Inception Score, the write-up's other candidate, do so?", "isc_mean", associations
+        ),
+        "alarm": _alarm(snapshots),
+        "dive": _d_dives(table),
+        "size": _size(alternatives, snapshots),
+        "speed": _speed(table),
+        "normal": _normal(table, ratings),
+    }
+    return [replace(answer, key=key) for key, answer in found.items()]
 
 
 #: What is told as evidence, in this order.
@@ -212,8 +216,8 @@ def _alarm(snapshots: pd.DataFrame) -> Answer:
         counts.update(runs=1, turned=turned, warned=turned and early, false=at is not None and not turned)
         if at is not None:
             told.append(
-                f"{name} seed {seed}: from {ratio[:at].max():.2f} to {ratio[at]:.2f} at step {step[at]:,}, where FID is "
-                f"{fid[at]:.1f}; it ends at {fid[-1]:.1f}, {'having turned' if turned else 'and has not turned'}"
+                f"{name} seed {seed}: from {ratio[:at].max():.2f} to {ratio[at]:.2f} at step {step[at]:,}, where FID "
+                f"is {fid[at]:.1f}; it ends at {fid[-1]:.1f}, {'having turned' if turned else 'and has not turned'}"
             )
     if not counts["runs"]:
         return Answer(question, "Can't tell: no run has scored snapshots and losses that can be compared.")

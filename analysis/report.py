@@ -22,6 +22,7 @@ from PIL import Image
 
 from analysis import interleaving, plots
 from analysis.answers import AMONG, WHEN, predicted
+from analysis.markdown import cell, table_lines
 from analysis.pages import template
 from analysis.stats import Estimate
 from dcgan import UserError
@@ -117,41 +118,30 @@ def csv(table: pd.DataFrame) -> str:
 
 def markdown(comparison: "Comparison") -> str:
     """The results for a terminal: tables, questions with answers, alarms and notes."""
-    lines = [f"# {_cell(comparison.data)}, profile {_cell(comparison.profile)}", ""]
-    lines += [f"- {_cell(key)}: {_cell(text)}" for key, text in comparison.protocol.items()]
-    for size, members in _by_size(comparison).items():
-        shown = [measure for measure in MEASURES if any(_estimate(each, measure.key).n for each in members)]
-        lines += ["", f"## {size}", "", "Mean over seeds [95 % t interval], n seeds.", ""]
-        rows = [["experiment", "n", *(measure.heading for measure in shown)]]
-        for each in members:
-            cells = [_interval_text(_estimate(each, measure.key), measure) for measure in shown]
-            seeds = f"{len(each.seeds)}{''.join(f', {trouble}' for trouble in _troubles(each))}"
-            rows.append([_cell(each.name), seeds, *cells])
-        lines += _markdown_table(rows)
+    lines = [f"# {cell(comparison.data)}, profile {cell(comparison.profile)}", ""]
+    lines += [f"- {cell(key)}: {cell(text)}" for key, text in comparison.protocol.items()]
+    for size, rows in result_tables(comparison).items():
+        lines += ["", f"## {size}", "", "Mean over seeds [95 % t interval], n seeds.", "", *table_lines(rows)]
     lines += ["", "## Answers"]
     for answer in [*comparison.answers, *(each.answer for each in comparison.alternatives)]:
-        lines += ["", f"**{_cell(answer.question)}** {_cell(answer.answer)}", ""]
-        lines += [f"- {_cell(sentence)}" for sentence in answer.evidence]
+        lines += ["", f"**{cell(answer.question)}** {cell(answer.answer)}", ""]
+        lines += [f"- {cell(sentence)}" for sentence in answer.evidence]
     for title, notes in (("Alarms", comparison.alarms), ("Notes", comparison.notes)):
-        lines += ["", f"## {title}", ""] + ([f"- {_cell(note)}" for note in notes] or ["None."])
+        lines += ["", f"## {title}", ""] + ([f"- {cell(note)}" for note in notes] or ["None."])
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
 
 
-def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows, the first one the head, with columns that line up in a terminal too."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
-
-
-def _cell(text: object) -> str:
-    """Text that can't break out of a line or cell of Markdown, nor become HTML, a link or a picture there."""
-    shown = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(str(text).split()))
-    for mark, harmless in (("|", "\\|"), ("<", "&lt;"), ("![", "!\\["), ("](", "]\\(")):
-        shown = shown.replace(mark, harmless)
-    return shown
+def result_tables(comparison: "Comparison") -> dict[str, list[list[str]]]:
+    """Image size -> the results as rows of Markdown's cells, the head first: a row an experiment."""
+    found = {}
+    for size, members in _by_size(comparison).items():
+        shown = [measure for measure in MEASURES if any(_estimate(each, measure.key).n for each in members)]
+        found[size] = [["experiment", "n", *(measure.heading for measure in shown)]]
+        for each in members:
+            cells = [_interval_text(_estimate(each, measure.key), measure) for measure in shown]
+            seeds = f"{len(each.seeds)}{''.join(f', {trouble}' for trouble in _troubles(each))}"
+            found[size].append([cell(each.name), seeds, *cells])
+    return found
 
 
 # --- words for numbers ---

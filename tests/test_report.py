@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from analysis import interleaving, plots, report
+from analysis import interleaving, markdown, plots, report
 from analysis.answers import Answer, Claim
 from analysis.compare import COLUMNS, MEASURES, SNAPSHOT_COLUMNS, WINDOW_COLUMNS, Alternative, Comparison
 from analysis.runs import Run
@@ -489,7 +489,7 @@ def test_names_questions_and_errors_from_files_are_escaped(comparison, tmp_path)
 
 
 def test_a_line_break_or_a_bar_in_a_name_does_not_break_the_text_table():
-    assert report._cell("a|b\nc") == "a\\|b c"
+    assert markdown.cell("a|b\nc") == "a\\|b c"
 
 
 def test_runs_that_all_are_unfinished_still_give_a_page(comparison, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from made_runs import make_run
 
-from analysis import features, report
+from analysis import features, markdown
 from analysis.__main__ import main
 
 STUB = features.Extractor("effnet_lite0", features.EFFNET_SHA256[:16], 1280, None)
@@ -99,4 +99,4 @@ def test_in_the_text_nothing_of_what_files_hold_is_a_picture_a_link_or_html(page
 
 def test_ordinary_sentences_stay_as_they_are_in_the_text():
     sentence = "90.0 % [82.6, 94.5] (Wilson), of real images 98 %: `make rate EXP=...` asks you."
-    assert report._cell(sentence) == sentence
+    assert markdown.cell(sentence) == sentence
