@@ -224,7 +224,15 @@ class Course:
     mean: Line | None = None  # None: one seed, or seeds without a step in common
 
 
-def quality(axis: Axes, courses: Sequence[Course], *, title: str, label: str, floor: tuple[float, str] | None) -> Axes:
+def quality(
+    axis: Axes,
+    courses: Sequence[Course],
+    *,
+    title: str,
+    label: str,
+    floor: tuple[float, str] | None,
+    legend: bool = True,
+) -> Axes:
     """A score along the snapshots: a thin line a seed, a thick one the mean. floor: a height and what it is."""
     for course in courses:
         style = course.style
@@ -267,7 +275,8 @@ def quality(axis: Axes, courses: Sequence[Course], *, title: str, label: str, fl
     handles = [_handle(course.name, course.style, len(course.seeds)) for course in courses]
     if floor is not None:
         handles.append(Line2D([], [], color=INK, linewidth=1, linestyle=(0, (1, 1.5)), label=floor[1]))
-    _legend_below(axis, handles)
+    if legend:
+        _legend_below(axis, handles)
     return axis
 
 
@@ -416,8 +425,10 @@ def _handle(name: str, style: Style, n: int, *, line: bool = True, dot: bool = F
 def _legend_below(axis: Axes, handles: Sequence[Line2D], title: str = "") -> None:
     """A legend that hides no data, below a sentence in bold."""
     bold = {"weight": "bold", "size": 9.5}
-    place = {"loc": "outside lower center", "ncols": 2, "handlelength": 3}
-    axis.get_figure().legend(handles=handles, title=title or None, title_fontproperties=bold, **place)
+    figure = axis.get_figure()
+    columns = max(2, int(2 * figure.get_figwidth() / WIDTH))
+    place = {"loc": "outside lower center", "ncols": columns, "handlelength": 3}
+    figure.legend(handles=handles, title=title or None, title_fontproperties=bold, **place)
 
 
 def _title(axis: Axes, text: str, length: int = 52) -> None:

@@ -268,6 +268,7 @@ def draw_figures(comparison: "Comparison", folder: Path) -> dict[str, list[Drawi
         drawn = {
             "losses": _draw_losses(comparison, easel),
             "measures": _draw_measures(comparison, looks, easel),
+            "overview": _draw_overview(comparison, looks, easel),
             "quality": _draw_quality(comparison, looks, easel),
             "windows": _draw_windows(comparison, looks, easel),
             "scatter": _draw_scatter(comparison, looks, easel),
@@ -279,7 +280,7 @@ def draw_figures(comparison: "Comparison", folder: Path) -> dict[str, list[Drawi
 class _Easel:
     """Saves figures in a folder, and in the end clears away those of an earlier report that were not drawn again."""
 
-    KINDS = ("losses", "measure", "quality", "windows", "scatter")
+    KINDS = ("losses", "measure", "overview", "quality", "windows", "scatter")
 
     def __init__(self, folder: Path):
         self._folder, self._stems = folder, set()
@@ -444,17 +445,50 @@ def _floor(comparison: "Comparison", size: int) -> tuple[float, str] | None:
     return float(rows["fid_floor"].astype(float).mean()), f"real against real (n = {number(n)} images)"
 
 
+def _draw_overview(comparison: "Comparison", looks: Mapping[str, plots.Style], easel: _Easel) -> list[Drawing]:
+    """The write-up's claim at a glance: FID and interleaving over the same steps, of the size that most runs have."""
+    size = _usual_size(comparison.snapshots)
+    rows = comparison.snapshots[comparison.snapshots["image_size"] == size]
+    names = [name for name in _names(comparison) if (rows["experiment"] == name).any()]
+    scored = [_course(rows[rows["experiment"] == name], "fid", None, name, looks[name]) for name in names]
+    key, title, label, meanings = WINDOWED[0]
+    windowed = _windowed(comparison, looks, key, names)
+    if not windowed or not any(course.seeds for course in scored):
+        return []
+    figure = plots.figure(4.3, 2 * plots.WIDTH)
+    left, right = figure.subplots(1, 2)
+    look = {"label": "FID of the snapshot", "floor": None, "legend": False}
+    plots.quality(left, scored, title=f"FID at {size} px over training: lower is better", **look)
+    plots.windows(right, windowed, title=title, label=label, meanings=meanings)
+    alt = f"FID and interleaving ratio over training, side by side. Experiments: {', '.join(names)}"
+    return [easel.save(figure, f"overview-{size}px", alt)]
+
+
+def _usual_size(snapshots: pd.DataFrame) -> int | None:
+    """The image size that most runs have; None without any."""
+    sizes = snapshots.drop_duplicates(["experiment", "seed"])["image_size"].mode()
+    return int(sizes[0]) if len(sizes) else None
+
+
+def _windowed(
+    comparison: "Comparison", looks: Mapping[str, plots.Style], key: str, names: Sequence[str]
+) -> list[plots.Course]:
+    """A measure by window for each experiment, with the line where the seeds' running mean goes."""
+    courses = []
+    for name in names:
+        rows = comparison.windows[comparison.windows["experiment"] == name]
+        course = _course(rows, key, None, name, looks[name])
+        if course.seeds:
+            mean = rows.assign(value=rows[key].astype(float)).groupby("step")["value"].mean()
+            smooth = mean.rolling(SMOOTHING_WINDOWS, min_periods=1, center=True).mean()
+            courses.append(replace(course, mean=plots.Line(smooth.index.to_numpy(), smooth.to_numpy())))
+    return courses
+
+
 def _draw_windows(comparison: "Comparison", looks: Mapping[str, plots.Style], easel: _Easel) -> list[Drawing]:
     drawn = []
     for key, title, label, meanings in WINDOWED:
-        courses = []
-        for name in _names(comparison):
-            rows = comparison.windows[comparison.windows["experiment"] == name]
-            course = _course(rows, key, None, name, looks[name])
-            if course.seeds:
-                mean = rows.assign(value=rows[key].astype(float)).groupby("step")["value"].mean()
-                smooth = mean.rolling(SMOOTHING_WINDOWS, min_periods=1, center=True).mean()
-                courses.append(replace(course, mean=plots.Line(smooth.index.to_numpy(), smooth.to_numpy())))
+        courses = _windowed(comparison, looks, key, _names(comparison))
         if courses:
             figure = plots.figure(4.1)
             plots.windows(figure.subplots(), courses, title=title, label=label, meanings=meanings)
@@ -468,7 +502,7 @@ def _draw_scatter(comparison: "Comparison", looks: Mapping[str, plots.Style], ea
     rows = comparison.snapshots
     if rows.empty:
         return []
-    size = rows.drop_duplicates(["experiment", "seed"])["image_size"].mode()[0]
+    size = _usual_size(rows)
     rows = rows[rows["image_size"] == size].assign(here=rows["kid_mean"].astype(float))
     rows["next"] = rows.groupby(["experiment", "seed"])["here"].shift(-1)
     drawn = []

@@ -313,7 +313,7 @@ def test_the_text_tells_results_answers_and_notes(comparison, folder):
 def test_figures_are_there_as_png_and_svg_and_can_be_read(folder):
     figures = folder / "figures"
     stems = {path.stem for path in figures.iterdir()}
-    expected = "losses-tuned_lr quality-fid-64px quality-kid_mean-128px windows-lead_balance measure-fid"
+    expected = "losses-tuned_lr quality-fid-64px quality-kid_mean-128px windows-lead_balance measure-fid overview-64px"
     assert set(expected.split()) <= stems
     assert {"scatter-interleaving_ratio-here", "scatter-isc_mean-next"} <= stems
     for stem in stems:
@@ -533,7 +533,7 @@ def test_frames_of_objects_as_unscored_runs_leave_them_are_drawn(comparison, tmp
     runs = [replace(run, read_rows=lambda: comparison.runs[0].history()[:0]) for run in comparison.runs]
     drawn = report.draw_figures(replace(comparison, runs=runs, **objects), tmp_path / "figures")
     assert {section: len(figures) for section, figures in drawn.items()} == {
-        "losses": 0, "measures": 6, "quality": 4, "windows": 2, "scatter": 4
+        "losses": 0, "measures": 6, "overview": 1, "quality": 4, "windows": 2, "scatter": 4
     }  # fmt: skip
 
 

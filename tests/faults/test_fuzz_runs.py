@@ -34,7 +34,7 @@ from analysis.score import Protocol, Scorer
 from dcgan import UserError, plainyaml
 
 STUB = features.Extractor("effnet_lite0", features.EFFNET_SHA256[:16], 1280, None)
-NO_FIGURES = dict.fromkeys(("losses", "measures", "quality", "windows", "scatter"), ())
+NO_FIGURES = dict.fromkeys(("losses", "measures", "overview", "quality", "windows", "scatter"), ())
 PATIENCE_S = 20  # for one case; the slowest takes a fraction of a second without figures
 PAGE_PATIENCE_S = 120
 STEPS = 200

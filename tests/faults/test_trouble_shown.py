@@ -8,7 +8,7 @@ from test_compare import alternative, compared, row, scores
 
 from analysis import interleaving, report
 
-NO_FIGURES = dict.fromkeys(("losses", "measures", "quality", "windows", "scatter"), ())
+NO_FIGURES = dict.fromkeys(("losses", "measures", "overview", "quality", "windows", "scatter"), ())
 
 
 def with_losses(folder, change):
