@@ -1,4 +1,4 @@
-"""The command line: `python -m analysis score|compare|rate|dashboard`, behind `make compare`, `rate`, `dashboard`."""
+"""The command line: `python -m analysis score|compare|study-page|rate|dashboard`, behind the `make` targets."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dcgan import UserError
@@ -34,18 +34,47 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from analysis import report
-    from analysis.compare import compare, groups
     from analysis.runs import read_folders, read_wandb
 
     runs, unusable = read_wandb(options.wandb) if options.wandb else read_folders(options.runs)
     _tell(unusable)
     if not runs:
         raise UserError(f"{options.wandb or options.runs}: no run there can be used")
+    pages = [page for _, page in _reports(options, runs, unusable)]
+    if not options.no_open:
+        _open(pages[0])
+    return 0
+
+
+def _study_page(options: argparse.Namespace) -> int:
+    from analysis import study_page
+    from analysis.compare import groups
+    from analysis.runs import read_folders
+
+    if options.wandb:
+        raise UserError("--wandb (WANDB=): the study shows scores and samples, which only run folders have")
+    runs, unusable = read_folders(options.runs)
+    _tell(unusable)
+    several = [f"{data}/{profile}" for data, profile in groups(runs)]
+    if len(several) != 1:
+        raise UserError(
+            f"{options.runs}: a study is of one data set and profile, and here are {len(several)}; "
+            f"--runs (RUNS=) takes one: {', '.join(str(options.runs / each) for each in several) or 'none'}"
+        )
+    for comparison, page in _reports(options, runs, unusable):
+        for path in study_page.write(comparison, page.parent / "figures", options.docs):
+            print(path)
+    return 0
+
+
+def _reports(options: argparse.Namespace, runs: Sequence, unusable: Sequence[str]) -> Iterator[tuple]:
+    """Score, compare and report each group of runs that can be compared: the comparison and its page."""
+    from analysis import report
+    from analysis.compare import compare, groups
+
     # W&B has no weights to score, and a report without scores must not take the place of one with them.
     scorer = None if options.wandb else _scorer(options)
     reports = options.out / "wandb" if options.wandb else options.out
-    pages = []
     for (data, profile), members in groups(runs).items():
         comparison = compare(
             members,
@@ -55,13 +84,11 @@ def _compare(options: argparse.Namespace) -> int:
         )
         folder = reports / data / profile
         before = _numbers(folder)
-        pages.append(report.write(comparison, folder))
+        page = report.write(comparison, folder)
         if _numbers(folder) != before:
             _to_wandb(comparison, folder)
-        print(f"{data}, {profile}: {len(members)} run{'s' if len(members) > 1 else ''}: {pages[-1]}")
-    if not options.no_open:
-        _open(pages[0])
-    return 0
+        print(f"{data}, {profile}: {len(members)} run{'s' if len(members) > 1 else ''}: {page}")
+        yield comparison, page
 
 
 def _rate(options: argparse.Namespace) -> int:
@@ -199,14 +226,23 @@ def _parser() -> argparse.ArgumentParser:
     score = commands.add_parser("score", parents=[scoring], help="score what has no score yet")
     score.set_defaults(command=_score)
 
-    compare = commands.add_parser("compare", parents=[scoring], help="score, compare and write the page")
-    compare.add_argument(
+    comparing = Parser(add_help=False, parents=[scoring])
+    comparing.add_argument(
         "--out", type=Path, default=Path("reports"), metavar="DIR", help="where reports go (%(default)s)"
     )
-    compare.add_argument("--wandb", metavar="ENTITY/PROJECT", help="read the runs from W&B instead (no images there)")
-    compare.add_argument("--cost-per-hour", type=_positive(float), metavar="PRICE", help="of the device")
+    comparing.add_argument("--wandb", metavar="ENTITY/PROJECT", help="read the runs from W&B instead (no images there)")
+    comparing.add_argument("--cost-per-hour", type=_positive(float), metavar="PRICE", help="of the device")
+    compare = commands.add_parser("compare", parents=[comparing], help="score, compare and write the page")
     compare.add_argument("--no-open", action="store_true", help="don't open the page in a browser")
     compare.set_defaults(command=_compare)
+
+    study = commands.add_parser(
+        "study-page", parents=[comparing], help="compare, and write docs/study.md and the front of the READMEs"
+    )
+    study.add_argument(
+        "--docs", type=Path, default=Path("docs"), metavar="DIR", help="where study.md goes; READMEs lie beside it"
+    )
+    study.set_defaults(command=_study_page)
 
     rate = commands.add_parser(
         "rate",

@@ -283,9 +283,8 @@ def _size(alternatives: Sequence["Alternative"], snapshots: pd.DataFrame) -> Ans
         evidence.append(f"D's loss is below 0.1 in {100 * wins.mean:.1f} % of its steps")
     followed = [each for each in by_name.values() if each.parent == "hires_128"]
     if not followed:
-        wanted = 'a longer run (`SET="duration_multiplier=2"`) and one with a wider D '
-        wanted += '(`SET="discriminator.width_multiplier=2"`)'
-        return Answer(question, f"Can't tell: that takes {wanted}, and none is here.", evidence)
+        wanted = "hires_128_longer, hires_128_equal_lr and hires_128_strong_d"
+        return Answer(question, f"Can't tell: that takes {wanted}, and none of them is here.", evidence)
     better = []
     for each in followed:
         change = each.differences.get(each.quality)

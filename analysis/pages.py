@@ -1,4 +1,4 @@
-"""How the HTML pages are made: one file each, whatever comes from files escaped."""
+"""How pages are made of templates: in HTML whatever comes from files is escaped; Markdown has `markdown.cell`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +9,10 @@ TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
 def template(name: str, **filters: Callable) -> jinja2.Template:
-    """The template `name` of `templates/`, with autoescape; a name that it is not given is an error, not a blank."""
+    """The template `name` of `templates/`; a name that it is not given is an error, not a blank."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
+        autoescape=jinja2.select_autoescape(["html"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -174,7 +174,7 @@ def _interval_text(estimate: Estimate, measure: Measure) -> str:
     return mean if estimate.n < 2 else f"{mean} {_interval(estimate.low, estimate.high, measure)}"
 
 
-def _verdict(answer: str) -> dict[str, str]:
+def verdict(answer: str) -> dict[str, str]:
     """An answer in two parts, its verdict and the rest, and what kind of verdict it is."""
     word, colon, rest = answer.partition(": ")
     if not colon or len(word) > 40:
@@ -184,7 +184,7 @@ def _verdict(answer: str) -> dict[str, str]:
     return {"word": word, "rest": _capital(rest), "kind": kind}
 
 
-def _value(value: Any) -> str:
+def setting(value: Any) -> str:
     """A setting's value as YAML and people write it."""
     if isinstance(value, float):
         digits, exponent = f"{value:.6e}".split("e")
@@ -624,7 +624,7 @@ def html(comparison: "Comparison", figures: Mapping[str, Sequence[Drawing]]) -> 
     steps = sorted({frame.step for each in shown for frame in each.frames})
     listed = _listed(comparison)
     rows = comparison.table.iloc[listed]
-    return template("report.html", number=number, sha256=_sha256, verdict=_verdict).render(
+    return template("report.html", number=number, sha256=_sha256, verdict=verdict).render(
         comparison=comparison,
         figures=figures,
         looks={
@@ -639,12 +639,12 @@ def html(comparison: "Comparison", figures: Mapping[str, Sequence[Drawing]]) -> 
         alternatives=[_alternative(each, comparison) for each in comparison.alternatives],
         samples=shown,
         steps=steps,
-        associations=[_association(claim, found) for claim, found in comparison.associations.items() if found.points],
+        associations=[association(claim, found) for claim, found in comparison.associations.items() if found.points],
         dynamics=_dynamics(rows),
         dynamics_columns=DYNAMICS,
         speed=_speed(rows),
         ratings=[_rating(each) for each in comparison.ratings],
-        provenance=_provenance(comparison.runs, listed),
+        provenance=provenance(comparison.runs, listed),
         left_out=_left_out(comparison, len(listed)),
         summary=_summary(comparison),
     )
@@ -758,7 +758,7 @@ def _alternative(alternative: Any, comparison: "Comparison") -> dict[str, Any]:
     return {
         "name": alternative.name,
         "parent": alternative.parent,
-        "changes": [(key, _value(old), _value(new)) for key, (old, new) in alternative.changes.items()],
+        "changes": [(key, setting(old), setting(new)) for key, (old, new) in alternative.changes.items()],
         "answer": alternative.answer,
         "seeds": ", ".join(map(str, alternative.seeds)),
         "troubles": [f"Seed {seed} diverged at step {step:,}" for seed, step in alternative.diverged.items()]
@@ -771,7 +771,7 @@ def _alternative(alternative: Any, comparison: "Comparison") -> dict[str, Any]:
 GOES = {"negative": "goes with better faces", "positive": "goes with worse faces"}
 
 
-def _association(claim: "Claim", found: "Association") -> dict[str, Any]:
+def association(claim: "Claim", found: "Association") -> dict[str, Any]:
     """A row of the table of associations."""
     known = not math.isnan(found.rho)
     return {
@@ -872,7 +872,7 @@ def _left_out(comparison: "Comparison", listed: int) -> str:
     return f"{listed:,} of {count:,} runs are listed here, to keep the page small." if listed < count else ""
 
 
-def _provenance(runs: "Sequence[Run]", listed: Sequence[int]) -> dict[str, Any]:
+def provenance(runs: "Sequence[Run]", listed: Sequence[int]) -> dict[str, Any]:
     """The facts that all runs share, once, and a table of those in which they differ, of the runs `listed`."""
     rows = [_facts(run) for run in runs]
     keys = list(rows[0]) if rows else []

@@ -16,6 +16,7 @@ from dcgan.commandline import Parser, perform
 BENCHMARKS = {
     "train": ("train", "a whole run against the write-up's loop, CPU"),
     "input": ("train", "the sampler against DataLoader with PIL"),
+    "writeup": ("writeup", "why a faster GPU was no faster: loading and arithmetic at 64 and 128 px"),
     "pack": ("packing", "packing images against ImageFolder with PIL, one core"),
     "memory": ("packing", "memory and cost per image with up to 200,000 images; minutes, and 12 GB of disk"),
     "score": ("score", "scoring against torch-fidelity from a folder of PNGs"),

@@ -101,10 +101,10 @@ def bench_input(rounds: int) -> Result:
 
 
 @contextlib.contextmanager
-def pil_batches(folder: Path, batch_size: int) -> Iterator[Iterator[torch.Tensor]]:
+def pil_batches(folder: Path, batch_size: int, size: int = 64) -> Iterator[Iterator[torch.Tensor]]:
     """Endless batches as pytorch/examples loads them: ImageFolder, PIL, two workers."""
-    steps = [transforms.Resize(64), transforms.CenterCrop(64), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
-    steps.append(transforms.Normalize((0.5,) * 3, (0.5,) * 3))
+    steps = [transforms.Resize(size), transforms.CenterCrop(size), transforms.RandomHorizontalFlip()]
+    steps += [transforms.ToTensor(), transforms.Normalize((0.5,) * 3, (0.5,) * 3)]
     data = ImageFolder(str(folder), transform=transforms.Compose(steps))
     loader = DataLoader(data, batch_size, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True)
     yield (images for _ in itertools.count() for images, _ in loader)

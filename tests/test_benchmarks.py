@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import __main__ as bench
-from benchmarks import gpu, layers, results
+from benchmarks import gpu, layers, results, writeup
 from benchmarks.results import Result
 from benchmarks.side_by_side import alternate
 from dcgan.data import Batches
@@ -23,6 +23,13 @@ def test_a_ratio_is_the_median_over_rounds_with_its_range():
     assert pairs.per_second("steps") == "500 against 333 steps/s"
 
 
+def test_the_write_ups_arithmetic_is_counted_at_the_papers_width():
+    """By hand: 2 * k * k * in * out * side * side a layer; what is summed here is one pass of D at 64 px."""
+    layers = [(3, 128, 32), (128, 256, 16), (256, 512, 8), (512, 1024, 4)]
+    one_pass = sum(2 * 25 * inputs * outputs * side**2 for inputs, outputs, side in layers) / 1e9
+    assert 8 * one_pass < writeup._gflop("tuned_lr") < 14 * one_pass  # both networks, forwards and backwards, D twice
+
+
 def test_a_row_takes_the_place_of_its_like_and_leaves_the_others(tmp_path):
     table = tmp_path / "RESULTS.md"
     for what, found in (("train", "2x"), ("pack", "1.9x"), ("train", "3x")):
@@ -36,16 +43,18 @@ def test_training_sampling_packing_and_scoring_are_measured_against_their_peers(
     monkeypatch.setattr("benchmarks.train.IMAGES", 130)
     monkeypatch.setattr("benchmarks.train.STEPS", 2)
     monkeypatch.setattr("benchmarks.train.WARM_UP", 1)
+    monkeypatch.setattr("benchmarks.writeup.IMAGES", 130)
+    monkeypatch.setattr("benchmarks.writeup.STEPS", 2)
     monkeypatch.setattr("benchmarks.packing.PACKED", 20)
     monkeypatch.setattr("benchmarks.score.IMAGES", 120)
     monkeypatch.setattr("benchmarks.score.REAL", 120)
     table = tmp_path / "RESULTS.md"
-    assert bench.main(["train", "input", "pack", "score", "--rounds", "1", "--out", str(table)]) == 0
+    assert bench.main(["train", "input", "pack", "score", "writeup", "--rounds", "1", "--out", str(table)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    for line, what in zip(lines, ("train", "input", "pack", "score"), strict=False):
+    for line, what in zip(lines, ("train", "input", "pack", "score", "writeup"), strict=False):
         assert line.startswith(f"{what}: ")
         assert "x (" in line
-    assert len([line for line in table.read_text().splitlines() if line.startswith("| ")]) == 5
+    assert len([line for line in table.read_text().splitlines() if line.startswith("| ")]) == 6
     # What is compared is the same: both ways see the same images and find the same distance.
     ours, theirs = (float(word) for word in lines[3].rpartition("FID ")[2].split(" against "))
     assert ours == pytest.approx(theirs, rel=1e-3)
