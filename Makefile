@@ -4,6 +4,7 @@ EXP     ?= baseline
 EXPS    ?= baseline regularized tuned_lr hires_128
 RUNS    ?= runs
 REPORTS ?= reports
+DOCS    ?= docs
 PYTHON3 ?= python3
 
 # An activated conda environment made from environment.yml is used as it is; otherwise .venv is made from the lock.
@@ -35,7 +36,7 @@ COMPARED = --runs "$(RUNS)" $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--devi
            $(if $(COST_PER_HOUR),--cost-per-hour "$(COST_PER_HOUR)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run study sample compare prune rate dashboard bench test test-faults test-cluster lint lock install-study
+.PHONY: help setup run study sample compare study-page prune rate dashboard bench test test-faults test-cluster lint lock install-study
 
 help: ## list the targets
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -46,7 +47,7 @@ help: ## list the targets
 	@echo "  DATA=path      folder, .zip, .tar or celeba (drawn faces)  SEED=n  SET=\"key=value ...\"   (no spaces in a value)"
 	@echo "  EXPS=\"name ...\"  SEEDS=n|a-b|a,b  of a study             CPUS_PER_RUN=n  GPUS_PER_RUN=n, or 0.5: two share one"
 	@echo "  FRESH=1        train a finished run anew                   RUNS=dir  where runs are kept ($(RUNS))"
-	@echo "  DEVICE=name    cuda, mps or cpu (the best there is)     REPORTS=dir  where comparisons go ($(REPORTS))"
+	@echo "  DEVICE=name    cuda, mps or cpu (the best there is)     REPORTS=dir  where comparisons go ($(REPORTS))  DOCS=dir  a study ($(DOCS))"
 	@echo "  GPUS=n         train one run on n GPUs (with DEVICE=cpu: n processes)"
 	@echo "  EXTRACTOR=inception|effnet_lite0   SAMPLES=n   INCEPTION_WEIGHTS=file   COST_PER_HOUR=price   WANDB=entity/project"
 
@@ -65,6 +66,9 @@ sample: $(READY) ## draw a grid, a walk and single images from a finished run: m
 
 compare: $(READY) ## score all runs, compare them, and open the page
 	@$(PYTHON) -m analysis compare $(COMPARED)
+
+study-page: $(READY) ## compare, and write docs/study.md and the front of the READMEs from it
+	@$(PYTHON) -m analysis study-page $(COMPARED) --docs "$(DOCS)"
 
 prune: $(READY) ## delete the checkpoints of runs that have ended; what the comparison needs stays
 	@$(PYTHON) -m dcgan prune --runs "$(RUNS)"

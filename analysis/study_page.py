@@ -45,8 +45,10 @@ def write(comparison: Comparison, figures: Path, docs: Path) -> list[Path]:
     if comparison.table["fid"].isna().all():
         raise UserError("no run has scores, and a study is about them; `make compare` tells why")
     pictures = docs / "study"
-    shutil.rmtree(pictures, ignore_errors=True)
-    pictures.mkdir(parents=True)
+    pictures.mkdir(parents=True, exist_ok=True)
+    for path in pictures.iterdir():  # an earlier study's, and nothing else
+        if path.stem in FIGURES or path.match("samples-*.webp"):
+            path.unlink()
     shown = [stem for stem in FIGURES if (figures / f"{stem}.png").is_file()]
     for stem in shown:
         shutil.copyfile(figures / f"{stem}.png", pictures / f"{stem}.png")

@@ -6,32 +6,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from made_runs import DATA, make_run
+from made_runs import DATA, compared, make_run, scores
 
 from analysis.compare import COLUMNS, SNAPSHOT_COLUMNS, compare, groups
 from analysis.runs import read_folders
-from analysis.score import Protocol, Scores
-
-
-def scores(fid=None, along=(), **more):
-    """What scoring would have found; `along` are the FIDs of the snapshots at 200, 400, ..."""
-    final = {} if fid is None else {"fid": fid, "fid_floor": 5.0, "n_real": 500, "kid_mean": fid / 1000, **more}
-    rows = [{"step": 200 * (i + 1), "fid": value, "kid_mean": value / 1000} for i, value in enumerate(along)]
-    columns = ["step", "fid", "kid_mean", "kid_std", "isc_mean", "isc_std"]
-    return Scores(final, pd.DataFrame(rows, columns=columns, dtype=float).astype({"step": int}))
-
-
-def compared(runs, found=None, **options):
-    """A comparison of the runs under a folder, each title or name with its scores."""
-    found = found or {}
-    protocol = Protocol("effnet_lite0", "0123456789abcdef", "faces-01234567:64px:500", 200, 200)
-    read, lines = read_folders(runs)
-    return compare(
-        read,
-        lambda run: (protocol, found.get(run.title) or found.get(run.name) or scores()),
-        notes=lines,
-        **options,
-    )
+from analysis.score import Protocol
 
 
 def row(comparison, name, seed=0):
