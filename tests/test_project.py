@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-README = (ROOT / "README.md").read_text()
+README = "".join(path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("README*.md")))  # in each language
 LOCK, STUDY_LOCK = (
     [Requirement(line) for line in (ROOT / name).read_text().splitlines() if line]
     for name in ("requirements.lock", "requirements-study.lock")
