@@ -26,7 +26,7 @@ from dcgan import UserError
 from dcgan.data import Batches, open_source, pack
 
 PACKED = 3_000
-COUNTS = (2_000, 20_000, 200_000)
+COUNTS, TRAINED = (2_000, 20_000, 200_000), 20  # images; steps
 
 
 def bench_pack(rounds: int) -> Result:
@@ -66,7 +66,7 @@ def bench_memory(rounds: int) -> Result:
         with tempfile.TemporaryDirectory() as place:
             archive = _archive(Path(place) / "faces.zip", count)
             packing, packed_peak, told = _watched(place, archive, steps=1)
-            training, trained_peak, _ = _watched(place, archive, steps=20)
+            training, trained_peak, _ = _watched(place, archive, steps=TRAINED)
             source = open_source(archive, cache=Path(place))
             found = pack(source, size=128, crop_px=None, images="all", cache=Path(place))
             batches = Batches(found.images, batch_size=128, seed=0, device=torch.device("cpu"))
@@ -83,7 +83,7 @@ def bench_memory(rounds: int) -> Result:
     return Result(
         "memory",
         f"{peak / 1000:.2f} GB at most",
-        "nothing: packing and 20 steps of hires_128 (laptop) on 200,000 images of 128 px",
+        f"nothing: packing and {TRAINED} steps of hires_128 (laptop) on 200,000 images of 128 px",
         "<= 2 GB beside the page cache; cost per image flat",
         "; ".join(rows),
     )
