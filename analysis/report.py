@@ -521,7 +521,7 @@ def _draw_scatter(comparison: "Comparison", looks: Mapping[str, plots.Style], ea
                 for name in _names(comparison)
                 if len(own := pairs[pairs["experiment"] == name])
             ]
-            verdict = predicted(x, "kid_mean", when, comparison.associations)
+            verdict = predicted(x, "kid_mean", when, comparison.associations).partition(" Not settled")[0]
             figure = plots.figure(4.5)
             plots.scatter(
                 figure.subplots(),
