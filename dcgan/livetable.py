@@ -3,6 +3,7 @@
 import contextlib
 import statistics
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from dcgan.study import Run
 
+QUIET_S = 300  # the longest that a log goes without a word
 TAIL_BYTES = 1000  # of history.csv: a row has at most some 120
 NOT_OVER = ("waiting", "starting", "running")
 
@@ -49,17 +51,17 @@ def last_losses(history) -> tuple[float | None, float | None]:
         return None, None
 
 
-def overall(rows: Sequence[Row]) -> str:
-    """'3 of 8 done, 2 running, about 12 min left'."""
+def overall(rows: Sequence[Row], slots: int = 1) -> str:
+    """'3 of 8 done, 2 running, about 12 min left'. slots: how many runs there is known to be room for at once."""
     counts = {state: sum(row.state == state for row in rows) for state in dict.fromkeys(row.state for row in rows)}
     told = [f"{sum(counts.get(state, 0) for state in ENDED)} of {len(rows)} done"]
     told += [f"{count} {state}" for state, count in counts.items() if state != "finished"]
-    if (seconds := _seconds_left(rows)) is not None:
+    if (seconds := _seconds_left(rows, slots)) is not None:
         told.append(f"about {duration(seconds)} left")
     return ", ".join(told)
 
 
-def _seconds_left(rows: Sequence[Row]) -> float | None:
+def _seconds_left(rows: Sequence[Row], slots: int) -> float | None:
     """What is left to do over how many do it; a run that waits is taken to be as fast as its experiment's others."""
     running = [row for row in rows if row.state == "running" and row.images_per_s]
     if not running:
@@ -76,7 +78,7 @@ def _seconds_left(rows: Sequence[Row]) -> float | None:
         for row in rows
         if row.state in NOT_OVER
     ]
-    return max(max(left), sum(left) / len(running))
+    return max(max(left), sum(left) / max(len(running), slots))
 
 
 def duration(seconds: float | None) -> str:
@@ -92,11 +94,11 @@ def duration(seconds: float | None) -> str:
     )
 
 
-def table(rows: Sequence[Row], *, height: int) -> "Table":
+def table(rows: Sequence[Row], *, height: int, slots: int = 1) -> "Table":
     """The rows as a table of at most so many lines; where not all fit, those that run come first."""
     from rich.table import Table
 
-    drawn = Table(box=None, caption=overall(rows), caption_justify="left", caption_style="bold", pad_edge=False)
+    drawn = Table(box=None, caption=overall(rows, slots), caption_justify="left", caption_style="bold", pad_edge=False)
     for title in ("experiment", "seed", "state", "step", "loss_d", "loss_g", "images/s", "left"):
         drawn.add_column(title, justify="left" if title in ("experiment", "state") else "right", no_wrap=True)
     room = height - 3  # title, overall line, and one on what is left out
@@ -122,12 +124,14 @@ class Watched:
         self._rows = {
             run: _row(run, run.folder.read_status()["state"] if run in self._over else "waiting") for run in runs
         }
+        self.slots = 1  # the most runs seen at once: between one's end and the next one's start there seem to be fewer
 
     def rows(self) -> list[Row]:
         """How each stands now."""
         for run in self._rows:
             if run not in self._over:
                 self._rows[run] = _row(run, self._state(run))
+        self.slots = max(self.slots, sum(row.state in ("starting", "running") for row in self._rows.values()))
         return list(self._rows.values())
 
     def ended(self, run: "Run", message: str | None) -> None:
@@ -171,11 +175,12 @@ def _touched(run: "Run") -> list[int | None]:
 
 
 class Lines:
-    """A line per change, for a log."""
+    """A line per change, and now and then one on how far all are, for a log."""
 
     def __init__(self, runs: Sequence["Run"]) -> None:
         self._watched = Watched(runs)
         self._told = {(row.experiment, row.seed): row.state for row in self._watched.rows()}
+        self._spoke = time.monotonic()
 
     def __call__(self) -> None:
         """Tell what has changed since."""
@@ -184,7 +189,11 @@ class Lines:
             if self._told[row.experiment, row.seed] != row.state:
                 self._told[row.experiment, row.seed] = row.state
                 at = f" at step {row.step:,} of {row.steps:,}" if row.step else ""
-                self.line(f"{row.experiment}, seed {row.seed}: {row.state}{at} ({overall(rows)})")
+                self.line(f"{row.experiment}, seed {row.seed}: {row.state}{at} ({overall(rows, self._watched.slots)})")
+        running = [row for row in rows if row.state == "running"]
+        if running and time.monotonic() - self._spoke > QUIET_S:
+            steps = ", ".join(f"{row.experiment} seed {row.seed} at step {row.step:,}" for row in running)
+            self.line(f"{overall(rows, self._watched.slots)}: {steps}")
 
     def ended(self, run: "Run", message: str | None) -> None:
         """Take note that a run has ended, and what went wrong."""
@@ -192,6 +201,7 @@ class Lines:
 
     def line(self, text: str) -> None:
         """Say something else."""
+        self._spoke = time.monotonic()
         print(text, flush=True)
 
 
@@ -204,7 +214,9 @@ class Screen:
 
     def __call__(self) -> None:
         """Draw how all stand."""
-        self._live.update(table(self._watched.rows(), height=self._live.console.height), refresh=True)
+        rows = self._watched.rows()
+        shown = table(rows, height=self._live.console.height, slots=self._watched.slots)
+        self._live.update(shown, refresh=True)
 
     def line(self, text: str) -> None:
         """Say something above the table."""

@@ -172,6 +172,7 @@ ROWS = [
 def test_the_overall_line_counts_and_foretells():
     # 50 s for the run that is halfway, and for the waiting one 100 steps at the mean of what is known
     assert livetable.overall(ROWS) == "1 of 3 done, 1 running, 1 waiting, about 2 min left"
+    assert livetable.overall(ROWS, slots=2).endswith("about 67 s left"), "two at a time, and no run is split"
     assert livetable.overall(ROWS[:1]) == "1 of 1 done"
     assert [livetable.duration(seconds) for seconds in (None, 45, 720, 12600)] == ["", "45 s", "12 min", "3.5 h"]
 
@@ -222,6 +223,22 @@ def test_what_a_folder_says_from_before_the_study_is_no_news(tmp_path, capsys):
     lines()
     states = [line.partition("seed 0: ")[2].partition(" (")[0] for line in capsys.readouterr().out.splitlines()]
     assert states == ["starting at step 3 of 6", "running at step 4 of 6", "failed at step 4 of 6"]
+
+
+def test_a_log_says_how_far_the_runs_are_when_nothing_else_has_happened_for_long(tmp_path, capsys, monkeypatch):
+    (run,) = study.plan(_options("baseline", "--seeds", "1", *TINY))
+    run.folder.path.mkdir(parents=True)
+    lines = livetable.Lines([run])
+    run.folder.log.write_text("---")
+    for step in (1, 2, 3, 4):
+        monkeypatch.setattr(livetable, "QUIET_S", 0 if step == 3 else 300)
+        run.folder.write_status("running", step=step, steps=6)
+        lines()
+    told = capsys.readouterr().out.splitlines()
+    assert [line.partition(" (")[0] for line in told] == [
+        f"{run.experiment.slug}, seed 0: running at step 1 of 6",
+        f"0 of 1 done, 1 running: {run.experiment.slug} seed 0 at step 3",
+    ]
 
 
 def test_a_lock_is_waited_for_but_not_for_ever(tmp_path):
