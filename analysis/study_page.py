@@ -154,16 +154,21 @@ def _provenance(comparison: Comparison) -> dict[str, Any]:
 
 
 def _commands(comparison: Comparison) -> list[str]:
-    """The commands that make the finished runs anew, one for each set of seeds."""
-    together: dict[tuple[int, ...], list[str]] = {}
+    """The commands that make the finished runs anew, one for all that differ in their experiment alone."""
+    experiments = {run.name: run.experiment for run in comparison.runs}
+    together: dict[tuple[str, str], list[str]] = {}
     for each in comparison.alternatives:
         if each.seeds:
-            together.setdefault(tuple(each.seeds), []).append(each.name)
-    source = comparison.runs[0].record["data"]["source"]
-    data = f" DATA={source}" if source != "drawn" else ""
+            pairs = " ".join(
+                f"{key}={report.setting(value)}" for key, value in experiments[each.name].overrides.items()
+            )
+            together.setdefault((_seeds(each.seeds), pairs), []).append(experiments[each.name].name)
+    known = comparison.runs[0].record["data"]
+    data = "" if known["name"] == "embedded" else f" DATA={known['source']}"
     return [
-        f'make study EXPS="{" ".join(names)}" SEEDS={_seeds(seeds)} PROFILE={comparison.profile}{data}'
-        for seeds, names in together.items()
+        f'make study EXPS="{" ".join(names)}" SEEDS={seeds} PROFILE={comparison.profile}{data}'
+        + (f' SET="{pairs}"' if pairs else "")
+        for (seeds, pairs), names in together.items()
     ]
 
 

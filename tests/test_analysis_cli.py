@@ -59,6 +59,17 @@ def test_make_compare_scores_two_runs_and_writes_the_page(tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in runs.rglob("scores.csv")}
     assert [log] == list(page.parent.glob("wandb/offline-run-*/run-*.wandb")), "what did not change is not sent again"
 
+    studied = _make("study-page", DOCS=tmp_path / "my docs", **asked)
+    assert studied.returncode == 0, studied.stdout + studied.stderr
+    assert "scoring" not in studied.stderr
+    study = " ".join((tmp_path / "my docs" / "study.md").read_text(encoding="utf-8").split())
+    assert "2 recipes, 1 seed each, 40 steps" in study
+    assert (
+        'make study EXPS="baseline tuned_lr" SEEDS=1 PROFILE=smoke SET="images=240 batch_size=32 snapshots=1"' in study
+    )
+    assert f"{table['fid'][0]:.1f}" in study, "the numbers are the comparison's"
+    assert pd.read_csv(tmp_path / "my docs" / "study" / "runs.csv").equals(table)
+
     shown = _make("dashboard", RUNS=runs, REPORTS=reports)
     assert shown.returncode == 0
     assert str(page) in shown.stdout
@@ -138,7 +149,7 @@ def test_rating_a_run_that_is_not_finished_says_what_to_do(tmp_path, capsys):
 
 
 def test_help_answers_for_each_command(capsys):
-    for command in ("score", "compare", "rate", "dashboard"):
+    for command in ("score", "compare", "study-page", "rate", "dashboard"):
         with pytest.raises(SystemExit) as stopped:
             main([command, "--help"])
         assert stopped.value.code == 0
