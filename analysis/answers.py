@@ -1,15 +1,15 @@
 """Numbers -> the plain sentences of the report. 'Can't tell' is an answer, and one seed is said to be one seed."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from analysis import interleaving
-from analysis.stats import Association, Estimate
+from analysis.stats import Association, Estimate, wilson
 
 if TYPE_CHECKING:
     from analysis.compare import Alternative
@@ -159,39 +159,65 @@ MUCH_WORSE = 1.25
 
 WHEN = {"here": "the same snapshot", "next": "the next snapshot"}
 #: What is held against what, always at equal steps. Only recipes have the differences that the write-up speaks of, and
-#: they differ in more than interleaving: their initialisation is taken out first, then all of the recipe but the seed.
-#: Last, what neither a recipe nor a seed explains: the changes from one snapshot of a run to its next.
+#: they differ in more than interleaving: first their initialisation is taken out, then all of the recipe but the seed.
 AMONG = {
     "recipes": "between recipes",
     "same_init": "between recipes of one initialisation",
     "seeds": "between seeds of one recipe",
-    "within": "from snapshot to snapshot within a run",
+    "changes": "between the changes, from snapshot to snapshot, of seeds of one recipe",
 }
 MORE = {"interleaving_ratio": "more interleaving", "isc_mean": "a higher IS"}
 
 
-def predicted(x: str, y: str, when: str, associations: Mapping[Claim, Association]) -> str:
+@dataclass(frozen=True)
+class Prediction:
+    """Whether a candidate predicts a distance."""
+
+    word: str  # a key of WORDS
+    told: str  # the verdict in a sentence: what holds between recipes, of which the write-up speaks
+    besides: str  # what the narrower comparisons say
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return " ".join(part for part in (self.told, self.besides) if part)
+
+
+#: "as claimed": the more of the candidate, the better the faces.
+WORDS = {"claimed": "Yes", "reversed": "The other way round", "depends": "It depends", "open": "Can't tell"}
+
+
+def prediction(x: str, y: str, when: str, associations: Mapping[Claim, Association]) -> Prediction:
     """Whether x predicts the distance y, in plain words, the verdict first."""
     found = {among: each for among in AMONG if (each := associations.get(Claim(x, y, when, among)))}
-    if not found:
-        return "Can't tell: no run has scored snapshots."
-    settled = {among: each.rho for among, each in found.items() if each.verdict in ("positive", "negative")}
-    unsettled: dict[str, list[str]] = {}
+    if "recipes" not in found:
+        return Prediction("open", "Can't tell: no run has scored snapshots.", "")
+    faces = {among: f"{'worse' if each.rho > 0 else 'better'} faces" for among, each in found.items()}
+    settled = {among: each.rho > 0 for among, each in found.items() if each.settled}
+    main = found["recipes"]
+    word = "open" if "recipes" not in settled else "reversed" if settled["recipes"] else "claimed"
+    if word != "open" and settled.get("same_init", settled["recipes"]) != settled["recipes"]:
+        word = "depends"
+    if word == "open":
+        told = f"{WORDS[word]}: {AMONG['recipes']}, {main.verdict.partition(': ')[2]}."
+        if abs(main.rho) > 0.1:
+            told += f" Here {MORE[x]} went with {faces['recipes']} ({main.rho:+.2f}), which may be chance."
+    else:
+        told = f"{WORDS[word]}: {AMONG['recipes']}, at equal steps, {MORE[x]} goes with {faces['recipes']}"
+        told += f" (partial rank correlation {main.rho:+.2f})."
+    narrower: dict[str, list[str]] = {}
     for among, each in found.items():
-        if among not in settled:
-            unsettled.setdefault(each.verdict.partition(": ")[2], []).append(AMONG[among])
-    open_ = "; ".join(f"{' and '.join(among)}, {reason}" for reason, among in unsettled.items())
-    if not settled:
-        rho = next(iter(found.values())).rho
-        lean = f" In these runs {MORE[x]} went with {'worse' if rho > 0 else 'better'} faces, which may be chance"
-        return f"Can't tell: {open_}." + (f"{lean} (partial rank correlation {rho:+.2f})." if abs(rho) > 0.1 else "")
-    signs = {rho > 0 for rho in settled.values()}
-    word = "It depends" if len(signs) > 1 else "No, the opposite" if True in signs else "Yes"
-    told = "; ".join(
-        f"{AMONG[among]}, at equal steps, {MORE[x]} goes with {'worse' if rho > 0 else 'better'} faces ({rho:+.2f})"
-        for among, rho in settled.items()
-    )
-    return f"{word}: {told}." + (f" Not settled {open_}." if open_ else "")
+        if among != "recipes":
+            says = f"{faces[among]} ({each.rho:+.2f})" if among in settled else each.verdict
+            narrower.setdefault(says, []).append(AMONG[among])
+    besides = "; ".join(f"{' and '.join(among)}: {says}" for says, among in narrower.items())
+    return Prediction(word, told, f"{besides[:1].upper()}{besides[1:]}." if besides else "")
+
+
+def usual_size(snapshots: pd.DataFrame) -> int | None:
+    """The image size that most runs have, of which questions across runs are asked; None without any."""
+    sizes = snapshots.drop_duplicates(["experiment", "seed"])["image_size"].mode()
+    return int(sizes[0]) if len(sizes) else None
 
 
 def _prediction(question: str, x: str, associations: Mapping[Claim, Association]) -> Answer:
@@ -201,37 +227,40 @@ def _prediction(question: str, x: str, associations: Mapping[Claim, Association]
         for claim, found in associations.items()
         if claim.x == x and not math.isnan(found.rho)
     ]
-    return Answer(question, predicted(x, "kid_mean", "next", associations), evidence)
+    return Answer(question, prediction(x, "kid_mean", "next", associations).text, evidence)
 
 
 def _alarm(snapshots: pd.DataFrame) -> Answer:
     """Whether a collapse of interleaving comes before FID turns, counted over runs."""
     question = "Does interleaving collapse before FID turns, so that it could serve as an alarm?"
-    told, counts = [], Counter()
-    for (name, seed), rows in snapshots.dropna(subset=["fid", "interleaving_ratio"]).groupby(["experiment", "seed"]):
-        step, fid, ratio = (rows[key].to_numpy() for key in ("step", "fid", "interleaving_ratio"))
-        at = interleaving.collapse(ratio)
-        turned = bool(fid[-1] > MUCH_WORSE * fid.min())
-        early = at is not None and at <= int(fid.argmin())
-        counts.update(runs=1, turned=turned, warned=turned and early, false=at is not None and not turned)
-        if at is not None:
-            told.append(
-                f"{name} seed {seed}: from {ratio[:at].max():.2f} to {ratio[at]:.2f} at step {step[at]:,}, where FID "
-                f"is {fid[at]:.1f}; it ends at {fid[-1]:.1f}, {'having turned' if turned else 'and has not turned'}"
-            )
-    if not counts["runs"]:
-        return Answer(question, "Can't tell: no run has scored snapshots and losses that can be compared.")
-    among = f"{counts['runs']} run{'' if counts['runs'] == 1 else 's'}"
-    said = f"FID turned for the worse in {counts['turned']} of {among}"
-    if counts["turned"]:
-        said += f", {counts['warned']} times after a collapse"
-    if counts["false"]:
-        said += f"; interleaving collapsed in {counts['false']} whose FID did not turn"
-    hits, alarms = counts["warned"], counts["warned"] + counts["false"]
-    serves = 2 * hits > max(alarms, counts["turned"])  # most alarms are right, and most turns are foretold
-    few = counts["turned"] + counts["false"] < Association.MIN_CLUSTERS
-    verdict = "Can't tell" if few else "Yes" if serves else "No"
-    return Answer(question, f"{verdict}: {said}.", told)
+    told, turned, warned, false, runs = [], 0, 0, 0, 0
+    for (name, seed), rows in snapshots.dropna(subset=["fid"]).groupby(["experiment", "seed"]):
+        step, fid, ratio = (rows[key].to_numpy(dtype=float) for key in ("step", "fid", "interleaving_ratio"))
+        at, turns = interleaving.collapse(ratio), bool(fid[-1] > MUCH_WORSE * fid.min())
+        runs, turned = runs + 1, turned + turns
+        if at is None:
+            continue
+        warned += turns and at <= int(fid.argmin())
+        false += not turns
+        told.append(
+            f"{name} seed {seed}: from {np.nanmax(ratio[:at]):.2f} to {ratio[at]:.2f} at step {step[at]:,.0f}, where "
+            f"FID is {fid[at]:.1f}; it ends at {fid[-1]:.1f}, {'having turned' if turns else 'and has not turned'}"
+        )
+    if not runs:
+        return Answer(question, "Can't tell: no run has scored snapshots.")
+    calm = runs - turned
+    (hit_low, hit_high), (false_low, false_high) = wilson(warned, turned), wilson(false, calm)
+    counts = f"FID turned in {turned} of {runs} runs" + (f", in {warned} after a collapse" if turned else "")
+    if calm:
+        counts += f"; of the {calm} in which it did not, interleaving collapsed in {false}"
+        counts += f" [{100 * false_low:.0f} to {100 * false_high:.0f} %, Wilson]"
+    if false_low > 0.5:
+        return Answer(question, f"No, it mostly rings for nothing: {counts}.", told)
+    if hit_low > false_high:
+        return Answer(question, f"Yes, it comes before most turns and seldom else: {counts}.", told)
+    if hit_high < false_low:
+        return Answer(question, f"No, it is rarer before a turn than elsewhere: {counts}.", told)
+    return Answer(question, f"Can't tell: {counts}.", told)
 
 
 def _d_dives(table: pd.DataFrame) -> Answer:

@@ -308,10 +308,10 @@ def _associations(snapshots: pd.DataFrame, runs: Sequence[Run]) -> dict[Claim, A
     against each other whole experiments are resampled, since seeds of one recipe are no independent evidence of what
     recipes do.
     """
-    sizes = snapshots.drop_duplicates(["experiment", "seed"])["image_size"]
-    if sizes.empty:
+    size = answers.usual_size(snapshots)
+    if size is None:
         return {}
-    points = snapshots[snapshots["image_size"] == sizes.mode()[0]].sort_values(["experiment", "seed", "step"])
+    points = snapshots[snapshots["image_size"] == size].sort_values(["experiment", "seed", "step"])
     step, name, seed = points["step"], points["experiment"], points["seed"]
     of_run = points.groupby(["experiment", "seed"])
     inits = {run.name: str(run.experiment.weight_init) for run in runs}
@@ -320,12 +320,12 @@ def _associations(snapshots: pd.DataFrame, runs: Sequence[Run]) -> dict[Claim, A
         "recipes": {"given": step, **recipes},
         "same_init": {"given": _pairs(step, name.map(inits)), **recipes},
         "seeds": {"given": _pairs(name, step), "cluster": _pairs(name, seed), "unit": "run"},
-        "within": {"given": step, **recipes},
+        "changes": {"given": _pairs(name, step), "cluster": _pairs(name, seed), "unit": "run"},
     }
     changes = {key: of_run[key].diff() for key in (*answers.MORE, "kid_mean", "fid")}
     found = {}
     for y, when, among, x in product(("kid_mean", "fid"), answers.WHEN, scopes, answers.MORE):
-        values = changes if among == "within" else points
+        values = changes if among == "changes" else points
         quality = values[y].groupby([name, seed]).shift(-1) if when == "next" else values[y]
         found[Claim(x, y, when, among)] = partial_association(values[x], quality, **scopes[among])
     return found

@@ -21,7 +21,7 @@ import pandas as pd
 from PIL import Image
 
 from analysis import interleaving, plots
-from analysis.answers import AMONG, WHEN, predicted
+from analysis.answers import AMONG, WHEN, prediction, usual_size
 from analysis.markdown import cell, table_lines
 from analysis.pages import template
 from analysis.stats import Estimate
@@ -447,7 +447,7 @@ def _floor(comparison: "Comparison", size: int) -> tuple[float, str] | None:
 
 def _draw_overview(comparison: "Comparison", looks: Mapping[str, plots.Style], easel: _Easel) -> list[Drawing]:
     """The write-up's claim at a glance: FID and interleaving over the same steps, of the size that most runs have."""
-    size = _usual_size(comparison.snapshots)
+    size = usual_size(comparison.snapshots)
     rows = comparison.snapshots[comparison.snapshots["image_size"] == size]
     names = [name for name in _names(comparison) if (rows["experiment"] == name).any()]
     scored = [_course(rows[rows["experiment"] == name], "fid", None, name, looks[name]) for name in names]
@@ -462,12 +462,6 @@ def _draw_overview(comparison: "Comparison", looks: Mapping[str, plots.Style], e
     plots.windows(right, windowed, title=title, label=label, meanings=meanings)
     alt = f"FID and interleaving ratio over training, side by side. Experiments: {', '.join(names)}"
     return [easel.save(figure, f"overview-{size}px", alt)]
-
-
-def _usual_size(snapshots: pd.DataFrame) -> int | None:
-    """The image size that most runs have; None without any."""
-    sizes = snapshots.drop_duplicates(["experiment", "seed"])["image_size"].mode()
-    return int(sizes[0]) if len(sizes) else None
 
 
 def _windowed(
@@ -502,7 +496,7 @@ def _draw_scatter(comparison: "Comparison", looks: Mapping[str, plots.Style], ea
     rows = comparison.snapshots
     if rows.empty:
         return []
-    size = _usual_size(rows)
+    size = usual_size(rows)
     rows = rows[rows["image_size"] == size].assign(here=rows["kid_mean"].astype(float))
     rows["next"] = rows.groupby(["experiment", "seed"])["here"].shift(-1)
     drawn = []
@@ -521,7 +515,7 @@ def _draw_scatter(comparison: "Comparison", looks: Mapping[str, plots.Style], ea
                 for name in _names(comparison)
                 if len(own := pairs[pairs["experiment"] == name])
             ]
-            verdict = predicted(x, "kid_mean", when, comparison.associations).partition(" Not settled")[0]
+            verdict = prediction(x, "kid_mean", when, comparison.associations).told
             figure = plots.figure(4.5)
             plots.scatter(
                 figure.subplots(),

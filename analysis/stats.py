@@ -9,6 +9,8 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.special import stdtrit
 
 NAN = float("nan")
@@ -71,10 +73,13 @@ class Association:
     high: float
     clusters: int  # that have somebody to be held against
     points: int  # of theirs
+    #: Independent comparisons: clusters, less one for each group of them that can only be held against each other. Two
+    #: seeds of a recipe are one: taken from their mean they are each other's mirror image.
+    comparisons: int
     unit: str = "run"  # what a cluster is, for people
 
-    #: Below this many clusters an interval from resampling them is far too narrow, and no claim is made.
-    MIN_CLUSTERS = 6
+    #: Below this many comparisons an interval from resampling clusters is far too narrow, and no claim is made.
+    MIN_COMPARISONS = 5
 
     @property
     def counted(self) -> str:
@@ -82,12 +87,18 @@ class Association:
         return f"{self.clusters} {self.unit}{'' if self.clusters == 1 else 's'}"
 
     @property
+    def settled(self) -> bool:
+        """Whether its sign is known."""
+        return self.verdict in ("positive", "negative")
+
+    @property
     def verdict(self) -> str:
         """ "positive", "negative", or why it can't be told."""
         if np.isnan(self.rho):
             return "can't tell: too few points"
-        if self.clusters < self.MIN_CLUSTERS:
-            return f"can't tell: {self.counted}, and at least {self.MIN_CLUSTERS} are needed"
+        if self.comparisons < self.MIN_COMPARISONS:
+            many = f"{self.comparisons} independent comparison{'' if self.comparisons == 1 else 's'} ({self.counted})"
+            return f"can't tell: {many}, and at least {self.MIN_COMPARISONS} are needed"
         if not (self.low > 0 or self.high < 0):
             return "can't tell: the interval holds 0"
         return "positive" if self.rho > 0 else "negative"
@@ -110,7 +121,7 @@ def partial_association(
     replacement as a whole, say its run, since points of one cluster are no independent evidence. Points that are
     not numbers are left out, and so is a category that only one cluster has.
 
-    Where there is nothing to be found, 3 to 14 % of such intervals leave out 0 (simulated, 6 to 15 clusters; the
+    Where there is nothing to be found, 3 to 14 % of such intervals leave out 0 (simulated, 5 to 14 comparisons; the
     fewer, the more), not the 5 % that they promise.
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
@@ -133,7 +144,17 @@ def partial_association(
         drawn.append(known_draws[draw])
     drawn = np.array(drawn)[~np.isnan(drawn)] if drawn else np.empty(0)
     low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) else (NAN, NAN)
-    return Association(rho, float(low), float(high), int(clusters), len(given), unit)
+    comparisons = int(clusters) - _groups(given, cluster)
+    return Association(rho, float(low), float(high), int(clusters), len(given), comparisons, unit)
+
+
+def _groups(given: np.ndarray, cluster: np.ndarray) -> int:
+    """Groups of clusters that share no category with those of another group."""
+    many = given.max(initial=-1) + 1
+    ends = (given, many + cluster)
+    graph = coo_array((np.ones(len(given)), ends), shape=(many + cluster.max(initial=-1) + 1,) * 2)
+    _, labels = connected_components(graph, directed=False)
+    return len(np.unique(labels[many + cluster]))
 
 
 def _numbered(values: Sequence[Hashable]) -> np.ndarray:

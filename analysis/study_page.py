@@ -15,13 +15,13 @@ from typing import Any
 from PIL import Image
 
 from analysis import answers, interleaving, report
-from analysis.answers import Answer, Claim
+from analysis.answers import Answer, Claim, prediction
 from analysis.compare import Comparison
 from analysis.markdown import cell, table_lines
 from analysis.pages import template
 from analysis.plots import DOCUMENTED
 from analysis.runs import Run
-from analysis.stats import Association, Estimate
+from analysis.stats import Estimate
 from dcgan import UserError
 from dcgan.atomic import replacing
 
@@ -205,10 +205,19 @@ def _shown(estimate: Estimate, key: str) -> str:
 
 
 def _claim(comparison: Comparison) -> dict[str, Any]:
-    """What is said of interleaving between recipes, for a front in any language."""
+    """What the write-up claims of interleaving, as these runs have it: for a front in any language."""
     claim = Claim("interleaving_ratio", "kid_mean", "next", "recipes")
-    found = comparison.associations.get(claim) or Association(math.nan, math.nan, math.nan, 0, 0)
-    return {"verdict": found.verdict.partition(":")[0], **report.association(claim, found), "n": found.clusters}
+    found = prediction(claim.x, claim.y, claim.when, comparison.associations)
+    association = comparison.associations.get(claim)
+    shown = report.association(claim, association) if association else {"rho": "-", "interval": "-"}
+    recipes = association.clusters if association else 0
+    return {
+        "word": found.word,
+        "told": cell(found.told),
+        "rho": shown["rho"],
+        "interval": shown["interval"],
+        "recipes": recipes,
+    }
 
 
 def _benchmarks() -> dict[str, dict[str, str]]:

@@ -1,16 +1,21 @@
 """The comparison of run folders: what is put side by side, what is refused, and what the sentences claim."""
 
 import dataclasses
+import itertools
 import math
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 from made_runs import DATA, compared, make_run, scores
 
+from analysis import answers
+from analysis.answers import Claim, prediction
 from analysis.compare import COLUMNS, SNAPSHOT_COLUMNS, compare, groups
 from analysis.runs import read_folders
 from analysis.score import Protocol
+from analysis.stats import Association
 
 
 def row(comparison, name, seed=0):
@@ -159,8 +164,9 @@ def test_no_claim_about_interleaving_from_few_runs_and_a_claim_from_many(tmp_pat
         few[f"baseline seed {seed}"] = scores(50.0, along=[100 + 10 * seed - 5 * i for i in range(6)])
     question = compared(tmp_path / "few", few).answers[0]
     assert question.question == "Does interleaving predict quality?"
-    assert question.answer.startswith("Can't tell: between recipes and ")
-    assert "; between seeds of one recipe, 2 runs, and at least 6 are needed." in question.answer
+    assert question.answer.startswith("Can't tell: between recipes, too few points.")
+    assert "etween seeds of one recipe" in question.answer
+    assert "1 independent comparison (2 runs), and at least 5 are needed" in question.answer
 
     many = {}
     for seed in range(8):
@@ -168,10 +174,49 @@ def test_no_claim_about_interleaving_from_few_runs_and_a_claim_from_many(tmp_pat
         make_run(tmp_path / "many", "baseline", seed, gap=gap, steps=1200)
         many[f"baseline seed {seed}"] = scores(50.0, along=[100 + 10 * gap - 5 * i for i in range(6)])
     question = compared(tmp_path / "many", many).answers[0]
-    told = "Yes: between seeds of one recipe, at equal steps, more interleaving goes with better faces"
-    assert question.answer.startswith(told)
-    assert " Not settled between recipes and " in question.answer
-    assert question.answer.endswith(", too few points.")
+    assert question.answer.startswith("Can't tell: between recipes, too few points."), "the claim is about recipes"
+    assert re.search(r"between seeds of one recipe: better faces \(-0\.\d\d\)", question.answer)
+
+
+def association(rho, *, low=None, high=None, comparisons=9):
+    low, high = (rho - 0.1 if low is None else low), (rho + 0.1 if high is None else high)
+    return Association(rho, low, high, comparisons + 1, 50, comparisons, "recipe")
+
+
+@pytest.mark.parametrize(
+    ("recipes", "same_init", "word", "told"),
+    [
+        (
+            association(-0.5),
+            association(-0.4),
+            "claimed",
+            "Yes: between recipes, at equal steps, more int",
+        ),
+        (association(0.5), association(0.4), "reversed", "The other way round: between recipes, at equal steps, more"),
+        (association(0.5), association(-0.4), "depends", "It depends: between recipes"),
+        (association(0.5), association(-0.4, comparisons=4), "reversed", "The other way round: between recipes"),
+        (
+            association(0.2, low=-0.1, high=0.5),
+            association(-0.4),
+            "open",
+            "Can't tell: between recipes, the interv",
+        ),
+        (
+            association(0.5, comparisons=4),
+            association(-0.4),
+            "open",
+            "Can't tell: between recipes, 4 indepen",
+        ),
+    ],
+)
+def test_the_verdict_is_that_between_recipes_unless_their_initialisation_says_the_opposite(
+    recipes, same_init, word, told
+):
+    x, y, when = "interleaving_ratio", "kid_mean", "next"
+    found = prediction(x, y, when, {Claim(x, y, when, "recipes"): recipes, Claim(x, y, when, "same_init"): same_init})
+    assert found.word == word
+    assert found.text.startswith(told)
+    assert "etween recipes of one initialisation: " in found.besides
 
 
 def test_what_recipes_of_one_initialisation_say_is_told_apart_from_what_all_say(tmp_path):
@@ -189,37 +234,67 @@ def test_what_recipes_of_one_initialisation_say_is_told_apart_from_what_all_say(
     assert rho["same_init"] < -0.8
 
 
-def test_within_a_run_changes_are_held_against_changes_and_levels_do_not_matter(tmp_path):
+def test_a_recipe_that_starts_late_is_no_evidence_of_what_changes_go_with(tmp_path):
+    """All interleave and improve on the same course, half of them later: between recipes that correlates, as levels and
+    as changes. Between seeds of one recipe nothing is left of it."""
     found = {}
-    for name in ("baseline", "tuned_lr"):
-        make_run(tmp_path, name, gap=1.0 if name == "baseline" else 0.0, steps=1200)
-        found[name] = scores(50.0, along=[100 if name == "baseline" else 300] * 6)
+    course = [300, 250, 200, 150, 100, 90, 80, 70]
+    for i, (rate, seed) in enumerate(itertools.product(range(1, 5), (0, 1))):
+        late = 3 * (rate % 2)
+        overrides = ["snapshots=8", f"discriminator.learning_rate={rate}e-5"]
+        folder = make_run(tmp_path, "baseline", seed, steps=1600, overrides=overrides)
+        history = pd.read_csv(folder.history)
+        history["loss_g"] *= np.exp(np.repeat(np.maximum(np.arange(8) - late, 0) * 0.2, 200))
+        history.to_csv(folder.history, index=False)
+        noise = np.random.default_rng(i).normal(0, 2, 8)
+        title = read_folders(folder.path)[0][0].title
+        found[title] = scores(50.0, along=[course[max(n - late, 0)] + noise[n] for n in range(8)])
     claims = compared(tmp_path, found).associations
-    assert claims["interleaving_ratio", "kid_mean", "here", "recipes"].rho > 0.8, "levels differ"
-    assert math.isnan(claims["interleaving_ratio", "kid_mean", "here", "within"].rho), "and KID does not change"
+    levels, changes = (claims["interleaving_ratio", "kid_mean", "here", among] for among in ("recipes", "changes"))
+    assert levels.rho > 0.5
+    assert not changes.settled
 
 
 @pytest.mark.parametrize(
     ("fid", "gaps", "told"),
     [
-        ([100, 80, 60, 50], [0, 0, 2, 2], "No: FID turned for the worse in 0 of 6 runs; interleaving collapsed in 6"),
-        ([100, 50, 80, 90], [0, 2, 2, 2], "Yes: FID turned for the worse in 6 of 6 runs, 6 times after a collapse."),
-        ([100, 50, 80, 90], [0, 0, 0, 2], "No: FID turned for the worse in 6 of 6 runs, 0 times after a collapse."),
-        ([100, 80, 60, 50], [2, 2, 2, 2], "Can't tell: FID turned for the worse in 0 of 6 runs."),
+        (
+            {6: [100, 80, 60, 50]},
+            {6: [0, 0, 2, 2]},
+            "No, it mostly rings for nothing: FID turned in 0 of 6 runs; of the 6",
+        ),
+        ({6: [100, 50, 80, 90]}, {6: [0, 2, 2, 2]}, "Can't tell: FID turned in 6 of 6 runs, in 6 after a collapse."),
+        ({6: [100, 50, 80, 90]}, {6: [0, 0, 0, 2]}, "Can't tell: FID turned in 6 of 6 runs, in 0 after a collapse."),
+        (
+            {6: [100, 80, 60, 50]},
+            {6: [2, 2, 2, 2]},
+            "Can't tell: FID turned in 0 of 6 runs; of the 6 in which it",
+        ),
+        (
+            {6: [100, 50, 80, 90], 12: [100, 80, 60, 50]},
+            {6: [0, 2, 2, 2], 12: [2, 2, 2, 2]},
+            "Yes, it comes before most turns and seldom else: FID turned in 6 of 12 runs, in 6 after a collapse;",
+        ),
     ],
 )
-def test_a_collapse_of_interleaving_is_an_alarm_where_fid_turns_after_it(tmp_path, fid, gaps, told):
+def test_a_collapse_is_an_alarm_where_fid_turns_after_it_and_seldom_where_it_does_not(tmp_path, fid, gaps, told):
     found = {}
-    for seed in range(6):
+    for seed in range(max(fid)):
+        until = min(limit for limit in fid if seed < limit)
         folder = make_run(tmp_path, "baseline", seed, steps=800, overrides=["snapshots=4"])
         history = pd.read_csv(folder.history)
-        history["loss_g"] *= np.exp(np.repeat(gaps, 200))
+        history["loss_g"] *= np.exp(np.repeat(gaps[until], 200))
         history.to_csv(folder.history, index=False)
-        found[f"{read_folders(folder.path)[0][0].name} seed {seed}"] = scores(fid[-1], along=fid)
+        found[read_folders(folder.path)[0][0].title] = scores(fid[until][-1], along=fid[until])
     answer = compared(tmp_path, found).answers[2]
     assert answer.question.startswith("Does interleaving collapse before FID turns")
     assert answer.answer.startswith(told)
-    assert len(answer.evidence) == (0 if gaps[0] else 6)
+
+
+def test_a_turn_counts_where_the_curves_say_nothing_and_one_run_is_counted_as_one(tmp_path):
+    snapshots = pd.DataFrame({"experiment": "a", "seed": 0, "step": [1, 2, 3, 4], "fid": [100, 50, 80, 200.0]})
+    answer = answers._alarm(snapshots.assign(interleaving_ratio=[0.9, 0.8, np.nan, np.nan]))
+    assert answer.answer == "Can't tell: FID turned in 1 of 1 runs, in 0 after a collapse."
 
 
 def test_without_ratings_the_report_says_that_there_are_none(tmp_path):

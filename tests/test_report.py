@@ -474,7 +474,7 @@ def test_names_questions_and_errors_from_files_are_escaped(comparison, tmp_path)
         table=comparison.table[4:5].assign(**renamed),
         snapshots=comparison.snapshots[:0],
         windows=comparison.windows[:0],
-        associations={Claim(*[HOSTILE] * 4): Association(0.1, -0.1, 0.2, 2, 20, HOSTILE)},
+        associations={Claim(*[HOSTILE] * 4): Association(0.1, -0.1, 0.2, 2, 20, 1, HOSTILE)},
         answers=[evil],
         alarms=[HOSTILE],
         notes=[f"{HOSTILE}\n{HOSTILE}"],

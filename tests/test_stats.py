@@ -88,7 +88,7 @@ def test_what_is_left_beside_the_trend_is_found(slope, verdict):
 def test_few_runs_claim_nothing_however_strong_the_association():
     found = associated(*series(4, 30, slope=5))
     assert found.rho > 0.5
-    assert found.verdict == "can't tell: 4 runs, and at least 6 are needed"
+    assert found.verdict == "can't tell: 3 independent comparisons (4 runs), and at least 5 are needed"
 
 
 def test_points_of_one_run_are_no_independent_evidence():
@@ -115,7 +115,7 @@ def test_a_cluster_that_shares_no_category_with_another_is_no_evidence():
     steps = np.concatenate([step, alone[2] + 1000])
     found = associated(np.append(x, alone[0]), np.append(y, alone[1]), steps, np.append(run, ["the sixth"] * 20))
     assert (found.clusters, found.points) == (5, 100)
-    assert found.verdict.startswith("can't tell: 5 runs")
+    assert found.verdict.startswith("can't tell: 4 independent comparisons (5 runs)")
 
 
 def test_seeds_of_few_recipes_do_not_pass_for_many_recipes():
@@ -126,6 +126,21 @@ def test_seeds_of_few_recipes_do_not_pass_for_many_recipes():
     pooled = partial_association(x, y, given=step, cluster=5 * recipe + seed)
     assert pooled.verdict == "positive", "the trap is there"
     across = partial_association(x, y, given=step, cluster=recipe, unit="recipe")
-    assert across.verdict == "can't tell: 2 recipes, and at least 6 are needed"
+    assert across.verdict == "can't tell: 1 independent comparison (2 recipes), and at least 5 are needed"
     within = partial_association(x, y, given=list(zip(recipe, step, strict=True)), cluster=5 * recipe + seed)
     assert within.verdict == "can't tell: the interval holds 0"
+
+
+@pytest.mark.parametrize(
+    ("groups", "comparisons"),
+    [([6], 5), ([2, 2, 2], 3), ([3, 3], 4), ([1, 1, 4], 3)],
+)
+def test_clusters_that_can_only_be_held_against_each_other_are_one_comparison_fewer(groups, comparisons):
+    """Two seeds of a recipe are each other's mirror image around their mean: one comparison, not two."""
+    rng = np.random.default_rng(0)
+    rows = [(group, f"{group}-{run}") for group, many in enumerate(groups) for run in range(many) for _ in range(5)]
+    given = [(group, i % 5) for i, (group, _) in enumerate(rows)]
+    x, y = rng.normal(size=(2, len(rows)))
+    found = partial_association(x, y, given=given, cluster=[run for _, run in rows], resamples=10)
+    assert found.comparisons == comparisons
+    assert found.settled is False or comparisons >= found.MIN_COMPARISONS
