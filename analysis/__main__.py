@@ -48,19 +48,20 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _study_page(options: argparse.Namespace) -> int:
     from analysis import study_page
-    from analysis.compare import groups
     from analysis.runs import read_folders
 
     if options.wandb:
         raise UserError("--wandb (WANDB=): the study shows scores and samples, which only run folders have")
     runs, unusable = read_folders(options.runs)
     _tell(unusable)
-    several = [f"{data}/{profile}" for data, profile in groups(runs)]
-    if len(several) != 1:
+    several = {run.folder.path.parents[1] for run in runs}
+    if len(several) > 1:
         raise UserError(
             f"{options.runs}: a study is of one data set and profile, and here are {len(several)}; "
-            f"--runs (RUNS=) takes one: {', '.join(str(options.runs / each) for each in several) or 'none'}"
+            f"--runs (RUNS=) takes one: {', '.join(sorted(map(str, several)))}"
         )
+    if not runs:
+        raise UserError(f"{options.runs}: no run there can be used")
     for comparison, page in _reports(options, runs, unusable):
         for path in study_page.write(comparison, page.parent / "figures", options.docs):
             print(path)

@@ -317,7 +317,13 @@ def _size(alternatives: Sequence["Alternative"], snapshots: pd.DataFrame) -> Ans
     better = []
     for each in followed:
         change = each.differences.get(each.quality)
-        evidence.append(f"{each.name}: " + (_verdict(change, each.parent, "FID") if change else "no pair to compare."))
+        told = _verdict(change, each.parent, "FID") if change else "no pair to compare."
+        if small:  # how much of what 128 px costs the follow-up wins back
+            here, there, own = (one.measures["fid_at_64"].mean for one in (hires, small, each))
+            told += (
+                f" At 64 px {own:.1f}: {100 * (here - own) / (here - there):.0f} % of the gap to {small.name} closed."
+            )
+        evidence.append(f"{each.name}: {told}")
         if change and change.settled and change.mean < 0:
             better.append(each.name)
     told = f"Better than hires_128: {', '.join(better)}." if better else "Can't tell: no follow-up is clearly better."

@@ -592,19 +592,25 @@ def _missing(run: "Run", *, there: int, kept: int, readable: int) -> str:
     return "; ".join(told)
 
 
-def _encode(path: Path, step: int, quality: int) -> Frame | None:
-    """The grid as WebP; None where the file is no whole picture."""
+def picture(path: Path) -> Image.Image | None:
+    """The PNG in RGB; None where the file is no whole picture."""
     try:
         # As PNG alone: some formats that Pillow knows run other programs on what they hold.
-        with Image.open(path, formats=("PNG",)) as picture:
-            picture = picture.convert("RGB")
+        with Image.open(path, formats=("PNG",)) as found:
+            return found.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-    if max(picture.size) > GRID_PX:
-        picture.thumbnail((GRID_PX, GRID_PX), Image.Resampling.LANCZOS)
+
+
+def _encode(path: Path, step: int, quality: int) -> Frame | None:
+    """The grid as WebP; None where the file is no whole picture."""
+    if (grid := picture(path)) is None:
+        return None
+    if max(grid.size) > GRID_PX:
+        grid.thumbnail((GRID_PX, GRID_PX), Image.Resampling.LANCZOS)
     content = io.BytesIO()
-    picture.save(content, format="WEBP", quality=quality, method=4)
-    return Frame(step, _data_uri(content.getvalue(), "image/webp"), *picture.size)
+    grid.save(content, format="WEBP", quality=quality, method=4)
+    return Frame(step, _data_uri(content.getvalue(), "image/webp"), *grid.size)
 
 
 # --- the page ---

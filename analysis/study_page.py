@@ -7,8 +7,7 @@ change our mind: nothing that depends on how the runs came out.
 import io
 import math
 import re
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,11 @@ from analysis import answers, interleaving, report
 from analysis.answers import Answer, Claim, prediction
 from analysis.compare import Comparison
 from analysis.markdown import cell, table_lines
-from analysis.pages import template
+from analysis.pages import TEMPLATES, template
 from analysis.plots import DOCUMENTED
 from analysis.runs import Run
 from analysis.stats import Estimate
-from dcgan import UserError
+from dcgan import UserError, one_line
 from dcgan.atomic import replacing
 
 #: What the study shows of a report's figures, where they are there.
@@ -38,43 +37,61 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks" / "RESULTS.md"
 def write(comparison: Comparison, figures: Path, docs: Path) -> list[Path]:
     """Write study.md and study/ into `docs`, and the front into each README beside it that has a place for one.
 
-    figures: the folder of the report's. Returns what was written, the page first.
+    figures: the folder of the report's. Returns what was written, the page first. All is made before anything is
+    written, and what an earlier study left goes last.
 
-    Raises UserError for runs that nothing has scored.
+    Raises UserError for runs that nothing has scored, and for a README that can't be read.
     """
     if comparison.table["fid"].isna().all():
         raise UserError("no run has scores, and a study is about them; `make compare` tells why")
-    pictures = docs / "study"
-    pictures.mkdir(parents=True, exist_ok=True)
-    for path in pictures.iterdir():  # an earlier study's, and nothing else
-        if path.stem in FIGURES or path.match("samples-*.webp"):
-            path.unlink()
-    shown = [stem for stem in FIGURES if (figures / f"{stem}.png").is_file()]
-    for stem in shown:
-        shutil.copyfile(figures / f"{stem}.png", pictures / f"{stem}.png")
-    samples = {run.name: name for run in _finished(comparison) if (name := _picture(run, pictures))}
-    _put(pictures / "runs.csv", report.csv(comparison.table))
-    _put(pictures / "snapshots.csv", report.csv(comparison.snapshots))
+    docs = docs.resolve()
+    pictures = {path.name: path.read_bytes() for stem in FIGURES if (path := figures / f"{stem}.png").is_file()}
+    shown = [Path(name).stem for name in pictures]
+    samples = {}
+    for run in _finished(comparison):
+        if content := _picture(run):
+            samples[run.name] = re.sub(r"[^\w.+-]", "_", f"samples-{run.name}.webp")
+            pictures[samples[run.name]] = content
     facts = _facts(comparison, shown, samples)
-    written = [docs / "study.md"]
-    _put(written[0], _tidy(template("study.md", cell=cell).render(facts)))
+    texts = {docs / "study.md": _tidy(template("study.md", cell=cell).render(facts))} | _fronts(docs, facts)
+    texts[docs / "study" / "runs.csv"] = report.csv(comparison.table)
+    texts[docs / "study" / "snapshots.csv"] = report.csv(comparison.snapshots)
+    contents = {docs / "study" / name: content for name, content in pictures.items()}
+    for path, content in (contents | {path: text.encode() for path, text in texts.items()}).items():
+        with replacing(path) as aside:
+            aside.write_bytes(content)
+    for path in (docs / "study").iterdir():
+        ours = path.name in (f"{stem}.png" for stem in FIGURES) or path.match("samples-*.webp")
+        if ours and path.name not in pictures:
+            path.unlink()
+    return [path for path in texts if path.suffix == ".md"]
+
+
+def _fronts(docs: Path, facts: Mapping[str, Any]) -> dict[Path, str]:
+    """Each README beside `docs` that has a place for the front, with it, in the languages that have one."""
+    found = {}
     for readme in sorted(docs.parent.glob("README*.md")):
-        text = readme.read_text(encoding="utf-8")
-        if FRONT.search(text):
-            block = _tidy(template(readme.name.replace("README", "front"), cell=cell).render(facts, docs=docs.name))
-            _put(readme, FRONT.sub(lambda found, block=block: found[1] + block + found[2], text))
-            written.append(readme)
-    return written
+        front = readme.name.replace("README", "front")
+        try:
+            text = readme.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{readme}: can't be read as UTF-8 text: {one_line(str(error))}") from error
+        if FRONT.search(text) and (TEMPLATES / front).is_file():
+            block = _tidy(template(front, cell=cell).render(facts, docs=docs.name))
+            found[readme] = FRONT.sub(lambda place, block=block: place[1] + block + place[2], text)
+    return found
 
 
 def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str, str]) -> dict[str, Any]:
     """What the templates say, by the names that they use."""
     finished = comparison.table[comparison.table["status"] == "finished"]
+    records = [run.record for run in comparison.runs if run.state == "finished"]
+    seeds = finished.groupby("experiment").size()
     return {
         "comparison": comparison,
         "answers": {answer.key: _in_cells(answer) for answer in comparison.answers},
         "figures": figures,
-        "gallery": "\n".join(table_lines(_gallery(samples))),
+        "gallery": "\n".join(table_lines(_gallery(samples))) if samples else "(No run has sample grids.)",
         "much_worse": answers.MUCH_WORSE,
         "collapsed_share": interleaving.COLLAPSED_SHARE,
         "collapsed_by": interleaving.COLLAPSED_BY,
@@ -88,11 +105,18 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "bench": _benchmarks(),
         "runs": len(finished),
         "recipes": finished["experiment"].nunique(),
-        "seeds": sorted(finished.groupby("experiment").size().unique()),
-        "steps": sorted(finished["steps"].unique()),
-        "images": sorted({run.record["data"]["count"] for run in comparison.runs}),
-        "devices": sorted({str(run.record.get("environment", {}).get("device_name", "-")) for run in comparison.runs}),
+        "seeds": _range(seeds),
+        "steps": _range(finished["steps"]),
+        "images": _range([record["data"]["count"] for record in records]),
+        "kind": "drawn faces" if records[0]["data"]["name"] == "embedded" else "photographs",
+        "devices": sorted({str(record.get("environment", {}).get("device_name", "-")) for record in records}),
     }
+
+
+def _range(values: Iterable[int]) -> str:
+    """'2', or '1 to 3'."""
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 # --- parts of the page ---
@@ -100,7 +124,9 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
 
 def _in_cells(answer: Answer) -> dict[str, Any]:
     """An answer's parts, safe in a line of Markdown."""
-    word, _, rest = answer.answer.partition(": ") if report.verdict(answer.answer)["word"] else ("", "", answer.answer)
+    word, colon, rest = answer.answer.partition(": ")
+    if not (colon and report.verdict(answer.answer)["word"]):
+        word, rest = "", answer.answer
     return {
         "question": cell(answer.question),
         "word": cell(word),
@@ -160,16 +186,19 @@ def _commands(comparison: Comparison) -> list[str]:
     for each in comparison.alternatives:
         if each.seeds:
             pairs = " ".join(
-                f"{key}={report.setting(value)}" for key, value in experiments[each.name].overrides.items()
+                f"{key}={report.setting(value).replace(' ', '')}"
+                for key, value in experiments[each.name].overrides.items()
             )
             together.setdefault((_seeds(each.seeds), pairs), []).append(experiments[each.name].name)
     known = comparison.runs[0].record["data"]
-    data = "" if known["name"] == "embedded" else f" DATA={known['source']}"
-    return [
+    data = "" if known["name"] == "embedded" else f' DATA="{known["source"]}"'
+    made = [
         f'make study EXPS="{" ".join(names)}" SEEDS={seeds} PROFILE={comparison.profile}{data}'
         + (f' SET="{pairs}"' if pairs else "")
         for (seeds, pairs), names in together.items()
     ]
+    extractor = comparison.table["extractor"].dropna().iloc[0]
+    return [*made, f"make study-page EXTRACTOR={extractor}"]
 
 
 def _seeds(seeds: Sequence[int]) -> str:
@@ -232,25 +261,17 @@ def _finished(comparison: Comparison) -> list[Run]:
     return list({run.name: run for run in reversed(comparison.runs) if run.state == "finished"}.values())[::-1]
 
 
-def _picture(run: Run, folder: Path) -> str | None:
-    """The last grid of the run's samples, the latents of the preview, as WebP; None where it has none."""
+def _picture(run: Run) -> bytes | None:
+    """The last grid of the run's samples as WebP; None where it has none that can be read."""
     path = run.folder.sample(run.steps) if run.folder else None
-    if path is None or not path.is_file():
+    if path is None or not path.is_file() or (grid := report.picture(path)) is None:
         return None
-    name = re.sub(r"[^\w.+-]+", "_", f"samples-{run.name}")[:80] + ".webp"
-    with Image.open(path, formats=("PNG",)) as grid:
-        content = io.BytesIO()
-        grid.thumbnail((PICTURE_PX, PICTURE_PX), Image.Resampling.LANCZOS)
-        grid.convert("RGB").save(content, format="WEBP", quality=88, method=6)
-    (folder / name).write_bytes(content.getvalue())
-    return name
+    grid.thumbnail((PICTURE_PX, PICTURE_PX), Image.Resampling.LANCZOS)
+    content = io.BytesIO()
+    grid.save(content, format="WEBP", quality=88, method=6)
+    return content.getvalue()
 
 
 def _tidy(text: str) -> str:
     """Without the blanks that a template leaves."""
     return re.sub(r"\n{3,}", "\n\n", re.sub(r" +$", "", text, flags=re.MULTILINE)).strip() + "\n"
-
-
-def _put(path: Path, text: str) -> None:
-    with replacing(path) as aside:
-        aside.write_text(text, encoding="utf-8")

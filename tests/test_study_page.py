@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,10 @@ from conftest import ROOT
 from made_runs import compared, make_run, scores
 from PIL import Image
 
-from analysis import report, study_page
+from analysis import answers, report, study_page
 from analysis.__main__ import main
 from analysis.runs import read_folders
+from analysis.stats import Association
 from dcgan import UserError
 
 QUALITY = {"baseline": 70.0, "regularized": 90.0, "tuned_lr": 100.0, "hires_128": 200.0}
@@ -70,7 +72,9 @@ def test_every_question_is_answered_and_says_what_would_change_our_mind(comparis
     sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
     for answer in comparison.answers:
         own = sections[answer.question]
-        assert answer.answer.partition(": ")[2] in own
+        assert answer.answer.rpartition(": ")[2] in own
+        for sentence in answer.evidence if answer.key not in answers.MORE else ():
+            assert sentence in own or answer.key in ("interleaving", "isc"), "those have tables"
         assert "**How it was asked.**" in own or answer.key == "dive"
         assert "**What would change our mind.**" in own
         assert answer.question in sections["In short"]
@@ -79,7 +83,7 @@ def test_every_question_is_answered_and_says_what_would_change_our_mind(comparis
 def test_every_number_has_its_n_and_the_runs_own_questions_their_answers(comparison, docs):
     text = (docs / "study.md").read_text(encoding="utf-8")
     assert "8 runs" in text
-    assert "4 recipes, 2 seeds each" in text
+    assert "4 recipes, 2 seeds each, 1,200 steps, 500 photographs" in " ".join(text.split())
     assert re.search(r"\| baseline +\| 2 +\| 70.0 \[70.0, 70.0\]", text)
     for each in comparison.alternatives:
         assert each.answer.question in text
@@ -106,8 +110,8 @@ def test_the_numbers_lie_beside_it_as_tables(comparison, docs):
 def test_the_commands_that_make_it_anew_name_what_was_run(docs):
     text = (docs / "study.md").read_text(encoding="utf-8")
     commands = re.search(r"```sh\n(.*?)```", text, re.DOTALL)[1].splitlines()
-    told = 'make study EXPS="baseline regularized tuned_lr hires_128" SEEDS=2 PROFILE=smoke DATA=faces.zip'
-    assert commands == [told, "make study-page"]
+    told = 'make study EXPS="baseline regularized tuned_lr hires_128" SEEDS=2 PROFILE=smoke DATA="faces.zip"'
+    assert commands == [told, "make study-page EXTRACTOR=effnet_lite0"]
 
 
 @pytest.mark.parametrize(("seeds", "told"), [([0, 1, 2], "3"), ([1, 3], "1,3"), ([4], "4-4"), ([0], "1")])
@@ -130,6 +134,68 @@ def test_the_front_of_a_readme_is_replaced_and_the_rest_is_left_alone(docs, name
     assert "docs/study.md" in text
     assert all(path.is_file() for path in targets(readme))
     assert (docs.parent / "README.fr.md").read_text() == "# À moi\n"
+
+
+@pytest.mark.parametrize(
+    ("recipes", "same_init", "english", "chinese"),
+    [
+        (
+            -0.5,
+            -0.5,
+            "Yes: between recipes, at equal steps, more interleaving goes with better faces",
+            "人脸越好",
+        ),
+        (
+            0.5,
+            0.5,
+            "The other way round: between recipes, at equal steps, more interleaving goes with worse",
+            "但方向相反",
+        ),
+        (0.5, -0.5, "It depends: ", "看情况"),
+        (0.02, 0.5, "Can't tell: ", "目前还不能断定"),
+    ],
+)
+def test_both_fronts_say_what_the_runs_say(comparison, tmp_path, recipes, same_init, english, chinese):
+    rho = {"recipes": recipes, "same_init": same_init}
+    found = {
+        claim: Association(rho[claim.among], rho[claim.among] - 0.1, rho[claim.among] + 0.1, 8, 50, 7, "recipe")
+        for claim in comparison.associations
+        if claim.among in rho
+    }
+    written(dataclasses.replace(comparison, associations=found), tmp_path)
+    told = f"{recipes:+.2f}"
+    for name, verdict in (("README.md", english), ("README.zh-CN.md", chinese)):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert verdict in text
+        assert told in text or verdict == "Can't tell: "
+
+
+def test_a_readme_in_a_language_without_a_front_is_left_alone(comparison, tmp_path):
+    text = "# À moi\n<!-- study: ici -->\n<!-- end of study -->\n"
+    (tmp_path / "README.it.md").write_text(text)
+    written(comparison, tmp_path)
+    assert (tmp_path / "README.it.md").read_text() == text
+
+
+def test_a_readme_that_is_no_text_is_told_before_anything_is_written(comparison, tmp_path):
+    (tmp_path / "README.zh-CN.md").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"README.zh-CN.md: can't be read as UTF-8 text"):
+        written(comparison, tmp_path)
+    assert not list((tmp_path / "docs").iterdir())
+    assert "old" in (tmp_path / "README.md").read_text()
+
+
+def test_a_grid_that_is_torn_is_left_out_and_so_are_all(comparison, tmp_path):
+    (tmp_path / "grid.png").write_bytes(b"\x89PNG torn")
+
+    class Torn:
+        def sample(self, step):
+            return tmp_path / "grid.png"
+
+    runs = [dataclasses.replace(run, folder=Torn(), read_rows=run.history) for run in comparison.runs]
+    docs = written(dataclasses.replace(comparison, runs=runs), tmp_path)
+    assert not list((docs / "study").glob("samples-*"))
+    assert "(No run has sample grids.)" in (docs / "study.md").read_text(encoding="utf-8")
 
 
 def test_the_same_runs_give_the_same_study_and_what_lay_there_of_another_goes(comparison, tmp_path):
@@ -163,12 +229,13 @@ def test_runs_without_scores_are_no_study_and_leave_nothing(runs, tmp_path):
 def test_two_profiles_are_two_studies_and_the_message_says_how_to_name_one(tmp_path, capsys):
     make_run(tmp_path, "baseline")
     make_run(tmp_path, "baseline", profile="laptop")
-    assert main(["study-page", "--runs", str(tmp_path), "--docs", str(tmp_path / "docs")]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"error: {tmp_path}: a study is of one data set and profile, and here are 2; --runs (RUNS=)")
-    assert told.count("\n") == 1
-    for folder in re.findall(rf"{tmp_path}/[\w-]+/\w+", told):
-        assert len(read_folders(tmp_path / folder)[0]) == 1
+    for runs in (tmp_path, tmp_path / "faces-01234567"):
+        assert main(["study-page", "--runs", str(runs), "--docs", str(tmp_path / "docs")]) == 2
+        told = capsys.readouterr().err
+        assert told.startswith(f"error: {runs}: a study is of one data set and profile, and here are 2; --runs (RUNS=)")
+        assert told.count("\n") == 1
+        for folder in told.strip().partition("takes one: ")[2].split(", "):
+            assert len(read_folders(Path(folder))[0]) == 1
 
 
 def test_what_wandb_has_is_no_study(tmp_path, capsys):
@@ -179,5 +246,9 @@ def test_what_wandb_has_is_no_study(tmp_path, capsys):
 def test_the_study_in_this_repository_has_all_its_pictures():
     page = ROOT / "docs" / "study.md"
     assert len(targets(page)) > 10
+    for readme in ROOT.glob("README*.md"):
+        assert "docs/study.md" in study_page.FRONT.search(readme.read_text(encoding="utf-8"))[0], (
+            "and the fronts are there"
+        )
     for path in targets(page):
         assert path.exists(), path
