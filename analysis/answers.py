@@ -318,11 +318,10 @@ def _size(alternatives: Sequence["Alternative"], snapshots: pd.DataFrame) -> Ans
     for each in followed:
         change = each.differences.get(each.quality)
         told = _verdict(change, each.parent, "FID") if change else "no pair to compare."
-        if small:  # how much of what 128 px costs the follow-up wins back
-            here, there, own = (one.measures["fid_at_64"].mean for one in (hires, small, each))
-            told += (
-                f" At 64 px {own:.1f}: {100 * (here - own) / (here - there):.0f} % of the gap to {small.name} closed."
-            )
+        if small and all(one.measures["fid_at_64"].n for one in (hires, small, each)):  # how much is won back
+            here, there, now = (one.measures["fid_at_64"].mean for one in (hires, small, each))
+            closed = 100 * (here - now) / (here - there)
+            told += f" At 64 px FID is {now:.1f}: {closed:.0f} % of the gap to {small.name} is closed."
         evidence.append(f"{each.name}: {told}")
         if change and change.settled and change.mean < 0:
             better.append(each.name)

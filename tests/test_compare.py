@@ -297,6 +297,18 @@ def test_a_turn_counts_where_the_curves_say_nothing_and_one_run_is_counted_as_on
     assert answer.answer == "Can't tell: FID turned in 1 of 1 runs, in 0 after a collapse."
 
 
+def test_a_follow_up_at_128_px_says_how_much_of_the_gap_to_64_px_it_closes(tmp_path):
+    found = {}
+    for name, at_64 in (("tuned_lr", 60), ("hires_128", 100), ("hires_128_equal_lr", 70)):
+        for seed in (0, 1, 2):
+            make_run(tmp_path, name, seed)
+            fid = at_64 if name == "tuned_lr" else 2.0 * at_64 + 0.1 * seed
+            found[f"{name} seed {seed}"] = scores(fid, fid_at_64=at_64)
+    answer = next(each for each in compared(tmp_path, found).answers if each.key == "size")
+    assert answer.answer == "Better than hires_128: hires_128_equal_lr."
+    assert any("At 64 px FID is 70.0: 75 % of the gap to tuned_lr is closed." in told for told in answer.evidence)
+
+
 def test_without_ratings_the_report_says_that_there_are_none(tmp_path):
     make_run(tmp_path, "baseline")
     answer = next(each for each in compared(tmp_path).answers if "look normal" in each.question)
