@@ -31,8 +31,8 @@ def bench_writeup(rounds: int) -> Result:
         f"the write-up's epochs: {MINUTES[128] / MINUTES[64]:.2f}x",
         "none: it is a question",
         f"loading with DataLoader and PIL, 2 workers, alone: {pairs.per_second()} at 64 and 128 px; the write-up's "
-        f"whole epochs, if of CelebA, went at {pace} images/s; {work[64]:.1f} and {work[128]:.1f} GFLOP an image at the "
-        "paper's width",
+        f"whole epochs, if of CelebA, went at {pace} images/s; {work[64]:.1f} and {work[128]:.1f} GFLOP an image, at "
+        "the paper's width",
     )
 
 
