@@ -109,7 +109,19 @@ def test_the_analysis_reads_run_folders_and_only_scoring_draws():
 
 def test_make_alone_lists_the_targets_with_one_line_each():
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for target in ("setup", "run", "study", "sample", "compare", "rate", "dashboard", "bench", "test", "lint"):
+    for target in (
+        "setup",
+        "run",
+        "study",
+        "sample",
+        "compare",
+        "study-page",
+        "rate",
+        "dashboard",
+        "bench",
+        "test",
+        "lint",
+    ):
         assert re.search(rf"^  {target} +\w", listed, re.MULTILINE), target
     for variable in (
         "EXP",
