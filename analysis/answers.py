@@ -63,9 +63,11 @@ def across_runs(
 ) -> list[Answer]:
     """The questions that the write-up left open, as far as these runs answer them."""
     found = {
-        "interleaving": _prediction("Does interleaving predict quality?", "interleaving_ratio", associations),
+        "interleaving": _prediction(
+            "Does interleaving predict quality?", "interleaving_ratio", associations, snapshots
+        ),
         "isc": _prediction(
-            "Does the Inception Score, the write-up's other candidate, do so?", "isc_mean", associations
+            "Does the Inception Score, the write-up's other candidate, do so?", "isc_mean", associations, snapshots
         ),
         "alarm": _alarm(snapshots),
         "dive": _d_dives(table),
@@ -110,7 +112,7 @@ def _verdict(change: Estimate, parent: str, measure: str) -> str:
     direction = "lower" if change.mean < 0 else "higher"
     size = f"{abs(change.mean):.3g}"
     if change.n < 2:
-        return f"Can't tell from one seed: {measure} is {size} {direction} than {parent}'s."
+        return f"Can't tell from one seed: {measure} is {size} {direction} than {parent}'s of the same seed."
     if not change.settled:
         return (
             f"Can't tell: {measure} is {size} {direction} than {parent}'s on average, but the interval over "
@@ -166,6 +168,7 @@ AMONG = {
     "seeds": "between seeds of one recipe",
     "changes": "between the changes, from snapshot to snapshot, of seeds of one recipe",
 }
+CANDIDATES = {"interleaving": "interleaving_ratio", "isc": "isc_mean"}  # the write-up's two, by their question's key
 MORE = {"interleaving_ratio": "more interleaving", "isc_mean": "a higher IS"}
 
 
@@ -204,11 +207,13 @@ def prediction(x: str, y: str, when: str, associations: Mapping[Claim, Associati
             told += f" Here {MORE[x]} went with {faces['recipes']} ({main.rho:+.2f}), which may be chance."
     else:
         told = f"{WORDS[word]}: {AMONG['recipes']}, at equal steps, {MORE[x]} goes with {faces['recipes']}"
-        told += f" (partial rank correlation {main.rho:+.2f})."
+        told += f" (partial rank correlation {main.rho:+.2f} [{main.low:+.2f}, {main.high:+.2f}], {main.counted})."
     narrower: dict[str, list[str]] = {}
     for among, each in found.items():
         if among != "recipes":
-            says = f"{faces[among]} ({each.rho:+.2f})" if among in settled else each.verdict
+            known = f"{each.rho:+.2f} [{each.low:+.2f}, {each.high:+.2f}]"
+            says = f"{faces[among]} ({known})" if among in settled else each.verdict
+            says += f" ({known})" if among not in settled and not math.isnan(each.rho) else ""
             narrower.setdefault(says, []).append(AMONG[among])
     besides = "; ".join(f"{' and '.join(among)}: {says}" for says, among in narrower.items())
     return Prediction(word, told, f"{besides[:1].upper()}{besides[1:]}." if besides else "")
@@ -220,14 +225,26 @@ def usual_size(snapshots: pd.DataFrame) -> int | None:
     return int(sizes[0]) if len(sizes) else None
 
 
-def _prediction(question: str, x: str, associations: Mapping[Claim, Association]) -> Answer:
+def _prediction(question: str, x: str, associations: Mapping[Claim, Association], snapshots: pd.DataFrame) -> Answer:
     evidence = [
         f"{NAMES[claim.y]} of {WHEN[claim.when]}, {AMONG[claim.among]}: partial rank correlation {found.rho:+.2f} "
         f"[{found.low:+.2f}, {found.high:+.2f}], {found.counted}, {found.points} snapshots: {found.verdict}"
         for claim, found in associations.items()
         if claim.x == x and not math.isnan(found.rho)
     ]
-    return Answer(question, prediction(x, "kid_mean", "next", associations).text, evidence)
+    return Answer(question, prediction(x, "kid_mean", "next", associations).text, evidence + _by_step(x, snapshots))
+
+
+def _by_step(x: str, snapshots: pd.DataFrame) -> list[str]:
+    """Whether it holds early or late: the recipes' means against each other at each step."""
+    rows = snapshots[snapshots["image_size"] == usual_size(snapshots)].sort_values(["experiment", "seed", "step"])
+    rows = rows.assign(next=rows.groupby(["experiment", "seed"])["kid_mean"].shift(-1)).dropna(subset=[x, "next"])
+    told = []
+    for step, here in rows.groupby("step"):
+        means = here.groupby("experiment")[[x, "next"]].mean().astype(float)
+        if len(means) > Association.MIN_COMPARISONS:
+            told.append(f"{step:,}: {means[x].corr(means['next'], method='spearman'):+.2f}")
+    return [f"step by step, means of recipes against KID of the next snapshot: {', '.join(told)}"] if told else []
 
 
 def _alarm(snapshots: pd.DataFrame) -> Answer:
@@ -243,8 +260,9 @@ def _alarm(snapshots: pd.DataFrame) -> Answer:
         warned += turns and at <= int(fid.argmin())
         false += not turns
         told.append(
-            f"{name} seed {seed}: from {np.nanmax(ratio[:at]):.2f} to {ratio[at]:.2f} at step {step[at]:,.0f}, where "
-            f"FID is {fid[at]:.1f}; it ends at {fid[-1]:.1f}, {'having turned' if turns else 'and has not turned'}"
+            f"{name} seed {seed}: the ratio falls from {np.nanmax(ratio[:at]):.2f} to {ratio[at]:.2f} at step "
+            f"{step[at]:,.0f} of {step[-1]:,.0f} and ends at {ratio[-1]:.2f}; FID is {fid[at]:.1f} there and "
+            f"{fid[-1]:.1f} at the end, {'having turned' if turns else 'and has not turned'}"
         )
     if not runs:
         return Answer(question, "Can't tell: no run has scored snapshots.")
@@ -279,12 +297,13 @@ def _d_dives(table: pd.DataFrame) -> Answer:
     if stayed:
         return Answer(question, f"Yes: in {', '.join(stayed)}, in most of the last quarter of the steps.", told)
     if dived:
-        most = shares["d_win_share"].idxmax()
-        end = 100 * shares.loc[most, "d_win_share_last"]
+        most, end = shares["d_win_share"].idxmax(), 100 * shares["d_win_share_last"].max()
+        never = [name for name, share in shares["d_win_share"].items() if share < 0.0005]
         return Answer(
             question,
-            f"It dives and comes back: most often in {most}, in {100 * shares['d_win_share'].max():.1f} % of its "
-            f"steps, and in {end:.1f} % of the last quarter.",
+            f"It dives and comes back: below 0.1 in up to {100 * shares['d_win_share'].max():.1f} % of all steps "
+            f"({most}), and in {'none' if end < 0.05 else f'up to {end:.1f} %'} of the last quarter"
+            + (f"; never in {', '.join(never)}." if never else "."),
             told,
         )
     return Answer(question, "No: it is never below 0.1.", told)
@@ -348,7 +367,7 @@ def _speed(table: pd.DataFrame) -> Answer:
     if len(floors):
         said += (
             f" The arithmetic alone, at the rate of matrix products, would take {100 * floors.min():.0f} to "
-            f"{100 * floors.max():.0f} % of it; the rest goes into memory traffic and overhead."
+            f"{100 * floors.max():.0f} % of it (n = {len(floors)} runs); the rest was not taken apart."
         )
     return Answer(question, said, told)
 

@@ -234,6 +234,7 @@ def quality(
     legend: bool = True,
 ) -> Axes:
     """A score along the snapshots: a thin line a seed, a thick one the mean. floor: a height and what it is."""
+    crowded = len(courses) > 4  # the means must be seen through the seeds
     for course in courses:
         style = course.style
         alone = course.mean is None
@@ -244,8 +245,8 @@ def quality(
                 color=style.color,
                 linestyle=style.dashes,
                 linewidth=1.6 if alone else 0.8,
-                alpha=1 if alone else 0.75,
-                marker=style.marker,
+                alpha=1 if alone else 0.35 if crowded else 0.75,
+                marker=style.marker if alone or not crowded else None,
                 markersize=4.5 if alone else 2.5,
             )
             if line.error is not None:

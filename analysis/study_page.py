@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from analysis import answers, interleaving, report
-from analysis.answers import Answer, Claim, prediction
+from analysis.answers import Answer, Claim, Prediction, prediction
 from analysis.compare import Comparison
 from analysis.markdown import cell, table_lines
 from analysis.pages import TEMPLATES, template
@@ -90,6 +90,7 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
     return {
         "comparison": comparison,
         "answers": {answer.key: _in_cells(answer) for answer in comparison.answers},
+        "brief": {answer.key: _brief(comparison, answer.key) for answer in comparison.answers},
         "figures": figures,
         "gallery": "\n".join(table_lines(_gallery(samples))) if samples else "(No run has sample grids.)",
         "much_worse": answers.MUCH_WORSE,
@@ -236,7 +237,7 @@ def _shown(estimate: Estimate, key: str) -> str:
 def _claim(comparison: Comparison) -> dict[str, Any]:
     """What the write-up claims of interleaving, as these runs have it: for a front in any language."""
     claim = Claim("interleaving_ratio", "kid_mean", "next", "recipes")
-    found = prediction(claim.x, claim.y, claim.when, comparison.associations)
+    found = _predicted(comparison, claim.x)
     association = comparison.associations.get(claim)
     shown = report.association(claim, association) if association else {"rho": "-", "interval": "-"}
     recipes = association.clusters if association else 0
@@ -247,6 +248,16 @@ def _claim(comparison: Comparison) -> dict[str, Any]:
         "interval": shown["interval"],
         "recipes": recipes,
     }
+
+
+def _brief(comparison: Comparison, key: str) -> str:
+    """The verdict alone, without its word, of an answer that says much besides; else ''."""
+    x = answers.CANDIDATES.get(key)
+    return cell(_predicted(comparison, x).told.partition(": ")[2]) if x else ""
+
+
+def _predicted(comparison: Comparison, x: str) -> Prediction:
+    return prediction(x, "kid_mean", "next", comparison.associations)
 
 
 def _benchmarks() -> dict[str, dict[str, str]]:

@@ -104,7 +104,7 @@ def test_one_seed_is_said_to_be_one_seed_and_claims_nothing(tmp_path):
     make_run(tmp_path, "tuned_lr")
     found = compared(tmp_path, {"regularized": scores(80.0), "tuned_lr": scores(20.0)})
     answer = alternative(found, "tuned_lr").answer
-    assert answer.answer.startswith("Can't tell from one seed: FID is 60 lower than regularized's.")
+    assert answer.answer.startswith("Can't tell from one seed: FID is 60 lower than regularized's of the same seed.")
     assert any("one seed" in line for line in answer.evidence)
 
 
@@ -175,7 +175,7 @@ def test_no_claim_about_interleaving_from_few_runs_and_a_claim_from_many(tmp_pat
         many[f"baseline seed {seed}"] = scores(50.0, along=[100 + 10 * gap - 5 * i for i in range(6)])
     question = compared(tmp_path / "many", many).answers[0]
     assert question.answer.startswith("Can't tell: between recipes, too few points."), "the claim is about recipes"
-    assert re.search(r"between seeds of one recipe: better faces \(-0\.\d\d\)", question.answer)
+    assert re.search(r"between seeds of one recipe: better faces \(-0\.\d\d \[", question.answer)
 
 
 def association(rho, *, low=None, high=None, comparisons=9):
@@ -417,7 +417,10 @@ def test_a_deleted_last_snapshot_is_named_and_no_other_passes_for_the_last(tmp_p
 
 @pytest.mark.parametrize(
     ("low_until", "told"),
-    [(0, "No: it is never below 0.1."), (200, "It dives and comes back: most often in baseline, in 50.0 %")],
+    [
+        (0, "No: it is never below 0.1."),
+        (200, "It dives and comes back: below 0.1 in up to 50.0 % of all steps (baseline), and in none"),
+    ],
 )
 def test_whether_d_dives_is_asked_of_the_whole_run_and_whether_it_stays_of_the_end(tmp_path, low_until, told):
     make_run(tmp_path, "baseline", lowest=0.01 if low_until else None)
