@@ -22,6 +22,7 @@ BENCHMARKS = {
     "score": ("score", "scoring against torch-fidelity from a folder of PNGs"),
     "start": ("start", "from the command to the first step"),
     "layers": ("layers", "each convolution as torch has it against a rewrite for fuller matrix units"),
+    "compiled": ("compiled", "torch.compile against the step as it is, CPU; needs a C++ compiler"),
     "study": ("study", "what Ray adds to many runs, and what a run takes on disk"),
     "epoch64": ("gpu", "an epoch of CelebA's size at 64 px, full width; needs CUDA"),
     "epoch128": ("gpu", "the same at 128 px; needs CUDA"),

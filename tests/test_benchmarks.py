@@ -68,7 +68,7 @@ def test_an_unknown_benchmark_is_one_line(capsys):
     assert bench.main(["speed"]) == 2
     told = capsys.readouterr().err
     assert told.startswith(
-        "error: no benchmark 'speed'; there are train, input, writeup, pack, memory, score, start, layers, study, "
+        "error: no benchmark 'speed'; there are train, input, writeup, pack, memory, score, start, layers, compiled, "
     )
     assert len(told.splitlines()) == 1
 
