@@ -83,7 +83,7 @@ bench: $(READY) ## measure speed and memory beside what one would run instead: m
 	@$(PYTHON) -m benchmarks $(WHAT) $(if $(ROUNDS),--rounds "$(ROUNDS)")
 
 test: $(READY) $(STUDY_READY) ## run the tests, the fast ones first
-	@$(PYTHON) -m pytest
+	@$(PYTHON) -m pytest -n auto --maxprocesses 4
 
 test-faults: $(READY) ## kill it, fill its disk, feed it rubbish: the long tests (an hour or so)
 	@$(PYTHON) -m pytest tests/faults -m "long or not long" --hypothesis-profile=faults

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,9 @@ def _alone(monkeypatch, tmp_path_factory):
         monkeypatch.setenv(name, str(home))
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setenv("DCGAN_CACHE", str(home / "cache"))
+    yield
+    if "torch" in sys.modules:  # a command run within the test has taken all cores, and the next test may be beside one
+        sys.modules["torch"].set_num_threads(1)
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
