@@ -333,19 +333,25 @@ def _size(alternatives: Sequence["Alternative"], snapshots: pd.DataFrame) -> Ans
     if not followed:
         wanted = "hires_128_longer, hires_128_equal_lr and hires_128_strong_d"
         return Answer(question, f"Can't tell: that takes {wanted}, and none of them is here.", evidence)
-    better = []
+    gap = hires.differences.get("fid_at_64")  # to the recipe at 64 px, seed by seed
+    better, closed = [], {}
     for each in followed:
-        change = each.differences.get(each.quality)
+        change, at_64 = each.differences.get(each.quality), each.differences.get("fid_at_64")
         told = _verdict(change, each.parent, "FID") if change else "no pair to compare."
-        if small and all(one.measures["fid_at_64"].n for one in (hires, small, each)):  # how much is won back
-            here, there, now = (one.measures["fid_at_64"].mean for one in (hires, small, each))
-            closed = 100 * (here - now) / (here - there)
-            told += f" At 64 px FID is {now:.1f}: {closed:.0f} % of the gap to {small.name} is closed."
+        if gap and at_64 and gap.mean > 0:
+            closed[each.name] = -100 * at_64.mean / gap.mean
+            told += f" At 64 px it closes {closed[each.name]:.0f} % of the gap to {hires.parent}."
         evidence.append(f"{each.name}: {told}")
         if change and change.settled and change.mean < 0:
             better.append(each.name)
-    told = f"Better than hires_128: {', '.join(better)}." if better else "Can't tell: no follow-up is clearly better."
-    return Answer(question, told, evidence)
+    if better:
+        return Answer(question, f"Better than hires_128: {', '.join(better)}.", evidence)
+    told = "Can't tell: no follow-up is clearly better"
+    if any(share > 0 for share in closed.values()):
+        most = max(closed, key=closed.get)
+        pairs = by_name[most].differences["fid_at_64"].n
+        told += f". {most} closes the most of the gap to {hires.parent} at 64 px: {closed[most]:.0f} % (n = {pairs})"
+    return Answer(question, f"{told}.", evidence)
 
 
 def _speed(table: pd.DataFrame) -> Answer:
