@@ -51,6 +51,7 @@ def bench_compiled(rounds: int) -> Result:
     with tempfile.TemporaryDirectory() as nothing_yet:  # or it would find what an earlier one has compiled
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = nothing_yet
         compiling = seconds_a_step(compiled, steps=1)
+        del os.environ["TORCHINDUCTOR_CACHE_DIR"]
     for players in (eager, compiled):
         seconds_a_step(players, steps=WARM_UP)
     pairs = alternate(timed(compiled), timed(eager), rounds=rounds)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from dcgan import UserError, checkpoint, floor
 from dcgan.adversarial import MEASURES, Players, adversarial_step
@@ -80,7 +81,8 @@ def build(experiment: Experiment, device: torch.device) -> Players:
 
 def step_taker(players: Players, *, real: Tensor, latents: Tensor, bf16: bool) -> Callable[[], Tensor]:
     """A function that takes one adversarial step on these very tensors and returns its measures."""
-    if real.is_cuda and isinstance(players.generator, Generator):  # what is parallel would need a stream of its own
+    parallel = isinstance(players.generator, DistributedDataParallel)  # which would need a stream of its own
+    if real.is_cuda and not parallel:
         try:
             return CapturedStep(players, real=real, latents=latents, bf16=bf16)
         except RuntimeError as error:
@@ -196,13 +198,18 @@ def train(
                 if due == Due.STOPPING and step < total and state == "running":
                     state = "interrupted"
 
+        del take_step  # and what a recorded one holds on the device
         if state == "running":
             state = "finished"
         if chronicle is not None:
             facts = {}
             if state == "finished":
                 checkpoint.save_weights(folder.generator, players.generator)
-                facts = beside_floor(experiment, device, bf16=bf16, images_per_s=chronicle.images_per_s / ranks.count)
+                images_per_s = chronicle.images_per_s / ranks.count
+                try:
+                    facts = beside_floor(experiment, device, bf16=bf16, images_per_s=images_per_s)
+                except RuntimeError as error:  # it takes memory of its own, and the run has all that it was for
+                    log.warning("the floor could not be measured (%s)", str(error).partition("\n")[0])
             chronicle.end(state, **facts)
     ranks.most(0)  # all leave together: what the devices say to each other may not be torn down while one is at work
     return state

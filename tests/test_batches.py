@@ -100,7 +100,9 @@ def test_a_batch_is_channels_last_within_minus_one_and_one(device, dtype, on_dev
 def test_batches_are_the_same_wherever_they_are_made(device, on_device):
     pixels = images(60)
     made = sampler(pixels, device=device, on_device=on_device)
-    assert all(torch.equal(made(step).cpu(), sampler(pixels)(step)) for step in range(14))
+    last_bit = 2.5e-7 if device == "cuda" else 0  # CUDA divides by a number by multiplying with its reciprocal
+    for step in range(14):
+        torch.testing.assert_close(made(step).cpu(), sampler(pixels)(step), rtol=0, atol=last_bit)
 
 
 def test_images_from_a_read_only_memory_map_will_do(tmp_path):

@@ -3,13 +3,15 @@
 import os
 import re
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from dcgan import UserError, config, trainer, trouble
-from dcgan.adversarial import adversarial_step
+from dcgan.adversarial import Players, adversarial_step
 from dcgan.data import Batches
 from dcgan.runlog import RunFolder
 
@@ -336,3 +338,23 @@ def test_wandb_gets_the_interleaving_of_each_window_also_of_one_that_a_stop_cut_
     losses = folder.read_history()[5:10]
     wanted = losses["loss_d"].sum() - losses["loss_g"].sum()
     assert sent[10]["interleaving_ratio"] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_floor_that_can_not_be_measured_takes_nothing_from_a_finished_run(tmp_path, images, monkeypatch, caplog):
+    def too_little(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nand more")
+
+    monkeypatch.setattr(trainer.floor, "matmul_flops_per_s", too_little)
+    state, folder = _train(tmp_path / "run", images)
+    assert state == folder.read_status()["state"] == "finished"
+    assert folder.losses.exists()
+    assert "the floor could not be measured (CUDA out of memory.)" in caplog.text
+
+
+def test_on_cuda_any_networks_but_parallel_ones_are_recorded(monkeypatch):
+    monkeypatch.setattr(trainer, "CapturedStep", lambda players, **_: "recorded")
+    real = SimpleNamespace(is_cuda=True)
+    for network, parallel in ((torch.nn.Sequential(), False), (object.__new__(DistributedDataParallel), True)):
+        players = Players(network, network, None, None)
+        taken = trainer.step_taker(players, real=real, latents=real, bf16=False)
+        assert (taken == "recorded") != parallel
