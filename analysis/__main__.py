@@ -34,7 +34,8 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from analysis.runs import read_folders, read_wandb
+    from analysis.runs import read_folders
+    from analysis.wandb_runs import read_wandb
 
     runs, unusable = read_wandb(options.wandb) if options.wandb else read_folders(options.runs)
     _tell(unusable)

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from analysis import interleaving
+from analysis.prediction import AMONG, WHEN, Claim, prediction, usual_size
 from analysis.stats import Association, Estimate, wilson
 
 if TYPE_CHECKING:
@@ -147,84 +148,6 @@ def _sentence_of_root(this: "Alternative") -> str:
     return "; ".join(said) + "."
 
 
-class Claim(NamedTuple):
-    """What an association is of: does more x go with less y?"""
-
-    x: str  # a candidate, a column of the snapshots
-    y: str  # a measure of quality, a distance
-    when: str  # a key of WHEN
-    among: str  # a key of AMONG
-
-
-#: A last snapshot whose FID is above this many times the best one's is much worse: FID has turned.
-MUCH_WORSE = 1.25
-
-WHEN = {"here": "the same snapshot", "next": "the next snapshot"}
-#: What is held against what, always at equal steps. Only recipes have the differences that the write-up speaks of, and
-#: they differ in more than interleaving: first their initialisation is taken out, then all of the recipe but the seed.
-AMONG = {
-    "recipes": "between recipes",
-    "same_init": "between recipes of one initialisation",
-    "seeds": "between seeds of one recipe",
-    "changes": "between the changes, from snapshot to snapshot, of seeds of one recipe",
-}
-CANDIDATES = {"interleaving": "interleaving_ratio", "isc": "isc_mean"}  # the write-up's two, by their question's key
-MORE = {"interleaving_ratio": "more interleaving", "isc_mean": "a higher IS"}
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Whether a candidate predicts a distance."""
-
-    word: str  # a key of WORDS
-    told: str  # the verdict in a sentence: what holds between recipes, of which the write-up speaks
-    besides: str  # what the narrower comparisons say
-
-    @property
-    def text(self) -> str:
-        """All of it."""
-        return " ".join(part for part in (self.told, self.besides) if part)
-
-
-#: "as claimed": the more of the candidate, the better the faces.
-WORDS = {"claimed": "Yes", "reversed": "The other way round", "depends": "It depends", "open": "Can't tell"}
-
-
-def prediction(x: str, y: str, when: str, associations: Mapping[Claim, Association]) -> Prediction:
-    """Whether x predicts the distance y, in plain words, the verdict first."""
-    found = {among: each for among in AMONG if (each := associations.get(Claim(x, y, when, among)))}
-    if "recipes" not in found:
-        return Prediction("open", "Can't tell: no run has scored snapshots.", "")
-    faces = {among: f"{'worse' if each.rho > 0 else 'better'} faces" for among, each in found.items()}
-    settled = {among: each.rho > 0 for among, each in found.items() if each.settled}
-    main = found["recipes"]
-    word = "open" if "recipes" not in settled else "reversed" if settled["recipes"] else "claimed"
-    if word != "open" and settled.get("same_init", settled["recipes"]) != settled["recipes"]:
-        word = "depends"
-    if word == "open":
-        told = f"{WORDS[word]}: {AMONG['recipes']}, {main.verdict.partition(': ')[2]}."
-        if abs(main.rho) > 0.1:
-            told += f" Here {MORE[x]} went with {faces['recipes']} ({main.rho:+.2f}), which may be chance."
-    else:
-        told = f"{WORDS[word]}: {AMONG['recipes']}, at equal steps, {MORE[x]} goes with {faces['recipes']}"
-        told += f" (partial rank correlation {main.rho:+.2f} [{main.low:+.2f}, {main.high:+.2f}], {main.counted})."
-    narrower: dict[str, list[str]] = {}
-    for among, each in found.items():
-        if among != "recipes":
-            known = f"{each.rho:+.2f} [{each.low:+.2f}, {each.high:+.2f}]"
-            says = f"{faces[among]} ({known})" if among in settled else each.verdict
-            says += f" ({known})" if among not in settled and not math.isnan(each.rho) else ""
-            narrower.setdefault(says, []).append(AMONG[among])
-    besides = "; ".join(f"{' and '.join(among)}: {says}" for says, among in narrower.items())
-    return Prediction(word, told, f"{besides[:1].upper()}{besides[1:]}." if besides else "")
-
-
-def usual_size(snapshots: pd.DataFrame) -> int | None:
-    """The image size that most runs have, of which questions across runs are asked; None without any."""
-    sizes = snapshots.drop_duplicates(["experiment", "seed"])["image_size"].mode()
-    return int(sizes[0]) if len(sizes) else None
-
-
 def _prediction(question: str, x: str, associations: Mapping[Claim, Association], snapshots: pd.DataFrame) -> Answer:
     evidence = [
         f"{NAMES[claim.y]} of {WHEN[claim.when]}, {AMONG[claim.among]}: partial rank correlation {found.rho:+.2f} "
@@ -245,6 +168,10 @@ def _by_step(x: str, snapshots: pd.DataFrame) -> list[str]:
         if len(means) > Association.MIN_COMPARISONS:
             told.append(f"{step:,}: {means[x].corr(means['next'], method='spearman'):+.2f}")
     return [f"step by step, means of recipes against KID of the next snapshot: {', '.join(told)}"] if told else []
+
+
+#: A last snapshot whose FID is above this many times the best one's is much worse: FID has turned.
+MUCH_WORSE = 1.25
 
 
 def _alarm(snapshots: pd.DataFrame) -> Answer:

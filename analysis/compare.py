@@ -2,20 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis import answers, interleaving
-from analysis.answers import Answer, Claim
+from analysis.answers import Answer
 from analysis.comparable import NO_RATIO, comparable_losses, of_the_same_images, one_recipe_a_name, unfinished, unscored
 from analysis.interleaving import SMOOTHINGS
+from analysis.prediction import Claim, associations_of
 from analysis.rating import read_ratings
 from analysis.runs import Run, table
 from analysis.score import SNAPSHOT_MEASURES, Protocol, Scores
-from analysis.stats import Association, Estimate, paired_difference, partial_association, t_interval, wilson
+from analysis.stats import Association, Estimate, paired_difference, t_interval, wilson
 from dcgan import UserError, config
 
 #: The columns of compare.csv, in order; what follows them tells what they mean more closely.
@@ -140,7 +140,7 @@ def compare(
     snapshots = pd.concat(snapshots, ignore_index=True).reindex(columns=list(SNAPSHOT_COLUMNS))
     snapshots, other_images = of_the_same_images(snapshots, runs)
     alternatives = _alternatives(runs, parents, compared)
-    associations = _associations(snapshots, runs)
+    associations = associations_of(snapshots, runs)
     ratings = _ratings(runs)
     return Comparison(
         data=runs[0].data,
@@ -299,40 +299,6 @@ def _by_seed(rows: pd.DataFrame, measure: str) -> dict[int, float]:
 
 
 # --- across runs ---
-
-
-def _associations(snapshots: pd.DataFrame, runs: Sequence[Run]) -> dict[Claim, Association]:
-    """The write-up's two candidates against two measures of quality, at equal steps.
-
-    Of the image size that most runs have: quality at different sizes can't be pooled. Wherever recipes are held
-    against each other whole experiments are resampled, since seeds of one recipe are no independent evidence of what
-    recipes do.
-    """
-    size = answers.usual_size(snapshots)
-    if size is None:
-        return {}
-    points = snapshots[snapshots["image_size"] == size].sort_values(["experiment", "seed", "step"])
-    step, name, seed = points["step"], points["experiment"], points["seed"]
-    of_run = points.groupby(["experiment", "seed"])
-    inits = {run.name: str(run.experiment.weight_init) for run in runs}
-    recipes = {"cluster": name, "unit": "recipe"}
-    scopes = {
-        "recipes": {"given": step, **recipes},
-        "same_init": {"given": _pairs(step, name.map(inits)), **recipes},
-        "seeds": {"given": _pairs(name, step), "cluster": _pairs(name, seed), "unit": "run"},
-        "changes": {"given": _pairs(name, step), "cluster": _pairs(name, seed), "unit": "run"},
-    }
-    changes = {key: of_run[key].diff() for key in (*answers.MORE, "kid_mean", "fid")}
-    found = {}
-    for y, when, among, x in product(("kid_mean", "fid"), answers.WHEN, scopes, answers.MORE):
-        values = changes if among == "changes" else points
-        quality = values[y].groupby([name, seed]).shift(-1) if when == "next" else values[y]
-        found[Claim(x, y, when, among)] = partial_association(values[x], quality, **scopes[among])
-    return found
-
-
-def _pairs(one: pd.Series, other: pd.Series) -> list[tuple[Any, Any]]:
-    return list(zip(one, other, strict=True))
 
 
 def _d_has_won(table: pd.DataFrame) -> pd.Series:

@@ -1,5 +1,6 @@
 """How pages are made of templates: in HTML whatever comes from files is escaped; Markdown has `markdown.cell`."""
 
+import base64
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,3 +20,8 @@ def template(name: str, **filters: Callable) -> jinja2.Template:
     )
     environment.filters |= filters
     return environment.get_template(name)
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """The content as an address that needs no other file; kind is its media type."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -104,104 +104,6 @@ def encoded(drawn: Figure) -> dict[str, bytes]:
     return {"png": png.getvalue(), "svg": svg.getvalue()}
 
 
-# --- losses ---
-
-
-@dataclass(frozen=True)
-class Zoom:
-    """The last window of a run: what the interleaving ratio counts there."""
-
-    step: np.ndarray
-    loss_d: np.ndarray
-    loss_g: np.ndarray
-    crossing_step: np.ndarray  # where the curves cross, between steps
-    crossing_loss: np.ndarray
-    reference: float  # crossings if the typical gap were removed
-
-
-@dataclass(frozen=True)
-class Losses:
-    """One run's loss curves: every step, and the same smoothed."""
-
-    title: str
-    step: np.ndarray
-    raw: Mapping[str, np.ndarray]  # loss_d and loss_g
-    smooth: Mapping[str, np.ndarray]
-    crossing_step: np.ndarray  # of the raw curves
-    zoom: Zoom | None = None  # None: no window that says anything
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the loss figures of several runs share, so that they can be held beside one another."""
-
-    step: float
-    loss: float
-    zoom: tuple[float, float]
-
-
-def losses(parent: Figure, run: Losses, limits: Limits, *, smoothing_steps: int) -> None:
-    """One run's losses, a strip of their crossings below, and the last window under a magnifying glass."""
-    rows = parent.subplots(3, 1, height_ratios=[5, 0.55, 3.2])
-    loss_curves(rows[0], run, limits, smoothing_steps=smoothing_steps)
-    crossing_strip(rows[1], run.crossing_step, limits)
-    if run.zoom is None:
-        rows[2].axis("off")
-        rows[2].text(0.5, 0.5, "no window of steps to look at closely", ha="center", va="center", color=PALE)
-    else:
-        crossing_zoom(rows[2], run.zoom, limits)
-    parent.align_ylabels(rows)
-
-
-def loss_curves(axis: Axes, run: Losses, limits: Limits, *, smoothing_steps: int) -> Axes:
-    """Both losses over the steps, raw pale and smoothed."""
-    for column, (color, dashes, label) in NETWORKS.items():
-        axis.plot(run.step, run.raw[column], color=color, alpha=0.25, linewidth=0.5, rasterized=True)
-        axis.plot(run.step, run.smooth[column], color=color, linestyle=dashes, linewidth=1.8, label=label)
-    crossed = f"{len(run.crossing_step):,} {'time' if len(run.crossing_step) == 1 else 'times'}"
-    _title(axis, f"{run.title}\nthe curves cross {crossed} in {len(run.step):,} steps")
-    highest = max(np.max(values, where=np.isfinite(values), initial=0) for values in run.smooth.values())
-    if highest > limits.loss:
-        axis.text(0.02, 0.97, f"↑ up to {highest:.3g}", transform=axis.transAxes, va="top", fontsize=9, color=INK)
-    axis.set(xlim=(0, limits.step), ylim=(0, limits.loss), ylabel="loss (nats)")
-    axis.tick_params(labelbottom=False)
-    axis.legend(title=f"mean of {smoothing_steps} steps (pale: every step)", loc="upper right", title_fontsize=8.5)
-    return axis
-
-
-def crossing_strip(axis: Axes, crossing_step: np.ndarray, limits: Limits) -> Axes:
-    """A tick at each crossing: the darker, the more often the curves cross there."""
-    # White noise crosses at every second step. That shall be dark and a tenth of it still be seen, at any length.
-    pixels = 0.8 * axis.get_figure().get_figwidth() * DPI
-    alpha = float(np.clip(2.5 * pixels / max(limits.step, 1), 0.06, 0.9))
-    axis.vlines(crossing_step, 0, 1, color=INK, alpha=alpha, linewidth=0.6, rasterized=True)
-    axis.set(xlim=(0, limits.step), ylim=(0, 1), xlabel="step (a tick where the curves cross)")
-    axis.set_yticks([])
-    axis.grid(False)
-    _thousands(axis)
-    return axis
-
-
-def crossing_zoom(axis: Axes, zoom: Zoom, limits: Limits) -> Axes:
-    """The last window, step by step, a dot at each crossing."""
-    for column, values in (("loss_d", zoom.loss_d), ("loss_g", zoom.loss_g)):
-        color, dashes, _ = NETWORKS[column]
-        axis.plot(zoom.step, values, color=color, linestyle=dashes, linewidth=1.1)
-    axis.plot(zoom.crossing_step, zoom.crossing_loss, "o", color=INK, markersize=3.2, zorder=3)
-    _log_scale(axis)
-    axis.set(xlim=(zoom.step[0], zoom.step[-1]), ylim=limits.zoom, xlabel="step", ylabel="loss (log scale)")
-    _thousands(axis)
-    many, reference = len(zoom.crossing_step), int(zoom.reference)
-    ratio = f", ratio {many / reference:.2f}" if reference else ""
-    axis.set_title(
-        f"the last {len(zoom.step)} steps: {many} {'crossing' if many == 1 else 'crossings'} (dots);\n"
-        f"with the typical gap removed it would be {reference}{ratio}",
-        fontsize=9,
-        fontweight="normal",
-    )
-    return axis
-
-
 # --- over the steps ---
 
 
@@ -268,9 +170,9 @@ def quality(
         axis.axhline(floor[0], color=INK, linewidth=1, linestyle=(0, (1, 1.5)))
         values = np.append(values, floor[0])
     if len(values) and values.min() > 0:  # early scores are tens of times the late ones, which are what matters
-        _log_scale(axis)
+        log_scale(axis)
         label += ", log scale"
-    _title(axis, title)
+    title(axis, title)
     axis.set(xlabel="step", ylabel=label)
     _from_step_0(axis, courses)
     handles = [_handle(course.name, course.style, len(course.seeds)) for course in courses]
@@ -299,7 +201,7 @@ def windows(axis: Axes, courses: Sequence[Course], *, title: str, label: str, me
         place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
         axis.annotate(meaning, (1, height), (5, 0), fontsize=8.5, color=INK, **place)
     highest = max([np.nanmax(line.value) for course in courses for line in course.seeds] + list(meanings))
-    _title(axis, title)
+    title(axis, title)
     axis.set(xlabel="step", ylabel=label, ylim=(-0.05, highest + 0.08))
     _from_step_0(axis, courses)
     _legend_below(axis, [_handle(course.name, course.style, len(course.seeds), dot=True) for course in courses])
@@ -349,12 +251,12 @@ def scatter(
         )
     low, high = ylim
     if low > 0:
-        _log_scale(axis)
+        log_scale(axis)
         axis.set_ylim(0.9 * low, 1.1 * high)
         ylabel += ", log scale"
     else:
         axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-    _title(axis, title)
+    title(axis, title)
     axis.set(xlabel=xlabel, ylabel=ylabel)
     handles = [_handle(cloud.name, cloud.style, cloud.seeds, line=False) for cloud in clouds]
     _legend_below(axis, handles, title="\n".join(wrap(verdict, 62)))
@@ -399,7 +301,7 @@ def seeds(axis: Axes, rows: Sequence[Row], *, title: str, label: str) -> Axes:
         y += 1
     axis.set_yticks(heights, labels)
     axis.set_ylim(y - 0.4, -0.6)
-    _title(axis, title, 28)
+    title(axis, title, 28)
     axis.set_xlabel(label)
     axis.xaxis.set_major_locator(MaxNLocator(4))
     axis.grid(False, axis="y")
@@ -432,7 +334,7 @@ def _legend_below(axis: Axes, handles: Sequence[Line2D], title: str = "") -> Non
     figure.legend(handles=handles, title=title or None, title_fontproperties=bold, **place)
 
 
-def _title(axis: Axes, text: str, length: int = 52) -> None:
+def title(axis: Axes, text: str, length: int = 52) -> None:
     """A title in as many lines as it takes: it starts at the axis and is cut off at the figure's edge."""
     axis.set_title("\n".join(line for part in text.split("\n") for line in wrap(part, length)))
 
@@ -440,10 +342,10 @@ def _title(axis: Axes, text: str, length: int = 52) -> None:
 def _from_step_0(axis: Axes, courses: Sequence[Course]) -> None:
     last = max((line.step.max() for course in courses for line in course.seeds if len(line.step)), default=1)
     axis.set_xlim(0, 1.03 * last)
-    _thousands(axis)
+    thousands(axis)
 
 
-def _thousands(axis: Axes) -> None:
+def thousands(axis: Axes) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
@@ -456,7 +358,7 @@ class _RoundLocator(LogLocator):
         return super().tick_values(vmin, vmax)
 
 
-def _log_scale(axis: Axes) -> None:
+def log_scale(axis: Axes) -> None:
     """A log scale that says 0.5 and 200 and no powers of ten."""
     axis.set_yscale("log")
     axis.yaxis.set_major_locator(_RoundLocator())

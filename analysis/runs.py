@@ -1,21 +1,16 @@
-"""Run folders, or a W&B project, as one set of runs: the same numbers come out of both.
+"""Run folders as one set of runs; `wandb_runs` reads the same numbers from a W&B project.
 
     runs, problems = read_folders(Path("runs"))
-    runs, problems = read_wandb("entity/project")
     table(runs)          one row a run
     runs[0].history()    one row a step
 
 A run that can't be used is one line in `problems` and keeps nobody from the others.
 """
 
-import atexit
-import contextlib
 import fcntl
-import functools
 import math
 import os
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,19 +18,16 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from dcgan import UserError, config, one_line, plainyaml
 from dcgan.atomic import read_plain
 from dcgan.config import Experiment
-from dcgan.runlog import ENDED, HISTORY, RunFolder, State
+from dcgan.runlog import HISTORY, RunFolder, State
 
 FOLDER = r"\w[\w .,()=+~-]{0,149}"  # what folders of runs are called
 DEPTH = 4  # of a run folder below runs/: <data>/<profile>/<experiment>/seed-<n>
-ANSWER_S = 15  # seconds that W&B has for one answer; wandb's own patience is minutes
-LEAVE_S = 3  # and for the end of its helper process
 EXACT = 2**53  # from here on a double, which W&B keeps numbers in, skips whole numbers
-SPEED = ("images_per_s", "data_wait_fraction", "floor_share", "seconds")  # what a run says of it when it ends
 ROW_BYTES = 500  # of a row of the history, at most; one that the trainer writes has 100
 
 
@@ -58,7 +50,7 @@ class Run:
         if self.read_rows is not None:
             return self.read_rows().copy()
         if self.folder is None:
-            return _tidy([], self.where)
+            return tidy([], self.where)
         return _folder_history(self.folder, self.experiment.total_steps)
 
     @property
@@ -122,47 +114,16 @@ def read_folders(runs: Path) -> tuple[list[Run], list[str]]:
         try:
             run, problem = _from_folder(RunFolder(path))
         except (UserError, OSError) as error:
-            problems.append(_line(error))
+            problems.append(line(error))
         else:
             found.append(run)
-            problems += [_line(problem)] if problem else []
+            problems += [line(problem)] if problem else []
     if not paths and not problems:
         raise UserError(
             f"{runs}: no runs {'here' if runs.is_dir() else '(no such folder)'}; `make run EXP=baseline` makes one"
         )
     found.sort(key=_in_its_place)
-    return _each_once(found, problems), problems
-
-
-def read_wandb(project: str, api: Any = None) -> tuple[list[Run], list[str]]:
-    """Every run of the lab in the W&B project "entity/project", sorted, and a line for each that can't be used.
-
-    api: a `wandb.Api`; None makes one from the user's login. Runs of other kinds are passed over in silence.
-
-    Raises UserError, soon and without asking for anything, when W&B can't be reached or there is no such run.
-    """
-    found: list[Run] = []
-    problems: list[str] = []
-    try:
-        # Not lazy: one request a page instead of one a run. Oldest first.
-        there = list((_connect() if api is None else api).runs(project, order="+created_at", lazy=False))
-    except (Exception, SystemExit) as error:  # SystemExit comes from a wandb-core that was killed
-        raise UserError(
-            _line(
-                f"{project}: can't be read from W&B ({type(error).__name__}: {error}); "
-                "the run folders hold the same numbers"
-            )
-        ) from error
-    for each in there:
-        if not _is_ours(each):
-            continue
-        try:
-            found.append(_from_wandb(each, f"{project}/{each.id}"))
-        except UserError as error:
-            problems.append(_line(error))
-    if not found and not problems:
-        raise UserError(f"{project}: none of its {len(there)} runs in W&B is one of this lab")
-    return _each_once(_latest_last(found), problems), problems
+    return each_once(found, problems), problems
 
 
 #: The columns of `table` by name; `string` and `Int64` can be missing where an older version did not record them.
@@ -225,7 +186,7 @@ def _row(run: Run) -> dict[str, Any]:
 # ---- what both sources have in common
 
 
-class _Status(BaseModel):
+class Status(BaseModel):
     """What a run says of itself, checked; unknown facts are let through."""
 
     model_config = ConfigDict(extra="allow")
@@ -238,7 +199,7 @@ class _Status(BaseModel):
     seconds: dict[str, Annotated[float, Field(ge=0, le=EXACT, allow_inf_nan=False)]] = Field(default_factory=dict)
 
 
-def _read_experiment(record: Mapping[str, Any], where: Path) -> Experiment:
+def read_experiment(record: Mapping[str, Any], where: Path) -> Experiment:
     """The experiment that a record holds. Raises UserError where it lacks what a comparison needs."""
     # It says where settings came from, not what they are: an older version of the lab did not record it.
     experiment = config.from_record({"profile_changes": {}, **record}, where)
@@ -261,13 +222,13 @@ def _read_experiment(record: Mapping[str, Any], where: Path) -> Experiment:
     return experiment.model_copy(update={"overrides": {key: values[key] for key in experiment.overrides}})
 
 
-def _tidy(rows: pd.DataFrame | list[Mapping[str, Any]], where: str) -> pd.DataFrame:
+def tidy(rows: pd.DataFrame | list[Mapping[str, Any]], where: str) -> pd.DataFrame:
     """The rows by step, the last one of each. Raises UserError when they are no numbers or steps are missing."""
     try:
         kinds = {"step": "int64", **dict.fromkeys(HISTORY[1:], "float64")}
         tidy = pd.DataFrame(rows, columns=list(HISTORY)).astype(kinds)
     except (ValueError, TypeError, OverflowError) as error:
-        raise UserError(_line(f"{where}: the history is not a table of numbers: {error}")) from error
+        raise UserError(line(f"{where}: the history is not a table of numbers: {error}")) from error
     if np.array_equal(tidy["step"], np.arange(1, len(tidy) + 1)):  # as training leaves them
         return tidy
     tidy = tidy.drop_duplicates("step", keep="last").sort_values("step", ignore_index=True)
@@ -276,14 +237,14 @@ def _tidy(rows: pd.DataFrame | list[Mapping[str, Any]], where: str) -> pd.DataFr
     return tidy
 
 
-def _each_once(runs: Iterable[Run], problems: list[str]) -> list[Run]:
+def each_once(runs: Iterable[Run], problems: list[str]) -> list[Run]:
     """The runs sorted, and of those with the same recipe, data and seed the last: two would pass for two seeds."""
     kept: dict[tuple, Run] = {}
     for run in runs:
         key = (run.data, run.profile, run.name, run.seed)
         if key in kept:
             problems.append(
-                _line(
+                line(
                     f"{kept[key].where}: passed over, {run.where} is the same run "
                     f"({run.name}, seed {run.seed}, {run.profile}, {run.data})"
                 )
@@ -303,7 +264,7 @@ def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < EXACT else None
 
 
-def _line(message: object) -> str:
+def line(message: object) -> str:
     """A message as one line that any terminal can show."""
     return one_line(" ".join(str(message).splitlines()))
 
@@ -320,7 +281,7 @@ def _run_folders(path: Path, problems: list[str], depth: int = DEPTH) -> Iterato
         with os.scandir(path) as entries:
             inside = sorted(entry.name for entry in entries if not entry.name.startswith("."))
     except OSError as error:
-        problems.append(_line(f"{path}: can't be read: {error.strerror}"))
+        problems.append(line(f"{path}: can't be read: {error.strerror}"))
         return
     if re.fullmatch(r"seed-\d+", path.name or path.resolve().name):
         if inside:  # else a run that is about to begin or was about to: there is a lock at most
@@ -334,7 +295,7 @@ def _run_folders(path: Path, problems: list[str], depth: int = DEPTH) -> Iterato
 def _from_folder(folder: RunFolder) -> tuple[Run, str | None]:
     """The run, and a line if its status can't be read. Raises UserError for a folder that can't be used."""
     record = _read_record(folder.config)
-    experiment = _read_experiment(record, folder.config)
+    experiment = read_experiment(record, folder.config)
     # In this order: the trainer appends to the history before it says so in the status.
     status, problem = _read_status(folder)
     rows = _count_rows(folder, experiment.total_steps)
@@ -347,8 +308,7 @@ def _from_folder(folder: RunFolder) -> tuple[Run, str | None]:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    record = plainyaml.read(path)
-    if not record:
+    if not (record := plainyaml.read(path)):
         raise UserError(f"{path}: is empty")
     return record
 
@@ -368,7 +328,7 @@ def _parse_status(folder: RunFolder) -> dict[str, Any]:
     if not folder.status.exists():
         return {"state": "running"}  # the run has only just begun
     try:
-        return _Status.model_validate(folder.read_status()).model_dump()
+        return Status.model_validate(folder.read_status()).model_dump()
     except (ValueError, RecursionError):  # nothing readable at all is a {}, which lacks the state
         return {"state": "unknown"}
 
@@ -411,18 +371,18 @@ def _count_rows(folder: RunFolder, most: int) -> int:
     if not text.isascii():
         raise UserError(f"{folder.history}: not a table: bytes that are not text")
     header, _, rows = text[: text.rfind(b"\n") + 1].partition(b"\n")
-    if b"\n" in text and (missing := set(HISTORY) - set(header.decode().split(","))):
-        raise UserError(f"{folder.history}: no column {' and no column '.join(sorted(missing, key=HISTORY.index))}")
     columns = header.decode().split(",")
+    if b"\n" in text and (missing := set(HISTORY) - set(columns)):
+        raise UserError(f"{folder.history}: no column {' and no column '.join(sorted(missing, key=HISTORY.index))}")
     if twice := [name for name in columns if columns.count(name) > 1]:
-        raise UserError(_line(f"{folder.history}: the column {twice[0]!r} stands there twice"))
+        raise UserError(line(f"{folder.history}: the column {twice[0]!r} stands there twice"))
     count = rows.count(b"\n")
     ragged = rows.count(b",") != count * header.count(b",")
     letters = np.frombuffer(b"\n" + rows, np.uint8)
     separates = (letters == ord(",")) | (letters == ord("\n"))
     empty = (separates[1:] & separates[:-1]).any()
     if ragged or empty or rows.translate(None, b"0123456789,.+-einfa\n"):  # the letters of nan, inf and 1e-5
-        raise UserError(f"{folder.history}: not a table of numbers with {header.count(b',') + 1} columns")
+        raise UserError(f"{folder.history}: not a table of numbers with {len(columns)} columns")
     return count
 
 
@@ -431,143 +391,10 @@ def _folder_history(folder: RunFolder, steps: int) -> pd.DataFrame:
     try:
         rows = folder.read_history()
     except (OSError, ValueError, TypeError, OverflowError) as error:
-        raise UserError(_line(f"{folder.history}: not a table of numbers: {error}")) from error
-    return _tidy(rows, str(folder.history))
+        raise UserError(line(f"{folder.history}: not a table of numbers: {error}")) from error
+    return tidy(rows, str(folder.history))
 
 
 def _in_its_place(run: Run) -> bool:
     """Whether the run lies where its record says, and not in a copy or a renamed folder."""
     return run.folder.path.resolve().parts[-DEPTH:] == (run.data, run.profile, run.name, f"seed-{run.seed}")
-
-
-# ---- Weights & Biases
-
-
-def _connect() -> Any:
-    """A `wandb.Api` of the user's login."""
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else wandb's own crashes are sent to its makers
-    import wandb  # takes a second
-
-    wandb.setup(wandb.Settings(silent=True))  # a silent wandb never asks for a key, not even on a terminal
-    try:
-        return wandb.Api(timeout=ANSWER_S)
-    finally:
-        # wandb has a hook for the exit that waits for its helper process, which a silent server keeps trying for
-        # minutes. The last hook runs first, and this one takes wandb's away.
-        atexit.register(_leave, wandb)
-
-
-def _leave(wandb: Any) -> None:
-    def teardown() -> None:
-        with contextlib.suppress(Exception, SystemExit):
-            wandb.teardown()
-
-    thread = threading.Thread(target=teardown, daemon=True)
-    thread.start()
-    thread.join(LEAVE_S)
-
-
-def _is_ours(there: Any) -> bool:
-    """Whether it is a training of this lab, perhaps a broken one; not a comparison, not somebody else's."""
-    known = Experiment.model_fields.keys() & there.config.keys()
-    looks_like_it = "wandb_id" in there.config or len(known) > len(Experiment.model_fields) // 2
-    return looks_like_it and there.group != "comparison"
-
-
-def _from_wandb(there: Any, where: str) -> Run:
-    """The run. Raises UserError for one that can't be used."""
-    recorded = {key: value for key, value in there.config.items() if not key.startswith("_") and key != "wandb_version"}
-    record = {"profile_changes": {}, "overrides": {}, **recorded}  # wandb does not keep an empty mapping
-    experiment = _read_experiment(record, Path(where))
-    told = dict(there.summary_metrics)  # `summary` is the same in wrappings
-    state = _state(there.state, told, experiment)
-    status = {"wandb_url": there.url}
-    # A run writes its speed as a whole when it ends in order; before, W&B has that of the last rows.
-    if told.get("state") in ENDED or (there.state == "finished" and state == told.get("state")):
-        status |= {key: told[key] for key in SPEED if key in told}
-    try:
-        checked = _Status.model_validate({**status, "state": state, "step": told.get("step", 0)}).model_dump()
-    except ValidationError as error:
-        key = ".".join(map(str, error.errors()[0]["loc"]))
-        raise UserError(f"{where}: {key}: missing or not what this version of the lab writes") from error
-    checked["steps"] = experiment.total_steps
-    rows = functools.cache(lambda: _wandb_history(there, where, at_least=checked["step"]))  # downloaded once
-    return Run(experiment, record, checked, None, where=where, read_rows=rows)
-
-
-def _state(of_wandb: str, told: Mapping[str, Any], experiment: Experiment) -> str:
-    """The run's state from W&B's word for it and from the summary, which has what the run itself wrote at its end.
-
-    The run's own word wins, but not that of an earlier session: a run that goes on is running again.
-    """
-    own = told.get("state")
-    if own in ENDED:
-        return own
-    if of_wandb == "running":
-        return "running"
-    if own is not None:
-        return own
-    if of_wandb == "finished":  # W&B says so of a run that stopped without an error, wherever
-        return "finished" if told.get("step") == experiment.total_steps else "interrupted"
-    return "failed" if of_wandb == "failed" else "interrupted"  # crashed, killed, preempted
-
-
-def _wandb_history(there: Any, where: str, at_least: int) -> pd.DataFrame:
-    rows = _tidy(_scan(there, where), where)
-    if len(rows) < at_least:
-        raise UserError(f"{where}: W&B has {len(rows):,} rows of a history of {at_least:,} steps")
-    return rows
-
-
-def _latest_last(runs: list[Run]) -> list[Run]:
-    """In the order of the trainings, oldest first as `runs` are; of uploads of the same one the longest last.
-
-    A run that was trained anew stays in W&B beside the new one; a run that went on without a network is uploaded
-    whole under another id.
-    """
-    first: dict[str, int] = {}
-    for number, run in enumerate(runs):
-        first.setdefault(_training(run), number)
-    return sorted(runs, key=lambda run: (first[_training(run)], run.steps))
-
-
-def _training(run: Run) -> str:
-    return str(run.record.get("wandb_id") or run.where)
-
-
-def _scan(there: Any, where: str) -> list[dict[str, Any]]:
-    """The rows of the history, all of them, unsorted. Raises UserError when they can't be had or lack a measure.
-
-    wandb waits for a page as long as it takes, so a thread does; it is given up when nothing came for a while.
-    """
-    rows: list[dict[str, Any]] = []
-    failure: list[BaseException] = []
-
-    def read() -> None:
-        try:
-            # No keys: a row without all of them would be left out. No cache: wandb would take an old file for
-            # the history of a run that has grown since.
-            for row in there.scan_history(use_cache=False):
-                rows.append({key: _number(row[key]) for key in HISTORY if key in row})
-        except (Exception, SystemExit) as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=read, daemon=True)
-    thread.start()
-    seen = -1
-    while thread.is_alive() and len(rows) > seen:
-        seen = len(rows)
-        thread.join(ANSWER_S)
-    if failure or thread.is_alive():
-        why = f"{type(failure[0]).__name__}: {failure[0]}" if failure else f"no answer for {ANSWER_S} s"
-        raise UserError(_line(f"{where}: its history can't be read from W&B ({why})"))
-    measured = [row for row in rows if len(row) > 1]  # other rows are somebody's later addition
-    for row in measured:
-        if missing := [key for key in HISTORY if key not in row]:
-            raise UserError(f"{where}: W&B has a row without {missing[0]} (step {row.get('step', '?')})")
-    return measured
-
-
-def _number(value: Any) -> Any:
-    """What W&B gives for a number: NaN and the infinities as words, or nothing at all."""
-    return float("nan") if value is None else float(value) if value in ("NaN", "Infinity", "-Infinity") else value

@@ -13,12 +13,13 @@ from typing import Any
 
 from PIL import Image
 
-from analysis import answers, interleaving, report
-from analysis.answers import Answer, Claim, Prediction, prediction
+from analysis import answers, grids, interleaving, report, tables
+from analysis.answers import Answer
 from analysis.compare import Comparison
 from analysis.markdown import cell, table_lines
 from analysis.pages import TEMPLATES, template
 from analysis.plots import DOCUMENTED
+from analysis.prediction import CANDIDATES, MORE, Claim, Prediction, prediction
 from analysis.runs import Run
 from analysis.stats import Estimate
 from dcgan import UserError, one_line
@@ -54,8 +55,8 @@ def write(comparison: Comparison, figures: Path, docs: Path) -> list[Path]:
             pictures[samples[run.name]] = content
     facts = _facts(comparison, shown, samples)
     texts = {docs / "study.md": _tidy(template("study.md", cell=cell).render(facts))} | _fronts(docs, facts)
-    texts[docs / "study" / "runs.csv"] = report.csv(comparison.table)
-    texts[docs / "study" / "snapshots.csv"] = report.csv(comparison.snapshots)
+    texts[docs / "study" / "runs.csv"] = tables.csv(comparison.table)
+    texts[docs / "study" / "snapshots.csv"] = tables.csv(comparison.snapshots)
     contents = {docs / "study" / name: content for name, content in pictures.items()}
     for path, content in (contents | {path: text.encode() for path, text in texts.items()}).items():
         with replacing(path) as aside:
@@ -96,9 +97,9 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "much_worse": answers.MUCH_WORSE,
         "collapsed_share": interleaving.COLLAPSED_SHARE,
         "collapsed_by": interleaving.COLLAPSED_BY,
-        "results": {size: "\n".join(table_lines(rows)) for size, rows in report.result_tables(comparison).items()},
+        "results": {size: "\n".join(table_lines(rows)) for size, rows in tables.result_tables(comparison).items()},
         "experiments": "\n".join(table_lines(_experiments(comparison))),
-        "associations": {x: "\n".join(table_lines(_associations(comparison, x))) for x in answers.MORE},
+        "associations": {x: "\n".join(table_lines(_associations(comparison, x))) for x in MORE},
         "provenance": _provenance(comparison),
         "commands": _commands(comparison),
         "front": _front(comparison, samples),
@@ -126,7 +127,7 @@ def _range(values: Iterable[int]) -> str:
 def _in_cells(answer: Answer) -> dict[str, Any]:
     """An answer's parts, safe in a line of Markdown."""
     word, colon, rest = answer.answer.partition(": ")
-    if not (colon and report.verdict(answer.answer)["word"]):
+    if not (colon and tables.verdict(answer.answer)["word"]):
         word, rest = "", answer.answer
     return {
         "question": cell(answer.question),
@@ -140,7 +141,7 @@ def _experiments(comparison: Comparison) -> list[list[str]]:
     """What each experiment changes and asks, and what came of it."""
     rows = [["experiment", "differs from its parent in", "question", "answer"]]
     for each in comparison.alternatives:
-        changes = [f"{key} {report.setting(old)} → {report.setting(new)}" for key, (old, new) in each.changes.items()]
+        changes = [f"{key} {tables.setting(old)} → {tables.setting(new)}" for key, (old, new) in each.changes.items()]
         told = f"{each.parent}: {'; '.join(changes)}" if each.parent else "plain DCGAN"
         rows.append([cell(text) for text in (each.name, told, each.answer.question, each.answer.answer)])
     return rows
@@ -187,7 +188,7 @@ def _commands(comparison: Comparison) -> list[str]:
     for each in comparison.alternatives:
         if each.seeds:
             pairs = " ".join(
-                f"{key}={report.setting(value).replace(' ', '')}"
+                f"{key}={tables.setting(value).replace(' ', '')}"
                 for key, value in experiments[each.name].overrides.items()
             )
             together.setdefault((_seeds(each.seeds), pairs), []).append(experiments[each.name].name)
@@ -222,7 +223,7 @@ def _front(comparison: Comparison, samples: Mapping[str, str]) -> list[dict[str,
                 "name": name,
                 "n": len(by_name[name].seeds),
                 "picture": samples.get(name, ""),
-                "fid_at_64": report.number(at_64.mean, 1) if at_64.n else "",
+                "fid_at_64": tables.number(at_64.mean, 1) if at_64.n else "",
                 **{key: _shown(measures[key], key) for key in ("fid", "kid_mean", "face_rate", "interleaving_ratio")},
             }
         )
@@ -230,8 +231,8 @@ def _front(comparison: Comparison, samples: Mapping[str, str]) -> list[dict[str,
 
 
 def _shown(estimate: Estimate, key: str) -> str:
-    measure = report.BY_KEY[key]
-    return report.number(estimate.mean, measure.decimals, percent=measure.percent)
+    measure = tables.BY_KEY[key]
+    return tables.number(estimate.mean, measure.decimals, percent=measure.percent)
 
 
 def _claim(comparison: Comparison) -> dict[str, Any]:
@@ -252,7 +253,7 @@ def _claim(comparison: Comparison) -> dict[str, Any]:
 
 def _brief(comparison: Comparison, key: str) -> str:
     """The verdict alone, without its word, of an answer that says much besides; else ''."""
-    x = answers.CANDIDATES.get(key)
+    x = CANDIDATES.get(key)
     return cell(_predicted(comparison, x).told.partition(": ")[2]) if x else ""
 
 
@@ -275,7 +276,7 @@ def _finished(comparison: Comparison) -> list[Run]:
 def _picture(run: Run) -> bytes | None:
     """The last grid of the run's samples as WebP; None where it has none that can be read."""
     path = run.folder.sample(run.steps) if run.folder else None
-    if path is None or not path.is_file() or (grid := report.picture(path)) is None:
+    if path is None or not path.is_file() or (grid := grids.picture(path)) is None:
         return None
     grid.thumbnail((PICTURE_PX, PICTURE_PX), Image.Resampling.LANCZOS)
     content = io.BytesIO()

@@ -8,8 +8,8 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -41,9 +41,6 @@ def bench_compiled(rounds: int) -> Result:
             adversarial_step(players, real=real, latents=latents, bf16=bf16)
         return (time.perf_counter() - start) / steps
 
-    def timed(players: Players) -> Callable[[], float]:
-        return lambda: seconds_a_step(players)
-
     eager, built = build(experiment, cpu), build(experiment, cpu)
     compiled = replace(
         built, generator=torch.compile(built.generator), discriminator=torch.compile(built.discriminator)
@@ -54,7 +51,7 @@ def bench_compiled(rounds: int) -> Result:
         del os.environ["TORCHINDUCTOR_CACHE_DIR"]
     for players in (eager, compiled):
         seconds_a_step(players, steps=WARM_UP)
-    pairs = alternate(timed(compiled), timed(eager), rounds=rounds)
+    pairs = alternate(partial(seconds_a_step, compiled), partial(seconds_a_step, eager), rounds=rounds)
     saved = statistics.median(pairs.theirs) - statistics.median(pairs.ours)
     return Result(
         "compiled",

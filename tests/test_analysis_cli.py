@@ -135,7 +135,7 @@ def test_runs_that_all_are_unusable_are_told_and_nothing_is_compared(tmp_path, c
 
 def test_a_comparison_of_what_wandb_has_takes_no_scored_report_away(tmp_path, capsys, monkeypatch):
     make_run(tmp_path / "runs", "baseline")
-    monkeypatch.setattr("analysis.runs.read_wandb", lambda project: read_folders(tmp_path / "runs"))
+    monkeypatch.setattr("analysis.wandb_runs.read_wandb", lambda project: read_folders(tmp_path / "runs"))
     monkeypatch.setattr("analysis.features.choose", None)  # nothing to score, so no extractor is loaded
     assert main(["compare", "--wandb", "me/faces", "--out", str(tmp_path / "reports")]) == 0
     (page,) = (tmp_path / "reports").rglob("index.html")

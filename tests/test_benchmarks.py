@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import __main__ as bench
-from benchmarks import gpu, layers, results
+from benchmarks import compiled, gpu, layers, results
 from benchmarks.results import Result
 from benchmarks.side_by_side import alternate
 from dcgan.data import Batches
@@ -62,6 +62,24 @@ def test_memory_and_start_are_measured_on_real_runs(tmp_path, monkeypatch, capsy
     assert memory.startswith(("memory: 0.", "memory: 1."))
     assert "140: packed at" in memory
     assert "`import torch` alone takes" in start
+
+
+def test_of_everything_what_a_machine_lacks_is_left_out_and_asked_for_by_name_it_is_a_mistake(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(torch, "compile", lambda network: network)  # the real one takes half a minute
+    monkeypatch.setattr(compiled, "STEPS", 1)
+    monkeypatch.setattr(bench, "BENCHMARKS", {"compiled": ("compiled", "")})
+    asked = ["--rounds", "1", "--out", str(tmp_path / "RESULTS.md")]
+    assert bench.main(asked) == 0
+    assert capsys.readouterr().out.startswith("compiled: ")
+    before = (tmp_path / "RESULTS.md").read_text()
+    monkeypatch.setenv("PATH", str(tmp_path))  # where there is no compiler
+    assert bench.main(asked) == 0
+    assert "compiled: left out: this benchmark needs a C++ compiler" in capsys.readouterr().out
+    assert (tmp_path / "RESULTS.md").read_text() == before
+    assert bench.main(["compiled", *asked]) == 2
+    assert capsys.readouterr().err.startswith("error: this benchmark needs a C++ compiler")
 
 
 def test_an_unknown_benchmark_is_one_line(capsys):

@@ -11,8 +11,8 @@ import pytest
 from made_runs import DATA, compared, make_run, scores
 
 from analysis import answers
-from analysis.answers import Claim, prediction
 from analysis.compare import COLUMNS, SNAPSHOT_COLUMNS, compare, groups
+from analysis.prediction import Claim, prediction
 from analysis.runs import read_folders
 from analysis.score import Protocol
 from analysis.stats import Association

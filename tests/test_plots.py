@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis import plots
+from analysis import loss_plots, plots
 
 FOUR = ["baseline", "regularized", "tuned_lr", "hires_128"]
 
@@ -31,7 +31,7 @@ def _course(name, *seeds, error=None):
 def _losses(n=300, crossings=(), zoom=None, height=1.0):
     step, curve = np.arange(1, n + 1), np.full(n, height)
     raw = {"loss_d": curve, "loss_g": 2 * curve}
-    return plots.Losses("tuned_lr, seed 0", step, raw, raw, np.asarray(crossings, dtype=float), zoom)
+    return loss_plots.Losses("tuned_lr, seed 0", step, raw, raw, np.asarray(crossings, dtype=float), zoom)
 
 
 def test_an_experiment_keeps_its_looks_when_others_are_missing_or_come_first():
@@ -53,7 +53,7 @@ def test_the_networks_colours_are_no_experiment_s():
 
 def test_every_crossing_is_a_tick(axis):
     crossings = np.array([10.5, 11.5, 250.25])
-    plots.crossing_strip(axis, crossings, plots.Limits(300, 2, (0.1, 1)))
+    loss_plots.crossing_strip(axis, crossings, loss_plots.Limits(300, 2, (0.1, 1)))
     (ticks,) = axis.collections
     assert [segment[0][0] for segment in ticks.get_segments()] == crossings.tolist()
 
@@ -62,15 +62,15 @@ def test_ten_times_the_steps_make_paler_ticks():
     def darkness(steps):
         with plots.drawing():
             axis = plots.figure(2).subplots()
-            plots.crossing_strip(axis, np.array([1.0]), plots.Limits(steps, 2, (0.1, 1)))
+            loss_plots.crossing_strip(axis, np.array([1.0]), loss_plots.Limits(steps, 2, (0.1, 1)))
             return axis.collections[0].get_alpha()
 
     assert darkness(50_000) < darkness(5_000)
 
 
 def test_the_zoom_has_a_dot_a_crossing_and_counts_them_against_the_reference(axis):
-    zoom = plots.Zoom(np.arange(4), np.ones(4), np.array([2, 0.5, 2, 2]), np.array([0.5, 1.5]), np.ones(2), 8.0)
-    plots.crossing_zoom(axis, zoom, plots.Limits(4, 2, (0.1, 3)))
+    zoom = loss_plots.Zoom(np.arange(4), np.ones(4), np.array([2, 0.5, 2, 2]), np.array([0.5, 1.5]), np.ones(2), 8.0)
+    loss_plots.crossing_zoom(axis, zoom, loss_plots.Limits(4, 2, (0.1, 3)))
     assert len(axis.lines[-1].get_xdata()) == 2
     told = axis.get_title(loc="left")
     assert "2 crossings" in told
@@ -80,7 +80,7 @@ def test_the_zoom_has_a_dot_a_crossing_and_counts_them_against_the_reference(axi
 def test_runs_share_their_axes_and_what_leaves_them_is_told():
     with plots.drawing():
         figure = plots.figure(5)
-        plots.losses(figure, _losses(height=30), plots.Limits(500, 4, (0.1, 1)), smoothing_steps=50)
+        loss_plots.losses(figure, _losses(height=30), loss_plots.Limits(500, 4, (0.1, 1)), smoothing_steps=50)
     curves = figure.axes[0]
     assert curves.get_xlim() == (0, 500)
     assert curves.get_ylim() == (0, 4)
@@ -95,8 +95,8 @@ def test_forty_thousand_steps_of_losses_stay_below_a_megabyte_of_svg():
     smooth = {column: np.convolve(values, np.ones(50) / 50, "same") for column, values in raw.items()}
     with plots.drawing():
         figure = plots.figure(5)
-        run = plots.Losses("x", step, raw, smooth, np.arange(0, 40_000, 2.5))
-        plots.losses(figure, run, plots.Limits(40_000, 3, (0.1, 1)), smoothing_steps=50)
+        run = loss_plots.Losses("x", step, raw, smooth, np.arange(0, 40_000, 2.5))
+        loss_plots.losses(figure, run, loss_plots.Limits(40_000, 3, (0.1, 1)), smoothing_steps=50)
         files = plots.encoded(figure)
     assert len(files["svg"]) < 1_000_000
     assert Image.open(io.BytesIO(files["png"])).size == (780, 750)

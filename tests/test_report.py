@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from analysis import interleaving, markdown, plots, report
-from analysis.answers import Answer, Claim
+from analysis import grids, interleaving, markdown, plots, report, tables
+from analysis.answers import Answer
 from analysis.compare import COLUMNS, MEASURES, SNAPSHOT_COLUMNS, WINDOW_COLUMNS, Alternative, Comparison
+from analysis.prediction import Claim
 from analysis.runs import Run
 from analysis.stats import Association, paired_difference, partial_association, t_interval
-from dcgan import config
+from dcgan import UserError, config
 from dcgan.data import faces
 from dcgan.runlog import HISTORY, RunFolder
 
@@ -294,9 +295,9 @@ def test_the_table_leaves_empty_what_is_not_known_and_keeps_counts_whole():
     table = pd.DataFrame(
         {"experiment": ["a", "b"], "n_fake": [1_234_567, None], "fid": [1 / 3, np.nan], "cost": [None] * 2}
     )
-    assert report.csv(table) == "experiment,n_fake,fid,cost\na,1234567,0.333333,\nb,,,\n"
+    assert tables.csv(table) == "experiment,n_fake,fid,cost\na,1234567,0.333333,\nb,,,\n"
     as_objects = table.astype(object)
-    assert report.csv(as_objects) == report.csv(table)
+    assert tables.csv(as_objects) == tables.csv(table)
 
 
 def test_the_text_tells_results_answers_and_notes(comparison, folder):
@@ -388,7 +389,7 @@ def test_what_is_equal_to_the_digits_shown_has_no_best():
             Alternative(str(i), None, {}, [0], {"recall": e}, {}, "fid", Answer("", ""))
             for i, e in enumerate(estimates)
         ]
-        return report._best(members, report.BY_KEY["recall"])
+        return report._best(members, tables.BY_KEY["recall"])
 
     assert best(0.5, 0.501, 0.2) == "1"
     assert best(0.0002, 0.0) is None
@@ -400,7 +401,7 @@ def test_one_seed_has_no_interval_and_two_have():
     def cell(values):
         estimate = t_interval(values)
         alternative = Alternative("a", None, {}, range(len(values)), {"fid": estimate}, {}, "fid", Answer("", ""))
-        return report._result(alternative, report.BY_KEY["fid"], False)
+        return report._result(alternative, tables.BY_KEY["fid"], False)
 
     assert cell([61.23]) == {"mean": "61.2", "interval": "", "n": "", "best": False}
     assert cell([60.0, 62.0])["interval"] == "[48.3, 73.7]"
@@ -427,11 +428,11 @@ def test_every_marker_has_a_sign_in_text():
     [(61.234, "61.2"), (0.03125, "0.0312"), (12345.6, "12,346"), (0, "0"), (None, "-"), (np.nan, "-")],
 )
 def test_numbers_are_three_digits_for_people(value, shown):
-    assert report.number(value) == shown
+    assert tables.number(value) == shown
 
 
 def test_shares_are_per_cent():
-    assert report.number(0.1234, percent=True) == "12.3 %"
+    assert tables.number(0.1234, percent=True) == "12.3 %"
 
 
 # --- what does not fit or is not there ---
@@ -439,21 +440,21 @@ def test_shares_are_per_cent():
 
 def test_grids_that_are_too_large_together_lose_quality_then_steps_but_never_the_last(comparison):
     runs = comparison.runs[:1]
-    (whole,) = report.samples(runs)
+    (whole,) = grids.samples(runs)
     assert [frame.step for frame in whole.frames] == runs[0].experiment.snapshot_steps
     size = sum(len(frame.uri) for frame in whole.frames)
-    (half,) = report.samples(runs, budget=size // 3)
+    (half,) = grids.samples(runs, budget=size // 3)
     assert sum(len(frame.uri) for frame in half.frames) <= size // 3
     assert 1 < len(half.frames) < len(whole.frames)
     assert half.missing == f"{len(whole.frames) - len(half.frames)} grids left out to keep the page small"
-    (one,) = report.samples(runs, budget=1)
+    (one,) = grids.samples(runs, budget=1)
     assert [frame.step for frame in one.frames] == [5000]
 
 
 def test_a_grid_of_huge_images_is_shrunk(tmp_path):
     Image.new("RGB", (2200, 2200)).save(tmp_path / "grid.png")
-    frame = report._encode(tmp_path / "grid.png", 5, 60)
-    assert (frame.width, frame.height) == (report.GRID_PX, report.GRID_PX)
+    frame = grids._encode(tmp_path / "grid.png", 5, 60)
+    assert (frame.width, frame.height) == (grids.GRID_PX, grids.GRID_PX)
 
 
 def test_names_questions_and_errors_from_files_are_escaped(comparison, tmp_path):
@@ -539,7 +540,7 @@ def test_frames_of_objects_as_unscored_runs_leave_them_are_drawn(comparison, tmp
 
 def test_a_history_that_diverged_or_is_empty_or_can_t_be_read_stops_nothing(comparison, tmp_path):
     def refuse():
-        raise report.UserError("steps are missing")
+        raise UserError("steps are missing")
 
     history = comparison.runs[0].history()
     diverged = history[:4321].copy()

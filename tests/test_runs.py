@@ -20,7 +20,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from analysis import runs as module
-from analysis.runs import COLUMNS, Run, read_folders, read_wandb, table
+from analysis import wandb_runs
+from analysis.runs import COLUMNS, Run, read_folders, table
+from analysis.wandb_runs import read_wandb
 from dcgan import UserError, config, plainyaml
 from dcgan.runlog import HISTORY, RunFolder
 from dcgan.tracking import Tracker
@@ -791,7 +793,7 @@ def wandb_here(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     yield lambda url: monkeypatch.setenv("WANDB_BASE_URL", url)
     if "wandb" in sys.modules:
-        module._leave(sys.modules["wandb"])
+        wandb_runs._leave(sys.modules["wandb"])
 
 
 @pytest.mark.slow
@@ -842,7 +844,7 @@ def test_trouble_with_wandb_is_one_line_in_time(trouble, monkeypatch, wandb_here
 def test_a_command_that_wandb_does_not_answer_also_ends(wandb_here):
     wandb_here(Server([], "hangs").url)
     code = (
-        "from analysis import runs; runs.ANSWER_S = runs.LEAVE_S = 1\n"
+        "from analysis import wandb_runs as runs; runs.ANSWER_S = runs.LEAVE_S = 1\n"
         "try: runs.read_wandb('e/p')\n"
         "except runs.UserError as error: print(error)"
     )
@@ -854,7 +856,7 @@ def test_a_command_that_wandb_does_not_answer_also_ends(wandb_here):
 @pytest.mark.slow
 def test_without_a_key_on_a_terminal_nothing_is_asked_and_one_line_says_what_to_do():
     code = (
-        "from analysis.runs import read_wandb\n"
+        "from analysis.wandb_runs import read_wandb\n"
         "try: read_wandb('e/p')\n"
         "except Exception as error: print(type(error).__name__, error)"
     )

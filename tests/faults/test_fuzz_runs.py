@@ -25,7 +25,7 @@ from test_many_runs import _score
 from test_runs import mutants
 
 from analysis import compare as module
-from analysis import features, report
+from analysis import features, grids, report, tables
 from analysis.__main__ import main
 from analysis.compare import compare, groups
 from analysis.rating import Answers, Sheet, _record
@@ -162,7 +162,7 @@ class Lab:
             for (data, profile), members in groups(found).items():
                 assert (self.out / data / profile).resolve().parent.parent == self.out.resolve()
                 comparison = compare(members, self.scorer.found, notes=[*problems, *self.scorer.score(members)])
-                text = report.csv(comparison.table), report.markdown(comparison), report.html(comparison, NO_FIGURES)
+                text = tables.csv(comparison.table), tables.markdown(comparison), report.html(comparison, NO_FIGURES)
                 for each in text:
                     each.encode()
                 told += [*comparison.notes, *comparison.alarms]
@@ -234,7 +234,7 @@ def records(valid):
     return changed()
 
 
-def tables(valid):
+def broken_tables(valid):
     """A CSV file with cells, rows and columns that do not belong there, in another order, twice, or torn."""
     rows = [line.split(",") for line in valid.decode().splitlines()]
 
@@ -326,7 +326,7 @@ def test_a_record_with_values_that_do_not_belong_there_stops_no_other_run(lab, n
 @pytest.mark.parametrize("name", ["history.csv", "scores.csv"])
 def test_a_table_with_cells_that_do_not_belong_there_stops_no_other_run(lab, name):
     @settings(max_examples=READ, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-    @given(tables(lab.valid[name]))
+    @given(broken_tables(lab.valid[name]))
     def holds(content):
         with lab.with_file(name, content):
             lab.look()
@@ -499,7 +499,7 @@ def test_a_grid_that_is_another_kind_of_file_is_not_opened(lab, kind):
     Image.new("RGB", (8, 8)).save(content, format=kind)
     with lab.with_file("sample", content.getvalue()):
         lab.look()
-        assert report._encode(lab.files["sample"], STEPS, 60) is None
+        assert grids._encode(lab.files["sample"], STEPS, 60) is None
 
 
 # ---- names that would lead elsewhere
@@ -566,7 +566,7 @@ def _compared(lab):
 @pytest.mark.slow
 def test_the_whole_command_holds_whatever_a_run_folder_has_in_it(lab):
     cases = [
-        *[st.tuples(st.just(name), tables(lab.valid[name])) for name in ("history.csv", "scores.csv")],
+        *[st.tuples(st.just(name), broken_tables(lab.valid[name])) for name in ("history.csv", "scores.csv")],
         st.tuples(
             st.just("status.json"), records(json.loads(lab.valid["status.json"])).map(json.dumps).map(str.encode)
         ),

@@ -6,7 +6,7 @@ import pytest
 from made_runs import make_run
 from test_compare import alternative, compared, row, scores
 
-from analysis import interleaving, report
+from analysis import interleaving, report, tables
 
 NO_FIGURES = dict.fromkeys(("losses", "measures", "overview", "quality", "windows", "scatter"), ())
 
@@ -54,7 +54,7 @@ def test_a_run_that_d_has_won_is_an_alarm_with_the_remedy_and_marked_in_the_resu
     assert row(found, "baseline", 0)["d_win_share_at_end"] < 0.01
     assert alternative(found, "baseline").d_won == [1]
     assert alternative(found, "baseline").answer.evidence[0] == "D has won for good in seed 1"
-    page, text = report.html(found, NO_FIGURES), report.markdown(found)
+    page, text = report.html(found, NO_FIGURES), tables.markdown(found)
     assert '<span class="badge worse">D has won for good in seed 1</span>' in page
     assert '<span class="badge worse">D won 1</span>' in page
     assert "| 2, D won 1 |" in text
@@ -85,7 +85,7 @@ def test_a_seed_that_diverged_is_an_alarm_and_named_where_the_others_mean_stands
     baseline = alternative(found, "baseline")
     assert (baseline.seeds, baseline.diverged) == ([0, 1], {2: 200})
     assert baseline.answer.evidence[0] == "diverged, and so in none of these means: seed 2 at step 200"
-    page, text = report.html(found, NO_FIGURES), report.markdown(found)
+    page, text = report.html(found, NO_FIGURES), tables.markdown(found)
     assert '<span class="badge worse">1 diverged</span>' in page
     assert '<span class="badge worse">Seed 2 diverged at step 200</span>' in page
     assert "| 2, 1 diverged |" in text
