@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.plots import DPI, INK, NETWORKS, PALE, log_scale, thousands, title
+from analysis.plots import DPI, INK, NETWORKS, PALE, log_scale, set_title, thousands
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def loss_curves(axis: Axes, run: Losses, limits: Limits, *, smoothing_steps: int
         axis.plot(run.step, run.raw[column], color=color, alpha=0.25, linewidth=0.5, rasterized=True)
         axis.plot(run.step, run.smooth[column], color=color, linestyle=dashes, linewidth=1.8, label=label)
     crossed = f"{len(run.crossing_step):,} {'time' if len(run.crossing_step) == 1 else 'times'}"
-    title(axis, f"{run.title}\nthe curves cross {crossed} in {len(run.step):,} steps")
+    set_title(axis, f"{run.title}\nthe curves cross {crossed} in {len(run.step):,} steps")
     highest = max(np.max(values, where=np.isfinite(values), initial=0) for values in run.smooth.values())
     if highest > limits.loss:
         axis.text(0.02, 0.97, f"↑ up to {highest:.3g}", transform=axis.transAxes, va="top", fontsize=9, color=INK)

@@ -172,7 +172,7 @@ def quality(
     if len(values) and values.min() > 0:  # early scores are tens of times the late ones, which are what matters
         log_scale(axis)
         label += ", log scale"
-    title(axis, title)
+    set_title(axis, title)
     axis.set(xlabel="step", ylabel=label)
     _from_step_0(axis, courses)
     handles = [_handle(course.name, course.style, len(course.seeds)) for course in courses]
@@ -201,7 +201,7 @@ def windows(axis: Axes, courses: Sequence[Course], *, title: str, label: str, me
         place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
         axis.annotate(meaning, (1, height), (5, 0), fontsize=8.5, color=INK, **place)
     highest = max([np.nanmax(line.value) for course in courses for line in course.seeds] + list(meanings))
-    title(axis, title)
+    set_title(axis, title)
     axis.set(xlabel="step", ylabel=label, ylim=(-0.05, highest + 0.08))
     _from_step_0(axis, courses)
     _legend_below(axis, [_handle(course.name, course.style, len(course.seeds), dot=True) for course in courses])
@@ -256,7 +256,7 @@ def scatter(
         ylabel += ", log scale"
     else:
         axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-    title(axis, title)
+    set_title(axis, title)
     axis.set(xlabel=xlabel, ylabel=ylabel)
     handles = [_handle(cloud.name, cloud.style, cloud.seeds, line=False) for cloud in clouds]
     _legend_below(axis, handles, title="\n".join(wrap(verdict, 62)))
@@ -301,7 +301,7 @@ def seeds(axis: Axes, rows: Sequence[Row], *, title: str, label: str) -> Axes:
         y += 1
     axis.set_yticks(heights, labels)
     axis.set_ylim(y - 0.4, -0.6)
-    title(axis, title, 28)
+    set_title(axis, title, 28)
     axis.set_xlabel(label)
     axis.xaxis.set_major_locator(MaxNLocator(4))
     axis.grid(False, axis="y")
@@ -334,7 +334,7 @@ def _legend_below(axis: Axes, handles: Sequence[Line2D], title: str = "") -> Non
     figure.legend(handles=handles, title=title or None, title_fontproperties=bold, **place)
 
 
-def title(axis: Axes, text: str, length: int = 52) -> None:
+def set_title(axis: Axes, text: str, length: int = 52) -> None:
     """A title in as many lines as it takes: it starts at the axis and is cut off at the figure's edge."""
     axis.set_title("\n".join(line for part in text.split("\n") for line in wrap(part, length)))
 
@@ -346,6 +346,7 @@ def _from_step_0(axis: Axes, courses: Sequence[Course]) -> None:
 
 
 def thousands(axis: Axes) -> None:
+    """Round steps, with commas."""
     axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 

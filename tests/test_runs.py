@@ -741,7 +741,7 @@ def test_a_history_that_wandb_has_not_whole_is_a_user_error(history, told):
 
 
 def test_a_history_that_does_not_come_is_given_up(monkeypatch):
-    monkeypatch.setattr(module, "ANSWER_S", 0.1)
+    monkeypatch.setattr(wandb_runs, "ANSWER_S", 0.1)
     never = threading.Event()
     there = wandb_run()
     there.scan_history = lambda use_cache: never.wait(60)
@@ -829,8 +829,8 @@ def test_a_run_read_from_wandb_equals_its_folder_to_the_last_bit(runs, monkeypat
 @pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["unknown project", "hangs", "refused", "fails", "nobody there"])
 def test_trouble_with_wandb_is_one_line_in_time(trouble, monkeypatch, wandb_here):
-    monkeypatch.setattr(module, "ANSWER_S", 2)
-    monkeypatch.setattr(module, "LEAVE_S", 0.5)
+    monkeypatch.setattr(wandb_runs, "ANSWER_S", 2)
+    monkeypatch.setattr(wandb_runs, "LEAVE_S", 0.5)
     wandb_here("http://127.0.0.1:9" if trouble == "nobody there" else Server([], trouble).url)
     began = time.monotonic()
     with pytest.raises(UserError, match=r"^e/gone: can't be read from W&B \(.*the run folders hold the same") as raised:
