@@ -267,7 +267,10 @@ def _size(alternatives: Sequence["Alternative"], snapshots: pd.DataFrame) -> Ans
         told = _verdict(change, each.parent, "FID") if change else "no pair to compare."
         if gap and at_64 and gap.mean > 0:
             closed[each.name] = -100 * at_64.mean / gap.mean
-            told += f" At 64 px it closes {closed[each.name]:.0f} % of the gap to {hires.parent}."
+            share = closed[each.name]
+            told += (
+                f" At 64 px it {'closes' if share > 0 else 'widens'} the gap to {hires.parent} by {abs(share):.0f} %."
+            )
         evidence.append(f"{each.name}: {told}")
         if change and change.settled and change.mean < 0:
             better.append(each.name)
@@ -276,8 +279,10 @@ def _size(alternatives: Sequence["Alternative"], snapshots: pd.DataFrame) -> Ans
     told = "Can't tell: no follow-up is clearly better"
     if any(share > 0 for share in closed.values()):
         most = max(closed, key=closed.get)
-        pairs = by_name[most].differences["fid_at_64"].n
-        told += f". {most} closes the most of the gap to {hires.parent} at 64 px: {closed[most]:.0f} % (n = {pairs})"
+        at_64, own_size = (by_name[most].differences.get(key) for key in ("fid_at_64", "fid"))
+        told += f". At 64 px {most} closes the gap to {hires.parent} by {closed[most]:.0f} %, the most (n = {at_64.n})"
+        if own_size and own_size.mean > 0:
+            told += f", but at 128 px its FID is {own_size.mean:.3g} higher than {hires.name}'s"
     return Answer(question, f"{told}.", evidence)
 
 

@@ -4,6 +4,7 @@ An experiment has one colour, marker and dash pattern in every figure (`styles`)
 D and G. All colours are ones that colour-blind readers can tell apart, and nothing hangs on colour alone.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -329,7 +330,12 @@ def _legend_below(axis: Axes, handles: Sequence[Line2D], title: str = "") -> Non
     """A legend that hides no data, below a sentence in bold."""
     bold = {"weight": "bold", "size": 9.5}
     figure = axis.get_figure()
-    columns = max(2, int(2 * figure.get_figwidth() / WIDTH))
+    scale = figure.get_figwidth() / WIDTH
+    columns = max(2, int(2 * scale))
+    rows = math.ceil(len(handles) / columns)  # a legend is filled column by column
+    lengths = [len(handle.get_label()) for handle in handles]
+    if sum(max(lengths[first : first + rows]) for first in range(0, len(lengths), rows)) > 60 * scale:
+        columns = 1  # side by side they would stand out of the figure
     place = {"loc": "outside lower center", "ncols": columns, "handlelength": 3}
     figure.legend(handles=handles, title=title or None, title_fontproperties=bold, **place)
 

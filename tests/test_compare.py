@@ -306,24 +306,29 @@ def test_a_follow_up_at_128_px_says_how_much_of_the_gap_to_64_px_it_closes(tmp_p
             found[f"{name} seed {seed}"] = scores(fid, fid_at_64=at_64)
     answer = next(each for each in compared(tmp_path, found).answers if each.key == "size")
     assert answer.answer == "Better than hires_128: hires_128_equal_lr."
-    assert any("At 64 px it closes 75 % of the gap to tuned_lr." in told for told in answer.evidence)
+    assert any("At 64 px it closes the gap to tuned_lr by 75 %." in told for told in answer.evidence)
 
 
-def test_of_follow_ups_with_one_seed_the_one_that_closes_most_of_the_gap_is_named(tmp_path):
+HIGHER = ", but at 128 px its FID is 30 higher than hires_128's"
+
+
+@pytest.mark.parametrize(("own_size", "but"), [(80, ""), (130, HIGHER)])
+def test_of_follow_ups_with_one_seed_the_one_that_closes_most_of_the_gap_is_named(tmp_path, own_size, but):
     at_64 = {"tuned_lr": 60, "hires_128": 100, "hires_128_equal_lr": 110, "hires_128_longer": 80}
     for name in at_64:
         make_run(tmp_path, name)
     found = {f"{name} seed 0": scores(fid, fid_at_64=fid) for name, fid in at_64.items()}
+    found["hires_128_longer seed 0"] = scores(own_size, fid_at_64=80)
     # A seed of the parents alone moves no follow-up: what is compared has one seed.
     for name, fid in (("tuned_lr", 10), ("hires_128", 50)):
         make_run(tmp_path, name, 1)
         found[f"{name} seed 1"] = scores(fid, fid_at_64=fid)
     answer = next(each for each in compared(tmp_path, found).answers if each.key == "size")
     assert answer.answer == (
-        "Can't tell: no follow-up is clearly better. hires_128_longer closes the most of the gap to tuned_lr "
-        "at 64 px: 50 % (n = 1)."
+        "Can't tell: no follow-up is clearly better. At 64 px hires_128_longer closes the gap to tuned_lr by 50 %, "
+        f"the most (n = 1){but}."
     )
-    assert any("closes -25 % of the gap" in told for told in answer.evidence)
+    assert any("At 64 px it widens the gap to tuned_lr by 25 %." in told for told in answer.evidence)
 
 
 def test_without_ratings_the_report_says_that_there_are_none(tmp_path):

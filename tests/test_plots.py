@@ -113,6 +113,20 @@ def test_several_seeds_are_thin_lines_and_their_mean_a_thick_one(axis):
     assert _legend(axis) == ["baseline (n = 2 seeds)", "tuned_lr (one seed)", "real against real (n = 2,500 images)"]
 
 
+@pytest.mark.parametrize("names", [["baseline", "tuned_lr"], ["hires_128", "hires_128_equal_lr", "hires_128_longer"]])
+def test_a_legend_stays_within_its_figure(names):
+    with plots.drawing():
+        figure = plots.figure(4.1)
+        courses = [_course(name, [50, 40]) for name in names]
+        floor = (8.0, "real against real (n = 5,000 images)")
+        plots.quality(figure.subplots(), courses, title="FID", label="FID", floor=floor)
+        plots.encoded(figure)
+        (legend,) = figure.legends
+        box = legend.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+
+
 def test_a_score_that_can_be_below_zero_has_no_log_scale(axis):
     plots.quality(axis, [_course("baseline", [0.2, -0.001])], title="KID", label="KID", floor=None)
     assert axis.get_yscale() == "linear"
