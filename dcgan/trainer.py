@@ -143,7 +143,8 @@ def train(
             d_has_won=d_has_won,
         )
 
-    with chronicle or nullcontext():
+    # What ends a run badly is still written down while the signals are held: who started it may send one just then.
+    with StopRequest() as stop, chronicle or nullcontext():
         ring = torch.empty(RING, len(MEASURES), device=device)
         real, latents = batches.empty(), torch.empty(experiment.batch_size, experiment.latent_dim, device=device)
         take_step = step_taker(
@@ -156,47 +157,46 @@ def train(
         state: State = "running"
         step, filled = start, 0
         read_at = saved_at = time.perf_counter()
-        with StopRequest() as stop:
-            while state == "running" and step < total:
-                step += 1
-                # Resident images are gathered by the device, in the queue of its work: the host waits for nothing.
-                with clock("compute" if batches.on_device else "input"):
-                    batches(step - 1, out=real)
-                with clock("compute"):
-                    latents.normal_(generator=stream(experiment.seed, "latents", step, device))
-                    ring[filled] = take_step()
-                    keep_pace()
-                filled += 1
-                snapshot = step in snapshot_steps
-                due = Due.NOTHING
-                if step == total or stop.requested:
-                    due = Due.STOPPING
-                elif snapshot or filled == RING or time.perf_counter() - read_at > READ_SECONDS:
-                    due = Due.READING
-                due = ranks.most(due)
-                if due == Due.NOTHING:
-                    continue
+        while state == "running" and step < total:
+            step += 1
+            # Resident images are gathered by the device, in the queue of its work: the host waits for nothing.
+            with clock("compute" if batches.on_device else "input"):
+                batches(step - 1, out=real)
+            with clock("compute"):
+                latents.normal_(generator=stream(experiment.seed, "latents", step, device))
+                ring[filled] = take_step()
+                keep_pace()
+            filled += 1
+            snapshot = step in snapshot_steps
+            due = Due.NOTHING
+            if step == total or stop.requested:
+                due = Due.STOPPING
+            elif snapshot or filled == RING or time.perf_counter() - read_at > READ_SECONDS:
+                due = Due.READING
+            due = ranks.most(due)
+            if due == Due.NOTHING:
+                continue
 
-                with clock("compute"):
-                    measures = ranks.mean(ring[:filled].cpu()).numpy()  # host sync: waits for all that was launched
-                finite = np.isfinite(measures).all(axis=1)
-                if not finite.all():
-                    state = "diverged"
-                    measures = measures[: int(finite.argmin()) + 1]  # up to the first step that is not finite
-                    step += len(measures) - filled
-                if chronicle is not None:
-                    if snapshot and state == "running":
-                        chronicle.snapshot(players.generator, step)
-                    chronicle.tell(measures, state=state)
-                    now = time.perf_counter()
-                    if state == "running" and (due == Due.STOPPING or now - saved_at > CHECKPOINT_SECONDS):
-                        with clock("logging"):
-                            sync(folder.history)  # a checkpoint must not outlive the rows that it covers
-                            checkpoint.save(folder.checkpoints, vars(players), step=step, seconds=clock.seconds)
-                        saved_at = now
-                filled, read_at = 0, time.perf_counter()
-                if due == Due.STOPPING and step < total and state == "running":
-                    state = "interrupted"
+            with clock("compute"):
+                measures = ranks.mean(ring[:filled].cpu()).numpy()  # host sync: waits for all that was launched
+            finite = np.isfinite(measures).all(axis=1)
+            if not finite.all():
+                state = "diverged"
+                measures = measures[: int(finite.argmin()) + 1]  # up to the first step that is not finite
+                step += len(measures) - filled
+            if chronicle is not None:
+                if snapshot and state == "running":
+                    chronicle.snapshot(players.generator, step)
+                chronicle.tell(measures, state=state)
+                now = time.perf_counter()
+                if state == "running" and (due == Due.STOPPING or now - saved_at > CHECKPOINT_SECONDS):
+                    with clock("logging"):
+                        sync(folder.history)  # a checkpoint must not outlive the rows that it covers
+                        checkpoint.save(folder.checkpoints, vars(players), step=step, seconds=clock.seconds)
+                    saved_at = now
+            filled, read_at = 0, time.perf_counter()
+            if due == Due.STOPPING and step < total and state == "running":
+                state = "interrupted"
 
         del take_step  # and what a recorded one holds on the device
         if state == "running":

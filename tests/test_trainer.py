@@ -358,3 +358,20 @@ def test_on_cuda_any_networks_but_parallel_ones_are_recorded(monkeypatch):
         players = Players(network, network, None, None)
         taken = trainer.step_taker(players, real=real, latents=real, bf16=False)
         assert (taken == "recorded") != parallel
+
+
+def test_a_signal_that_comes_while_a_run_fails_leaves_it_failed(tmp_path, images, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("another process is gone")
+
+    def written(self, state, **facts):
+        if state == "failed":
+            os.kill(os.getpid(), signal.SIGINT)  # as torchrun sends one to those that are left
+        write(self, state, **facts)
+
+    write = RunFolder.write_status
+    monkeypatch.setattr(RunFolder, "write_status", written)
+    monkeypatch.setattr(trainer, "adversarial_step", fails)
+    with pytest.raises(RuntimeError, match="another process is gone"):
+        _train(tmp_path / "run", images)
+    assert RunFolder(tmp_path / "run").read_status()["state"] == "failed"

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 from made_runs import make_run
 
-from analysis import report
+from analysis import figures, report
 from analysis.compare import compare
 from analysis.features import EFFNET_SHA256, Extractor
 from analysis.runs import read_folders
@@ -98,7 +98,7 @@ def test_two_thousand_runs_are_in_the_table_within_a_minute_and_two_gigabytes(tm
 def test_of_more_than_two_hundred_runs_the_page_lists_some_and_says_so(tmp_path, monkeypatch):
     make_many(tmp_path / "runs", 3)
     monkeypatch.setattr(report, "LISTED", 8)
-    monkeypatch.setattr(report, "SVG_BYTES", 20_000)
+    monkeypatch.setattr(figures, "SVG_BYTES", 20_000)
     found, _ = read_folders(tmp_path / "runs")
     extractor = Extractor("effnet_lite0", EFFNET_SHA256[:16], 1280, None)
     comparison = compare(found, Scorer(extractor, cache=tmp_path / "cache").found)
