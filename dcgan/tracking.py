@@ -69,7 +69,6 @@ class Tracker:
         self._folder = Path(folder).resolve()
         self._jobs: queue.SimpleQueue[tuple[str, Callable[[], None]] | None] = queue.SimpleQueue()
         self._worker = threading.Thread(target=self._work, name="W&B", daemon=True)
-        self._environment = contextlib.ExitStack()
         self._lock = threading.Lock()
         self._warned = False  # by any thread, under the lock
         self._given_up = False  # by either thread, never taken back
@@ -87,13 +86,13 @@ class Tracker:
             return
         # Set and taken back by the caller's thread: it may read its environment at any time in between.
         cache = str(self._folder / "wandb" / "cache")
-        self._environment.enter_context(
-            _environment(
-                WANDB_CACHE_DIR=cache,  # else a log per start under ~/.cache
-                WANDB_DATA_DIR=cache,  # else artifacts are staged under ~/.local
-                WANDB_ERROR_REPORTING="false",  # else wandb's own crashes are sent to its makers
-            )
-        )
+        defaults = {
+            "WANDB_CACHE_DIR": cache,  # else a log per start under ~/.cache
+            "WANDB_DATA_DIR": cache,  # else artifacts are staged under ~/.local
+            "WANDB_ERROR_REPORTING": "false",  # else wandb's own crashes are sent to its makers
+        }
+        self._added = {name: value for name, value in defaults.items() if name not in os.environ}  # to the environment
+        os.environ.update(self._added)
         # A study sets it for all its runs; the job type is what sets its experiments apart then.
         together = os.environ.get("WANDB_RUN_GROUP") or group
         identity = {"id": run_id, "name": name, "group": together, "job_type": group, "config": dict(config)}
@@ -137,7 +136,8 @@ class Tracker:
             # Ends wandb-core: nothing to wait for at exit, and the next run in this process gets a live one.
             _within(min(5, patience), lambda: _teardown(self._wandb))
         if not self._worker.is_alive():  # else it may be starting wandb still, which must not write elsewhere
-            self._environment.close()
+            for name in self._added:
+                os.environ.pop(name, None)
 
     def _work(self) -> None:
         """The worker's life: one job after the other, none once W&B is given up."""
@@ -185,6 +185,8 @@ class Tracker:
         self._wandb = wandb
         self._setup()
         online, why = _wants_online(wandb)
+        if self._given_up:  # while wandb was imported: what starts now would stay beside the next run's
+            raise RuntimeError("given up before it began")
         common = {**identity, "dir": self._folder, "project": os.environ.get("WANDB_PROJECT") or PROJECT}
         common["settings"] = wandb.Settings(
             silent=True,
@@ -344,17 +346,6 @@ def _within(seconds: float, action: Callable[[], None]) -> bool:
     thread.start()
     thread.join(seconds)
     return not thread.is_alive()
-
-
-@contextlib.contextmanager
-def _environment(**defaults: str) -> Iterator[None]:
-    added = {name: value for name, value in defaults.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
 
 
 def _first_line(error: BaseException) -> str:

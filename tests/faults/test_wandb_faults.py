@@ -1,5 +1,6 @@
 """W&B fails in every way we could think of: training waits for none of it, says one line, and loses no number."""
 
+import gc
 import os
 import signal
 import socket
@@ -149,6 +150,24 @@ def test_more_rows_than_may_wait_are_one_warning_and_the_next_start_copies_them(
     wandb.finish(state="finished")
     (piece,) = pieces(folder)
     assert [item["step"] for item in items(piece, tmp_path)] == list(range(1, 1001))
+
+
+def test_a_start_that_is_given_up_before_it_began_begins_nothing(monkeypatch, folder, said):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(tracking, "ROWS_WAITING", 500)
+    importing, wants = threading.Event(), tracking._wants_online
+    monkeypatch.setattr(tracking, "_wants_online", lambda wandb: importing.wait(60) and wants(wandb))
+    wandb = tracker(folder)
+    log_each(wandb, 1, 1000)
+    wandb.finish(state="interrupted")
+    importing.set()
+    wandb._worker.join(60)
+    said_once(said, "500 rows wait")
+    assert not wandb._worker.is_alive()
+    assert not list(pieces(folder))
+    del wandb
+    gc.collect()
+    assert os.environ["WANDB_CACHE_DIR"] == str(folder / "wandb" / "cache"), "not taken back at a time of its own"
 
 
 def hang_midway(folder):
