@@ -27,7 +27,7 @@ COLUMNS = (
     "fid_at_floor_n", "floor_n", "face_rate_low", "face_rate_high", "face_rate_real", "interleaving_ratio_5",
     "interleaving_ratio_20", "lead_balance_5", "lead_balance_20", "equilibrium_ratio", "equilibrium_balance",
     "best_step", "best_fid", "last_fid", "floor_share", "d_win_share_last", "windows_counted", "windows_counted_5",
-    "windows_counted_20", "d_win_share_at_end",
+    "windows_counted_20", "d_win_share_at_end", "step_ms",
 )  # fmt: skip
 
 SNAPSHOT_COLUMNS = (

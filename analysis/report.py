@@ -268,7 +268,7 @@ def _dynamics(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _speed(table: pd.DataFrame) -> dict[str, Any]:
     """A row a run: how fast, how long, what it cost."""
-    columns = ["images_per_s", "data_wait_fraction", "floor_share", "gpu_hours", "cost"]
+    columns = ["images_per_s", "step_ms", "data_wait_fraction", "floor_share", "gpu_hours", "cost"]
     known = table.dropna(subset=columns, how="all")
     rows = [
         {
@@ -276,6 +276,7 @@ def _speed(table: pd.DataFrame) -> dict[str, Any]:
             "seed": row["seed"],
             "status": row["status"],
             "images_per_s": number(row["images_per_s"], 0),
+            "step_ms": number(row["step_ms"], 1),
             "data_wait_fraction": number(row["data_wait_fraction"], 2, percent=True),
             "floor_share": number(row["floor_share"], 0, percent=True),
             "gpu_hours": number(row["gpu_hours"], 2),

@@ -139,6 +139,7 @@ COLUMNS = {
     "steps_planned": "int64",
     "status": "string",  # the state
     "images_per_s": "float64",
+    "step_ms": "float64",  # milliseconds that a step computes
     "data_wait_fraction": "float64",
     "floor_share": "float64",  # of the time, that the arithmetic alone would take; see dcgan.floor
     "seconds": "float64",  # spent, over all sessions
@@ -175,6 +176,7 @@ def _row(run: Run) -> dict[str, Any]:
         "steps_planned": run.experiment.total_steps,
         "status": run.state,
         "images_per_s": run.status.get("images_per_s"),
+        "step_ms": run.status.get("step_ms"),
         "data_wait_fraction": run.status.get("data_wait_fraction"),
         "floor_share": run.status.get("floor_share"),
         "seconds": math.fsum(seconds.values()) if seconds else None,  # W&B has them in another order
@@ -194,6 +196,7 @@ class Status(BaseModel):
     state: State
     step: Annotated[int, Field(ge=0, lt=EXACT)]
     images_per_s: float | None = None
+    step_ms: float | None = None
     data_wait_fraction: float | None = None
     floor_share: float | None = None
     seconds: dict[str, Annotated[float, Field(ge=0, le=EXACT, allow_inf_nan=False)]] = Field(default_factory=dict)

@@ -22,7 +22,7 @@ from dcgan.runlog import ENDED, HISTORY
 
 ANSWER_S = 15  # seconds that W&B has for one answer; wandb's own patience is minutes
 LEAVE_S = 3  # and for the end of its helper process
-SPEED = ("images_per_s", "data_wait_fraction", "floor_share", "seconds")  # what a run says of it when it ends
+SPEED = ("images_per_s", "step_ms", "data_wait_fraction", "floor_share", "seconds")  # what a run says when it ends
 
 
 def read_wandb(project: str, api: Any = None) -> tuple[list[Run], list[str]]:

@@ -1,5 +1,6 @@
-"""The table of results: a row a benchmark, replaced when it is run again."""
+"""The table of results: a row a benchmark and machine, replaced when it is run again."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -10,6 +11,7 @@ from dcgan import environment
 from dcgan.atomic import replacing
 
 PATH = Path(__file__).resolve().parent / "RESULTS.md"
+CODE = (":(top)", ":(top,exclude)benchmarks/RESULTS.md")  # what a result can depend on, for git
 HEAD = ("what", "result", "against", "goal", "in numbers", "machine", "commit", "date", "command")
 
 
@@ -30,37 +32,54 @@ class Result:
 
 
 def write(result: Result, *, command: str, path: Path) -> None:
-    """Put the result into the table, in the place of an earlier one of the same name."""
+    """Put the result into the table, in the place of an earlier one of the same name and machine."""
     rows = _rows(path)
-    here = environment.describe(torch.device("cpu"), bf16=False)
-    commit = (here["git_commit"] or "-")[:8] + (" with changes" if here["git_changed"] else "")
+    stand = environment.commit(*CODE)
+    commit = (stand["git_commit"] or "-")[:8] + (" with changes" if stand["git_changed"] else "")
     cells = (
         result.what,
         result.result,
         result.against,
         result.goal,
         result.numbers,
-        f"{environment.cpu_count()} cores of {here['device_name']}",
+        _machine(),
         commit,
         date.today().isoformat(),
         f"`{command}`",
     )
-    rows[result.what] = "| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |"
+    cells = [cell.replace("|", "/") for cell in cells]
+    place = next((i for i, row in enumerate(rows) if _key(row) == _key(cells)), None)
+    if place is None:  # after those of other machines
+        place = max((i for i, row in enumerate(rows) if row[0] == result.what), default=len(rows) - 1) + 1
+        rows.insert(place, cells)
+    rows[place] = cells
     text = [
         "# Benchmarks",
         "",
-        "Each row is one command's, ours beside the other in alternation in one run: the median ratio, and its range.",
-        "Only ratios hold from machine to machine. Written by `make bench`.",
+        "Each row is one command's on one machine, all of it in one run. A ratio is the median over rounds, with its",
+        "range, of ours beside the other in alternation (`layers`: the median of each layer, not in alternation); what",
+        "has no other beside it is measured alone. Only ratios hold from machine to machine, and those that hang on",
+        "bfloat16 (`train`, `compiled`) only where the hardware has it. Written by `make bench`.",
         "",
         "| " + " | ".join(HEAD) + " |",
         "|" + "---|" * len(HEAD),
-        *rows.values(),
+        *("| " + " | ".join(row) + " |" for row in rows),
     ]
     with replacing(path) as aside:
         aside.write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
-def _rows(path: Path) -> dict[str, str]:
+def _key(row: Sequence[str]) -> tuple[str, str]:
+    return row[0], row[HEAD.index("machine")]
+
+
+def _rows(path: Path) -> list[list[str]]:
+    """The cells of the rows that the table has."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    table = [line for line in lines if line.startswith("| ")][1:]
-    return {line.split("|")[1].strip(): line for line in table}
+    return [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")][1:]
+
+
+def _machine() -> str:
+    cpu = environment.describe(torch.device("cpu"), bf16=False)["device_name"]
+    gpu = f" and {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{environment.cpu_count()} cores of {cpu}{gpu}"

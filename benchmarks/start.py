@@ -1,53 +1,68 @@
-"""From the command to the first step, with images that are packed already."""
+"""From the command to the end of its first step, with images that are packed already."""
 
 import contextlib
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
+from collections.abc import Sequence
 
 from benchmarks.results import Result
+from benchmarks.side_by_side import alternate
 from dcgan import UserError
+
+# The command itself, but that it says so when the first step is taken, which `Pace` is called after.
+RUN = """
+import sys
+from dcgan import __main__ as command, trainer
+
+def first(pace, after=trainer.Pace.__call__):
+    trainer.Pace.__call__ = after
+    print("first step", file=sys.__stdout__, flush=True)
+    after(pace)
+
+trainer.Pace.__call__ = first
+sys.exit(command.main())
+"""
+TORCH = "import torch; print(torch.__version__, flush=True)"
 
 
 def bench_start(rounds: int) -> Result:
-    """`make run`'s command on packed drawn faces, W&B offline, until its status says that the loop begins.
+    """`make run`'s command on packed drawn faces, W&B offline.
 
     Beside it the least that any such program waits for: python importing torch.
     """
+    options = ["run", "tuned_lr", "--profile", "laptop", "--set", "images=2000"]
     with tempfile.TemporaryDirectory() as place:
-        _started(place, "packs")  # and warms the disk's cache
-        ours, theirs = [], []
-        for i in range(rounds):
-            ours.append(_started(place, f"round{i}"))
-            start = time.perf_counter()
-            subprocess.run([sys.executable, "-c", "import torch"], check=True)
-            theirs.append(time.perf_counter() - start)
-    ours.sort()
+        fresh = iter(range(rounds + 1))  # a run's folder each
+
+        def ours() -> float:
+            where = ["--runs", f"{place}/{next(fresh)}", "--cache", f"{place}/cache"]
+            return _until_it_speaks([sys.executable, "-c", RUN, *options, *where])
+
+        ours()  # packs, and warms the disk's cache
+        pairs = alternate(ours, lambda: _until_it_speaks([sys.executable, "-c", TORCH]), rounds=rounds)
     return Result(
         "start",
-        f"{ours[len(ours) // 2]:.1f} s ({ours[0]:.1f}-{ours[-1]:.1f})",
+        f"{statistics.median(pairs.ours):.1f} s ({min(pairs.ours):.1f}-{max(pairs.ours):.1f})",
         "`import torch` alone",
         "<= 6 s",
-        f"`import torch` alone takes {sorted(theirs)[len(theirs) // 2]:.1f} s, python's start and end with it",
+        f"`import torch` alone takes {statistics.median(pairs.theirs):.1f} s",
     )
 
 
-def _started(place: str, runs: str) -> float:
-    command = [sys.executable, "-m", "dcgan", "run", "tuned_lr", "--profile", "laptop", "--set", "images=2000"]
-    command += ["--runs", f"{place}/{runs}", "--cache", f"{place}/cache"]
+def _until_it_speaks(command: Sequence[str]) -> float:
+    """Seconds from the command to its first line. Raises UserError when it ends without one."""
+    environment = os.environ | {"WANDB_MODE": "offline"}
     start = time.perf_counter()
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, env=os.environ | {"WANDB_MODE": "offline"}, **quiet)
-    try:
-        while not list(Path(place, runs).rglob("status.json")):
-            if process.poll() is not None:
-                raise UserError(f"{' '.join(command)}: ended before its first step, exit code {process.returncode}")
-            time.sleep(0.01)
-        return time.perf_counter() - start
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(60)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    line = process.stdout.readline()
+    took = time.perf_counter() - start
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.communicate(timeout=60)
+    if not line:
+        raise UserError(f"{' '.join(command[3:])}: ended before its first step, exit code {process.returncode}")
+    return took

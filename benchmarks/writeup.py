@@ -10,12 +10,11 @@ import torch
 from benchmarks.images import jpegs
 from benchmarks.results import Result
 from benchmarks.side_by_side import alternate
-from benchmarks.train import IMAGES, STEPS, pil_batches
+from benchmarks.train import CELEBA, IMAGES, STEPS, pil_batches
 from dcgan import config, floor
 from dcgan.trainer import build
 
 MINUTES = {64: 5.0, 128: 7.5}  # an epoch in the write-up, on a V100 and on an A100
-CELEBA = 202_599  # images an epoch
 
 
 def bench_writeup(rounds: int) -> Result:

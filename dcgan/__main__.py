@@ -244,7 +244,10 @@ def _report(folder, state: str) -> None:
     seconds = status["seconds"]
     spent = sum(seconds.values()) or 1.0
     shares = ", ".join(f"{part} {100 * share / spent:.1f} %" for part, share in seconds.items())
-    print(f"{state} after step {status['step']:,} of {status['steps']:,}, {status['images_per_s']} images/s ({shares})")
+    print(
+        f"{state} after step {status['step']:,} of {status['steps']:,}, {status['images_per_s']} images/s, "
+        f"{status['step_ms']:.4g} ms a step ({shares})"
+    )
     if "floor_share" in status:
         print(
             f"the arithmetic alone would take {100 * status['floor_share']:.0f} % of that: "

@@ -23,18 +23,21 @@ class CapturedStep:
     def __init__(self, players: Players, *, real: Tensor, latents: Tensor, bf16: bool):
         current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
         aside.wait_stream(current)
-        with torch.cuda.stream(aside), unmoved(players):
-            for _ in range(WARM_UP):
-                adversarial_step(players, real=real, latents=latents, bf16=bf16)
-        current.wait_stream(aside)
+        try:
+            with torch.cuda.stream(aside), unmoved(players):
+                for _ in range(WARM_UP):
+                    adversarial_step(players, real=real, latents=latents, bf16=bf16)
+        finally:
+            current.wait_stream(aside)
         self._graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(self._graph):
                 self._measures = adversarial_step(players, real=real, latents=latents, bf16=bf16)
-        except RuntimeError:
+        except RuntimeError as error:
             torch.cuda.set_stream(current)  # a recording that broke off may not have left its own
             players.discriminator.requires_grad_(True)  # nor thawed what it had frozen
-            raise
+            # To end it raises an error of its own, on top of the one that says why.
+            raise (error.__context__ if isinstance(error.__context__, RuntimeError) else error) from None
 
     def __call__(self) -> Tensor:
         """One step; its `MEASURES`, (6,) on the device, in memory that the next step overwrites."""

@@ -26,22 +26,37 @@ LIVE_WINDOW = 100  # steps
 
 
 class Stopwatch:
-    """Seconds by what they were spent on, over all the sessions of a run."""
+    """Seconds by what they were spent on, over all the sessions of a run.
+
+    What comes before the loop and after it (packing, W&B's last upload, the figure, the floor) is not among them.
+    """
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(("input", "compute", "samples", "logging"), 0.0)
 
     @contextmanager
-    def __call__(self, part: str):
+    def __call__(self, part: str | Callable[[], str]):
+        """Adds the time that is spent within to a part; a function is asked for its name at the end."""
         start = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[part] += time.perf_counter() - start
+            spent = time.perf_counter() - start
+            self.seconds[part if isinstance(part, str) else part()] += spent
 
-    def fraction(self, part: str) -> float:
-        """Share of all time so far."""
-        return self.seconds[part] / (sum(self.seconds.values()) or 1.0)
+
+def speed(seconds: Mapping[str, float], *, steps: int, batch_size: int) -> dict[str, float | None]:
+    """How fast so many steps went, from the `Stopwatch`'s seconds: of all time, and of what it was spent on.
+
+    images_per_s counts all parts, step_ms the computing alone (milliseconds), and data_wait_fraction is the share of
+    the input. None for what no time or no step tells.
+    """
+    spent = sum(seconds.values())
+    return {
+        "images_per_s": round(steps * batch_size / spent, 1) if spent else None,
+        "step_ms": round(1000 * seconds["compute"] / steps, 3) if steps else None,
+        "data_wait_fraction": round(seconds["input"] / spent, 5) if spent else None,
+    }
 
 
 class Chronicle:
@@ -69,7 +84,7 @@ class Chronicle:
         d_has_won: Callable[[np.ndarray], bool] | None = None,
     ) -> None:
         self._experiment, self._folder, self._clock = experiment, folder, clock
-        self._steps_per_epoch, self._step, self._told_at = steps_per_epoch, start, time.perf_counter()
+        self._steps_per_epoch, self._step, self._told_at = steps_per_epoch, start, dict(clock.seconds)
         history = folder.truncate_history(start)
         self._loss_d = np.full(experiment.total_steps, np.nan, np.float32)
         self._loss_d[:start] = [row["loss_d"] for row in history]
@@ -125,9 +140,9 @@ class Chronicle:
                 dict(zip(("step", *MEASURES), (step, *row), strict=True))
                 for step, row in enumerate(measures.tolist(), first)
             ]
-            now = time.perf_counter()
-            rows[-1]["images_per_s"] = len(rows) * experiment.batch_size / (now - self._told_at)
-            rows[-1]["data_wait_fraction"] = self._clock.fraction("input")
+            now = dict(self._clock.seconds)
+            since = {part: seconds - self._told_at[part] for part, seconds in now.items()}
+            rows[-1] |= speed(since, steps=len(rows), batch_size=experiment.batch_size)
             self._told_at = now
             self._folder.append_history(first, measures)
             self._tracker.log(self._live(self._with_samples(rows)))
@@ -152,18 +167,16 @@ class Chronicle:
         self._write_status(state)
 
     @property
-    def images_per_s(self) -> float | None:
-        """Over the whole run so far, with all that the time went into."""
-        spent = sum(self._clock.seconds.values())
-        return round(self._step * self._experiment.batch_size / spent, 1) if spent else None
+    def speed(self) -> dict[str, float | None]:
+        """Of the whole run so far, see `speed`."""
+        return speed(self._clock.seconds, steps=self._step, batch_size=self._experiment.batch_size)
 
     def _told(self) -> dict[str, Any]:
-        """The facts of the status: images a second over the whole run, where the time went, and what came up."""
+        """The facts of the status: how fast the whole run was, where the time went, and what came up."""
         return {
             "steps": self._experiment.total_steps,
             "wandb_url": self._tracker.url,  # which comes when W&B has answered
-            "images_per_s": self.images_per_s,
-            "data_wait_fraction": round(self._clock.fraction("input"), 5),
+            **self.speed,
             "seconds": {part: round(each, 2) for part, each in self._clock.seconds.items()},
             **self._facts,
         }

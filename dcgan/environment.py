@@ -84,7 +84,7 @@ def describe(device: torch.device, *, bf16: bool, processes: int = 1) -> dict[st
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
         "code": hashlib.blake2b(repr(code_files()).encode(), digest_size=8).hexdigest(),
-        **_git(),
+        **commit(),
     }
 
 
@@ -106,8 +106,11 @@ def code_files() -> dict[str, str]:
     }
 
 
-def _git() -> dict[str, Any]:
-    """The commit that this code stands at, and whether it was changed since."""
+def commit(*paths: str) -> dict[str, Any]:
+    """The commit that this code stands at, and whether what is under git's `paths` was changed since.
+
+    Without paths: the training code.
+    """
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
@@ -117,7 +120,7 @@ def _git() -> dict[str, Any]:
     try:
         return {
             "git_commit": git("rev-parse", "HEAD"),
-            "git_changed": bool(git("status", "--porcelain", "--", ".")),
+            "git_changed": bool(git("status", "--porcelain", "--", *(paths or ["."]))),
         }
     except (OSError, subprocess.SubprocessError):
         return {"git_commit": None, "git_changed": None}

@@ -147,20 +147,22 @@ def train(
     with StopRequest() as stop, chronicle or nullcontext():
         ring = torch.empty(RING, len(MEASURES), device=device)
         real, latents = batches.empty(), torch.empty(experiment.batch_size, experiment.latent_dim, device=device)
-        take_step = step_taker(
-            ranks.together(players, statistics=experiment.batchnorm_over),
-            real=real,
-            latents=latents.chunk(ranks.count)[ranks.rank],
-            bf16=bf16,
-        )
+        with clock("compute"):
+            take_step = step_taker(
+                ranks.together(players, statistics=experiment.batchnorm_over),
+                real=real,
+                latents=latents.chunk(ranks.count)[ranks.rank],
+                bf16=bf16,
+            )
         keep_pace = Pace(device)
         state: State = "running"
         step, filled = start, 0
         read_at = saved_at = time.perf_counter()
         while state == "running" and step < total:
             step += 1
-            # Resident images are gathered by the device, in the queue of its work: the host waits for nothing.
-            with clock("compute" if batches.on_device else "input"):
+            # Resident images are gathered by the device itself; and whatever the host does while the device has work,
+            # the step does not wait for.
+            with clock(lambda: "input" if keep_pace.idle and not batches.on_device else "compute"):
                 batches(step - 1, out=real)
             with clock("compute"):
                 latents.normal_(generator=stream(experiment.seed, "latents", step, device))
@@ -173,7 +175,8 @@ def train(
                 due = Due.STOPPING
             elif snapshot or filled == RING or time.perf_counter() - read_at > READ_SECONDS:
                 due = Due.READING
-            due = ranks.most(due)
+            with clock("compute"):
+                due = ranks.most(due)
             if due == Due.NOTHING:
                 continue
 
@@ -205,7 +208,7 @@ def train(
             facts = {}
             if state == "finished":
                 checkpoint.save_weights(folder.generator, players.generator)
-                images_per_s = chronicle.images_per_s / ranks.count
+                images_per_s = chronicle.speed["images_per_s"] / ranks.count
                 try:
                     facts = beside_floor(experiment, device, bf16=bf16, images_per_s=images_per_s)
                 except RuntimeError as error:  # it takes memory of its own, and the run has all that it was for
@@ -249,6 +252,11 @@ class Pace:
 
     def __init__(self, device: torch.device) -> None:
         self._marks: deque[torch.cuda.Event] | None = deque() if device.type == "cuda" else None
+
+    @property
+    def idle(self) -> bool:
+        """Whether the device has done all steps that it was given; a CPU, which does them itself, always has."""
+        return not self._marks or self._marks[-1].query()
 
     def __call__(self) -> None:
         """Called after each step; the device never runs dry, since it has AHEAD steps left when the host waits."""

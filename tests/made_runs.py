@@ -42,6 +42,7 @@ def make_run(
         step=done,
         steps=steps,
         images_per_s=100.0,
+        step_ms=1267.2,
         data_wait_fraction=0.01,
         floor_share=0.2,
         seconds=seconds,

@@ -10,6 +10,7 @@ from benchmarks import __main__ as bench
 from benchmarks import compiled, gpu, layers, results
 from benchmarks.results import Result
 from benchmarks.side_by_side import alternate
+from dcgan import environment
 from dcgan.data import Batches
 
 # Of torchvision 0.29, which deprecates decode_jpeg; and of a machine with fewer cores than the peer has workers.
@@ -29,6 +30,15 @@ def test_a_row_takes_the_place_of_its_like_and_leaves_the_others(tmp_path):
         results.write(Result(what, found, "a | b", ">= 1x", "numbers"), command=f"make {what}", path=table)
     rows = [line.split(" | ")[:3] for line in table.read_text().splitlines() if line.startswith("| ")]
     assert rows[1:] == [["| train", "3x", "a / b"], ["| pack", "1.9x", "a / b"]]
+
+
+def test_another_machines_row_stays_beside_it(tmp_path, monkeypatch):
+    table = tmp_path / "RESULTS.md"
+    for machine, what, found in (("A", "train", "3x"), ("A", "pack", "2x"), ("B", "train", "1x"), ("B", "train", "2x")):
+        monkeypatch.setattr(environment, "_cpu_name", lambda name=machine: name)
+        results.write(Result(what, found, "another", ">= 1x", "numbers"), command="make", path=table)
+    rows = [line.split(" | ") for line in table.read_text().splitlines() if line.startswith("| ")]
+    assert [row[:2] for row in rows[1:]] == [["| train", "3x"], ["| train", "2x"], ["| pack", "2x"]]
 
 
 @pytest.mark.slow

@@ -1,10 +1,14 @@
 """The recorded step: it takes no step while it is made, and is the eager one afterwards."""
 
+import itertools
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 
+from dcgan import captured
 from dcgan.adversarial import Players, adversarial_step
 from dcgan.captured import CapturedStep, unmoved
 from dcgan.data import Batches
@@ -75,6 +79,31 @@ def test_a_step_that_breaks_off_within_unmoved_leaves_no_trace_either():
     for players in (played, spared):
         adversarial_step(players, real=real, latents=latents)
     assert all(map(torch.equal, _state(played), _state(spared)))
+
+
+def test_a_recording_that_breaks_off_says_why_and_not_what_came_of_it(monkeypatch):
+    @contextmanager
+    def graph(_):  # as CUDA's: to end a broken recording is an error, too
+        try:
+            yield
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    def step(players, **_):
+        if next(steps) == captured.WARM_UP:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        players.discriminator.requires_grad_(False)
+
+    steps = itertools.count()
+    monkeypatch.setattr(captured, "adversarial_step", step)
+    for name in ("current_stream", "Stream", "CUDAGraph", "set_stream"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    players = _players()
+    with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):
+        CapturedStep(players, real=None, latents=None, bf16=False)
+    assert all(parameter.requires_grad for parameter in players.discriminator.parameters())
 
 
 @needs_cuda

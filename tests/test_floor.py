@@ -56,7 +56,13 @@ def test_a_matrix_product_is_timed():
 
 
 def told(tmp_path, capsys, wait):
-    facts = {"step": 40, "steps": 40, "images_per_s": 500.0, "seconds": {"input": wait, "compute": 1 - wait}}
+    facts = {
+        "step": 40,
+        "steps": 40,
+        "images_per_s": 500.0,
+        "step_ms": 253.44,
+        "seconds": {"input": wait, "compute": 1 - wait},
+    }
     measured = {"gflop_per_image": 0.2, "matmul_gflop_per_s": 400.0, "floor_share": 0.25}
     folder = RunFolder(tmp_path)
     folder.write_status("finished", **facts, data_wait_fraction=wait, **measured)
@@ -66,7 +72,7 @@ def told(tmp_path, capsys, wait):
 
 def test_a_runs_end_says_where_the_time_went_and_the_floors_share(tmp_path, capsys):
     said = told(tmp_path, capsys, 0.01)
-    assert "500.0 images/s (input 1.0 %, compute 99.0 %)" in said
+    assert "500.0 images/s, 253.4 ms a step (input 1.0 %, compute 99.0 %)" in said
     assert "the arithmetic alone would take 25 % of that: 0.2 GFLOP an image, at the 400 GFLOP/s" in said
     assert "warning" not in said
 

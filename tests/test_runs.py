@@ -42,6 +42,7 @@ FACTS = {
     "steps": 40,
     "wandb_url": None,
     "images_per_s": 1234.0,  # without a fraction W&B makes it a 1234
+    "step_ms": 20.5,
     "data_wait_fraction": 0.0125,
     "floor_share": 0.25,
     "seconds": {"input": 0.1, "compute": 0.1, "samples": 0.1, "logging": 0.3},  # the order matters to sum()
@@ -148,6 +149,7 @@ def test_the_table_has_a_row_a_run_and_what_a_comparison_needs(runs):
             "steps_planned": 40,
             "status": state,
             "images_per_s": speed,
+            "step_ms": 20.5,
             "data_wait_fraction": 0.0125,
             "floor_share": 0.25,
             "seconds": 0.6,

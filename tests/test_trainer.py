@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from dcgan import UserError, config, trainer, trouble
+from dcgan import UserError, config, environment, trainer, trouble
 from dcgan.adversarial import Players, adversarial_step
+from dcgan.chronicle import Chronicle, Stopwatch
 from dcgan.data import Batches
 from dcgan.runlog import RunFolder
 
 TINY = ["image_size=32", "batch_size=8", "latent_dim=6", "width_multiplier=0.0079", "steps=12", "snapshots=2"]
+DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
 
 
 @pytest.fixture(autouse=True)
@@ -29,12 +31,12 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
 
 
-def _train(path, images, *overrides, seed=0, name="tuned_lr", bf16=False, **handed):
+def _train(path, images, *overrides, seed=0, name="tuned_lr", bf16=False, device="cpu", on_device=None, **handed):
     experiment = config.load(name, profile="smoke", seed=seed, overrides=[*TINY, *overrides])
     folder = RunFolder(path)
     folder.path.mkdir(exist_ok=True)
     record = {**config.to_record(experiment), "wandb_id": "test0000"}
-    batches = Batches(images, batch_size=experiment.batch_size, seed=seed, device="cpu")
+    batches = Batches(images, batch_size=experiment.batch_size, seed=seed, device=device, on_device=on_device)
     state = trainer.train(experiment, batches, folder, bf16=bf16, record=record, **handed)
     return state, folder
 
@@ -85,6 +87,8 @@ def test_a_run_leaves_everything_it_should(whole):
     status = whole.read_status()
     assert (status["state"], status["step"], status["steps"]) == ("finished", 12, 12)
     assert status["images_per_s"] > 0
+    assert status["step_ms"] > 0
+    assert status["data_wait_fraction"] > 0
     assert set(status["seconds"]) == {"input", "compute", "samples", "logging"}
     assert status["floor_share"] >= 0
 
@@ -306,8 +310,10 @@ def test_streams_of_numbers_are_told_apart_by_seed_owner_and_step():
     assert len(draws) == 4
 
 
-def test_wandb_gets_the_interleaving_of_each_window_also_of_one_that_a_stop_cut_in_two(tmp_path, images, monkeypatch):
-    sent = {}
+@pytest.fixture
+def sent(monkeypatch):
+    """The rows that W&B gets, by step."""
+    rows_by_step = {}
 
     class Recorder:
         url = None
@@ -316,12 +322,52 @@ def test_wandb_gets_the_interleaving_of_each_window_also_of_one_that_a_stop_cut_
             self.log(history)
 
         def log(self, rows):
-            sent.update({row["step"]: row for row in rows})
+            rows_by_step.update({row["step"]: row for row in rows})
 
         def finish(self, **_):
             pass
 
     monkeypatch.setattr("dcgan.chronicle.Tracker", Recorder)
+    return rows_by_step
+
+
+def test_wandb_gets_the_speed_of_the_last_rows_and_the_status_that_of_the_whole_run(tmp_path, sent):
+    experiment = config.load("tuned_lr", profile="smoke", overrides=TINY)  # of 8 images a batch
+    clock, folder = Stopwatch(), RunFolder(tmp_path)
+    clock.seconds.update(input=100.0, compute=900.0)  # an earlier session's, of 4 steps
+    folder.append_history(1, np.zeros((4, 6), np.float32))
+    told = Chronicle(experiment, folder, {"wandb_id": "test0000"}, start=4, steps_per_epoch=5, clock=clock)
+    with told:
+        clock.seconds["input"] += 50
+        clock.seconds["compute"] += 150
+        told.tell(np.zeros((3, 6), np.float32), state="running")
+        clock.seconds["compute"] += 50
+        told.tell(np.zeros((1, 6), np.float32), state="running")
+    speeds = {
+        step: {key: sent[step].get(key) for key in ("images_per_s", "step_ms", "data_wait_fraction")} for step in sent
+    }
+    nothing = dict.fromkeys(("images_per_s", "step_ms", "data_wait_fraction"))
+    assert [speeds[step] for step in (1, 2, 3, 4, 5, 6)] == [nothing] * 6, (
+        "it goes with the last of the rows told at once"
+    )
+    assert speeds[7] == {"images_per_s": 0.1, "step_ms": 50_000, "data_wait_fraction": 0.25}
+    assert speeds[8] == {"images_per_s": 0.2, "step_ms": 50_000, "data_wait_fraction": 0}
+    status = folder.read_status()
+    assert status["step_ms"] == pytest.approx(1000 * 1100 / 8)
+    assert status["data_wait_fraction"] == pytest.approx(150 / 1250, abs=1e-3)
+    assert status["images_per_s"] == pytest.approx(8 * 8 / 1250, abs=0.05)
+
+
+def test_what_is_made_while_the_device_has_work_is_not_waited_for(whole, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer.Pace, "idle", False)
+    _, folder = _train(tmp_path / "run", images)
+    assert folder.read_status()["data_wait_fraction"] == folder.read_status()["seconds"]["input"] == 0
+    assert folder.history.read_bytes() == whole.history.read_bytes()
+
+
+def test_wandb_gets_the_interleaving_of_each_window_also_of_one_that_a_stop_cut_in_two(
+    tmp_path, images, monkeypatch, sent
+):
     monkeypatch.setattr("dcgan.chronicle.LIVE_WINDOW", 5)
 
     def seen(loss_d, loss_g, *, window):
@@ -338,6 +384,32 @@ def test_wandb_gets_the_interleaving_of_each_window_also_of_one_that_a_stop_cut_
     losses = folder.read_history()[5:10]
     wanted = losses["loss_d"].sum() - losses["loss_g"].sum()
     assert sent[10]["interleaving_ratio"] == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("on_device", [True, False], ids=["images on the device", "images on the host"])
+def test_on_every_device_a_run_that_was_stopped_ends_in_the_weights_of_one_that_was_not(
+    tmp_path, images, monkeypatch, device, on_device
+):
+    def stopping(self, step, out=None):
+        if step == 6 and "stopped" in stops:
+            stops.remove("stopped")
+            os.kill(os.getpid(), signal.SIGINT)
+        return make(self, step, out)
+
+    make, stops = Batches.__call__, {"stopped"}
+    monkeypatch.setattr(Batches, "__call__", stopping)
+    environment.use_determinism(True, torch.device(device))
+    try:
+        state, _ = _train(tmp_path / "stopped", images, device=device, on_device=on_device)
+        assert state == "interrupted"
+        runs = [_train(tmp_path / name, images, device=device, on_device=on_device) for name in ("stopped", "whole")]
+    finally:
+        environment.use_determinism(False, torch.device(device))
+    (_, stopped), (_, undisturbed) = runs
+    assert [state for state, _ in runs] == ["finished"] * 2
+    assert stopped.history.read_bytes() == undisturbed.history.read_bytes()
+    assert _same(_weights(stopped), _weights(undisturbed))
 
 
 def test_a_floor_that_can_not_be_measured_takes_nothing_from_a_finished_run(tmp_path, images, monkeypatch, caplog):
