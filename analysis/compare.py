@@ -163,7 +163,8 @@ def compare(
 
 
 def _cost(fact: Mapping[str, Any], cost_per_hour: float | None) -> dict[str, float | None]:
-    hours = fact["seconds"] / 3600
+    devices = fact["processes"] if fact["device"] == "cuda" and pd.notna(fact["processes"]) else 1  # a GPU each
+    hours = fact["seconds"] * devices / 3600
     return {"gpu_hours": hours, "cost": None if cost_per_hour is None else hours * cost_per_hour}
 
 

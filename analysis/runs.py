@@ -147,6 +147,7 @@ COLUMNS = {
     "device_name": "string",
     "precision": "string",
     "threads": "Int64",
+    "processes": "Int64",
     "torch": "string",
     "code": "string",
     "git_commit": "string",

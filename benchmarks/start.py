@@ -13,20 +13,23 @@ from benchmarks.results import Result
 from benchmarks.side_by_side import alternate
 from dcgan import UserError
 
-# The command itself, but that it says so when the first step is taken, which `Pace` is called after.
-RUN = """
-import sys
+DONE = "what is measured ends here"
+# The command itself, but that it says so after the first step, when `Pace` is called.
+RUN = f"""
+import sys, torch
 from dcgan import __main__ as command, trainer
 
 def first(pace, after=trainer.Pace.__call__):
     trainer.Pace.__call__ = after
-    print("first step", file=sys.__stdout__, flush=True)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    print("{DONE}", file=sys.__stdout__, flush=True)
     after(pace)
 
 trainer.Pace.__call__ = first
 sys.exit(command.main())
 """
-TORCH = "import torch; print(torch.__version__, flush=True)"
+TORCH = f"import torch; print('{DONE}', flush=True)"
 
 
 def bench_start(rounds: int) -> Result:
@@ -40,10 +43,10 @@ def bench_start(rounds: int) -> Result:
 
         def ours() -> float:
             where = ["--runs", f"{place}/{next(fresh)}", "--cache", f"{place}/cache"]
-            return _until_it_speaks([sys.executable, "-c", RUN, *options, *where])
+            return _until_done([sys.executable, "-c", RUN, *options, *where])
 
         ours()  # packs, and warms the disk's cache
-        pairs = alternate(ours, lambda: _until_it_speaks([sys.executable, "-c", TORCH]), rounds=rounds)
+        pairs = alternate(ours, lambda: _until_done([sys.executable, "-c", TORCH]), rounds=rounds)
     return Result(
         "start",
         f"{statistics.median(pairs.ours):.1f} s ({min(pairs.ours):.1f}-{max(pairs.ours):.1f})",
@@ -53,16 +56,16 @@ def bench_start(rounds: int) -> Result:
     )
 
 
-def _until_it_speaks(command: Sequence[str]) -> float:
-    """Seconds from the command to its first line. Raises UserError when it ends without one."""
+def _until_done(command: Sequence[str]) -> float:
+    """Seconds from the command to its saying `DONE`. Raises UserError when it ends without."""
     environment = os.environ | {"WANDB_MODE": "offline"}
     start = time.perf_counter()
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    line = process.stdout.readline()
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    done = any(line.strip() == DONE for line in process.stdout)
     took = time.perf_counter() - start
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.communicate(timeout=60)
-    if not line:
-        raise UserError(f"{' '.join(command[3:])}: ended before its first step, exit code {process.returncode}")
+    if not done:
+        raise UserError(f"{' '.join(command[3:])}: ended too early, exit code {process.returncode}")
     return took

@@ -244,13 +244,11 @@ def _report(folder, state: str) -> None:
     seconds = status["seconds"]
     spent = sum(seconds.values()) or 1.0
     shares = ", ".join(f"{part} {100 * share / spent:.1f} %" for part, share in seconds.items())
-    print(
-        f"{state} after step {status['step']:,} of {status['steps']:,}, {status['images_per_s']} images/s, "
-        f"{status['step_ms']:.4g} ms a step ({shares})"
-    )
+    print(f"{state} after step {status['step']:,} of {status['steps']:,}, {status['images_per_s']} images/s ({shares})")
+    print(f"a step computes for {status['step_ms']:.4g} ms")
     if "floor_share" in status:
         print(
-            f"the arithmetic alone would take {100 * status['floor_share']:.0f} % of that: "
+            f"the arithmetic alone would take {100 * status['floor_share']:.0f} % of all that time: "
             f"{status['gflop_per_image']:.3g} GFLOP an image, at the {status['matmul_gflop_per_s']:,.0f} GFLOP/s "
             "that this device reaches in matrix products"
         )

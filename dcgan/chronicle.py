@@ -28,21 +28,27 @@ LIVE_WINDOW = 100  # steps
 class Stopwatch:
     """Seconds by what they were spent on, over all the sessions of a run.
 
-    What comes before the loop and after it (packing, W&B's last upload, the figure, the floor) is not among them.
+    What comes before the loop and after it (packing, recording the step, W&B's last upload, the figure, the floor) is
+    not among them.
     """
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(("input", "compute", "samples", "logging"), 0.0)
 
     @contextmanager
-    def __call__(self, part: str | Callable[[], str]):
-        """Adds the time that is spent within to a part; a function is asked for its name at the end."""
+    def __call__(self, part: str):
+        """The time within goes to a part."""
         start = time.perf_counter()
         try:
             yield
         finally:
-            spent = time.perf_counter() - start
-            self.seconds[part if isinstance(part, str) else part()] += spent
+            self.seconds[part] += time.perf_counter() - start
+
+    def move(self, seconds: float, part: str, to: str) -> None:
+        """So much of a part, or all of it, was spent on another."""
+        seconds = min(seconds, self.seconds[part])
+        self.seconds[part] -= seconds
+        self.seconds[to] += seconds
 
 
 def speed(seconds: Mapping[str, float], *, steps: int, batch_size: int) -> dict[str, float | None]:
@@ -84,7 +90,8 @@ class Chronicle:
         d_has_won: Callable[[np.ndarray], bool] | None = None,
     ) -> None:
         self._experiment, self._folder, self._clock = experiment, folder, clock
-        self._steps_per_epoch, self._step, self._told_at = steps_per_epoch, start, dict(clock.seconds)
+        self._steps_per_epoch, self._step, self._taken = steps_per_epoch, start, start
+        self._told_at = dict(clock.seconds)
         history = folder.truncate_history(start)
         self._loss_d = np.full(experiment.total_steps, np.nan, np.float32)
         self._loss_d[:start] = [row["loss_d"] for row in history]
@@ -131,8 +138,11 @@ class Chronicle:
             with replacing(self._folder.sample(step)) as aside:
                 sample.grid(sample.images(generator, PREVIEW_SEEDS)).save(aside, format="PNG")
 
-    def tell(self, measures: np.ndarray, *, state: State) -> None:
-        """The `MEASURES` (n, 6) of the next n steps, and how the run stands after them."""
+    def tell(self, measures: np.ndarray, *, taken: int, state: State) -> None:
+        """The `MEASURES` (n, 6) of the next n steps, and how the run stands after them.
+
+        taken: how many steps the time went into; when a run diverges, some more than count.
+        """
         experiment = self._experiment
         with self._clock("logging"):
             first, self._step = self._step + 1, self._step + len(measures)
@@ -142,8 +152,8 @@ class Chronicle:
             ]
             now = dict(self._clock.seconds)
             since = {part: seconds - self._told_at[part] for part, seconds in now.items()}
-            rows[-1] |= speed(since, steps=len(rows), batch_size=experiment.batch_size)
-            self._told_at = now
+            rows[-1] |= speed(since, steps=taken, batch_size=experiment.batch_size)
+            self._taken, self._told_at = self._taken + taken, now
             self._folder.append_history(first, measures)
             self._tracker.log(self._live(self._with_samples(rows)))
             self._show(rows[-1])
@@ -151,10 +161,10 @@ class Chronicle:
             if self._d_has_won is not None and self._d_has_won(self._loss_d[: self._step]):
                 self._d_has_won = None
                 log.warning(trouble.remedy_for_d_that_has_won(self._step, experiment))
-        if state == "diverged":
-            good = trouble.last_good_snapshot(self._folder, experiment.snapshot_steps, before=self._step)
-            self._facts["last_good_snapshot"] = good
-        self._write_status(state)
+            if state == "diverged":
+                good = trouble.last_good_snapshot(self._folder, experiment.snapshot_steps, before=self._step)
+                self._facts["last_good_snapshot"] = good
+            self._write_status(state)
 
     def end(self, state: State, **facts: Any) -> None:
         """The run is over, or interrupted: the figure, the end of the tracker's run, the last status."""
@@ -169,7 +179,7 @@ class Chronicle:
     @property
     def speed(self) -> dict[str, float | None]:
         """Of the whole run so far, see `speed`."""
-        return speed(self._clock.seconds, steps=self._step, batch_size=self._experiment.batch_size)
+        return speed(self._clock.seconds, steps=self._taken, batch_size=self._experiment.batch_size)
 
     def _told(self) -> dict[str, Any]:
         """The facts of the status: how fast the whole run was, where the time went, and what came up."""

@@ -52,9 +52,9 @@ class Ranks:
         """Whether this is the process that writes."""
         return self.rank == 0
 
-    def most(self, wish: int) -> int:
+    def most(self, wish: float) -> float:
         """The largest wish of all processes, which is how they agree; waits for none of the devices."""
-        return wish if self.count == 1 else int(self._reduced(torch.tensor(wish), dist.ReduceOp.MAX))
+        return wish if self.count == 1 else self._reduced(torch.tensor(wish), dist.ReduceOp.MAX).item()
 
     def mean(self, measures: Tensor) -> Tensor:
         """Mean over processes of a tensor on the host: each measure is a mean over equal shares of the batch."""

@@ -147,24 +147,21 @@ def train(
     with StopRequest() as stop, chronicle or nullcontext():
         ring = torch.empty(RING, len(MEASURES), device=device)
         real, latents = batches.empty(), torch.empty(experiment.batch_size, experiment.latent_dim, device=device)
-        with clock("compute"):
-            take_step = step_taker(
-                ranks.together(players, statistics=experiment.batchnorm_over),
-                real=real,
-                latents=latents.chunk(ranks.count)[ranks.rank],
-                bf16=bf16,
-            )
-        keep_pace = Pace(device)
+        take_step = step_taker(
+            ranks.together(players, statistics=experiment.batchnorm_over),
+            real=real,
+            latents=latents.chunk(ranks.count)[ranks.rank],
+            bf16=bf16,
+        )
+        keep_pace, input_wait = Pace(device), InputWait(device)
         state: State = "running"
         step, filled = start, 0
         read_at = saved_at = time.perf_counter()
         while state == "running" and step < total:
             step += 1
-            # Resident images are gathered by the device itself; and whatever the host does while the device has work,
-            # the step does not wait for.
-            with clock(lambda: "input" if keep_pace.idle and not batches.on_device else "compute"):
-                batches(step - 1, out=real)
             with clock("compute"):
+                with input_wait:
+                    batches(step - 1, out=real)
                 latents.normal_(generator=stream(experiment.seed, "latents", step, device))
                 ring[filled] = take_step()
                 keep_pace()
@@ -182,6 +179,9 @@ def train(
 
             with clock("compute"):
                 measures = ranks.mean(ring[:filled].cpu()).numpy()  # host sync: waits for all that was launched
+                waited = ranks.most(input_wait.read())  # all wait for the slowest
+            clock.move(waited, "compute", "input")
+            taken = filled
             finite = np.isfinite(measures).all(axis=1)
             if not finite.all():
                 state = "diverged"
@@ -190,7 +190,7 @@ def train(
             if chronicle is not None:
                 if snapshot and state == "running":
                     chronicle.snapshot(players.generator, step)
-                chronicle.tell(measures, state=state)
+                chronicle.tell(measures, taken=taken, state=state)
                 now = time.perf_counter()
                 if state == "running" and (due == Due.STOPPING or now - saved_at > CHECKPOINT_SECONDS):
                     with clock("logging"):
@@ -253,11 +253,6 @@ class Pace:
     def __init__(self, device: torch.device) -> None:
         self._marks: deque[torch.cuda.Event] | None = deque() if device.type == "cuda" else None
 
-    @property
-    def idle(self) -> bool:
-        """Whether the device has done all steps that it was given; a CPU, which does them itself, always has."""
-        return not self._marks or self._marks[-1].query()
-
     def __call__(self) -> None:
         """Called after each step; the device never runs dry, since it has AHEAD steps left when the host waits."""
         if self._marks is not None:
@@ -266,6 +261,40 @@ class Pace:
             self._marks.append(mark)
             if len(self._marks) > self.AHEAD:
                 self._marks.popleft().synchronize()
+
+
+class InputWait:
+    """Entered while a batch is made: for how long is the device kept waiting, or busy, by that?
+
+    CUDA tells it itself. While the host makes a batch, the device has earlier steps to do, which costs no time; so
+    what counts begins where the device has done those, and ends with the batch.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._type, self._seconds = device.type, 0.0
+        self._pairs: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def __enter__(self) -> None:
+        if self._type == "cuda":
+            self._pairs.append((torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)))
+            self._pairs[-1][0].record()
+            return
+        if self._type == "mps":
+            torch.mps.synchronize()  # a copy to it waits for earlier steps, which is not waiting for input
+        self._began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        if self._type == "cuda":
+            self._pairs[-1][1].record()
+        else:
+            self._seconds += time.perf_counter() - self._began
+
+    def read(self) -> float:
+        """Seconds since the last reading, for which the host must have waited for the device."""
+        seconds = self._seconds + sum(start.elapsed_time(end) for start, end in self._pairs) / 1000
+        self._seconds = 0.0
+        self._pairs.clear()
+        return seconds
 
 
 class StopRequest:

@@ -13,8 +13,9 @@ DATA = {"name": "faces", "source": "faces.zip", "fingerprint": "0123456789abcdef
 
 
 def make_run(
-    runs, name, seed=0, *, steps=400, gap=0.0, state="finished", overrides=(), profile="smoke", lowest=None, data=DATA
-):
+    runs, name, seed=0, *, steps=400, gap=0.0, state="finished", overrides=(), profile="smoke", lowest=None, data=DATA,
+    device="cpu", processes=1
+):  # fmt: skip
     """A run folder with losses of a known gap, no weights. Its number of steps is no override, so names stay short."""
     overrides = [f"steps={steps}", *overrides] if steps != 40 else list(overrides)
     experiment = config.load(name, profile=profile, seed=seed, overrides=overrides)
@@ -24,7 +25,7 @@ def make_run(
     place = {"data": data["name"], "fingerprint": data["fingerprint"], "profile": profile}
     folder = RunFolder.locate(runs, **place, slug=experiment.slug, seed=seed)
     folder.path.mkdir(parents=True)
-    environment = {"device": "cpu", "device_name": "a test", "torch": "2", "threads": 1}
+    environment = {"device": device, "device_name": "a test", "torch": "2", "threads": 1, "processes": processes}
     record = {**config.to_record(experiment), "data": data, "environment": environment, "wandb_id": "test0000"}
     folder.config.write_text(plainyaml.dump(record))
     rng = np.random.default_rng([seed, len(name)])

@@ -1,5 +1,7 @@
 """The benchmarks: that they measure, and that the table keeps what it is told. How fast is nobody's test."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import __main__ as bench
-from benchmarks import compiled, gpu, layers, results
+from benchmarks import compiled, gpu, layers, results, start
 from benchmarks.results import Result
 from benchmarks.side_by_side import alternate
-from dcgan import environment
+from dcgan import UserError, environment
 from dcgan.data import Batches
 
 # Of torchvision 0.29, which deprecates decode_jpeg; and of a machine with fewer cores than the peer has workers.
@@ -44,6 +46,7 @@ def test_another_machines_row_stays_beside_it(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_training_sampling_packing_and_scoring_are_measured_against_their_peers(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("benchmarks.train.IMAGES", 130)
+    monkeypatch.setattr("benchmarks.train.CELEBA", 200)
     monkeypatch.setattr("benchmarks.train.STEPS", 2)
     monkeypatch.setattr("benchmarks.train.WARM_UP", 1)
     monkeypatch.setattr("benchmarks.writeup.IMAGES", 130)
@@ -68,10 +71,17 @@ def test_memory_and_start_are_measured_on_real_runs(tmp_path, monkeypatch, capsy
     monkeypatch.setattr("benchmarks.packing.COUNTS", (140,))
     monkeypatch.setattr("benchmarks.packing.TRAINED", 2)
     assert bench.main(["memory", "start", "--rounds", "1", "--out", str(tmp_path / "RESULTS.md")]) == 0
-    memory, start, *_ = capsys.readouterr().out.splitlines()
+    memory, started, *_ = capsys.readouterr().out.splitlines()
     assert memory.startswith(("memory: 0.", "memory: 1."))
     assert "140: packed at" in memory
-    assert "`import torch` alone takes" in start
+    assert "`import torch` alone takes" in started
+
+
+def test_the_start_is_over_with_what_is_said_then_and_not_with_what_is_said_before():
+    slow = f"print('20 steps to go', flush=True); import time; time.sleep(0.5); print('{start.DONE}', flush=True)"
+    assert start._until_done([sys.executable, "-c", slow]) > 0.5
+    with pytest.raises(UserError, match="run x: ended too early, exit code 3"):
+        start._until_done([sys.executable, "-c", "print('20 steps to go'); raise SystemExit(3)", "run", "x"])
 
 
 def test_of_everything_what_a_machine_lacks_is_left_out_and_asked_for_by_name_it_is_a_mistake(

@@ -90,9 +90,9 @@ def test_a_recording_that_breaks_off_says_why_and_not_what_came_of_it(monkeypatc
             raise RuntimeError("operation failed due to a previous error during capture")
 
     def step(players, **_):
+        players.discriminator.requires_grad_(False)
         if next(steps) == captured.WARM_UP:
             raise RuntimeError("operation not permitted when stream is capturing")
-        players.discriminator.requires_grad_(False)
 
     steps = itertools.count()
     monkeypatch.setattr(captured, "adversarial_step", step)
@@ -104,6 +104,7 @@ def test_a_recording_that_breaks_off_says_why_and_not_what_came_of_it(monkeypatc
     with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):
         CapturedStep(players, real=None, latents=None, bf16=False)
     assert all(parameter.requires_grad for parameter in players.discriminator.parameters())
+    torch.cuda.set_stream.assert_called_with(torch.cuda.current_stream.return_value)
 
 
 @needs_cuda

@@ -47,6 +47,13 @@ def test_the_table_has_a_row_a_run_and_the_documented_columns_in_order(tmp_path)
     assert pd.isna(row(found, "baseline")["fid"])
 
 
+@pytest.mark.parametrize(("device", "hours"), [("cuda", 4), ("cpu", 1)])
+def test_four_gpus_cost_four_times_as_much_and_four_processes_of_one_machine_do_not(tmp_path, device, hours):
+    make_run(tmp_path, "tuned_lr", device=device, processes=4)  # for an hour
+    tuned = row(compared(tmp_path, cost_per_hour=2.0), "tuned_lr")
+    assert (tuned["gpu_hours"], tuned["cost"]) == (hours, 2 * hours)
+
+
 def test_interleaving_falls_with_the_gap_and_has_an_interval_that_holds_it(tmp_path):
     make_run(tmp_path, "baseline", gap=1.0, steps=2000)
     make_run(tmp_path, "tuned_lr", gap=0.0, steps=2000)

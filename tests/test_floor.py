@@ -72,8 +72,8 @@ def told(tmp_path, capsys, wait):
 
 def test_a_runs_end_says_where_the_time_went_and_the_floors_share(tmp_path, capsys):
     said = told(tmp_path, capsys, 0.01)
-    assert "500.0 images/s, 253.4 ms a step (input 1.0 %, compute 99.0 %)" in said
-    assert "the arithmetic alone would take 25 % of that: 0.2 GFLOP an image, at the 400 GFLOP/s" in said
+    assert "500.0 images/s (input 1.0 %, compute 99.0 %)\na step computes for 253.4 ms\n" in said
+    assert "the arithmetic alone would take 25 % of all that time: 0.2 GFLOP an image, at the 400 GFLOP/s" in said
     assert "warning" not in said
 
 

@@ -157,6 +157,7 @@ def test_the_table_has_a_row_a_run_and_what_a_comparison_needs(runs):
             "device_name": "Some CPU",
             "precision": "fp32",
             "threads": 2,
+            "processes": None,  # as before runs on several GPUs
             "torch": "2.14.1",
             "code": "0011223344556677",
             "git_commit": "c" * 40,

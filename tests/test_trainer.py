@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -340,9 +341,9 @@ def test_wandb_gets_the_speed_of_the_last_rows_and_the_status_that_of_the_whole_
     with told:
         clock.seconds["input"] += 50
         clock.seconds["compute"] += 150
-        told.tell(np.zeros((3, 6), np.float32), state="running")
-        clock.seconds["compute"] += 50
-        told.tell(np.zeros((1, 6), np.float32), state="running")
+        told.tell(np.zeros((3, 6), np.float32), taken=3, state="running")
+        clock.seconds["compute"] += 150
+        told.tell(np.zeros((1, 6), np.float32), taken=3, state="diverged")  # at the first of three steps
     speeds = {
         step: {key: sent[step].get(key) for key in ("images_per_s", "step_ms", "data_wait_fraction")} for step in sent
     }
@@ -353,16 +354,55 @@ def test_wandb_gets_the_speed_of_the_last_rows_and_the_status_that_of_the_whole_
     assert speeds[7] == {"images_per_s": 0.1, "step_ms": 50_000, "data_wait_fraction": 0.25}
     assert speeds[8] == {"images_per_s": 0.2, "step_ms": 50_000, "data_wait_fraction": 0}
     status = folder.read_status()
-    assert status["step_ms"] == pytest.approx(1000 * 1100 / 8)
-    assert status["data_wait_fraction"] == pytest.approx(150 / 1250, abs=1e-3)
-    assert status["images_per_s"] == pytest.approx(8 * 8 / 1250, abs=0.05)
+    assert status["step_ms"] == pytest.approx(1000 * 1200 / 10)
+    assert status["data_wait_fraction"] == pytest.approx(150 / 1350, abs=1e-3)
+    assert status["images_per_s"] == pytest.approx(10 * 8 / 1350, abs=0.05)
 
 
-def test_what_is_made_while_the_device_has_work_is_not_waited_for(whole, images, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer.Pace, "idle", False)
+def test_on_cuda_the_wait_for_a_batch_begins_when_the_device_has_done_what_it_had(monkeypatch):
+    class Event:
+        """As CUDA's: its time is when the device comes to it, which may be after the host has asked for it."""
+
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.at = max(now["host"], now["device is free"])
+
+        def elapsed_time(self, later):
+            return 1000 * (later.at - self.at)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    now, wait = {"host": 0.0, "device is free": 0.0}, trainer.InputWait(torch.device("cuda"))
+    waits = []
+    for busy_for in (0.0, 2.0, 9.0):  # seconds that the device is at earlier steps while the host makes a batch in 5
+        now["device is free"] = now["host"] + busy_for
+        with wait:
+            now["host"] += 5
+        waits.append(wait.read())
+    assert waits == [5, 3, 0]
+    for _ in range(2):
+        with wait:
+            now["host"] += 5
+    assert (wait.read(), wait.read()) == (10 - 4, 0), "of a reading, all batches since the last; 4 s were left of 9"
+
+
+def test_the_time_that_batches_take_is_the_input_and_none_of_the_computing(tmp_path, images, monkeypatch):
+    def slow(self, step, out=None):
+        time.sleep(0.05)
+        return make(self, step, out)
+
+    make = Batches.__call__
+    monkeypatch.setattr(Batches, "__call__", slow)
     _, folder = _train(tmp_path / "run", images)
-    assert folder.read_status()["data_wait_fraction"] == folder.read_status()["seconds"]["input"] == 0
-    assert folder.history.read_bytes() == whole.history.read_bytes()
+    seconds = folder.read_status()["seconds"]
+    assert seconds["input"] >= 12 * 0.05
+    assert folder.read_status()["data_wait_fraction"] == pytest.approx(
+        seconds["input"] / sum(seconds.values()), abs=0.05
+    )
+    monkeypatch.setattr(trainer.InputWait, "read", lambda self: 0.0)
+    _, unread = _train(tmp_path / "unread", images)
+    assert unread.read_status()["seconds"]["input"] == 0
 
 
 def test_wandb_gets_the_interleaving_of_each_window_also_of_one_that_a_stop_cut_in_two(
