@@ -10,6 +10,7 @@ import pytest
 # Before torch is imported: on a busy machine one thread is several times faster for small nets, and the
 # threads are part of what makes a result bit-identical.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # and where a command takes all cores, they are shared with other tests
 
 from hypothesis import settings
 
