@@ -36,7 +36,14 @@ COMPARED = --runs "$(RUNS)" $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--devi
            $(if $(COST_PER_HOUR),--cost-per-hour "$(COST_PER_HOUR)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run study sample compare study-page prune rate dashboard bench test test-faults test-cluster lint lock install-study
+TARGETS := help setup run study sample compare study-page prune rate dashboard bench test test-faults test-cluster lint lock
+.PHONY: $(TARGETS) install-study
+
+# Before the first target is made: `make run tuned_lr` would train the default and then find no target `tuned_lr`.
+STRAY := $(filter-out $(TARGETS) install-study .venv/%,$(MAKECMDGOALS))
+ifneq ($(STRAY),)
+$(error there is no target "$(firstword $(STRAY))": `make` lists them; an experiment is EXP=$(firstword $(STRAY)))
+endif
 
 help: ## list the targets
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -104,7 +111,7 @@ lock: $(READY) ## pin the newest versions that pyproject.toml allows
 # uv installs the lock in a quarter of pip's time.
 .venv/.installed: requirements.lock
 	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, $(PYTHON3) is %d.%d (make PYTHON3=python3.12 ...)" % sys.version_info[:2])'
-	@echo "installing into .venv (some GB and a few minutes, once)"
+	@echo "installing into .venv (up to 6 GB and a few minutes, once)"
 	@test -x .venv/bin/python || $(PYTHON3) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
 	@.venv/bin/uv pip install --quiet --python .venv/bin/python -r requirements.lock

@@ -240,7 +240,7 @@ def _size(alternatives: Sequence["Alternative"], snapshots: pd.DataFrame) -> Ans
     question = "Was 128x128 worse for lack of epochs, or because D needs to be stronger?"
     by_name = {alternative.name: alternative for alternative in alternatives if alternative.seeds}
     if "hires_128" not in by_name:
-        return Answer(question, "Can't tell: hires_128 has not finished.")
+        return Answer(question, "Can't tell: no run of hires_128 has finished.")
     hires = by_name["hires_128"]
     evidence = []
     if small := by_name.get(hires.parent):

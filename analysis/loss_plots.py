@@ -86,7 +86,7 @@ def crossing_strip(axis: Axes, crossing_step: np.ndarray, limits: Limits) -> Axe
 
 
 def crossing_zoom(axis: Axes, zoom: Zoom, limits: Limits) -> Axes:
-    """The last window, step by step, a dot at each crossing."""
+    """The last whole window, step by step, a dot at each crossing."""
     for column, values in (("loss_d", zoom.loss_d), ("loss_g", zoom.loss_g)):
         color, dashes, _ = NETWORKS[column]
         axis.plot(zoom.step, values, color=color, linestyle=dashes, linewidth=1.1)
@@ -97,7 +97,7 @@ def crossing_zoom(axis: Axes, zoom: Zoom, limits: Limits) -> Axes:
     many, reference = len(zoom.crossing_step), int(zoom.reference)
     ratio = f", ratio {many / reference:.2f}" if reference else ""
     axis.set_title(
-        f"the last {len(zoom.step)} steps: {many} {'crossing' if many == 1 else 'crossings'} (dots);\n"
+        f"steps {zoom.step[0]:,} to {zoom.step[-1]:,}: {many} {'crossing' if many == 1 else 'crossings'} (dots);\n"
         f"with the typical gap removed it would be {reference}{ratio}",
         fontsize=9,
         fontweight="normal",

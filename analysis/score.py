@@ -132,6 +132,8 @@ class Scorer:
         device: torch.device | str = "cpu",
         samples: int | None = None,
     ):
+        if samples is not None and samples < fidelity.MINIMUM:
+            raise UserError(f"--samples {samples} (SAMPLES): a score needs at least {fidelity.MINIMUM} images")
         self.extractor, self.samples = extractor, samples
         self._cache, self._data, self._device = cache, data, device
         self._references: dict[str, _Reference | UserError] = {}
@@ -425,5 +427,6 @@ def _read_rows(run: Run) -> list[Row]:
 
 
 def _append_rows(run: Run, rows: Sequence[Row]) -> None:
+    # Each once: the last snapshot is the final generator, and may be scored with as many images.
     with replacing(_rows_path(run)) as aside:
-        pd.DataFrame([*_read_rows(run), *rows], columns=list(COLUMNS)).to_csv(aside, index=False)
+        pd.DataFrame([*_read_rows(run), *rows], columns=list(COLUMNS)).drop_duplicates().to_csv(aside, index=False)

@@ -73,7 +73,7 @@ def test_the_zoom_has_a_dot_a_crossing_and_counts_them_against_the_reference(axi
     loss_plots.crossing_zoom(axis, zoom, loss_plots.Limits(4, 2, (0.1, 3)))
     assert len(axis.lines[-1].get_xdata()) == 2
     told = axis.get_title(loc="left")
-    assert "2 crossings" in told
+    assert told.startswith("steps 0 to 3: 2 crossings")
     assert "it would be 8, ratio 0.25" in told
 
 

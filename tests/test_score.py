@@ -13,7 +13,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from analysis import features, score
 from analysis.runs import read_folders
-from dcgan import checkpoint
+from dcgan import UserError, checkpoint
 from dcgan.data import open_source, pack
 from dcgan.networks import Generator
 
@@ -89,6 +89,7 @@ def test_the_final_generator_and_the_snapshots_are_scored_under_names_that_say_w
     assert scorer.score([_run(folder)]) == []
     rows = pd.read_csv(folder.path / "scores.csv")
     assert list(rows) == ["step", "generator", "score", "value", "protocol"]
+    assert not rows.duplicated().any(), "the last snapshot is the final generator"
     assert {"fid_120_tiny", "kid_mean_120_tiny", "precision_120_tiny", "isc_mean_120_tiny"} <= set(rows["score"])
     (protocol,) = set(rows["protocol"])
     for part in ("tiny:feedbeef", drawn["fingerprint"][:8], "64px", "300", "seed=0", "eval-batchnorm"):
@@ -171,11 +172,10 @@ def test_a_damaged_score_file_is_made_again(tmp_path, drawn, cache, extractor):
     assert _scorer(extractor, cache).found(_run(folder))[1].final
 
 
-def test_too_few_samples_name_both_counts(tmp_path, drawn, cache, extractor):
-    folder = _trained(tmp_path, drawn)
-    notes = _scorer(extractor, cache, samples=20).score([_run(folder)])
-    assert notes
-    assert all("20 generated" in note for note in notes)
+def test_too_few_samples_are_refused_before_anything_is_scored(cache, extractor):
+    with pytest.raises(UserError, match=r"--samples 99 \(SAMPLES\): a score needs at least 100 images"):
+        _scorer(extractor, cache, samples=99)
+    _scorer(extractor, cache, samples=100)
 
 
 def test_a_larger_run_is_also_scored_at_64_px(tmp_path, drawn, cache, extractor):
