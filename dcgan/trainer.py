@@ -27,6 +27,7 @@ from dcgan.distributed import ALONE, Ranks
 from dcgan.networks import Discriminator, Generator, normal_init_
 from dcgan.optimizer import Adam
 from dcgan.runlog import RunFolder, State
+from dcgan.trouble import SharedCpu
 
 log = logging.getLogger(__name__)
 
@@ -154,6 +155,7 @@ def train(
             bf16=bf16,
         )
         keep_pace, input_wait = Pace(device), InputWait(device)
+        shared_cpu = SharedCpu(torch.get_num_threads() if device.type == "cpu" else 1)
         state: State = "running"
         step, filled = start, 0
         read_at = saved_at = time.perf_counter()
@@ -191,6 +193,8 @@ def train(
                 if snapshot and state == "running":
                     chronicle.snapshot(players.generator, step)
                 chronicle.tell(measures, taken=taken, state=state)
+                if (told := shared_cpu()) is not None:
+                    log.warning(told)
                 now = time.perf_counter()
                 if state == "running" and (due == Due.STOPPING or now - saved_at > CHECKPOINT_SECONDS):
                     with clock("logging"):

@@ -387,6 +387,29 @@ def test_on_cuda_the_wait_for_a_batch_begins_when_the_device_has_done_what_it_ha
     assert (wait.read(), wait.read()) == (10 - 4, 0), "of a reading, all batches since the last; 4 s were left of 9"
 
 
+@pytest.mark.parametrize(
+    ("threads", "policy", "cores", "warned"),
+    [(2, None, 1.2, True), (2, None, 1.98, False), (1, None, 0.5, False), (2, "PASSIVE", 1.2, False)],
+    ids=["shared", "alone", "one thread waits for none", "the remedy is taken"],
+)
+def test_a_run_whose_cores_others_use_is_told_of_the_remedy_once(monkeypatch, threads, policy, cores, warned):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if policy:
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    now = [0.0]
+    monkeypatch.setattr(trouble.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(trouble.time, "process_time", lambda: cores * now[0])
+    ask, answers = trouble.SharedCpu(threads), []
+    for now[0] in range(1, 200):
+        answers.append(ask())
+    told = [answer for answer in answers if answer is not None]
+    assert len(told) == warned
+    assert answers[:28] == [None] * 28, "a moment says nothing"
+    if warned:
+        assert "this run has 60 % of 2 cores" in told[0]
+        assert "OMP_WAIT_POLICY=PASSIVE" in told[0]
+
+
 def test_the_time_that_batches_take_is_the_input_and_none_of_the_computing(tmp_path, images, monkeypatch):
     def slow(self, step, out=None):
         time.sleep(0.05)
