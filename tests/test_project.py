@@ -141,7 +141,9 @@ def test_make_alone_lists_the_targets_with_one_line_each():
 
 
 def test_an_experiment_where_a_target_belongs_is_refused_before_anything_runs():
-    stray = subprocess.run(["make", "run", "tuned_lr"], cwd=ROOT, capture_output=True, text=True, check=False)
+    stray = subprocess.run(
+        ["make", "--no-print-directory", "run", "tuned_lr"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert stray.returncode == 2
     assert stray.stdout == ""
     assert 'there is no target "tuned_lr": `make` lists them; an experiment is EXP=tuned_lr' in stray.stderr
