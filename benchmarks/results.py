@@ -48,11 +48,11 @@ def write(result: Result, *, command: str, path: Path) -> None:
         f"`{command}`",
     )
     cells = [cell.replace("|", "/") for cell in cells]
-    place = next((i for i, row in enumerate(rows) if _key(row) == _key(cells)), None)
-    if place is None:  # after those of other machines
-        place = max((i for i, row in enumerate(rows) if row[0] == result.what), default=len(rows) - 1) + 1
-        rows.insert(place, cells)
-    rows[place] = cells
+    if earlier := [i for i, row in enumerate(rows) if _key(row) == _key(cells)]:
+        rows[earlier[0]] = cells
+    else:  # after those of other machines
+        last = max((i for i, row in enumerate(rows) if row[0] == result.what), default=len(rows) - 1)
+        rows.insert(last + 1, cells)
     text = [
         "# Benchmarks",
         "",

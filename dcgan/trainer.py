@@ -154,7 +154,7 @@ def train(
             latents=latents.chunk(ranks.count)[ranks.rank],
             bf16=bf16,
         )
-        keep_pace, input_wait = Pace(device), InputWait(device)
+        keep_pace, input_wait = Pace(device), InputWait(device, resident=batches.on_device)
         shared_cpu = SharedCpu(torch.get_num_threads() if device.type == "cpu" else 1)
         state: State = "running"
         step, filled = start, 0
@@ -272,10 +272,12 @@ class InputWait:
 
     CUDA tells it itself. While the host makes a batch, the device has earlier steps to do, which costs no time; so
     what counts begins where the device has done those, and ends with the batch.
+
+    resident: the images are on the device, which then makes the batch itself.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._type, self._seconds = device.type, 0.0
+    def __init__(self, device: torch.device, *, resident: bool) -> None:
+        self._type, self._seconds, self._resident = device.type, 0.0, resident
         self._pairs: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     def __enter__(self) -> None:
@@ -283,7 +285,7 @@ class InputWait:
             self._pairs.append((torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)))
             self._pairs[-1][0].record()
             return
-        if self._type == "mps":
+        if self._type == "mps" and not self._resident:
             torch.mps.synchronize()  # a copy to it waits for earlier steps, which is not waiting for input
         self._began = time.perf_counter()
 

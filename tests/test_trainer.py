@@ -373,7 +373,7 @@ def test_on_cuda_the_wait_for_a_batch_begins_when_the_device_has_done_what_it_ha
             return 1000 * (later.at - self.at)
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    now, wait = {"host": 0.0, "device is free": 0.0}, trainer.InputWait(torch.device("cuda"))
+    now, wait = {"host": 0.0, "device is free": 0.0}, trainer.InputWait(torch.device("cuda"), resident=False)
     waits = []
     for busy_for in (0.0, 2.0, 9.0):  # seconds that the device is at earlier steps while the host makes a batch in 5
         now["device is free"] = now["host"] + busy_for
@@ -408,6 +408,15 @@ def test_a_run_whose_cores_others_use_is_told_of_the_remedy_once(monkeypatch, th
     if warned:
         assert "this run has 60 % of 2 cores" in told[0]
         assert "OMP_WAIT_POLICY=PASSIVE" in told[0]
+
+
+@pytest.mark.parametrize(("resident", "waits"), [(True, 0), (False, 1)])
+def test_on_mps_the_host_waits_for_the_steps_before_a_batch_only_where_the_copy_would(monkeypatch, resident, waits):
+    asked = []
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: asked.append("a wait"))
+    with trainer.InputWait(torch.device("mps"), resident=resident):
+        pass
+    assert len(asked) == waits
 
 
 def test_the_time_that_batches_take_is_the_input_and_none_of_the_computing(tmp_path, images, monkeypatch):
