@@ -1,1 +1,1 @@
-"""Scores, the interleaving metric and the comparison. Reads run folders through `dcgan.runlog`."""
+"""Scores, the interleaving metric and the comparison. Reads run folders through `dcgan.record.folder`."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dcgan import UserError
-from dcgan.commandline import Parser, load_experiment, one_run, perform, places, run_folder
+from dcgan.options import Parser, load_experiment, one_run, perform, places, run_folder
 
 # torch, wandb and matplotlib take seconds to import: what needs them is imported where it is used.
 
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
-    from analysis.runs import read_folders
+    from analysis.runs.folders import read_folders
 
     runs, unusable = read_folders(options.runs)
     _tell(unusable)
@@ -34,8 +34,8 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from analysis.runs import read_folders
-    from analysis.wandb_runs import read_wandb
+    from analysis.runs.folders import read_folders
+    from analysis.runs.wandb import read_wandb
 
     runs, unusable = read_wandb(options.wandb) if options.wandb else read_folders(options.runs)
     _tell(unusable)
@@ -48,8 +48,8 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _study_page(options: argparse.Namespace) -> int:
-    from analysis import study_page
-    from analysis.runs import read_folders
+    from analysis.pages import study_page
+    from analysis.runs.folders import read_folders
 
     if options.wandb:
         raise UserError("--wandb (WANDB=): the study shows scores and samples, which only run folders have")
@@ -71,8 +71,8 @@ def _study_page(options: argparse.Namespace) -> int:
 
 def _reports(options: argparse.Namespace, runs: Sequence, unusable: Sequence[str]) -> Iterator[tuple]:
     """Score, compare and report each group of runs that can be compared: the comparison and its page."""
-    from analysis import report
-    from analysis.compare import compare, groups
+    from analysis.compare.build import compare, groups
+    from analysis.pages import report
 
     # W&B has no weights to score, and a report without scores must not take the place of one with them.
     scorer = None if options.wandb else _scorer(options)
@@ -94,11 +94,11 @@ def _reports(options: argparse.Namespace, runs: Sequence, unusable: Sequence[str
 
 
 def _rate(options: argparse.Namespace) -> int:
-    from analysis import rating
-    from analysis.runs import read_folders
+    from analysis.pages import rating
+    from analysis.runs.folders import read_folders
     from analysis.score import pictures_to_rate
-    from dcgan import environment
     from dcgan.data import open_source
+    from dcgan.device import environment
 
     experiment = load_experiment(options, environment.choose_device(options.device))
     folder = run_folder(options, experiment, open_source(options.data, cache=options.cache))
@@ -113,7 +113,7 @@ def _rate(options: argparse.Namespace) -> int:
 
 
 def _dashboard(options: argparse.Namespace) -> int:
-    from analysis.runs import read_folders
+    from analysis.runs.folders import read_folders
 
     runs, _ = read_folders(options.runs)
     pages = sorted(options.out.glob("**/index.html"))
@@ -146,9 +146,9 @@ def _leet(logs: Sequence[Path], runs: Path) -> int:
 
 
 def _scorer(options: argparse.Namespace):
-    from analysis import features
+    from analysis.measures import features
     from analysis.score import Scorer
-    from dcgan import environment
+    from dcgan.device import environment
 
     device = environment.choose_device(options.device)
     environment.use_threads("auto")
@@ -160,7 +160,7 @@ def _scorer(options: argparse.Namespace):
 
 def _to_wandb(comparison, folder: Path) -> None:
     """The comparison as a W&B run of its own; an older one that was logged offline makes way."""
-    from dcgan.tracking import Tracker, new_run_id
+    from dcgan.record.wandb_log import Tracker, new_run_id
 
     shutil.rmtree(folder / "wandb", ignore_errors=True)
     tracker = Tracker(

@@ -28,13 +28,14 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
-from analysis import face_rate, features, fidelity
-from analysis.runs import Run
-from dcgan import UserError, checkpoint, one_line, sample
-from dcgan.atomic import read_plain, replacing
+from analysis.measures import face_rate, features, fidelity
+from analysis.runs.folders import Run
+from dcgan import UserError, one_line, sample
 from dcgan.data import PIXELS_VERSION, PackedImages, Source, find_pack, open_source, pack
 from dcgan.networks import Generator
-from dcgan.runlog import ENDED
+from dcgan.record import checkpoint
+from dcgan.record.folder import ENDED
+from dcgan.tools.files import read_plain, replacing
 
 log = logging.getLogger(__name__)
 

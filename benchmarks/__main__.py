@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import results
 from dcgan import UserError
-from dcgan.commandline import Parser, perform
+from dcgan.options import Parser, perform
 
 #: What can be measured: the module and a line on it.
 BENCHMARKS = {

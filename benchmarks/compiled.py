@@ -15,8 +15,9 @@ import torch
 
 from benchmarks.results import Result
 from benchmarks.side_by_side import alternate
-from dcgan import UserError, config, environment
+from dcgan import UserError, config
 from dcgan.adversarial import Players, adversarial_step
+from dcgan.device import environment
 from dcgan.trainer import build
 
 STEPS, WARM_UP = 15, 3

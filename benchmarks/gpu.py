@@ -18,11 +18,12 @@ from benchmarks.naive import naive_discriminator, naive_generator, naive_train
 from benchmarks.results import Result
 from benchmarks.side_by_side import alternate
 from benchmarks.train import CELEBA, pil_batches, quiet_wandb
-from dcgan import UserError, config, environment
+from dcgan import UserError, config
 from dcgan.adversarial import Players
-from dcgan.captured import CapturedStep
 from dcgan.data import Batches, open_source, pack
-from dcgan.runlog import RunFolder
+from dcgan.device import environment
+from dcgan.device.cuda_graph import CapturedStep
+from dcgan.record.folder import RunFolder
 from dcgan.trainer import build, step_taker, train
 
 BATCH, LATENT = 128, 100

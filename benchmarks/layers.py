@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d, pad, pixel_shuffle, pixel_unshuffle
 
 from benchmarks.results import Result
-from dcgan import config, environment
+from dcgan import config
+from dcgan.device import environment
 from dcgan.networks import map_channels, map_sizes
 
 BATCH, REPEATS = 128, 5

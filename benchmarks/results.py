@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from dcgan import environment
-from dcgan.atomic import replacing
+from dcgan.device import environment
+from dcgan.tools.files import replacing
 
 PATH = Path(__file__).resolve().parent / "RESULTS.md"
 CODE = (":(top)", ":(top,exclude)benchmarks/RESULTS.md")  # what a result can depend on, for git

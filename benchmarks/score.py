@@ -11,11 +11,12 @@ from PIL import Image
 from torch.nn.functional import interpolate
 from torch_fidelity import FeatureExtractorBase, calculate_metrics, register_feature_extractor
 
-from analysis import features, fidelity
+from analysis.measures import features, fidelity
 from benchmarks.images import drawn
 from benchmarks.results import Result
 from benchmarks.side_by_side import alternate
-from dcgan import environment, sample
+from dcgan import sample
+from dcgan.device import environment
 from dcgan.networks import Generator
 
 IMAGES, REAL = 1000, 1000

@@ -16,19 +16,19 @@ SECONDS = 2.0  # of each dummy run
 
 def bench_study(rounds: int) -> Result:
     """Dummy runs of a known time on an embedded Ray, as `study` starts them, against that time over the CPUs."""
-    from dcgan import cluster
-    from dcgan.environment import cpu_count
+    from dcgan.device.environment import cpu_count
+    from dcgan.study import ray_tasks
 
     def dummy(seconds: float) -> None:  # in here Ray ships it as it is; this module would import torch with it
         time.sleep(seconds)
 
     begin = time.perf_counter()
     over: dict[int, list[float]] = {count: [] for count in COUNTS}
-    with cluster.connected(cluster.Shares(cpus=1, gpus=0, device="cpu")) as (shares, _):
+    with ray_tasks.connected(ray_tasks.Shares(cpus=1, gpus=0, device="cpu")) as (shares, _):
         started = time.perf_counter() - begin
         for _ in range(rounds):
             for count in COUNTS:
-                over[count].append(_wall(cluster.as_task(dummy, shares), count))
+                over[count].append(_wall(ray_tasks.as_task(dummy, shares), count))
     walls = {count: statistics.median(some) for count, some in over.items()}
     ideal = {count: -(-count // cpu_count()) * SECONDS for count in COUNTS}
     each = {count: (walls[count] - ideal[count]) / -(-count // cpu_count()) for count in COUNTS}

@@ -15,15 +15,16 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from analysis.interleaving import interleaving_ratio
+from analysis.measures.interleaving import interleaving_ratio
 from benchmarks.images import jpegs
 from benchmarks.naive import naive_discriminator, naive_generator, naive_train
 from benchmarks.results import Result
 from benchmarks.side_by_side import alternate
-from dcgan import config, environment
+from dcgan import config
 from dcgan.data import Batches, open_source, pack
+from dcgan.device import environment
 from dcgan.networks import map_channels
-from dcgan.runlog import RunFolder
+from dcgan.record.folder import RunFolder
 from dcgan.trainer import train
 
 IMAGES, STEPS, WARM_UP = 2048, 60, 4

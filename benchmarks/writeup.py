@@ -11,7 +11,8 @@ from benchmarks.images import jpegs
 from benchmarks.results import Result
 from benchmarks.side_by_side import alternate
 from benchmarks.train import CELEBA, IMAGES, STEPS, pil_batches
-from dcgan import config, floor
+from dcgan import config
+from dcgan.device import flops
 from dcgan.trainer import build
 
 MINUTES = {64: 5.0, 128: 7.5}  # an epoch in the write-up, on a V100 and on an A100
@@ -38,7 +39,7 @@ def bench_writeup(rounds: int) -> Result:
 def _gflop(name: str) -> float:
     experiment = config.load(name, profile="full")
     players = build(experiment, torch.device("cpu"))
-    return floor.flops_per_image(players, image_size=experiment.image_size, latent_dim=experiment.latent_dim) / 1e9
+    return flops.flops_per_image(players, image_size=experiment.image_size, latent_dim=experiment.latent_dim) / 1e9
 
 
 def _load(folder: Path, size: int) -> float:

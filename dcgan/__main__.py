@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from dcgan import UserError, config, plainyaml, study
-from dcgan.commandline import EXIT_INTERRUPTED, Parser, load_experiment, one_run, perform, run_folder, seed_list
+from dcgan import UserError, config
+from dcgan.options import EXIT_INTERRUPTED, Parser, load_experiment, one_run, perform, run_folder, seed_list
+from dcgan.study import plan
+from dcgan.tools import plain_yaml
 
 # torch takes seconds to import: what needs it is imported where it is used, so that --help answers at once.
 
@@ -21,16 +23,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from dcgan import environment
+    from dcgan.device import environment
 
     device = environment.choose_device(options.device)
     if options.dry_run:
         return _dry_run(load_experiment(options, device))
 
-    from dcgan import distributed
+    from dcgan.device import ranks as distributed
 
     if options.gpus > 1 and not distributed.launched():
-        from dcgan import launch
+        from dcgan.device import launch
 
         experiment = load_experiment(options, device)  # what is wrong is said once, before all of them start
         if experiment.batch_size % options.gpus:
@@ -48,12 +50,12 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace, device, ranks) -> int:
-    from analysis.interleaving import d_has_won, interleaving_ratio  # handed on; dcgan knows no other analysis
-    from dcgan import environment
+    from analysis.measures.interleaving import d_has_won, interleaving_ratio  # handed on; dcgan knows no other analysis
     from dcgan.data import Batches, open_source, pack
-    from dcgan.runlog import ENDED
+    from dcgan.device import environment
+    from dcgan.record.folder import ENDED
+    from dcgan.record.trouble import telling_what_is_missing
     from dcgan.trainer import train
-    from dcgan.trouble import telling_what_is_missing
 
     experiment = load_experiment(options, device)
     with ranks.first_goes_first():  # the others find what it has packed
@@ -110,9 +112,11 @@ def _train(options: argparse.Namespace, device, ranks) -> int:
 
 
 def _sample(options: argparse.Namespace) -> int:
-    from dcgan import checkpoint, environment, sample
+    from dcgan import sample
     from dcgan.data import open_source
+    from dcgan.device import environment
     from dcgan.networks import Generator
+    from dcgan.record import checkpoint
 
     device = environment.choose_device(options.device)
     if Path(options.experiment).is_file() and not options.experiment.endswith((".yaml", ".yml")):
@@ -135,7 +139,7 @@ def _sample(options: argparse.Namespace) -> int:
 
 
 def _prune(options: argparse.Namespace) -> int:
-    from dcgan.prune import prunable, prune
+    from dcgan.record.prune import prunable, prune
 
     runs = freed = 0
     for folder, size in prunable(options.runs):
@@ -155,13 +159,13 @@ def _dry_run(experiment: config.Experiment) -> int:
         print(f"differs from {parent.name} in:", file=sys.stderr)
         for key, (old, new) in config.differences(parent, experiment).items():
             print(f"  {key}: {old} -> {new}", file=sys.stderr)
-    print(plainyaml.dump(config.to_record(experiment)), end="")
+    print(plain_yaml.dump(config.to_record(experiment)), end="")
     return 0
 
 
 def _record(options: argparse.Namespace, folder, experiment: config.Experiment, images, here: dict) -> dict:
     """What the run was begun with, which may be now."""
-    from dcgan import environment
+    from dcgan.device import environment
 
     record = None if options.fresh else _earlier_record(folder, experiment)
     if record is None:
@@ -181,7 +185,7 @@ def _earlier_record(folder, experiment: config.Experiment) -> dict | None:
     """
     if not folder.config.exists():
         return None
-    record = plainyaml.read(folder.config)
+    record = plain_yaml.read(folder.config)
     changed = config.differences(config.from_record(record, folder.config), experiment)
     if missing := {"environment", "wandb_id"} - set(record):
         raise UserError(
@@ -198,7 +202,7 @@ def _earlier_record(folder, experiment: config.Experiment) -> dict | None:
 
 def _refuse_other_code(folder, record: dict) -> None:
     """Raise UserError when the training code is not the one that the run was begun with."""
-    from dcgan import environment
+    from dcgan.device import environment
 
     before, now = record.get("code_files") or {}, environment.code_files()
     if changed := [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]:
@@ -213,9 +217,9 @@ def _refuse_other_code(folder, record: dict) -> None:
 
 def _new_record(folder, experiment: config.Experiment, images, environment: dict) -> dict:
     """Write down what is about to be run on what, and return it."""
-    from dcgan.atomic import replacing
-    from dcgan.environment import code_files
-    from dcgan.tracking import new_run_id
+    from dcgan.device.environment import code_files
+    from dcgan.record.wandb_log import new_run_id
+    from dcgan.tools.files import replacing
 
     record = {
         **config.to_record(experiment),
@@ -231,7 +235,7 @@ def _new_record(folder, experiment: config.Experiment, images, environment: dict
         "wandb_id": new_run_id(),
     }
     with replacing(folder.config, lasting=True) as aside:
-        aside.write_text(plainyaml.dump(record), encoding="utf-8")
+        aside.write_text(plain_yaml.dump(record), encoding="utf-8")
     return record
 
 
@@ -313,7 +317,7 @@ def _parser() -> argparse.ArgumentParser:
     prune.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
     prune.set_defaults(command=_prune)
 
-    study.add_command(commands)
+    plan.add_command(commands)
     return parser
 
 

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from dcgan import plainyaml
-from dcgan.plainyaml import ConfigError
+from dcgan.tools import plain_yaml
+from dcgan.tools.plain_yaml import ConfigError
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
@@ -175,7 +175,7 @@ def load(
         raise ConfigError(f"no profile {profile!r}; there is {', '.join(profile_names(folder))}")
 
     asked = _validate(layers, identity)
-    layers.append((_shown(profile_path), plainyaml.read(profile_path, where=_shown(profile_path))))
+    layers.append((_shown(profile_path), plain_yaml.read(profile_path, where=_shown(profile_path))))
     afforded = _validate(layers, identity)
     if seed is not None:
         layers.append(("--seed", {"seed": seed}))
@@ -215,7 +215,7 @@ def _parse_override(override: str) -> dict[str, Any]:
         raise ConfigError(f"--set {override}: write key=value, for example --set batch_size=64")
     if key.split(".")[0] in IDENTITY:
         raise ConfigError(f"--set {override}: {key} is not a setting; edit the experiment's file instead")
-    nested: Any = plainyaml.parse(value, where=f"--set {override}")
+    nested: Any = plain_yaml.parse(value, where=f"--set {override}")
     for part in reversed(key.split(".")):
         nested = {part: nested}
     return nested
@@ -245,7 +245,7 @@ def _file_layers(name: str, folder: Path) -> list[Layer]:
         if wanted in seen:
             raise ConfigError(f"{_shown(path)}: extends: goes in a circle: {' -> '.join([*seen, wanted])}")
         seen.append(wanted)
-        content = plainyaml.read(path, where=_shown(path))
+        content = plain_yaml.read(path, where=_shown(path))
         for key in ("name", "profile", "profile_changes", "overrides"):
             if key in content:
                 raise ConfigError(f"{_shown(path)}: {key}: not for a file; the command line says it")

@@ -16,18 +16,20 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from dcgan import UserError, checkpoint, floor
+from dcgan import UserError
 from dcgan.adversarial import MEASURES, Players, adversarial_step
-from dcgan.atomic import sync
-from dcgan.captured import CapturedStep
-from dcgan.chronicle import Chronicle, Stopwatch
 from dcgan.config import Experiment
 from dcgan.data import Batches
-from dcgan.distributed import ALONE, Ranks
+from dcgan.device import flops
+from dcgan.device.cuda_graph import CapturedStep
+from dcgan.device.ranks import ALONE, Ranks
 from dcgan.networks import Discriminator, Generator, normal_init_
-from dcgan.optimizer import Adam
-from dcgan.runlog import RunFolder, State
-from dcgan.trouble import SharedCpu
+from dcgan.players import Adam
+from dcgan.record import checkpoint
+from dcgan.record.folder import RunFolder, State
+from dcgan.record.recorder import Chronicle, Stopwatch
+from dcgan.record.trouble import SharedCpu
+from dcgan.tools.files import sync
 
 log = logging.getLogger(__name__)
 
@@ -240,8 +242,8 @@ def go_on(players: Players, clock: Stopwatch, folder: RunFolder, device: torch.d
 def beside_floor(experiment: Experiment, device: torch.device, *, bf16: bool, images_per_s: float) -> dict[str, float]:
     """What share of the time the arithmetic alone would have taken, and the two numbers that say so."""
     players = build(experiment, device)  # the run's own would train on
-    work = floor.flops_per_image(players, image_size=experiment.image_size, latent_dim=experiment.latent_dim)
-    rate = floor.matmul_flops_per_s(device, bf16=bf16)
+    work = flops.flops_per_image(players, image_size=experiment.image_size, latent_dim=experiment.latent_dim)
+    rate = flops.matmul_flops_per_s(device, bf16=bf16)
     return {
         "gflop_per_image": round(work / 1e9, 4),
         "matmul_gflop_per_s": round(rate / 1e9, 1),

@@ -9,11 +9,11 @@ import sys
 import pandas as pd
 import pytest
 from conftest import ROOT
-from made_runs import make_run
 from PIL import Image
+from support.made_runs import make_run
 
 from analysis.__main__ import main
-from analysis.runs import read_folders
+from analysis.runs.folders import read_folders
 
 
 def _make(target, *words, **variables):
@@ -135,8 +135,8 @@ def test_runs_that_all_are_unusable_are_told_and_nothing_is_compared(tmp_path, c
 
 def test_a_comparison_of_what_wandb_has_takes_no_scored_report_away(tmp_path, capsys, monkeypatch):
     make_run(tmp_path / "runs", "baseline")
-    monkeypatch.setattr("analysis.wandb_runs.read_wandb", lambda project: read_folders(tmp_path / "runs"))
-    monkeypatch.setattr("analysis.features.choose", None)  # nothing to score, so no extractor is loaded
+    monkeypatch.setattr("analysis.runs.wandb.read_wandb", lambda project: read_folders(tmp_path / "runs"))
+    monkeypatch.setattr("analysis.measures.features.choose", None)  # nothing to score, so no extractor is loaded
     assert main(["compare", "--wandb", "me/faces", "--out", str(tmp_path / "reports")]) == 0
     (page,) = (tmp_path / "reports").rglob("index.html")
     assert page.parent == tmp_path / "reports" / "wandb" / "faces-01234567" / "smoke"

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcgan import config, one_line, plainyaml
+from dcgan import config, one_line
 from dcgan.config import differences, experiment_names, load
-from dcgan.plainyaml import ConfigError
+from dcgan.tools import plain_yaml
+from dcgan.tools.plain_yaml import ConfigError
 
 FOUR = ("baseline", "regularized", "tuned_lr", "hires_128")
 
@@ -142,10 +143,10 @@ def test_overrides_and_only_they_are_in_the_folders_name():
 
 def test_the_record_brings_the_experiment_back(tmp_path):
     run = load("hires_128", profile="laptop", seed=3, overrides=["adam.betas=[0.4, 0.9]", "crop_px=100"])
-    text = plainyaml.dump({**config.to_record(run), "environment": {"device": "cpu"}})
+    text = plain_yaml.dump({**config.to_record(run), "environment": {"device": "cpu"}})
     path = tmp_path / "config.yaml"
     path.write_text(text)
-    assert config.from_record(plainyaml.read(path), path) == run
+    assert config.from_record(plain_yaml.read(path), path) == run
 
 
 def test_a_record_of_another_version_is_told_by_its_file(tmp_path):
@@ -272,11 +273,11 @@ def _copy_of_experiments(tmp_path: Path) -> Path:
 
 def test_a_text_that_looks_like_a_number_comes_back_as_a_text():
     record = {"fingerprint": "1234567e89012345", "rate": 2e-4, "name": "12"}
-    assert plainyaml.parse(plainyaml.dump(record), where="here") == record
+    assert plain_yaml.parse(plain_yaml.dump(record), where="here") == record
 
 
 def test_a_tag_that_does_not_fit_is_one_line():
     for text in ("!!int ''", "!!bool x", "!!timestamp x"):
         with pytest.raises(ConfigError, match="here: a value that does not fit its type") as told:
-            plainyaml.parse(text, where="here")
+            plain_yaml.parse(text, where="here")
         assert "\n" not in str(told.value)

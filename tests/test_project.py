@@ -73,40 +73,6 @@ def test_everything_that_is_imported_is_a_declared_dependency():
     assert imported - {"dcgan", "analysis", "benchmarks", "matplotlib"} | {"gdown"} == declared
 
 
-LEAVES = ("dcgan", "dcgan.UserError", "dcgan.one_line", "dcgan.atomic", "dcgan.plainyaml")  # anyone may use them
-ALONE = ("config", "networks", "losses", "runlog", "tracking", "environment", "checkpoint", "lossplot", "optimizer")
-
-
-def test_imports_run_one_way():
-    for path in (ROOT / "dcgan").rglob("*.py"):
-        ours = {name for name in _modules_of_ours(path) if name not in LEAVES}
-        analysis = {name for name in ours if name.startswith("analysis")}
-        assert analysis <= ({"analysis.interleaving"} if path.stem == "__main__" else set()), path
-        if path.stem in ALONE:
-            assert not ours, f"{path.name} knows of {ours}"
-        if path.parent.name == "data":
-            assert all(name.startswith("dcgan.data") for name in ours), f"{path.name} knows of {ours}"
-        if path.stem not in ("__main__", "trainer"):
-            assert "dcgan.trainer" not in ours, path
-        if path.stem not in ("study", "cluster", "livetable"):  # nothing needs Ray but a study
-            assert not {"ray", "rich"} & {name.split(".")[0] for name in _imports(path)}, path
-
-
-ALONE_IN_ANALYSIS = ("interleaving", "fidelity", "features", "face_rate", "runs", "stats", "plots")
-READS_RUNS = {"dcgan.runlog", "dcgan.config"}
-DRAWS = {"dcgan.sample", "dcgan.networks", "dcgan.checkpoint", "dcgan.data"}
-
-
-def test_the_analysis_reads_run_folders_and_only_scoring_draws():
-    for path in (ROOT / "analysis").rglob("*.py"):
-        ours = {name for name in _modules_of_ours(path) if name not in LEAVES}
-        if path.stem in ALONE_IN_ANALYSIS:
-            assert not any(name.startswith("analysis") for name in ours), f"{path.name} knows of {ours}"
-        if path.stem != "__main__":
-            trained = {name for name in ours if name.startswith("dcgan")}
-            assert trained <= READS_RUNS | (DRAWS if path.stem == "score" else set()), f"{path.name}: {trained}"
-
-
 def test_make_alone_lists_the_targets_with_one_line_each():
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for target in (
@@ -229,11 +195,3 @@ def _imports(path):
             yield from (alias.name for alias in node.names)
         if isinstance(node, ast.ImportFrom):
             yield node.module
-
-
-def _modules_of_ours(path):
-    """The same of dcgan and analysis alone, with `from dcgan import b` as dcgan.b."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module in ("dcgan", "analysis"):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-    yield from (name for name in _imports(path) if name.split(".")[0] in ("dcgan", "analysis"))

@@ -6,16 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from made_runs import make_run
 from PIL import Image
+from support.made_runs import make_run
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from analysis import features, score
-from analysis.runs import read_folders
-from dcgan import UserError, checkpoint
+from analysis import score
+from analysis.measures import features
+from analysis.runs.folders import read_folders
+from dcgan import UserError
 from dcgan.data import open_source, pack
 from dcgan.networks import Generator
+from dcgan.record import checkpoint
 
 SAMPLES = 120
 

@@ -9,7 +9,8 @@ import yaml
 from conftest import ROOT
 from wandb.sdk.launch.sweeps import utils
 
-from dcgan import config, tracking
+from dcgan import config
+from dcgan.record import wandb_log
 
 SWEEP = yaml.safe_load((ROOT / "experiments" / "sweep.yaml").read_text())
 
@@ -52,6 +53,6 @@ def test_the_sweep_is_no_experiment():
 
 def test_a_run_of_a_sweep_takes_the_id_that_the_agent_gives(monkeypatch):
     monkeypatch.setitem(os.environ, "WANDB_RUN_ID", "given123")
-    assert tracking.new_run_id() != "given123"
+    assert wandb_log.new_run_id() != "given123"
     monkeypatch.setitem(os.environ, "WANDB_SWEEP_ID", "sweep123")
-    assert tracking.new_run_id() == "given123"
+    assert wandb_log.new_run_id() == "given123"

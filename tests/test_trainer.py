@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from dcgan import UserError, config, environment, trainer, trouble
+from dcgan import UserError, config, trainer
 from dcgan.adversarial import Players, adversarial_step
-from dcgan.chronicle import Chronicle, Stopwatch
 from dcgan.data import Batches
-from dcgan.runlog import RunFolder
+from dcgan.device import environment
+from dcgan.record import trouble
+from dcgan.record.folder import RunFolder
+from dcgan.record.recorder import Chronicle, Stopwatch
 
 TINY = ["image_size=32", "batch_size=8", "latent_dim=6", "width_multiplier=0.0079", "steps=12", "snapshots=2"]
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
@@ -328,7 +330,7 @@ def sent(monkeypatch):
         def finish(self, **_):
             pass
 
-    monkeypatch.setattr("dcgan.chronicle.Tracker", Recorder)
+    monkeypatch.setattr("dcgan.record.recorder.Tracker", Recorder)
     return rows_by_step
 
 
@@ -440,7 +442,7 @@ def test_the_time_that_batches_take_is_the_input_and_none_of_the_computing(tmp_p
 def test_wandb_gets_the_interleaving_of_each_window_also_of_one_that_a_stop_cut_in_two(
     tmp_path, images, monkeypatch, sent
 ):
-    monkeypatch.setattr("dcgan.chronicle.LIVE_WINDOW", 5)
+    monkeypatch.setattr("dcgan.record.recorder.LIVE_WINDOW", 5)
 
     def seen(loss_d, loss_g, *, window):
         assert len(loss_d) == len(loss_g) == window == 5
@@ -488,7 +490,7 @@ def test_a_floor_that_can_not_be_measured_takes_nothing_from_a_finished_run(tmp_
     def too_little(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory.\nand more")
 
-    monkeypatch.setattr(trainer.floor, "matmul_flops_per_s", too_little)
+    monkeypatch.setattr(trainer.flops, "matmul_flops_per_s", too_little)
     state, folder = _train(tmp_path / "run", images)
     assert state == folder.read_status()["state"] == "finished"
     assert folder.losses.exists()

@@ -17,7 +17,7 @@ from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 
 from dcgan import UserError
-from dcgan.atomic import read_plain
+from dcgan.tools.files import read_plain
 
 FORMS = "a folder of images, a .zip or .tar[.gz] of images, 'celeba', or nothing for the drawn faces"
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}

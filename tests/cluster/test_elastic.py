@@ -9,7 +9,7 @@ import time
 import pytest
 from conftest import ROOT
 
-from dcgan.runlog import RunFolder
+from dcgan.record.folder import RunFolder
 
 pytestmark = pytest.mark.long
 

@@ -9,10 +9,10 @@ import time
 import numpy as np
 import pytest
 from conftest import ROOT
-from made_runs import DATA, make_run
+from support.made_runs import DATA, make_run
 
-from analysis.compare import NOTHING, compare, groups
-from analysis.runs import read_folders
+from analysis.compare.build import NOTHING, compare, groups
+from analysis.runs.folders import read_folders
 from analysis.score import Protocol
 from dcgan import UserError
 
@@ -24,7 +24,7 @@ WRITER = """
 import itertools, random, sys, time
 from pathlib import Path
 import numpy as np
-from dcgan.runlog import RunFolder
+from dcgan.record.folder import RunFolder
 
 folder, steps, config = RunFolder(Path(sys.argv[1])), int(sys.argv[2]), Path(sys.argv[3]).read_bytes()
 random.seed(7)

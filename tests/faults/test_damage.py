@@ -5,15 +5,16 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from dcgan import __main__ as command
-from dcgan import environment, plainyaml, trainer
-from dcgan.runlog import RunFolder
+from dcgan import trainer
+from dcgan.device import environment
+from dcgan.record.folder import RunFolder
+from dcgan.tools import plain_yaml
 
-ROOT = Path(environment.__file__).parent.parent
+ROOT = environment.PACKAGE.parent
 TINY = ["image_size=32", "batch_size=8", "latent_dim=6", "width_multiplier=0.0079", "steps=12", "snapshots=2"]
 TINY += ["images=64", "threads=1", "precision=fp32"]
 
@@ -177,7 +178,7 @@ def test_a_run_is_not_mixed_with_other_training_code(stopped, cache, whole, monk
         told = capsys.readouterr().err.splitlines()[-1]
         assert "changed since: dcgan/losses.py, dcgan/new.py" in told
         assert "FRESH=1" in told
-        then = plainyaml.read(_folder(stopped).config)["environment"]
+        then = plain_yaml.read(_folder(stopped).config)["environment"]
         there = f"git checkout {then['git_commit']}" in told
         assert there == (then["git_commit"] is not None and not then["git_changed"]), "else no commit has that code"
     assert _run(stopped, cache) == 0, "back with the code of then it goes on"
@@ -185,8 +186,8 @@ def test_a_run_is_not_mixed_with_other_training_code(stopped, cache, whole, monk
 
 
 def test_the_checksums_of_the_code_are_of_the_training_code_alone(tmp_path):
-    shutil.copytree(Path(environment.__file__).parent, tmp_path / "dcgan", ignore=shutil.ignore_patterns("__pycache__"))
-    ask = [sys.executable, "-c", "from dcgan.environment import code_files as f; print(sorted(f().items()))"]
+    shutil.copytree(environment.PACKAGE, tmp_path / "dcgan", ignore=shutil.ignore_patterns("__pycache__"))
+    ask = [sys.executable, "-c", "from dcgan.device.environment import code_files as f; print(sorted(f().items()))"]
 
     def asked():
         return subprocess.run(ask, cwd=tmp_path, capture_output=True, text=True, check=True).stdout

@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from hostile import command, image, mutated, mutations, packed, padded, tar_header, tarred, tree, zipped
 from hypothesis import given
 from hypothesis import strategies as st
+from support.hostile import command, image, mutated, mutations, packed, padded, tar_header, tarred, tree, zipped
 
-from dcgan import config, plainyaml
+from dcgan import config
 from dcgan.networks import Generator
+from dcgan.tools import plain_yaml
 
 packing = importlib.import_module("dcgan.data.pack")  # the package's `pack` is the function
 
@@ -106,7 +107,7 @@ def dry_run(place: Path, content: bytes, *more: str) -> None:
     code, out, _ = command("run", str(file), "--dry-run", "--profile", "smoke", *more)
     assert tree(place) == {"mine.yaml"}
     if code == 0:
-        experiment = config.from_record(plainyaml.parse(out, where="stdout"), file)
+        experiment = config.from_record(plain_yaml.parse(out, where="stdout"), file)
         assert experiment.name == "mine"
         assert 1 <= len(experiment.snapshot_steps) <= 10_000
         assert experiment.snapshot_steps[-1] == experiment.total_steps

@@ -19,19 +19,21 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
-from made_runs import DATA, make_run
 from PIL import Image
+from support.made_runs import DATA, make_run
 from test_many_runs import _score
-from test_runs import mutants
+from test_run_folders import mutants
 
-from analysis import compare as module
-from analysis import features, grids, report, tables
 from analysis.__main__ import main
-from analysis.compare import compare, groups
-from analysis.rating import Answers, Sheet, _record
-from analysis.runs import read_folders
+from analysis.compare import build as module
+from analysis.compare.build import compare, groups
+from analysis.measures import features
+from analysis.pages import grids, report, tables
+from analysis.pages.rating import Answers, Sheet, _record
+from analysis.runs.folders import read_folders
 from analysis.score import Protocol, Scorer
-from dcgan import UserError, plainyaml
+from dcgan import UserError
+from dcgan.tools import plain_yaml
 
 STUB = features.Extractor("effnet_lite0", features.EFFNET_SHA256[:16], 1280, None)
 NO_FIGURES = dict.fromkeys(("losses", "measures", "overview", "quality", "windows", "scatter"), ())
@@ -198,7 +200,7 @@ def lab(tmp_path_factory):
         # Neither is what is looked at here, and they take most of a case's time: the template is compiled once, and
         # the repository's own experiments are read once.
         patched.setattr(report, "template", functools.cache(report.template))
-        patched.setattr("analysis.compare._in_repository", functools.cache(module._in_repository))
+        patched.setattr("analysis.compare.build._in_repository", functools.cache(module._in_repository))
         yield Lab(tmp_path_factory.mktemp("lab"))
     logging.getLogger("analysis").setLevel(logging.NOTSET)
 
@@ -289,7 +291,7 @@ def _bomb(inside):
 
 
 def _config(lab, **changed):
-    return plainyaml.dump({**plainyaml.read(lab.good.config), "seed": 1, "name": "tuned_lr", **changed})
+    return plain_yaml.dump({**plain_yaml.read(lab.good.config), "seed": 1, "name": "tuned_lr", **changed})
 
 
 TAGS = [
@@ -551,7 +553,7 @@ def _command(lab, *words, seconds):
 def _compared(lab):
     shutil.rmtree(lab.out, ignore_errors=True)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("analysis.features.choose", lambda *_, **__: STUB)
+        patched.setattr("analysis.measures.features.choose", lambda *_, **__: STUB)
         patched.setenv("WANDB_MODE", "disabled")
         words = ["compare", "--runs", lab.runs, "--out", lab.out, "--no-open", "--device", "cpu"]
         code, out, err = _command(lab, *words, "--cache", lab.place / "cache", seconds=PAGE_PATIENCE_S)

@@ -18,11 +18,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hostile import command, image, packed, padded, tar_header, tarred, tree, watched, zipped
+from support.hostile import command, image, packed, padded, tar_header, tarred, tree, watched, zipped
 
-from dcgan import UserError, checkpoint, config, plainyaml
+from dcgan import UserError, config
 from dcgan.data import open_source, pack
 from dcgan.networks import Generator
+from dcgan.record import checkpoint
+from dcgan.tools import plain_yaml
 
 FILES = [(f"{number}.png", image(shade=40 * number)) for number in range(5)]
 SMOKE = ("--dry-run", "--profile", "smoke")
@@ -119,7 +121,7 @@ def test_a_pipe_is_no_experiment_and_no_weights_and_is_not_waited_for(tmp_path):
 def test_what_is_written_down_can_be_read_again():
     """The loader refuses aliases, so the dumper writes none, even for one list in two places."""
     pair = [1, 2]
-    assert plainyaml.parse(plainyaml.dump({"a": pair, "b": pair}), where="here") == {"a": pair, "b": pair}
+    assert plain_yaml.parse(plain_yaml.dump({"a": pair, "b": pair}), where="here") == {"a": pair, "b": pair}
 
 
 # --- archives ---
@@ -400,7 +402,7 @@ def test_a_safe_loader_reads_every_yaml():
         assert text.count("torch.load(") == text.count("weights_only=True)"), path
         for word in ("yaml.unsafe_load", "yaml.full_load", "yaml.Loader", "pickle.load", "allow_pickle=True", "exec("):
             assert word not in text, f"{path}: {word}"
-    assert issubclass(plainyaml._Loader, plainyaml.yaml.SafeLoader)
+    assert issubclass(plain_yaml._Loader, plain_yaml.yaml.SafeLoader)
 
 
 def test_an_honest_file_of_weights_still_draws(tmp_path):

@@ -5,10 +5,11 @@ import re
 
 import pytest
 import yaml
-from made_runs import make_run
+from support.made_runs import make_run
 
-from analysis import features, markdown
 from analysis.__main__ import main
+from analysis.measures import features
+from analysis.pages import markdown
 
 STUB = features.Extractor("effnet_lite0", features.EFFNET_SHA256[:16], 1280, None)
 HOSTILE = [
@@ -53,7 +54,7 @@ def page(tmp_path_factory):
         record[key] = {EVERYTHING: EVERYTHING} if key == "overrides" else EVERYTHING
         broken.config.write_text(yaml.dump(record))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("analysis.features.choose", lambda *_, **__: STUB)
+        patched.setattr("analysis.measures.features.choose", lambda *_, **__: STUB)
         patched.setenv("WANDB_MODE", "disabled")
         words = ["--cache", str(place / "cache"), "--no-open", "--device", "cpu"]
         assert main(["compare", "--runs", str(runs), "--out", str(place / "out"), *words]) == 0

@@ -13,12 +13,20 @@ from dcgan.data import faces
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+KILLER = str(ROOT / "tests" / "support" / "killer.py")
 TINY = ["image_size=32", "batch_size=16", "width_multiplier=0.0079", "steps=12", "snapshots=3", "threads=1"]
 
 
 def _killed(kills, place, *command, seed=0):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-    killer = [sys.executable, str(HERE / "killer.py"), str(kills), str(seed), str(place), *command]
+    killer = [
+        sys.executable,
+        str(ROOT / "tests" / "support" / "killer.py"),
+        str(kills),
+        str(seed),
+        str(place),
+        *command,
+    ]
     done = subprocess.run(killer, capture_output=True, text=True, env=environment, timeout=1500)
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
-from made_runs import make_run
+from support.made_runs import make_run
 
-from analysis import figures, report
-from analysis.compare import compare
-from analysis.features import EFFNET_SHA256, Extractor
-from analysis.runs import read_folders
+from analysis.compare.build import compare
+from analysis.measures.features import EFFNET_SHA256, Extractor
+from analysis.pages import figures, report
+from analysis.runs.folders import read_folders
 from analysis.score import COLUMNS, SMALL, SNAPSHOT_MEASURES, Protocol, Scorer, _digest
 
 FOUR = ("baseline", "regularized", "tuned_lr", "hires_128")

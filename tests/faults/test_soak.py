@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dcgan.runlog import RunFolder
+from dcgan.record.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 STEPS, WARM = 20_000, 2_000

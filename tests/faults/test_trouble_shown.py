@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from made_runs import make_run
+from support.made_runs import make_run
 from test_compare import alternative, compared, row, scores
 
-from analysis import interleaving, report, tables
+from analysis.measures import interleaving
+from analysis.pages import report, tables
 
 NO_FIGURES = dict.fromkeys(("losses", "measures", "overview", "quality", "windows", "scatter"), ())
 

@@ -10,14 +10,14 @@ import threading
 import time
 
 import pytest
-import test_tracking
-from test_tracking import KEY, Server, items, levels, pieces, rows, through, tracker, until, wandb_core_of
+import test_wandb_log
+from test_wandb_log import KEY, Server, items, levels, pieces, rows, through, tracker, until, wandb_core_of
 
-from dcgan import tracking
+from dcgan.record import wandb_log
 
 pytestmark = pytest.mark.slow
 
-outside, folder, said = test_tracking.outside, test_tracking.folder, test_tracking.said
+outside, folder, said = test_wandb_log.outside, test_wandb_log.folder, test_wandb_log.said
 AT_ONCE_S = 2  # for a thousand calls that hand over and wait for nothing; a busy machine has time to spare
 
 
@@ -48,9 +48,9 @@ def online(monkeypatch):
 @pytest.fixture
 def impatient(monkeypatch):
     """The real bounds are for real networks."""
-    monkeypatch.setattr(tracking, "INIT_TIMEOUT_S", 1.0)
-    monkeypatch.setattr(tracking, "FINISH_TIMEOUT_S", 1.0)
-    monkeypatch.setattr(tracking, "WORKER_S", 6.0)
+    monkeypatch.setattr(wandb_log, "INIT_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(wandb_log, "FINISH_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(wandb_log, "WORKER_S", 6.0)
 
 
 def log_each(wandb, first, last):
@@ -79,7 +79,7 @@ def uploaded(piece, tmp_path):
 @pytest.mark.parametrize("server", [lambda: None, lambda: Server(500), Silent], ids=["nobody", "500", "silent"])
 def test_no_server_that_works_at_the_start(server, online, impatient, monkeypatch, folder, tmp_path, said):
     online(server())
-    monkeypatch.setattr(tracking, "WORKER_S", 55.0)
+    monkeypatch.setattr(wandb_log, "WORKER_S", 55.0)
     began = time.monotonic()
     wandb = tracker(folder, history=rows(1, 10))
     assert time.monotonic() - began < AT_ONCE_S
@@ -121,7 +121,7 @@ def test_a_server_that_goes_midway(trouble, online, impatient, folder, tmp_path,
     if trouble == "500":
         server.status = 500
     else:
-        monkeypatch.setattr(test_tracking.Handler, "reply", lambda *_: back.wait(60))
+        monkeypatch.setattr(test_wandb_log.Handler, "reply", lambda *_: back.wait(60))
     log_each(wandb, 51, 1000)
     began = time.monotonic()
     wandb.finish(state="interrupted")
@@ -137,7 +137,7 @@ def test_more_rows_than_may_wait_are_one_warning_and_the_next_start_copies_them(
     online, monkeypatch, folder, tmp_path, said
 ):
     online(Silent())
-    monkeypatch.setattr(tracking, "ROWS_WAITING", 500)
+    monkeypatch.setattr(wandb_log, "ROWS_WAITING", 500)
     wandb = tracker(folder)
     log_each(wandb, 1, 1000)
     said_once(said, "500 rows wait")
@@ -154,9 +154,9 @@ def test_more_rows_than_may_wait_are_one_warning_and_the_next_start_copies_them(
 
 def test_a_start_that_is_given_up_before_it_began_begins_nothing(monkeypatch, folder, said):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setattr(tracking, "ROWS_WAITING", 500)
-    importing, wants = threading.Event(), tracking._wants_online
-    monkeypatch.setattr(tracking, "_wants_online", lambda wandb: importing.wait(60) and wants(wandb))
+    monkeypatch.setattr(wandb_log, "ROWS_WAITING", 500)
+    importing, wants = threading.Event(), wandb_log._wants_online
+    monkeypatch.setattr(wandb_log, "_wants_online", lambda wandb: importing.wait(60) and wants(wandb))
     wandb = tracker(folder)
     log_each(wandb, 1, 1000)
     wandb.finish(state="interrupted")
@@ -202,13 +202,13 @@ def test_a_wandb_core_that_hangs_holds_up_neither_training_nor_the_next_run(impa
 
 def test_a_start_that_outlives_its_run_leaves_the_next_run_alone(online, monkeypatch, folder, tmp_path, said):
     online(Silent())
-    monkeypatch.setattr(tracking, "INIT_TIMEOUT_S", 8.0)
-    monkeypatch.setattr(tracking, "WORKER_S", 1.0)
+    monkeypatch.setattr(wandb_log, "INIT_TIMEOUT_S", 8.0)
+    monkeypatch.setattr(wandb_log, "WORKER_S", 1.0)
     late = tracker(folder)
     until(lambda: wandb_core_of(os.getpid()))
     late.finish(state="interrupted")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setattr(tracking, "WORKER_S", 55.0)
+    monkeypatch.setattr(wandb_log, "WORKER_S", 55.0)
     other = tmp_path / "other"
     other.mkdir()
     wandb = tracker(other)

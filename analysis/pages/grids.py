@@ -1,0 +1,99 @@
+"""The grids of samples that lie in run folders, small enough for one page."""
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from analysis.pages.html import data_uri
+from analysis.pages.tables import counted
+
+if TYPE_CHECKING:
+    from analysis.runs.folders import Run
+
+SAMPLES_BYTES = 15_000_000  # of the page, for all grids together
+GRID_PX = 1100  # a larger grid is shrunk: 8 x 8 images of 128 px still fit
+#: How grids are made to fit, tried in order: every how-manieth step is kept, and WebP's quality.
+FITTING = ((1, 82), (1, 65), (2, 65), (3, 65), (5, 65), (10, 60), (10**9, 60), (10**9, 35))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A grid of samples as the page holds it."""
+
+    step: int
+    uri: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The grids of one run by step, and a word on what is missing."""
+
+    name: str
+    seed: int
+    frames: Sequence[Frame]
+    missing: str = ""
+
+
+def samples(runs: "Iterable[Run]", budget: int = SAMPLES_BYTES) -> list[Samples]:
+    """Each run's grids, small enough for `budget` bytes together; fewer steps if need be, but always the last."""
+    grids = {run: _grids(run) for run in runs}
+    encoded: dict[tuple[Path, int], Frame | None] = {}
+    shown: list[Samples] = []
+    for every, quality in FITTING:
+        shown = []
+        for run, paths in grids.items():
+            kept = list(paths.items())[::-1][::every][::-1]
+            for step, path in kept:
+                if (path, quality) not in encoded:
+                    encoded[path, quality] = _encode(path, step, quality)
+            frames = [frame for _, path in kept if (frame := encoded[path, quality]) is not None]
+            missing = _missing(run, there=len(paths), kept=len(kept), readable=len(frames))
+            shown.append(Samples(run.name, run.seed, frames, missing))
+        if sum(len(frame.uri) for each in shown for frame in each.frames) <= budget:
+            break
+    return shown
+
+
+def _grids(run: "Run") -> dict[int, Path]:
+    """The grids that lie in the run's folder, by step in order."""
+    if run.folder is None:
+        return {}
+    paths = {step: run.folder.sample(step) for step in run.experiment.snapshot_steps}
+    return {step: path for step, path in paths.items() if path.is_file()}
+
+
+def _missing(run: "Run", *, there: int, kept: int, readable: int) -> str:
+    if run.folder is None:
+        return "read from W&B, where the grids are not fetched from"
+    if not there:
+        return "no sample grids in the run's folder"
+    told = [f"{counted(kept - readable, 'grid')} could not be read"] if kept > readable else []
+    told += [f"{counted(there - kept, 'grid')} left out to keep the page small"] if there > kept else []
+    return "; ".join(told)
+
+
+def picture(path: Path) -> Image.Image | None:
+    """The PNG in RGB; None where the file is no whole picture."""
+    try:
+        # As PNG alone: some formats that Pillow knows run other programs on what they hold.
+        with Image.open(path, formats=("PNG",)) as found:
+            return found.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
+def _encode(path: Path, step: int, quality: int) -> Frame | None:
+    """The grid as WebP; None where the file is no whole picture."""
+    if (grid := picture(path)) is None:
+        return None
+    if max(grid.size) > GRID_PX:
+        grid.thumbnail((GRID_PX, GRID_PX), Image.Resampling.LANCZOS)
+    content = io.BytesIO()
+    grid.save(content, format="WEBP", quality=quality, method=4)
+    return Frame(step, data_uri(content.getvalue(), "image/webp"), *grid.size)

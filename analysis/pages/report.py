@@ -1,0 +1,366 @@
+"""A comparison -> the files that people read: index.html, compare.md, compare.csv and figures/.
+
+Everything is computed before it comes here; this only chooses, words and draws. The page is one file that needs no
+server, no network and no other file. Whatever stands in it came out of files and is escaped; its content security
+policy lets in no script but its own.
+"""
+
+import base64
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from analysis.compare.prediction import AMONG, WHEN
+from analysis.measures.stats import Estimate
+from analysis.pages import plots
+from analysis.pages.figures import Drawing, draw_figures
+from analysis.pages.grids import samples
+from analysis.pages.html import template
+from analysis.pages.tables import (
+    BY_KEY,
+    MEASURES,
+    Measure,
+    by_size,
+    counted,
+    csv,
+    estimate_of,
+    experiments,
+    image_sizes,
+    interval_text,
+    markdown,
+    mean_text,
+    number,
+    representatives,
+    setting,
+    troubles,
+    verdict,
+)
+from dcgan.tools.files import replacing
+
+if TYPE_CHECKING:
+    from analysis.compare.build import Comparison
+    from analysis.compare.prediction import Claim
+    from analysis.measures.stats import Association
+    from analysis.runs.folders import Run
+
+LISTED = 200  # runs in a table of the page; compare.csv has all
+
+
+def write(comparison: "Comparison", folder: Path) -> Path:
+    """Write the report of `comparison` into `folder`, which is made if needed; return the page's path.
+
+    Files of an earlier report there are replaced, each at once, so that a reader sees an old or a new one.
+    """
+    _write(folder / "compare.csv", csv(comparison.table))
+    _write(folder / "compare.md", markdown(comparison))
+    figures = draw_figures(comparison, folder / "figures")  # takes longest
+    page = folder / "index.html"
+    _write(page, html(comparison, figures))
+    return page
+
+
+def html(comparison: "Comparison", figures: Mapping[str, Sequence[Drawing]]) -> str:
+    """The whole page as one text."""
+    names = experiments(comparison)
+    looks = plots.styles(names)
+    shown = samples(representatives(comparison))
+    steps = sorted({frame.step for each in shown for frame in each.frames})
+    listed = _listed(comparison)
+    rows = comparison.table.iloc[listed]
+    return template("report.html", number=number, sha256=_sha256, verdict=verdict).render(
+        comparison=comparison,
+        figures=figures,
+        looks={
+            name: {"index": i, "color": looks[name].color, "mark": MARKS[looks[name].marker]}
+            for i, name in enumerate(names)
+        },
+        sizes=image_sizes(comparison),
+        groups=_result_groups(comparison),
+        measures=[measure for measure in MEASURES if _is_known(comparison, measure.key)],
+        words=MEASURES,
+        face_rate=_face_rate_note(comparison),
+        alternatives=[_alternative(each, comparison) for each in comparison.alternatives],
+        samples=shown,
+        steps=steps,
+        associations=[association(claim, found) for claim, found in comparison.associations.items() if found.points],
+        dynamics=_dynamics(rows),
+        dynamics_columns=DYNAMICS,
+        speed=_speed(rows),
+        ratings=[_rating(each) for each in comparison.ratings],
+        provenance=provenance(comparison.runs, listed),
+        left_out=_left_out(comparison, len(listed)),
+        summary=_summary(comparison),
+    )
+
+
+#: What stands for a plot's marker in text.
+MARKS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "<": "◀", ">": "▶", "h": "⬢"}
+
+
+def _summary(comparison: "Comparison") -> str:
+    """How much is compared and by which protocol, in a line."""
+    parts = [counted(len(experiments(comparison)), "experiment"), counted(len(comparison.runs), "run")]
+    return " · ".join(
+        [*parts, *(f"{key}: {text.partition(';')[0]}" for key, text in list(comparison.protocol.items())[:2])]
+    )
+
+
+def _is_known(comparison: "Comparison", key: str) -> bool:
+    return any(estimate_of(each, key).n for each in comparison.alternatives)
+
+
+def _result_groups(comparison: "Comparison") -> list[dict[str, Any]]:
+    """The rows of the results by image size, with the best of each column among those of one size."""
+    groups = []
+    for size, members in by_size(comparison).items():
+        best = {measure.key: _best(members, measure) for measure in MEASURES}
+        rows = [
+            {
+                "name": each.name,
+                "seeds": {0: "none finished", 1: "one seed"}.get(len(each.seeds), f"{len(each.seeds)} seeds"),
+                "troubles": troubles(each),
+                "cells": {m.key: _result(each, m, best[m.key] == each.name) for m in MEASURES},
+                "floor": _beside_floor(comparison, each.name),
+                "at_64": None if size.startswith("64 px") else _at_64(each),
+                "course": _course_of(comparison, each.name),
+            }
+            for each in members
+        ]
+        groups.append({"size": size, "rows": rows})
+    return groups
+
+
+def _best(members: Sequence[Any], measure: Measure) -> str | None:
+    """Who has the best mean; nobody where there is nobody else, or no better one to the digits shown."""
+    known = {each.name: estimate_of(each, measure.key) for each in members if estimate_of(each, measure.key).n}
+    if measure.better is None or not known:
+        return None
+    best = (min if measure.better == "lower" else max)(known, key=lambda name: known[name].mean)
+    shown = [mean_text(estimate, measure) for name, estimate in known.items() if name != best]
+    return best if shown and mean_text(known[best], measure) not in shown else None
+
+
+def _result(alternative: Any, measure: Measure, best: bool, estimate: Estimate | None = None) -> dict[str, Any]:
+    estimate = estimate or estimate_of(alternative, measure.key)
+    return {
+        "mean": mean_text(estimate, measure),
+        "interval": interval_text(estimate.low, estimate.high, measure) if estimate.n > 1 else "",
+        "n": f"n = {estimate.n}" if estimate.n not in (0, len(alternative.seeds)) else "",
+        "best": best,
+    }
+
+
+def _beside_floor(comparison: "Comparison", name: str) -> dict[str, str] | None:
+    """The experiment's FID and the floor, both of the floor's number of images."""
+    rows = comparison.table[comparison.table["experiment"] == name].dropna(subset=["fid_floor"])
+    if rows.empty:
+        return None
+    own, floor = (rows[column].astype(float).mean() for column in ("fid_at_floor_n", "fid_floor"))
+    return {"own": number(own, 1), "floor": number(floor, 1), "n": number(rows["floor_n"].astype(float).iloc[0])}
+
+
+def _course_of(comparison: "Comparison", name: str) -> dict[str, str] | None:
+    """The best snapshot's FID and the last one's, means over seeds, and where the best ones were."""
+    rows = comparison.table[comparison.table["experiment"] == name].dropna(subset=["best_fid", "last_fid"])
+    if rows.empty:
+        return None
+    best, last = (rows[column].astype(float).mean() for column in ("best_fid", "last_fid"))
+    steps = rows["best_step"].astype(int)
+    at = f"{steps.min():,}" if steps.nunique() == 1 else f"{steps.min():,} to {steps.max():,}"
+    return {"best": number(best, 1), "at": at, "last": number(last, 1)}
+
+
+def _at_64(alternative: Any) -> dict[str, str] | None:
+    estimate = estimate_of(alternative, "fid_at_64")
+    return _result(alternative, BY_KEY["fid"], False, estimate) if estimate.n else None
+
+
+def _face_rate_note(comparison: "Comparison") -> str:
+    """What the face rate means here, or why there is none."""
+    real = comparison.table["face_rate_real"].astype(float).dropna()
+    if _is_known(comparison, "face_rate"):
+        accepted = f", which it finds in {number(real.mean(), percent=True)} of the real images" if len(real) else ""
+        return f"“Detectable as a face” is what a face detector finds{accepted}; it does not mean “looks normal”."
+    if len(real):
+        return (
+            f"Share detectable as a face: does not apply. The detector finds a face in only "
+            f"{number(real.max(), percent=True)} of the real images, and 98 % are needed."
+        )
+    return ""
+
+
+def _alternative(alternative: Any, comparison: "Comparison") -> dict[str, Any]:
+    runs = [run for run in comparison.runs if run.name == alternative.name]
+    return {
+        "name": alternative.name,
+        "parent": alternative.parent,
+        "changes": [(key, setting(old), setting(new)) for key, (old, new) in alternative.changes.items()],
+        "answer": alternative.answer,
+        "seeds": ", ".join(map(str, alternative.seeds)),
+        "troubles": [f"Seed {seed} diverged at step {step:,}" for seed, step in alternative.diverged.items()]
+        + [f"D has won for good in seed {seed}" for seed in alternative.d_won],
+        "unfinished": [f"seed {run.seed} {run.state} at step {run.steps:,}" for run in runs if run.state != "finished"],
+    }
+
+
+#: Both FID and KID are distances, so less is better.
+GOES = {"negative": "goes with better faces", "positive": "goes with worse faces"}
+
+
+def association(claim: "Claim", found: "Association") -> dict[str, Any]:
+    """A row of the table of associations."""
+    known = not math.isnan(found.rho)
+    return {
+        "x": BY_KEY[claim.x].title if claim.x in BY_KEY else claim.x,
+        "y": BY_KEY[claim.y].title if claim.y in BY_KEY else claim.y,
+        "when": WHEN.get(claim.when, claim.when).removeprefix("the "),
+        "among": AMONG.get(claim.among, claim.among),
+        "rho": f"{found.rho:+.2f}" if known else "-",
+        "interval": f"[{found.low:+.2f}, {found.high:+.2f}]" if not math.isnan(found.low) else "-",
+        "clusters": found.counted,
+        "points": found.points,
+        "verdict": GOES.get(found.verdict, found.verdict),
+    }
+
+
+#: How the curves lie to each other: a heading, and below it columns of compare.csv with headings of their own.
+DYNAMICS = {
+    "interleaving ratio, smoothed over": {
+        "interleaving_ratio": "1 step",
+        "interleaving_ratio_5": "5 steps",
+        "interleaving_ratio_20": "20 steps",
+    },
+    "lead balance, smoothed over": {
+        "lead_balance": "1 step",
+        "lead_balance_5": "5 steps",
+        "lead_balance_20": "20 steps",
+    },
+    "typical gap": {"dominance": "log(G / D)"},
+    "theoretical optimum": {
+        "equilibrium_ratio": "interleaving around it",
+        "equilibrium_balance": "balance around it",
+        "equilibrium_gap": "distance from it",
+    },
+    "D won": {"d_win_share": "steps"},
+}
+
+
+def _dynamics(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A row a run whose losses could be compared; a cell is a number and what its windows vary over, or ''."""
+    rows = []
+    keys = [key for columns in DYNAMICS.values() for key in columns]
+    for _, row in table.dropna(subset=["interleaving_ratio", "lead_balance", "dominance"], how="all").iterrows():
+        cells = [(number(row[key], 3) if key != "d_win_share" else number(row[key], percent=True), "") for key in keys]
+        low, high = row["interleaving_ratio_low"], row["interleaving_ratio_high"]
+        cells[0] = (cells[0][0], interval_text(low, high, BY_KEY["interleaving_ratio"]))
+        for i, suffix in enumerate(("", "_5", "_20")):
+            if (counted := row[f"windows_counted{suffix}"]) < 1:
+                told = f"{number(counted, 0, percent=True)} of the windows"
+                cells[i] = (cells[i][0], f"{cells[i][1]} {told}".strip())
+        rows.append({"name": row["experiment"], "seed": row["seed"], "cells": cells})
+    return rows
+
+
+def _speed(table: pd.DataFrame) -> dict[str, Any]:
+    """A row a run: how fast, how long, what it cost."""
+    columns = ["images_per_s", "step_ms", "data_wait_fraction", "floor_share", "gpu_hours", "cost"]
+    known = table.dropna(subset=columns, how="all")
+    rows = [
+        {
+            "name": row["experiment"],
+            "seed": row["seed"],
+            "status": row["status"],
+            "images_per_s": number(row["images_per_s"], 0),
+            "step_ms": number(row["step_ms"], 1),
+            "data_wait_fraction": number(row["data_wait_fraction"], 2, percent=True),
+            "floor_share": number(row["floor_share"], 0, percent=True),
+            "gpu_hours": number(row["gpu_hours"], 2),
+            "cost": number(row["cost"], 2),
+        }
+        for _, row in known.iterrows()
+    ]
+    return {"rows": rows, "cost": bool(known["cost"].notna().any())}
+
+
+def _rating(rating: Mapping[str, Any]) -> dict[str, Any]:
+    told = {"name": rating.get("experiment", "?"), "seed": rating.get("seed", "?")}
+    for kind in ("generated", "real"):
+        rate, low, high, n = (rating.get(f"{kind}_{part}") for part in ("rate", "low", "high", "n"))
+        low, high = number(low, 0, percent=True), number(high, 0, percent=True)
+        told[kind] = f"{number(rate, 0, percent=True)} [{low}, {high}] of {n}"
+    return told
+
+
+def _listed(comparison: "Comparison") -> list[int]:
+    """The places of the runs that the page's tables have a row for: all, or equally many of each experiment."""
+    names = list(comparison.table["experiment"])
+    if len(names) <= LISTED:
+        return list(range(len(names)))
+    most, seen, listed = max(1, LISTED // len(set(names))), Counter(), []
+    for place, name in enumerate(names):
+        seen[name] += 1
+        if seen[name] <= most:
+            listed.append(place)
+    return listed[:LISTED]
+
+
+def _left_out(comparison: "Comparison", listed: int) -> str:
+    count = len(comparison.table)
+    return f"{listed:,} of {count:,} runs are listed here, to keep the page small." if listed < count else ""
+
+
+def provenance(runs: "Sequence[Run]", listed: Sequence[int]) -> dict[str, Any]:
+    """The facts that all runs share, once, and a table of those in which they differ, of the runs `listed`."""
+    rows = [_facts(run) for run in runs]
+    keys = list(rows[0]) if rows else []
+    own = ("experiment", "seed", "state")
+    shared = [key for key in keys if key not in own and len({row[key] for row in rows}) == 1]
+    apart = [key for key in keys if key not in shared]
+    return {
+        "shared": [(key, rows[0][key]) for key in shared if rows[0][key] != "-"],
+        "columns": apart,
+        "rows": [[rows[place][key] for key in apart] for place in listed if place < len(rows)],
+    }
+
+
+def _facts(run: "Run") -> dict[str, str]:
+    here = run.record.get("environment")
+    here = here if isinstance(here, Mapping) else {}
+    data = run.record.get("data") or {}
+    commit = str(here.get("git_commit") or "-")[:10] + (" (changed since)" if here.get("git_changed") else "")
+    packages = ("python", "torch", "torchvision", "numpy", "pillow", "wandb")
+    return {
+        "experiment": run.name,
+        "seed": str(run.seed),
+        "state": f"{run.state} at step {run.steps:,}",
+        "commit": commit,
+        "training code": str(here.get("code", "-")),
+        "device": f"{here.get('device', '-')}, {here.get('device_name', '-')}",
+        "threads": str(here.get("threads", "-")),
+        "precision": str(here.get("precision", "-")),
+        "versions": ", ".join(f"{name} {here[name]}" for name in packages if name in here) or "-",
+        "platform": str(here.get("platform", "-")),
+        "images": f"{data.get('count', '-'):,}" if isinstance(data.get("count"), int) else "-",
+        "data": f"{data.get('name', '-')} from {data.get('source', '-')}",
+        "data fingerprint": str(data.get("fingerprint", "-")),
+        "batch size": str(run.experiment.batch_size),
+        "read from": "W&B" if run.folder is None else "run folder",
+    }
+
+
+# --- details ---
+
+
+def _sha256(text: str) -> str:
+    """For the content security policy: what a script or style must hash to, to be let in."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(str(text).encode()).digest()).decode()
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as aside:
+        aside.write_text(text, encoding="utf-8")

@@ -1,0 +1,291 @@
+"""A comparison -> the study: docs/study.md with pictures and numbers, and the front of each README.
+
+Every figure, number and verdict there comes from the comparison. The templates hold what is asked, how, and what would
+change our mind: nothing that depends on how the runs came out.
+"""
+
+import io
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from analysis.compare import answers
+from analysis.compare.answers import Answer
+from analysis.compare.build import Comparison
+from analysis.compare.prediction import CANDIDATES, MORE, Claim, Prediction, prediction
+from analysis.measures import interleaving
+from analysis.measures.stats import Estimate
+from analysis.pages import grids, report, tables
+from analysis.pages.html import TEMPLATES, template
+from analysis.pages.markdown import cell, table_lines
+from analysis.pages.plots import DOCUMENTED
+from analysis.runs.folders import Run
+from dcgan import UserError, one_line
+from dcgan.tools.files import replacing
+
+#: What the study shows of a report's figures, where they are there.
+FIGURES = (
+    "overview-64px", "scatter-interleaving_ratio-next", "scatter-isc_mean-next", "losses-baseline", "losses-tuned_lr",
+    "quality-fid-128px", "measure-face_rate",
+)  # fmt: skip
+FRONT = re.compile(r"(<!-- study: [^>]*-->\n).*?(<!-- end of study -->)", re.DOTALL)
+PICTURE_PX = 640  # of a picture of 64 samples, at most
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks" / "RESULTS.md"
+
+
+def write(comparison: Comparison, figures: Path, docs: Path) -> list[Path]:
+    """Write study.md and study/ into `docs`, and the front into each README beside it that has a place for one.
+
+    figures: the folder of the report's. Returns what was written, the page first. All is made before anything is
+    written, and what an earlier study left goes last.
+
+    Raises UserError for runs that nothing has scored, and for a README that can't be read.
+    """
+    if comparison.table["fid"].isna().all():
+        raise UserError("no run has scores, and a study is about them; `make compare` tells why")
+    docs = docs.resolve()
+    pictures = {path.name: path.read_bytes() for stem in FIGURES if (path := figures / f"{stem}.png").is_file()}
+    shown = [Path(name).stem for name in pictures]
+    samples = {}
+    for run in _finished(comparison):
+        if content := _picture(run):
+            samples[run.name] = re.sub(r"[^\w.+-]", "_", f"samples-{run.name}.webp")
+            pictures[samples[run.name]] = content
+    facts = _facts(comparison, shown, samples)
+    texts = {docs / "study.md": _tidy(template("study.md", cell=cell).render(facts))} | _fronts(docs, facts)
+    texts[docs / "study" / "runs.csv"] = tables.csv(comparison.table)
+    texts[docs / "study" / "snapshots.csv"] = tables.csv(comparison.snapshots)
+    contents = {docs / "study" / name: content for name, content in pictures.items()}
+    for path, content in (contents | {path: text.encode() for path, text in texts.items()}).items():
+        with replacing(path) as aside:
+            aside.write_bytes(content)
+    for path in (docs / "study").iterdir():
+        ours = path.name in (f"{stem}.png" for stem in FIGURES) or path.match("samples-*.webp")
+        if ours and path.name not in pictures:
+            path.unlink()
+    return [path for path in texts if path.suffix == ".md"]
+
+
+def _fronts(docs: Path, facts: Mapping[str, Any]) -> dict[Path, str]:
+    """Each README beside `docs` that has a place for the front, with it, in the languages that have one."""
+    found = {}
+    for readme in sorted(docs.parent.glob("README*.md")):
+        front = readme.name.replace("README", "front")
+        try:
+            text = readme.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{readme}: can't be read as UTF-8 text: {one_line(str(error))}") from error
+        if FRONT.search(text) and (TEMPLATES / front).is_file():
+            block = _tidy(template(front, cell=cell).render(facts, docs=docs.name))
+            found[readme] = FRONT.sub(lambda place, block=block: place[1] + block + place[2], text)
+    return found
+
+
+def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str, str]) -> dict[str, Any]:
+    """What the templates say, by the names that they use."""
+    finished = comparison.table[comparison.table["status"] == "finished"]
+    records = [run.record for run in comparison.runs if run.state == "finished"]
+    seeds = finished.groupby("experiment").size()
+    return {
+        "comparison": comparison,
+        "answers": {answer.key: _in_cells(answer) for answer in comparison.answers},
+        "brief": {answer.key: _brief(comparison, answer.key) for answer in comparison.answers},
+        "figures": figures,
+        "gallery": "\n".join(table_lines(_gallery(samples))) if samples else "(No run has sample grids.)",
+        "much_worse": answers.MUCH_WORSE,
+        "collapsed_share": interleaving.COLLAPSED_SHARE,
+        "collapsed_by": interleaving.COLLAPSED_BY,
+        "results": {size: "\n".join(table_lines(rows)) for size, rows in tables.result_tables(comparison).items()},
+        "experiments": "\n".join(table_lines(_experiments(comparison))),
+        "associations": {x: "\n".join(table_lines(_associations(comparison, x))) for x in MORE},
+        "provenance": _provenance(comparison),
+        "commands": _commands(comparison),
+        "front": _front(comparison, samples),
+        "claim": _claim(comparison),
+        "bench": _benchmarks(),
+        "runs": len(finished),
+        "recipes": finished["experiment"].nunique(),
+        "seeds": _range(seeds),
+        "steps": _range(finished["steps"]),
+        "images": _range([record["data"]["count"] for record in records]),
+        "kind": "drawn faces" if records[0]["data"]["name"] == "embedded" else "photographs",
+        "devices": sorted({str(record.get("environment", {}).get("device_name", "-")) for record in records}),
+    }
+
+
+def _range(values: Iterable[int]) -> str:
+    """'2', or '1 to 3'."""
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+# --- parts of the page ---
+
+
+def _in_cells(answer: Answer) -> dict[str, Any]:
+    """An answer's parts, safe in a line of Markdown."""
+    word, colon, rest = answer.answer.partition(": ")
+    if not (colon and tables.verdict(answer.answer)["word"]):
+        word, rest = "", answer.answer
+    return {
+        "question": cell(answer.question),
+        "word": cell(word),
+        "rest": cell(rest),
+        "evidence": [cell(sentence) for sentence in answer.evidence],
+    }
+
+
+def _experiments(comparison: Comparison) -> list[list[str]]:
+    """What each experiment changes and asks, and what came of it."""
+    rows = [["experiment", "differs from its parent in", "question", "answer"]]
+    for each in comparison.alternatives:
+        changes = [f"{key} {tables.setting(old)} → {tables.setting(new)}" for key, (old, new) in each.changes.items()]
+        told = f"{each.parent}: {'; '.join(changes)}" if each.parent else "plain DCGAN"
+        rows.append([cell(text) for text in (each.name, told, each.answer.question, each.answer.answer)])
+    return rows
+
+
+def _gallery(samples: Mapping[str, str], columns: int = 4) -> list[list[str]]:
+    """The pictures in rows, each below its name."""
+    names = list(samples)
+    rows = []
+    for some in (names[i : i + columns] for i in range(0, len(names), columns)):
+        pictures = [f'<img src="study/{samples[name]}" width="190" alt="64 faces made by {name}">' for name in some]
+        rows += [each + [""] * (columns - len(some)) for each in ([f"`{name}`" for name in some], pictures)]
+    return rows
+
+
+def _associations(comparison: Comparison, x: str) -> list[list[str]]:
+    """Everything that was asked of one candidate for a measure of quality."""
+    rows = [["held against each other", "partial rank correlation with", "rho", "95 % interval", "n", "says"]]
+    for claim, found in comparison.associations.items():
+        if claim.x == x and found.points:
+            told = report.association(claim, found)
+            with_ = f"{told['y']} of the {told['when']}"
+            n = f"{told['clusters']}, {told['points']} snapshots"
+            rows.append(
+                [cell(text) for text in (told["among"], with_, told["rho"], told["interval"], n, told["verdict"])]
+            )
+    return rows
+
+
+def _provenance(comparison: Comparison) -> dict[str, Any]:
+    """What all runs share, and a table of what they do not."""
+    told = report.provenance(comparison.runs, range(len(comparison.runs)))
+    table = [[cell(key) for key in told["columns"]], *([cell(value) for value in row] for row in told["rows"])]
+    return {
+        "shared": [(cell(key), cell(value)) for key, value in told["shared"]],
+        "table": "\n".join(table_lines(table)),
+    }
+
+
+def _commands(comparison: Comparison) -> list[str]:
+    """The commands that make the finished runs anew, one for all that differ in their experiment alone."""
+    experiments = {run.name: run.experiment for run in comparison.runs}
+    together: dict[tuple[str, str], list[str]] = {}
+    for each in comparison.alternatives:
+        if each.seeds:
+            pairs = " ".join(
+                f"{key}={tables.setting(value).replace(' ', '')}"
+                for key, value in experiments[each.name].overrides.items()
+            )
+            together.setdefault((_seeds(each.seeds), pairs), []).append(experiments[each.name].name)
+    known = comparison.runs[0].record["data"]
+    data = "" if known["name"] == "embedded" else f' DATA="{known["source"]}"'
+    made = [
+        f'make study EXPS="{" ".join(names)}" SEEDS={seeds} PROFILE={comparison.profile}{data}'
+        + (f' SET="{pairs}"' if pairs else "")
+        for (seeds, pairs), names in together.items()
+    ]
+    extractor = comparison.table["extractor"].dropna().iloc[0]
+    return [*made, f"make study-page EXTRACTOR={extractor}"]
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    """As `make study` takes them."""
+    if list(seeds) == list(range(len(seeds))):
+        return str(len(seeds))
+    return ",".join(map(str, seeds)) if len(seeds) > 1 else f"{seeds[0]}-{seeds[0]}"
+
+
+def _front(comparison: Comparison, samples: Mapping[str, str]) -> list[dict[str, str]]:
+    """The documented runs as a README shows them; others where none of those is there."""
+    by_name = {each.name: each for each in comparison.alternatives if each.seeds}
+    names = [name for name in DOCUMENTED if name in by_name] or list(by_name)[:4]
+    columns = []
+    for name in names:
+        measures = by_name[name].measures
+        at_64 = measures["fid_at_64"] if by_name[name].quality == "fid_at_64" else Estimate(math.nan, 0, 0, 0)
+        columns.append(
+            {
+                "name": name,
+                "n": len(by_name[name].seeds),
+                "picture": samples.get(name, ""),
+                "fid_at_64": tables.number(at_64.mean, 1) if at_64.n else "",
+                **{key: _shown(measures[key], key) for key in ("fid", "kid_mean", "face_rate", "interleaving_ratio")},
+            }
+        )
+    return columns
+
+
+def _shown(estimate: Estimate, key: str) -> str:
+    measure = tables.BY_KEY[key]
+    return tables.number(estimate.mean, measure.decimals, percent=measure.percent)
+
+
+def _claim(comparison: Comparison) -> dict[str, Any]:
+    """What the write-up claims of interleaving, as these runs have it: for a front in any language."""
+    claim = Claim("interleaving_ratio", "kid_mean", "next", "recipes")
+    found = _predicted(comparison, claim.x)
+    association = comparison.associations.get(claim)
+    shown = report.association(claim, association) if association else {"rho": "-", "interval": "-"}
+    recipes = association.clusters if association else 0
+    return {
+        "word": found.word,
+        "told": cell(found.told),
+        "rho": shown["rho"],
+        "interval": shown["interval"],
+        "recipes": recipes,
+    }
+
+
+def _brief(comparison: Comparison, key: str) -> str:
+    """The verdict alone, without its word, of an answer that says much besides; else ''."""
+    x = CANDIDATES.get(key)
+    return cell(_predicted(comparison, x).told.partition(": ")[2]) if x else ""
+
+
+def _predicted(comparison: Comparison, x: str) -> Prediction:
+    return prediction(x, "kid_mean", "next", comparison.associations)
+
+
+def _benchmarks() -> dict[str, dict[str, str]]:
+    """The table of benchmarks: row -> column -> text."""
+    lines = [line for line in BENCHMARKS.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    head, *rows = ([text.strip() for text in line.strip("| ").split(" | ")] for line in lines)
+    return {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+
+
+def _finished(comparison: Comparison) -> list[Run]:
+    """One run an experiment that finished, its lowest seed's."""
+    return list({run.name: run for run in reversed(comparison.runs) if run.state == "finished"}.values())[::-1]
+
+
+def _picture(run: Run) -> bytes | None:
+    """The last grid of the run's samples as WebP; None where it has none that can be read."""
+    path = run.folder.sample(run.steps) if run.folder else None
+    if path is None or not path.is_file() or (grid := grids.picture(path)) is None:
+        return None
+    grid.thumbnail((PICTURE_PX, PICTURE_PX), Image.Resampling.LANCZOS)
+    content = io.BytesIO()
+    grid.save(content, format="WEBP", quality=88, method=6)
+    return content.getvalue()
+
+
+def _tidy(text: str) -> str:
+    """Without the blanks that a template leaves."""
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r" +$", "", text, flags=re.MULTILINE)).strip() + "\n"

@@ -1,0 +1,197 @@
+"""A comparison's numbers as people read them: the measures' names, words for numbers, compare.csv and compare.md."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from analysis.measures.stats import Estimate
+from analysis.pages.markdown import cell, table_lines
+
+if TYPE_CHECKING:  # what it is given; computing it takes torch, writing it down does not
+    from analysis.compare.build import Comparison
+    from analysis.runs.folders import Run
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column of the results: its name for people and which end is good."""
+
+    key: str  # a column of compare.csv
+    title: str
+    hint: str
+    better: str | None = None  # "lower", "higher", or None where neither is
+    decimals: int = 3
+    percent: bool = False
+
+    @property
+    def heading(self) -> str:
+        """Title, and an arrow towards the good end."""
+        return self.title + {"lower": " ↓", "higher": " ↑", None: ""}[self.better]
+
+
+MEASURES = (
+    Measure("fid", "FID", "distance between generated and real images' features, Fréchet's", "lower", 1),
+    Measure("kid_mean", "KID", "another such distance, unbiased for few images", "lower", 4),
+    Measure(
+        "isc_mean", "IS", "Inception Score: distinct and varied ImageNet classes; faces are none of them", "higher", 2
+    ),
+    Measure("precision", "precision", "share of generated images that look like some real one", "higher"),
+    Measure("recall", "recall", "share of real images that look like some generated one: variety", "higher"),
+    Measure("face_rate", "detectable as a face", "share in which a face detector finds a face", "higher", 1, True),
+    Measure(
+        "interleaving_ratio", "interleaving ratio", "how often the loss curves cross: 0 never, 1 centred on each other"
+    ),
+    Measure("d_win_share", "steps D won", "share of steps with D's loss below 0.1", None, 1, True),
+)
+BY_KEY = {measure.key: measure for measure in MEASURES}
+
+
+def csv(table: pd.DataFrame) -> str:
+    """The table as it is, a row a run; what is not known is empty."""
+    # A column that holds None is one of objects, which float_format passes over, and with NaN a count is a float.
+    return table.convert_dtypes().to_csv(index=False, float_format="%.6g", na_rep="", lineterminator="\n")
+
+
+def markdown(comparison: "Comparison") -> str:
+    """The results for a terminal: tables, questions with answers, alarms and notes."""
+    lines = [f"# {cell(comparison.data)}, profile {cell(comparison.profile)}", ""]
+    lines += [f"- {cell(key)}: {cell(text)}" for key, text in comparison.protocol.items()]
+    for size, rows in result_tables(comparison).items():
+        lines += ["", f"## {size}", "", "Mean over seeds [95 % t interval], n seeds.", "", *table_lines(rows)]
+    lines += ["", "## Answers"]
+    for answer in [*comparison.answers, *(each.answer for each in comparison.alternatives)]:
+        lines += ["", f"**{cell(answer.question)}** {cell(answer.answer)}", ""]
+        lines += [f"- {cell(sentence)}" for sentence in answer.evidence]
+    for title, notes in (("Alarms", comparison.alarms), ("Notes", comparison.notes)):
+        lines += ["", f"## {title}", ""] + ([f"- {cell(note)}" for note in notes] or ["None."])
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
+
+
+def result_tables(comparison: "Comparison") -> dict[str, list[list[str]]]:
+    """Image size -> the results as rows of Markdown's cells, the head first: a row an experiment."""
+    found = {}
+    for size, members in by_size(comparison).items():
+        shown = [measure for measure in MEASURES if any(estimate_of(each, measure.key).n for each in members)]
+        found[size] = [["experiment", "n", *(measure.heading for measure in shown)]]
+        for each in members:
+            cells = [estimate_text(estimate_of(each, measure.key), measure) for measure in shown]
+            seeds = f"{len(each.seeds)}{''.join(f', {trouble}' for trouble in troubles(each))}"
+            found[size].append([cell(each.name), seeds, *cells])
+    return found
+
+
+# --- words for numbers ---
+
+
+def number(value: Any, decimals: int | None = None, *, percent: bool = False) -> str:
+    """A number for people, with so many decimals, else three digits; a dash for one that is not known."""
+    if value is None or pd.isna(value) or not math.isfinite(value):
+        return "-"
+    if percent:
+        return f"{100 * value:.{1 if decimals is None else decimals}f} %"
+    if decimals is not None:
+        return f"{value:,.{decimals}f}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def mean_text(estimate: Estimate, measure: Measure) -> str:
+    """The mean, with the digits of its measure."""
+    return number(estimate.mean, measure.decimals, percent=measure.percent)
+
+
+def interval_text(low: float, high: float, measure: Measure) -> str:
+    """'[58.0, 64.4]', with the digits of the measure."""
+    scale = 100 if measure.percent else 1
+    return f"[{number(scale * low, measure.decimals)}, {number(scale * high, measure.decimals)}]"
+
+
+def estimate_text(estimate: Estimate, measure: Measure) -> str:
+    """'61.2 [58.0, 64.4]'; the mean alone for one seed, a dash for none."""
+    if not estimate.n:
+        return "-"
+    mean = mean_text(estimate, measure)
+    return mean if estimate.n < 2 else f"{mean} {interval_text(estimate.low, estimate.high, measure)}"
+
+
+def verdict(answer: str) -> dict[str, str]:
+    """An answer in two parts, its verdict and the rest, and what kind of verdict it is."""
+    word, colon, rest = answer.partition(": ")
+    if not colon or len(word) > 40:
+        word, rest = "", answer
+    kinds = {"better": "better", "worse": "worse", "can't tell": "open"}
+    kind = next((kind for start, kind in kinds.items() if answer.lower().startswith(start)), "plain")
+    return {"word": word, "rest": capital(rest), "kind": kind}
+
+
+def setting(value: Any) -> str:
+    """A setting's value as YAML and people write it."""
+    if isinstance(value, float):
+        digits, exponent = f"{value:.6e}".split("e")
+        return f"{float(digits):g}e{int(exponent)}" if 0 < abs(value) < 0.001 else f"{value:g}"
+    return "null" if value is None else str(value)
+
+
+def capital(text: str) -> str:
+    """The text with its first letter in upper case, the others as they are."""
+    return text[:1].upper() + text[1:]
+
+
+def counted(n: int, what: str) -> str:
+    """'1 run', '2 runs'."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+# --- what belongs together ---
+
+
+def experiments(comparison: "Comparison") -> list[str]:
+    """Every experiment in display order, which gives the undocumented ones their colours."""
+    return list(dict.fromkeys([each.name for each in comparison.alternatives] + [run.name for run in comparison.runs]))
+
+
+def image_sizes(comparison: "Comparison") -> dict[str, int]:
+    """Each experiment's image size in pixels."""
+    return {run.name: run.experiment.image_size for run in reversed(comparison.runs)}
+
+
+def by_size(comparison: "Comparison") -> dict[str, list]:
+    """The experiments by image size, the small ones first: scores of two sizes can't be ranked.
+
+    Nor can scores against other real images, of which such runs learnt: they stand apart too.
+    """
+    kinds = {run.name: (run.experiment.image_size, *run.images) for run in reversed(comparison.runs)}
+    found: dict[tuple[int, int, int | None], list] = {}
+    for each in comparison.alternatives:
+        found.setdefault(kinds[each.name], []).append(each)
+    labelled = {}
+    for kind in sorted(found, key=lambda kind: (kind[0], kind[1], kind[2] or 0)):
+        size, count, crop_px = kind
+        several = sum(other[0] == size for other in found) > 1
+        crop = f", the {crop_px} px in their centre" if crop_px else ""
+        labelled[f"{size} px" + (f" ({count:,} real images{crop})" if several else "")] = found[kind]
+    return labelled
+
+
+def estimate_of(alternative: Any, key: str) -> Estimate:
+    """A measure of an experiment, with n = 0 where none is known."""
+    return alternative.measures.get(key) or Estimate(math.nan, math.nan, math.nan, 0)
+
+
+def representatives(comparison: "Comparison") -> "list[Run]":
+    """One run an experiment: the lowest seed's that finished, else the lowest."""
+    found = {}
+    for name in experiments(comparison):
+        runs = [run for run in comparison.runs if run.name == name]
+        if runs:
+            found[name] = min(runs, key=lambda run: (run.state != "finished", run.seed))
+    return list(found.values())
+
+
+def troubles(alternative: Any) -> list[str]:
+    """What a mean over the seeds that finished would hide."""
+    return [f"{len(alternative.diverged)} diverged"] * bool(alternative.diverged) + [
+        f"D won {len(alternative.d_won)}"
+    ] * bool(alternative.d_won)

@@ -1,0 +1,166 @@
+"""The run folder: everything a run leaves, and the contract through which `analysis` reads it.
+
+    config.yaml          what was run: the resolved experiment, data and environment; written once, at the start
+    history.csv          one row a step, see HISTORY
+    samples/             step-NNNNNN.png, a grid from the same latents each time
+    snapshots/           step-NNNNNN.pt, the generator's state dict
+    losses.png           both losses over the steps
+    generator.params     the final generator's state dict
+    checkpoints/         the whole state, to go on from; the two newest
+    status.json          how it stands: state, step, images/s, where the time went
+    log.txt              what it said, where a study ran it and nobody watched
+    .lock                held by the process that trains it
+
+Files are written aside and renamed, so that a reader never sees half of one; `history.csv` alone grows,
+and its reader passes over a torn last line.
+"""
+
+import fcntl
+import io
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from dcgan import UserError
+from dcgan.tools.files import read_plain, replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HISTORY = ("step", "loss_d", "loss_d_real", "loss_d_fake", "loss_g", "d_x", "d_g_z")
+State = Literal["running", "finished", "interrupted", "diverged", "failed"]
+ENDED = ("finished", "diverged")  # nobody goes on with a run in these states
+STATUS_BYTES = 1_000_000  # at most; the trainer writes a few hundred
+
+
+class RunFolder:
+    """One run's folder by path; it need not exist yet."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.config = path / "config.yaml"
+        self.history = path / "history.csv"
+        self.losses = path / "losses.png"
+        self.generator = path / "generator.params"
+        self.checkpoints = path / "checkpoints"
+        self.status = path / "status.json"
+        self.log = path / "log.txt"
+        self.lock = path / ".lock"
+
+    @classmethod
+    def locate(cls, runs: Path, *, data: str, fingerprint: str, profile: str, slug: str, seed: int) -> "RunFolder":
+        """`runs/<data>-<fingerprint8>/<profile>/<experiment>[+<overrides8>]/seed-<n>`."""
+        return cls(runs / f"{data}-{fingerprint[:8]}" / profile / slug / f"seed-{seed}")
+
+    def sample(self, step: int) -> Path:
+        """The grid of images that the generator made after `step` steps."""
+        return self.path / "samples" / f"step-{step:06d}.png"
+
+    def snapshot(self, step: int) -> Path:
+        """The generator's state dict after `step` steps."""
+        return self.path / "snapshots" / f"step-{step:06d}.pt"
+
+    def write_status(self, state: State, **facts: Any) -> None:
+        """How the run stands now: its state and plain facts about it."""
+        with replacing(self.status) as aside:
+            aside.write_text(json.dumps({"state": state, **facts}, indent=2) + "\n", encoding="utf-8")
+
+    def read_status(self) -> Mapping[str, Any]:
+        """What `write_status` wrote last; empty where nothing readable is."""
+        try:
+            status = json.loads(read_plain(self.status, most=STATUS_BYTES).decode())
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return status if isinstance(status, dict) else {}
+
+    def append_history(self, first_step: int, measures: np.ndarray) -> None:
+        """Append rows (n, 6) float32 for the steps first_step, first_step + 1, ...
+
+        Nine significant digits bring a float32 back exactly.
+        """
+        text = io.StringIO()
+        if first_step == 1:
+            text.write(",".join(HISTORY) + "\n")
+        for step, row in enumerate(measures.tolist(), first_step):
+            text.write(f"{step}," + ",".join(f"{value:.9g}" for value in row) + "\n")
+        with self.history.open("w" if first_step == 1 else "a", encoding="utf-8") as file:
+            file.write(text.getvalue())
+
+    def read_history(self) -> "pd.DataFrame":
+        """The history, a row a step in order, without a torn last line; empty before the first step."""
+        import pandas as pd  # takes most of a second, and a new run has nothing to read
+
+        try:
+            text = read_plain(self.history)
+        except FileNotFoundError:
+            text = b""
+        whole = text[: text.rfind(b"\n") + 1] or ",".join(HISTORY).encode() + b"\n"
+        with np.errstate(invalid="ignore", over="ignore"):  # a step `inf`, a loss 1e99: no trainer's, and told as such
+            rows = pd.read_csv(io.BytesIO(whole), dtype={"step": int, **dict.fromkeys(HISTORY[1:], np.float32)})
+        return rows.astype(dict.fromkeys(HISTORY[1:], float))  # the very numbers that were measured, for sums in double
+
+    def truncate_history(self, step: int) -> list[dict[str, float]]:
+        """Drop the rows after `step`, which a checkpoint does not cover; return those that are left.
+
+        Raises UserError when there are fewer: somebody edited the file.
+        """
+        rows = self.read_history().query("step <= @step").to_dict("records") if self.history.exists() else []
+        if len(rows) != step:
+            raise UserError(f"{self.history}: {len(rows)} rows for {step} steps; --fresh (FRESH=1) trains anew")
+        if self.history.exists():
+            with replacing(self.history) as aside, self.history.open("rb") as whole, aside.open("wb") as kept:
+                kept.writelines(whole.readline() for _ in range(step + 1))  # the header and the rows
+        return rows
+
+    def remove(self) -> None:
+        """Delete the run and everything in it but its lock and its log, which are in use."""
+        for path in self.path.iterdir() if self.path.exists() else ():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path not in (self.lock, self.log):
+                path.unlink()
+
+    @contextmanager
+    def locked(self):
+        """Hold the run; the system lets go of it when the process ends, however it ends.
+
+        What a holder was writing when it was killed is removed. Raises UserError when another process has it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self.lock.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise UserError(f"{self.path}: process {file.read() or '?'} is training this run now") from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            for leftover in self._half_written():
+                leftover.unlink(missing_ok=True)
+            yield
+
+    def wait_until_free(self, seconds: float) -> None:
+        """Wait for whoever holds the run, but no longer than this."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + seconds
+        with self.lock.open("a+") as file:
+            while time.monotonic() < deadline:
+                with suppress(BlockingIOError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return
+                time.sleep(0.2)
+
+    def _half_written(self) -> list[Path]:
+        """Files aside (see `atomic.replacing`) of those that only the holder writes: `analysis` may be at its own."""
+        own = (self.config, self.history, self.losses, self.generator, self.status)
+        patterns = [f".{path.name}.*.tmp" for path in own]
+        patterns += [f"{folder}/.*.tmp" for folder in ("samples", "snapshots", self.checkpoints.name)]
+        return [path for pattern in patterns for path in self.path.glob(pattern)]

@@ -1,0 +1,35 @@
+"""The write-up's figure: the losses of both networks over the steps."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dcgan.tools.files import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SMOOTHING_STEPS = 50
+#: Blue and vermilion of Okabe and Ito's palette, which colour-blind readers can tell apart.
+COLORS = {"loss_d": "#0072B2", "loss_g": "#D55E00"}
+LABELS = {"loss_d": "discriminator (real + fake)", "loss_g": "generator"}
+
+
+def draw_losses(history: "pd.DataFrame", path: Path, *, title: str) -> None:
+    """Draw both losses, raw and smoothed, from a history to a PNG."""
+    import seaborn as sns  # takes seconds to import, and a run starts long before it ends
+    from matplotlib.figure import Figure
+
+    with sns.axes_style("whitegrid"), replacing(path) as aside:
+        figure = Figure(figsize=(9, 4.5), layout="constrained")  # without pyplot no screen is asked for
+        axis = figure.subplots()
+        for column, color in COLORS.items():
+            axis.plot(history["step"], history[column], color=color, alpha=0.25, linewidth=0.5)
+            smooth = history[column].rolling(SMOOTHING_STEPS, min_periods=1, center=True).mean()
+            axis.plot(history["step"], smooth, color=color, linewidth=1.8, label=LABELS[column])
+        # A single spike would flatten everything else.
+        top = history[list(COLORS)].quantile(0.999).max() if len(history) else 1.0
+        axis.set(xlabel="step", ylabel="loss (binary cross-entropy, nats)", title=title)
+        axis.set_ylim(0, 1.1 * top if top > 0 else 1.0)
+        axis.margins(x=0)
+        axis.legend(title=f"mean of {SMOOTHING_STEPS} steps (pale: every step)", loc="upper right")
+        figure.savefig(aside, format="png", dpi=130)

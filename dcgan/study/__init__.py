@@ -1,0 +1,1 @@
+"""Many runs: planned here, run by Ray, shown in a table."""

@@ -1,0 +1,1 @@
+"""What any part may use: whole files, plain YAML."""

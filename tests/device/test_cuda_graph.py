@@ -1,0 +1,142 @@
+"""The recorded step: it takes no step while it is made, and is the eager one afterwards."""
+
+import itertools
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+
+from dcgan.adversarial import Players, adversarial_step
+from dcgan.data import Batches
+from dcgan.device import cuda_graph
+from dcgan.device.cuda_graph import CapturedStep, unmoved
+from dcgan.networks import Discriminator, Generator
+
+SIZE, LATENT, BATCH = 32, 6, 8
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+
+
+def _players(dtype=torch.float64, device="cpu"):
+    torch.manual_seed(0)
+    networks = [Generator(SIZE, LATENT, 16), Discriminator(SIZE, 16)]
+    networks = [network.to(device, dtype) for network in networks]
+    cuda = device != "cpu"
+    adams = [torch.optim.Adam(n.parameters(), lr=1e-3, fused=True, capturable=cuda) for n in networks]
+    return Players(*networks, *adams)
+
+
+def _inputs(count, device="cpu", dtype=torch.float64):
+    rng = torch.Generator().manual_seed(1)
+    for _ in range(count):
+        real = torch.rand(BATCH, 3, SIZE, SIZE, generator=rng, dtype=dtype).mul(2).sub(1)
+        yield real.to(device), torch.randn(BATCH, LATENT, generator=rng, dtype=dtype).to(device)
+
+
+def _state(players):
+    states = [deepcopy(part.state_dict()) for part in vars(players).values()]
+    return [value for state in states for value in _tensors(state)]
+
+
+def _tensors(value):
+    if isinstance(value, dict):
+        return [tensor for inner in value.values() for tensor in _tensors(inner)]
+    return [value] if isinstance(value, torch.Tensor) else []
+
+
+@pytest.mark.parametrize("earlier", [0, 2], ids=["from the start", "in the middle of a run"])
+def test_steps_within_unmoved_leave_no_trace_in_any_later_step(earlier):
+    played, spared = _players(), _players()
+    inputs = list(_inputs(earlier + 4))
+    for real, latents in inputs[:earlier]:
+        for players in (played, spared):
+            adversarial_step(players, real=real, latents=latents)
+    places = [parameter.data_ptr() for parameter in played.generator.parameters()]
+    with unmoved(played):
+        for real, latents in inputs[earlier : earlier + 2]:
+            adversarial_step(played, real=real, latents=latents)
+        assert not all(map(torch.equal, _state(played), _state(spared))), "the steps within were steps"
+    assert places == [parameter.data_ptr() for parameter in played.generator.parameters()]
+    for real, latents in inputs[earlier + 2 :]:
+        for players in (played, spared):
+            adversarial_step(players, real=real, latents=latents)
+    assert all(map(torch.equal, _state(played), _state(spared)))
+
+
+def test_a_step_that_breaks_off_within_unmoved_leaves_no_trace_either():
+    played, spared = _players(), _players()
+    ((real, latents),) = _inputs(1)
+
+    def breaks_off():
+        with unmoved(played):
+            adversarial_step(played, real=real, latents=latents)
+            played.discriminator.requires_grad_(False)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        breaks_off()
+    for players in (played, spared):
+        adversarial_step(players, real=real, latents=latents)
+    assert all(map(torch.equal, _state(played), _state(spared)))
+
+
+def test_a_recording_that_breaks_off_says_why_and_not_what_came_of_it(monkeypatch):
+    @contextmanager
+    def graph(_):  # as CUDA's: to end a broken recording is an error, too
+        try:
+            yield
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    def step(players, **_):
+        players.discriminator.requires_grad_(False)
+        if next(steps) == cuda_graph.WARM_UP:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    steps = itertools.count()
+    monkeypatch.setattr(cuda_graph, "adversarial_step", step)
+    for name in ("current_stream", "Stream", "CUDAGraph", "set_stream"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    players = _players()
+    with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):
+        CapturedStep(players, real=None, latents=None, bf16=False)
+    assert all(parameter.requires_grad for parameter in players.discriminator.parameters())
+    torch.cuda.set_stream.assert_called_with(torch.cuda.current_stream.return_value)
+
+
+@needs_cuda
+@pytest.mark.parametrize("earlier", [0, 2], ids=["from the start", "in the middle of a run"])
+def test_twenty_recorded_steps_in_float64_equal_the_eager_ones_to_1e_9(earlier):
+    recorded, eager = _players(device="cuda"), _players(device="cuda")
+    inputs = list(_inputs(earlier + 20, "cuda"))
+    for real, latents in inputs[:earlier]:
+        for players in (recorded, eager):
+            adversarial_step(players, real=real, latents=latents)
+    room = [tensor.clone() for tensor in inputs[0]]
+    step = CapturedStep(recorded, real=room[0], latents=room[1], bf16=False)
+    for real, latents in inputs[earlier:]:
+        room[0].copy_(real)
+        room[1].copy_(latents)
+        torch.testing.assert_close(step(), adversarial_step(eager, real=real, latents=latents), rtol=0, atol=1e-9)
+    for mine, theirs in zip(_state(recorded), _state(eager), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-9)
+
+
+@needs_cuda
+def test_five_hundred_steps_never_wait_for_the_device():
+    players = _players(torch.float32, "cuda")
+    images = torch.randint(0, 256, (4 * BATCH, SIZE, SIZE, 3), dtype=torch.uint8).numpy()
+    batches = Batches(images, batch_size=BATCH, seed=0, device="cuda")
+    room, latents = batches.empty(), torch.empty(BATCH, LATENT, device="cuda")
+    step = CapturedStep(players, real=room, latents=latents, bf16=True)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for i in range(500):
+            batches(i, out=room)
+            latents.normal_()
+            step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

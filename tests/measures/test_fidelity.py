@@ -1,0 +1,322 @@
+"""IS, FID, KID, precision and recall, against known answers."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+import torch_fidelity
+from torch_fidelity.metric_fid import fid_features_to_statistics
+
+from analysis.measures import features, fidelity
+from dcgan import UserError
+from dcgan.data import faces
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def gaussian(rng, count=300, dims=8):
+    """(count, dims) float32 with mean exactly 0 and covariance exactly 1."""
+    drawn = rng.standard_normal((count, dims))
+    drawn -= drawn.mean(0)
+    whitened = drawn @ np.linalg.inv(np.linalg.cholesky(np.cov(drawn, rowvar=False))).T
+    return whitened.astype(np.float32)
+
+
+# --- FID ---
+
+
+@pytest.mark.parametrize(("count", "dims"), [(1000, 40), (120, 200)])  # the second has covariances without full rank
+def test_identical_sets_have_fid_0(rng, count, dims):
+    some = rng.gamma(2, size=(count, dims)).astype(np.float32)
+    assert fidelity.fid(real=some, fake=some.copy()) == pytest.approx(0, abs=1e-6 * np.cov(some.T).trace())
+    assert fidelity.fid(real=some, fake=some[::-1]) >= 0
+
+
+def test_fid_of_a_shift_is_its_square(rng):
+    some = gaussian(rng)
+    shift = np.arange(8, dtype=np.float32) / 4
+    assert fidelity.fid(real=some, fake=some + shift) == pytest.approx(float((shift**2).sum()), rel=1e-5)
+
+
+def test_fid_of_a_scaling_is_the_square_of_the_difference_in_deviation_per_dimension(rng):
+    some = gaussian(rng)
+    scale = np.array([1, 2, 3, 0.5, 1, 1, 0, 4], dtype=np.float32)
+    assert fidelity.fid(real=some, fake=some * scale) == pytest.approx(float(((scale - 1) ** 2).sum()), rel=1e-5)
+
+
+def test_fid_equals_an_independent_computation(rng):
+    mixing = rng.standard_normal((30, 30))
+    real = np.maximum(rng.standard_normal((500, 30)) @ mixing, 0).astype(np.float32)
+    fake = np.maximum(rng.standard_normal((400, 30)) @ mixing * 0.8 + 0.5, 0).astype(np.float32)
+    one, other = np.cov(real.astype(float).T), np.cov(fake.astype(float).T)
+    root = scipy.linalg.sqrtm(one @ other).real
+    expected = ((real.mean(0) - fake.mean(0)) ** 2).sum() + np.trace(one + other - 2 * root)
+    assert fidelity.fid(real=real, fake=fake) == pytest.approx(expected, rel=1e-3)
+
+
+def test_fid_of_statistics_is_that_of_their_features(rng):
+    real, fake = gaussian(rng), gaussian(rng, count=200) * 2
+    known = fidelity.statistics(real)
+    assert known.count == 300
+    assert fidelity.fid(real=known, fake=fake) == fidelity.fid(real=real, fake=fake)
+    assert fidelity.fid(real=known, fake=fidelity.statistics(fake)) == fidelity.fid(real=real, fake=fake)
+
+
+def test_statistics_are_float64_from_the_first_sum_on(rng):
+    # far from 0: a mean summed up in float32 would be off by more than the features' own spread allows
+    some = (1000 + rng.standard_normal((5000, 3))).astype(np.float32)
+    known = fidelity.statistics(some)
+    assert known.mean.dtype == known.covariance.dtype == np.float64
+    assert np.abs(known.mean - some.astype(np.float64).mean(0)).max() < 1e-9
+    assert np.abs(fid_features_to_statistics(torch.from_numpy(some))["mu"] - known.mean).max() > 1e-9
+
+
+def test_covariances_that_give_no_distance_are_not_told_as_one():
+    broken = fidelity.Statistics(np.zeros(2), np.diag([-5.0, 1.0]), 200)
+    with pytest.raises(ArithmeticError, match="FID came out as"):
+        fidelity.fid(real=broken, fake=fidelity.Statistics(np.zeros(2), np.eye(2) * 0.1, 200))
+
+
+# --- KID ---
+
+
+def test_kid_of_two_sets_from_one_distribution_is_about_0_and_grows_with_the_difference(rng):
+    real, fake = rng.standard_normal((2, 600, 20)).astype(np.float32)
+    same, deviation = fidelity.kid(real=real, fake=fake, seed=0)
+    near, _ = fidelity.kid(real=real, fake=fake + 0.2, seed=0)
+    far, _ = fidelity.kid(real=real, fake=fake + 0.5, seed=0)
+    assert abs(same) < 0.01
+    assert 0 < deviation < 0.03
+    assert 0.1 < near < far
+
+
+def test_kid_of_a_set_against_itself_is_below_0_by_what_images_in_both_subsets_add(rng):
+    some = rng.standard_normal((600, 20)).astype(np.float32)
+    kernel = (some @ some.T / 20 + 1) ** 3
+    itself = np.trace(kernel) / 600
+    others = (kernel.sum() - np.trace(kernel)) / (600 * 599)
+    found, _ = fidelity.kid(real=some, fake=some, seed=0)
+    assert found == pytest.approx(-2 * (itself - others) / 600, abs=0.005)
+    assert abs(found) < 0.05
+
+
+def test_kid_equals_a_plain_restatement_of_the_unbiased_estimate(rng, monkeypatch):
+    real, fake = rng.gamma(2, size=(110, 6)).astype(np.float32), rng.gamma(3, size=(120, 6)).astype(np.float32)
+    monkeypatch.setattr(fidelity, "SUBSETS", 1)
+    order = np.random.RandomState(5)
+    y, x = fake[order.choice(120, 55, replace=False)], real[order.choice(110, 55, replace=False)]
+
+    def kernel(a, b):
+        return (a.astype(float) @ b.astype(float) / 6 + 1) ** 3
+
+    expected = 0.0
+    for one in (x, y):
+        expected += sum(kernel(one[i], one[j]) for i in range(55) for j in range(55) if i != j) / (55 * 54)
+    expected -= 2 * sum(kernel(a, b) for a in x for b in y) / 55**2
+    mean, deviation = fidelity.kid(real=real, fake=fake, seed=5)
+    assert mean == pytest.approx(expected, rel=1e-9)
+    assert deviation == 0
+
+
+# --- precision and recall ---
+
+
+def test_a_collapsed_set_has_low_recall_and_one_that_covers_has_high(rng):
+    real, covering = rng.standard_normal((2, 500, 5)).astype(np.float32)
+    collapsed = real[:1] + 0.01 * rng.standard_normal((500, 5)).astype(np.float32)
+    precision, recall = fidelity.precision_recall(real=real, fake=collapsed, seed=0)
+    assert precision > 0.9
+    assert recall < 0.05
+    precision, recall = fidelity.precision_recall(real=real, fake=covering, seed=0)
+    assert precision > 0.75
+    assert recall > 0.75
+    assert fidelity.precision_recall(real=real, fake=covering + 100, seed=0) == (0, 0)
+    assert fidelity.precision_recall(real=real, fake=real, seed=0) == (1, 1)
+
+
+def test_images_that_are_all_the_same_have_no_recall(rng):
+    real = 50 + rng.standard_normal((200, 64)).astype(np.float32)
+    same = np.repeat(real[:1], 200, axis=0)  # in float32 their distances would not come out as 0
+    assert fidelity.precision_recall(real=real, fake=same, seed=0) == (1, pytest.approx(1 / 200))
+
+
+def test_swapping_real_and_fake_swaps_precision_and_recall(rng):
+    some, other = rng.standard_normal((400, 5)), 0.6 * rng.standard_normal((300, 5))
+    precision, recall = fidelity.precision_recall(real=some, fake=other, seed=1)
+    assert fidelity.precision_recall(real=other, fake=some, seed=1) == pytest.approx((recall, precision))
+    assert precision > recall + 0.1
+
+
+def test_precision_and_recall_equal_a_plain_restatement_on_equal_counts(rng):
+    real, fake = rng.standard_normal((150, 4)), 0.8 * rng.standard_normal((110, 4)) + 0.3
+    drawn = fidelity.drawn(real, 110, seed=3)
+
+    def share(of, within):
+        radii = [np.sort(np.linalg.norm(within - one, axis=1))[3] for one in within]  # [0] is the point itself
+        return np.mean([any(np.linalg.norm(within - one, axis=1) <= radii) for one in of])
+
+    expected = share(fake, within=drawn), share(drawn, within=fake)
+    assert fidelity.precision_recall(real=real, fake=fake, seed=3) == pytest.approx(expected)
+
+
+def test_precision_and_recall_do_not_depend_on_the_rows_compared_at_once(rng, monkeypatch):
+    real, fake = rng.standard_normal((300, 5)), 0.7 * rng.standard_normal((300, 5))
+    whole = fidelity.precision_recall(real=real, fake=fake, seed=0)
+    monkeypatch.setattr(fidelity, "AT_ONCE", 70)
+    assert fidelity.precision_recall(real=real, fake=fake, seed=0) == pytest.approx(whole)
+
+
+# --- Inception Score ---
+
+
+def test_the_inception_score_is_1_for_one_class_and_the_number_of_classes_when_all_are_sure_and_even():
+    sure = 40 * np.eye(4, dtype=np.float32)
+    assert fidelity.inception_score(np.repeat(sure[:1], 200, axis=0), seed=0) == pytest.approx((1, 0))
+    mean, _ = fidelity.inception_score(np.tile(sure, (2500, 1)), seed=0)
+    assert mean == pytest.approx(4, rel=0.01)
+    assert fidelity.inception_score(np.zeros((200, 4)), seed=0) == pytest.approx((1, 0))
+
+
+# --- real against real ---
+
+
+def floor(real, **how):
+    one, other = fidelity.halves(real, **how)
+    return fidelity.fid(real=one, fake=other)
+
+
+def test_the_floor_is_the_fid_of_disjoint_halves(rng):
+    some = np.arange(1000, dtype=np.float32)[:, None] + np.zeros((1, 2), np.float32)
+    one, other = fidelity.halves(some, seed=0)
+    assert len(one) == len(other) == 500
+    assert set(one[:, 0]) | set(other[:, 0]) == set(range(1000))
+    one, other = fidelity.halves(some, seed=0, most=200)
+    assert len(set(one[:, 0]) | set(other[:, 0])) == 400
+
+    real = rng.standard_normal((1001, 30))
+    value = floor(real, seed=0)
+    assert 0 < value < floor(real, seed=0, most=200)  # fewer images, higher FID
+    assert value < fidelity.fid(real=fidelity.halves(real, seed=0)[0], fake=0.5 + real[:500])
+
+
+# --- all of them ---
+
+
+def test_the_seed_decides_what_is_drawn(rng):
+    real, fake = rng.gamma(2, size=(300, 5)), rng.gamma(2.2, size=(250, 5))
+    scores = [
+        lambda seed: fidelity.kid(real=real, fake=fake, seed=seed),
+        lambda seed: fidelity.precision_recall(real=real, fake=fake, seed=seed),
+        lambda seed: fidelity.inception_score(fake, seed=seed),
+        lambda seed: floor(real, seed=seed),
+    ]
+    for score in scores:
+        assert score(1) == score(1) != score(2)
+
+
+def test_too_few_images_are_refused_with_both_counts_and_the_smallest_allowed(rng):
+    many, few = rng.standard_normal((150, 5)), rng.standard_normal((99, 5))
+    message = "99 generated against 150 real images: a score needs at least 100 of each"
+    for refused in (
+        lambda: fidelity.fid(real=many, fake=few),
+        lambda: fidelity.fid(real=fidelity.statistics(many), fake=few),
+        lambda: fidelity.kid(real=many, fake=few, seed=0),
+        lambda: fidelity.precision_recall(real=many, fake=few, seed=0),
+    ):
+        with pytest.raises(UserError, match=message):
+            refused()
+    with pytest.raises(UserError, match=r"99 generated images: .* at least 100"):
+        fidelity.inception_score(few, seed=0)
+    with pytest.raises(UserError, match=r"two sets of 75 out of 150 images: .* at least 100"):
+        fidelity.halves(many, seed=0)
+
+
+def test_the_smoke_profile_has_enough_images(rng):
+    real, fake = rng.standard_normal((1000, 5)), rng.standard_normal((200, 5))
+    assert fidelity.fid(real=real, fake=fake) > 0
+    assert len(fidelity.kid(real=real, fake=fake, seed=0)) == 2
+    assert all(0 < share <= 1 for share in fidelity.precision_recall(real=real, fake=fake, seed=0))
+    assert fidelity.inception_score(fake, seed=0)[0] > 1
+    assert len(fidelity.halves(real, seed=0, most=200)[0]) == 200
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_features_that_are_not_finite_are_refused(rng, bad):
+    good = rng.standard_normal((150, 5)).astype(np.float32)
+    broken = good.copy()
+    broken[[3, 3, 70], [0, 1, 2]] = bad
+    for refused in (
+        lambda: fidelity.fid(real=good, fake=broken),
+        lambda: fidelity.kid(real=broken, fake=good, seed=0),
+        lambda: fidelity.precision_recall(real=good, fake=broken, seed=0),
+        lambda: fidelity.inception_score(broken, seed=0),
+    ):
+        with pytest.raises(UserError, match="2 of 150 images have features that are not finite"):
+            refused()
+
+
+def test_features_of_different_extractors_are_refused(rng):
+    with pytest.raises(UserError, match="5 features of generated against 6 of real images"):
+        fidelity.fid(real=rng.standard_normal((100, 6)), fake=rng.standard_normal((100, 5)))
+
+
+def test_scoring_changes_neither_the_features_nor_the_global_generator(rng):
+    real, fake = rng.standard_normal((2, 200, 5))
+    real.setflags(write=False)
+    before, state = fake.copy(), np.random.get_state()[1].copy()
+    fidelity.fid(real=real, fake=fake)
+    fidelity.kid(real=real, fake=fake, seed=0)
+    fidelity.precision_recall(real=real, fake=fake, seed=0)
+    assert np.array_equal(fake, before)
+    assert np.array_equal(np.random.get_state()[1], state)
+
+
+class Images(torch.utils.data.Dataset):
+    """uint8 (n, 3, H, W) as torch-fidelity takes it."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index]
+
+
+@pytest.mark.slow
+def test_images_score_what_torch_fidelity_says_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(fidelity, "MINIMUM", 32)
+    drawn = torch.from_numpy(faces.draw(np.arange(64), 32)).permute(0, 3, 1, 2).contiguous()
+    real, fake = drawn[:32], torch.cat([drawn[32:48], drawn[48:].flip(2)])
+    theirs = torch_fidelity.calculate_metrics(
+        input1=Images(fake),
+        input2=Images(real),
+        feature_extractor="effnet_lite0",
+        isc=True,
+        fid=True,
+        kid=True,
+        prc=True,
+        kid_subset_size=16,
+        batch_size=16,
+        rng_seed=7,
+        cuda=False,
+        save_cpu_ram=True,
+        verbose=False,
+        cache=False,
+    )
+    extractor = features.choose("effnet_lite0", inception_weights=None, cache=tmp_path, device="cpu")
+    seen = features.extract(extractor, [real, fake], total=64, desc="both")
+    pair = {"real": seen.features[:32], "fake": seen.features[32:]}
+    assert fidelity.fid(**pair) == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
+    kid = theirs["kernel_inception_distance_mean"], theirs["kernel_inception_distance_std"]
+    assert fidelity.kid(**pair, seed=7) == pytest.approx(kid, rel=1e-3, abs=1e-6)
+    isc = theirs["inception_score_mean"], theirs["inception_score_std"]
+    assert fidelity.inception_score(seen.logits[32:], seed=7) == pytest.approx(isc, rel=1e-4)
+    shares = theirs["precision"], theirs["recall"]
+    assert fidelity.precision_recall(**pair, seed=7) == pytest.approx(shares, abs=0.032)  # one on the edge of a sphere
+    assert kid[0] > 0.01
+    assert shares[1] < 0.9

@@ -1,0 +1,214 @@
+"""The metric: known answers, invariances, and the numbers of the prototype's own traces."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from analysis.measures import interleaving
+from analysis.measures.interleaving import collapse, interleaving_ratio, lead_balance, windows
+
+STEPS = np.arange(1000)
+TRACES = ROOT.parent / "shared" / "data" / "loss_traces"
+
+losses = arrays(float, st.integers(200, 400), elements=st.floats(0.01, 20))
+pairs = losses.flatmap(lambda d: st.tuples(st.just(d), arrays(float, len(d), elements=st.floats(0.01, 20))))
+
+
+def noise(seed=0, n=20_000):
+    return np.exp(0.3 * np.random.default_rng(seed).standard_normal(n))
+
+
+def test_parallel_curves_never_interleave():
+    d = 1 + 0.3 * np.sin(STEPS)
+    assert interleaving_ratio(d, 3 * d * (1 + 0.01 * np.cos(3.3 * STEPS))) == 0
+    assert lead_balance(d, 3 * d) == 0
+
+
+def test_curves_in_antiphase_interleave_fully():
+    wave = np.sin(2 * np.pi * (STEPS + 0.3) / 10)
+    assert interleaving_ratio(1 + 0.5 * wave, 1 - 0.5 * wave) == 1
+    assert lead_balance(1 + 0.5 * wave, 1 - 0.5 * wave) == 1
+
+
+def test_a_hand_counted_case():
+    r = np.array([2, -1, 2, -1, 2, 1.5, -0.5, 2.0])
+    counted = windows(np.ones(8), np.exp(r), window=8)
+    assert counted.crossings[0] == 6
+    assert counted.reference[0] == 6  # around 1.75: + - + - + - - +
+    assert counted.flagged[0]
+    assert counted.lead[0] == pytest.approx(4 * 5 / 8 * 3 / 8)
+
+
+def test_the_ratio_of_white_noise_falls_as_the_gap_grows_and_agrees_with_the_lead_balance():
+    ratios = []
+    for gap in (0.0, 0.1, 0.2, 0.4, 0.8):
+        d, g = noise(1), noise(2) * math.exp(gap)
+        ratios.append(interleaving_ratio(d, g))
+        # in windows of 100 the median follows the noise a little, hence the tolerance
+        assert ratios[-1] == pytest.approx(lead_balance(d, g), abs=0.03)
+    assert ratios == sorted(ratios, reverse=True)
+    assert ratios[0] == pytest.approx(1, abs=0.03)
+    assert ratios[-1] < 0.2
+
+
+def test_the_sum_over_windows_is_not_the_mean_of_their_ratios():
+    rng = np.random.default_rng(0)
+    busy, calm = np.exp(rng.standard_normal(100)), np.exp(np.sin(np.arange(100) / 1.5) + 0.9)
+    g = np.concatenate([busy, calm])
+    counted = windows(np.ones(200), g)
+    assert not counted.flagged.any()
+    assert counted.ratio == counted.crossings.sum() / counted.reference.sum()
+    assert counted.ratio != pytest.approx(np.mean(counted.ratios), abs=1e-3)
+
+
+@given(pairs, st.floats(0.1, 10))
+def test_scaling_both_losses_changes_nothing(pair, factor):
+    d, g = pair
+    before, after = windows(d, g), windows(d * factor, g * factor)
+    # A tie can come or go by rounding, where two losses are equal but for their last bit.
+    assert np.abs(before.crossings - after.crossings).max() <= 2 * np.sum(np.isclose(d, g, rtol=1e-12))
+    assert lead_balance(d, g) == pytest.approx(lead_balance(d * factor, g * factor), abs=0.05)
+
+
+@given(pairs)
+def test_swapping_the_losses_changes_nothing(pair):
+    d, g = pair
+    np.testing.assert_equal(windows(d, g).crossings, windows(g, d).crossings)
+    np.testing.assert_allclose(interleaving_ratio(d, g), interleaving_ratio(g, d), rtol=1e-12)
+    assert lead_balance(d, g) == pytest.approx(lead_balance(g, d), abs=1e-12)
+
+
+@given(pairs)
+def test_the_two_measures_are_within_their_bounds(pair):
+    counted = windows(*pair)
+    assert ((counted.lead >= 0) & (counted.lead <= 1)).all()
+    assert (counted.crossings < interleaving.WINDOW).all()
+    assert np.isnan(counted.ratio) or counted.ratio >= 0
+
+
+@given(pairs, st.integers(1, 99))
+def test_the_tail_that_fills_no_window_is_dropped(pair, tail):
+    d, g = (loss[: len(loss) // 100 * 100] for loss in pair)
+    longer = [np.concatenate([loss, loss[:tail]]) for loss in (d, g)]
+    np.testing.assert_equal(interleaving_ratio(*longer), interleaving_ratio(d, g))
+
+
+def test_striding_changes_the_answer():
+    d, g = noise(1, 4000), np.convolve(noise(2, 4002), [0.4, 0.4, 0.4], "valid") * 1.1
+    assert interleaving_ratio(d, g) != pytest.approx(interleaving_ratio(d[::3], g[::3]), abs=1e-3)
+
+
+def test_a_window_with_few_reference_crossings_is_left_out_and_a_series_without_one_has_no_ratio():
+    slow = np.exp(np.sin(STEPS / 50))
+    counted = windows(np.ones(1000), slow)
+    assert counted.flagged.all()
+    assert math.isnan(counted.ratio)
+    assert 0 < counted.balance < 1
+    assert math.isnan(interleaving_ratio(np.ones(99), np.ones(99)))
+    assert math.isnan(lead_balance([], []))
+
+
+def test_smoothing_averages_the_log_ratio_and_names_the_right_steps():
+    d, g = noise(1, 500), noise(2, 500) * 1.2
+    r = np.log(g / d)
+    np.testing.assert_allclose(interleaving.log_ratio(d, g, smoothing=5), np.convolve(r, np.ones(5) / 5, "valid"))
+    assert windows(d, g).last_step.tolist() == [100, 200, 300, 400, 500]
+    assert windows(d, g, smoothing=5).last_step.tolist() == [104, 204, 304, 404]
+    assert interleaving_ratio(d, g, smoothing=20) < interleaving_ratio(d, g)
+
+
+def test_around_the_optimum_and_as_plotted_are_two_things():
+    rng = np.random.default_rng(0)
+    d = 2 * math.log(2) * np.exp(0.05 * rng.standard_normal(1000))
+    g = math.log(2) * np.exp(0.05 * rng.standard_normal(1000))
+    assert interleaving_ratio(d, g) == 0
+    assert interleaving_ratio(d / 2, g) == pytest.approx(1, abs=0.05)
+    assert interleaving.dominance(d, g) == pytest.approx(-math.log(2), abs=0.01)
+
+
+def test_a_loss_of_zero_has_a_side_and_one_that_is_no_number_costs_only_its_window():
+    rng = np.random.default_rng(0)
+    d, g = rng.lognormal(size=300), np.ones(300)
+    with_zeros = np.where(d < 0.5, 0.0, d)
+    np.testing.assert_equal(windows(with_zeros, g).crossings, windows(d, g).crossings)
+    d[150] = np.nan
+    counted = windows(d, g)
+    assert counted.flagged.tolist() == [False, True, False]
+    assert counted.ratio == pytest.approx(1, abs=0.1)
+    assert not math.isnan(counted.balance)
+
+
+def test_ties_are_passed_over():
+    g = np.tile([2.0, 1.0, 0.5, 1.0], 50)  # + 0 - 0
+    assert windows(np.ones(200), g).crossings.tolist() == [49, 49]
+
+
+@pytest.mark.parametrize(
+    ("d", "g", "wrong"), [([1, 2], [1], "one length"), ([[1]], [[1]], "one length"), ([-1.0], [1], "negative")]
+)
+def test_what_is_no_pair_of_losses_is_refused(d, g, wrong):
+    with pytest.raises(ValueError, match=wrong):
+        interleaving_ratio(d, g)
+
+
+def test_the_interval_holds_the_ratio_and_narrows_with_the_length_of_the_run():
+    def width(n):
+        counted = windows(noise(1, n), noise(2, n) * 1.3)
+        low, high = counted.interval(lambda some: some.ratio)
+        assert low < counted.ratio < high
+        return high - low
+
+    assert width(20_000) < width(2_000) / 2
+    assert all(math.isnan(end) for end in windows(noise(1, 100), noise(2, 100)).interval(lambda some: some.ratio))
+
+
+def test_crossings_lie_where_straight_lines_between_the_steps_meet():
+    positions = interleaving.crossing_positions([1, 1, 1, 1], np.exp([1.0, -1.0, -3.0, 1.0]))
+    np.testing.assert_allclose(positions, [0.5, 2.75])
+    d, g = noise(1, 100), noise(2, 100)
+    assert len(interleaving.crossing_positions(d, g)) == windows(d, g).crossings[0]
+
+
+def test_equilibrium_gap_and_win_share_by_hand():
+    assert interleaving.equilibrium_gap([0.5, 0.9], [0.5, 0.2]) == pytest.approx(0.35)
+    assert interleaving.equilibrium_gap([1.0], [0.0]) == 1
+    assert interleaving.d_win_share([0.05, 0.1, 0.2, 0.0]) == 0.5
+    assert math.isnan(interleaving.d_win_share([]))
+
+
+@pytest.mark.skipif(not TRACES.exists(), reason="the prototype's traces are not part of the project")
+@pytest.mark.parametrize(("name", "ratio", "balance"), [("baseline", 0.05, 0.05), ("tuned_lr", 0.45, 0.51)])
+def test_the_prototypes_traces_have_the_prototypes_values(name, ratio, balance):
+    trace = pd.read_csv(TRACES / f"{name}.csv")
+    d = trace["loss_d_real"] + trace["loss_d_fake"]
+    assert interleaving_ratio(d, trace["loss_g"]) == pytest.approx(ratio, abs=0.015)
+    assert lead_balance(d, trace["loss_g"]) == pytest.approx(balance, abs=0.015)
+
+
+def test_the_longer_windows_of_a_smoothed_series_count_and_white_noise_is_seen_as_centred():
+    assert [interleaving.window_for(smoothing) for smoothing in interleaving.SMOOTHINGS] == [100, 100, 400]
+    short, fitting = (windows(noise(1), noise(2), window=w, smoothing=20) for w in (100, interleaving.window_for(20)))
+    assert short.counted < 0.9
+    assert fitting.counted == 1
+    assert short.ratio < 0.8 < fitting.ratio
+
+
+@pytest.mark.parametrize(
+    ("ratios", "place"),
+    [
+        ([0.9, 0.8, 0.3, 0.1], 2),
+        ([0.1, 0.9, 0.5, 0.46], None),
+        ([0.12, 0.04], None),  # less than 0.1 lower: noise
+        ([np.nan, 0.6, np.nan, 0.2], 3),
+        ([np.nan, np.nan], None),
+        ([], None),
+    ],
+)
+def test_a_ratio_has_collapsed_where_it_is_half_of_its_highest_and_visibly_lower(ratios, place):
+    assert collapse(ratios) == place

@@ -1,0 +1,254 @@
+"""The study: every question answered from the runs, every picture and link there, and the READMEs' fronts beside it."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+from PIL import Image
+from support.made_runs import compared, make_run, scores
+
+from analysis.__main__ import main
+from analysis.measures.stats import Association
+from analysis.pages import report, study_page
+from analysis.runs.folders import read_folders
+from dcgan import UserError
+
+QUALITY = {"baseline": 70.0, "regularized": 90.0, "tuned_lr": 100.0, "hires_128": 200.0}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The four documented runs of two seeds, as training and scoring leave them, with grids of 64 grey images."""
+    runs = tmp_path_factory.mktemp("runs")
+    for name in QUALITY:
+        for seed in (0, 1):
+            folder = make_run(runs, name, seed, gap=1.0 if name == "baseline" else 0.2, steps=1200)
+            folder.sample(1200).parent.mkdir(exist_ok=True)
+            side = 1058 if name == "hires_128" else 530
+            Image.fromarray(np.full((side, side, 3), 90, np.uint8)).save(folder.sample(1200))
+    return runs
+
+
+@pytest.fixture(scope="module")
+def comparison(runs):
+    found = {
+        name: scores(fid, along=[2 * fid - 0.1 * fid * i for i in range(6)], face_n=100, face_found=80, fid_at_64=fid)
+        for name, fid in QUALITY.items()
+    }
+    return compared(runs, found)
+
+
+def written(comparison, folder):
+    """The study's folder, with two READMEs that have a place for its front and one that has none."""
+    docs = folder / "docs"
+    docs.mkdir(parents=True, exist_ok=True)
+    for name in ("README.md", "README.zh-CN.md"):
+        if not (folder / name).exists():
+            (folder / name).write_text("# Mine\n\n<!-- study: written -->\nold\n<!-- end of study -->\n\nMine too\n")
+    (folder / "README.fr.md").write_text("# À moi\n")
+    report.draw_figures(comparison, folder / "report" / "figures")
+    study_page.write(comparison, folder / "report" / "figures", docs)
+    return docs
+
+
+@pytest.fixture(scope="module")
+def docs(comparison, tmp_path_factory):
+    return written(comparison, tmp_path_factory.mktemp("a study"))
+
+
+def targets(page):
+    """The files that a page links to or shows."""
+    text = page.read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!http|#)([^)#]+)\)", text) + re.findall(r'src="([^"]+)"', text)
+    return [page.parent / link for link in links]
+
+
+def test_every_question_is_answered_and_says_what_would_change_our_mind(comparison, docs):
+    text = (docs / "study.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    for answer in comparison.answers:
+        own = sections[answer.question]
+        assert answer.answer.rpartition(": ")[2] in own
+        for sentence in answer.evidence:
+            assert sentence in own or answer.key in ("interleaving", "isc"), "those have tables"
+        assert "**How it was asked.**" in own or answer.key == "dive"
+        assert "**What would change our mind.**" in own
+        assert answer.question in sections["In short"]
+
+
+def test_every_number_has_its_n_and_the_runs_own_questions_their_answers(comparison, docs):
+    text = (docs / "study.md").read_text(encoding="utf-8")
+    assert "8 runs" in text
+    assert "4 recipes, 2 seeds each, 1,200 steps, 500 photographs" in " ".join(text.split())
+    assert re.search(r"\| baseline +\| 2 +\| 70.0 \[70.0, 70.0\]", text)
+    for each in comparison.alternatives:
+        assert each.answer.question in text
+    assert "tuned_lr: image_size 64 → 128" in text
+
+
+def test_every_picture_and_file_that_is_named_is_there_and_can_be_opened(docs):
+    shown = [path for path in targets(docs / "study.md") if path.parent == docs / "study"]
+    assert {"overview-64px.png", "samples-hires_128.webp", "runs.csv"} <= {path.name for path in shown}
+    for path in shown:
+        assert path.is_file(), path
+        if path.suffix != ".csv":
+            with Image.open(path) as picture:
+                picture.load()
+                assert picture.width <= 2000
+
+
+def test_the_numbers_lie_beside_it_as_tables(comparison, docs):
+    table = pd.read_csv(docs / "study" / "runs.csv")
+    assert list(table["fid"]) == pytest.approx(list(comparison.table["fid"]))
+    assert len(pd.read_csv(docs / "study" / "snapshots.csv")) == len(comparison.snapshots)
+
+
+def test_the_commands_that_make_it_anew_name_what_was_run(docs):
+    text = (docs / "study.md").read_text(encoding="utf-8")
+    commands = re.search(r"```sh\n(.*?)```", text, re.DOTALL)[1].splitlines()
+    told = 'make study EXPS="baseline regularized tuned_lr hires_128" SEEDS=2 PROFILE=smoke DATA="faces.zip"'
+    assert commands == [told, "make study-page EXTRACTOR=effnet_lite0"]
+
+
+@pytest.mark.parametrize(("seeds", "told"), [([0, 1, 2], "3"), ([1, 3], "1,3"), ([4], "4-4"), ([0], "1")])
+def test_seeds_are_told_as_make_study_takes_them(seeds, told):
+    from dcgan.study.plan import seeds as parse
+
+    assert study_page._seeds(seeds) == told
+    assert parse(told) == seeds
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_the_front_of_a_readme_is_replaced_and_the_rest_is_left_alone(docs, name):
+    readme = docs.parent / name
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith("# Mine\n\n<!-- study: written -->\n")
+    assert text.endswith("<!-- end of study -->\n\nMine too\n")
+    assert "old" not in text
+    assert "| 70.0 | 90.0 | 100.0 | 200.0" in text, "one table"
+    assert text.count("overview-64px.png") == 1, "one figure"
+    assert "docs/study.md" in text
+    assert all(path.is_file() for path in targets(readme))
+    assert (docs.parent / "README.fr.md").read_text() == "# À moi\n"
+
+
+@pytest.mark.parametrize(
+    ("recipes", "same_init", "english", "chinese"),
+    [
+        (
+            -0.5,
+            -0.5,
+            "Yes: between recipes, at equal steps, more interleaving goes with better faces",
+            "人脸越好",
+        ),
+        (
+            0.5,
+            0.5,
+            "The other way round: between recipes, at equal steps, more interleaving goes with worse",
+            "但方向相反",
+        ),
+        (0.5, -0.5, "It depends: ", "看情况"),
+        (0.02, 0.5, "Can't tell: ", "目前还不能断定"),
+    ],
+)
+def test_both_fronts_say_what_the_runs_say(comparison, tmp_path, recipes, same_init, english, chinese):
+    rho = {"recipes": recipes, "same_init": same_init}
+    found = {
+        claim: Association(rho[claim.among], rho[claim.among] - 0.1, rho[claim.among] + 0.1, 8, 50, 7, "recipe")
+        for claim in comparison.associations
+        if claim.among in rho
+    }
+    written(dataclasses.replace(comparison, associations=found), tmp_path)
+    told = f"{recipes:+.2f}"
+    for name, verdict in (("README.md", english), ("README.zh-CN.md", chinese)):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert verdict in text
+        assert told in text or verdict == "Can't tell: "
+
+
+def test_a_readme_in_a_language_without_a_front_is_left_alone(comparison, tmp_path):
+    text = "# À moi\n<!-- study: ici -->\n<!-- end of study -->\n"
+    (tmp_path / "README.it.md").write_text(text)
+    written(comparison, tmp_path)
+    assert (tmp_path / "README.it.md").read_text() == text
+
+
+def test_a_readme_that_is_no_text_is_told_before_anything_is_written(comparison, tmp_path):
+    (tmp_path / "README.zh-CN.md").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"README.zh-CN.md: can't be read as UTF-8 text"):
+        written(comparison, tmp_path)
+    assert not list((tmp_path / "docs").iterdir())
+    assert "old" in (tmp_path / "README.md").read_text()
+
+
+def test_a_grid_that_is_torn_is_left_out_and_so_are_all(comparison, tmp_path):
+    (tmp_path / "grid.png").write_bytes(b"\x89PNG torn")
+
+    class Torn:
+        def sample(self, step):
+            return tmp_path / "grid.png"
+
+    runs = [dataclasses.replace(run, folder=Torn(), read_rows=run.history) for run in comparison.runs]
+    docs = written(dataclasses.replace(comparison, runs=runs), tmp_path)
+    assert not list((docs / "study").glob("samples-*"))
+    assert "(No run has sample grids.)" in (docs / "study.md").read_text(encoding="utf-8")
+
+
+def test_the_same_runs_give_the_same_study_and_what_lay_there_of_another_goes(comparison, tmp_path):
+    docs = written(comparison, tmp_path)
+    files = [path for path in [*docs.rglob("*"), tmp_path / "README.md"] if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    (docs / "study" / "samples-gone.webp").write_bytes(b"")
+    (docs / "study" / "mine.txt").write_text("mine")
+    written(comparison, tmp_path)
+    assert {path: path.read_bytes() for path in files} == before
+    assert not (docs / "study" / "samples-gone.webp").exists()
+    assert (docs / "study" / "mine.txt").read_text() == "mine"
+
+
+def test_what_comes_from_files_does_not_become_html_or_break_a_table(comparison, tmp_path):
+    asked = dataclasses.replace(comparison.alternatives[0].answer, question="<b>a|b</b>")
+    first = dataclasses.replace(comparison.alternatives[0], answer=asked)
+    hostile = {"alternatives": [first, *comparison.alternatives[1:]], "notes": ["<script>alert(1)</script>"]}
+    text = (written(dataclasses.replace(comparison, **hostile), tmp_path) / "study.md").read_text(encoding="utf-8")
+    assert "&lt;b>a\\|b&lt;/b>" in text
+    assert "<script" not in text
+
+
+def test_runs_without_scores_are_no_study_and_leave_nothing(runs, tmp_path):
+    with pytest.raises(UserError, match="no run has scores"):
+        written(compared(runs), tmp_path)
+    assert not list((tmp_path / "docs").iterdir())
+    assert "old" in (tmp_path / "README.md").read_text()
+
+
+def test_two_profiles_are_two_studies_and_the_message_says_how_to_name_one(tmp_path, capsys):
+    make_run(tmp_path, "baseline")
+    make_run(tmp_path, "baseline", profile="laptop")
+    for runs in (tmp_path, tmp_path / "faces-01234567"):
+        assert main(["study-page", "--runs", str(runs), "--docs", str(tmp_path / "docs")]) == 2
+        told = capsys.readouterr().err
+        assert told.startswith(f"error: {runs}: a study is of one data set and profile, and here are 2; --runs (RUNS=)")
+        assert told.count("\n") == 1
+        for folder in told.strip().partition("takes one: ")[2].split(", "):
+            assert len(read_folders(Path(folder))[0]) == 1
+
+
+def test_what_wandb_has_is_no_study(tmp_path, capsys):
+    assert main(["study-page", "--wandb", "me/faces", "--docs", str(tmp_path)]) == 2
+    assert "only run folders have" in capsys.readouterr().err
+
+
+def test_the_study_in_this_repository_has_all_its_pictures():
+    page = ROOT / "docs" / "study.md"
+    assert len(targets(page)) > 10
+    for readme in ROOT.glob("README*.md"):
+        assert "docs/study.md" in study_page.FRONT.search(readme.read_text(encoding="utf-8"))[0], (
+            "and the fronts are there"
+        )
+    for path in targets(page):
+        assert path.exists(), path

@@ -1,0 +1,279 @@
+"""Many runs at once: what is planned, what is skipped, what is shown, and a small study on a real Ray."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+from rich.console import Console
+
+from dcgan.__main__ import main
+from dcgan.options import Parser
+from dcgan.study import live_table, plan, ray_tasks
+from dcgan.study.live_table import Row
+
+TINY = [
+    *("--profile", "smoke", "--device", "cpu"),
+    *("--set", "image_size=32", "--set", "batch_size=8", "--set", "width_multiplier=0.0079"),
+    *("--set", "steps=6", "--set", "images=40", "--set", "precision=fp32"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+@pytest.fixture
+def no_ray(monkeypatch):
+    """Whatever starts Ray is a failure."""
+    monkeypatch.setattr(ray_tasks, "connected", lambda *_: pytest.fail("Ray was started"))
+
+
+def _options(*words):
+    parser = Parser()
+    plan.add_command(parser.add_subparsers())
+    return parser.parse_args(["study", *words])
+
+
+def test_a_study_is_every_experiment_with_every_seed(tmp_path):
+    runs = plan.plan(_options("baseline", "tuned_lr", "baseline", "--seeds", "1,3", *TINY))
+    assert [str(run).split("+")[0] + str(run)[-1] for run in runs] == [
+        "baseline1",
+        "baseline3",
+        "tuned_lr1",
+        "tuned_lr3",
+    ]
+    command = runs[0].command
+    assert command[:6] == ["run", "baseline", "--profile", "smoke", "--seed", "1"]
+    assert command[command.index("--runs") + 1] == str(tmp_path / "runs"), "whole paths, for other machines"
+    assert "threads=1" in command
+    assert list(tmp_path.iterdir()) == [], "planning writes nothing"
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"), [("5", [0, 1, 2, 3, 4]), ("1", [0]), ("0-2", [0, 1, 2]), ("1,3", [1, 3]), ("7,7", [7])]
+)
+def test_seeds_are_a_number_of_them_or_a_list(text, meant):
+    assert plan.seeds(text) == meant
+
+
+def test_a_run_gets_as_many_threads_as_cpus_unless_it_was_begun_with_others_or_is_told(tmp_path):
+    (four,) = plan.plan(_options("baseline", "--seeds", "1", "--cpus-per-run", "4", *TINY))
+    assert "threads=4" in four.command
+    (told,) = plan.plan(_options("baseline", "--seeds", "1", *TINY, "--set", "threads=3"))
+    assert told.command.index("threads=3") > told.command.index("threads=1"), "the last one counts"
+    assert main(["run", "baseline", *TINY, "--set", "threads=2"]) == 0
+    (begun,) = plan.plan(_options("baseline", "--seeds", "1", *TINY))
+    assert "threads=2" in begun.command
+
+
+def test_what_is_done_is_skipped_without_ray(no_ray, capsys):
+    for name in ("baseline", "tuned_lr"):
+        assert main(["run", name, *TINY]) == 0
+    runs = plan.plan(_options("baseline", "tuned_lr", "--seeds", "1", *TINY))
+    runs[1].folder.write_status("diverged", step=3)
+    capsys.readouterr()
+    assert main(["study", "baseline", "tuned_lr", "--seeds", "1", *TINY]) == 0
+    assert capsys.readouterr().out == "2 runs, 2 done already\n"
+    runs[1].folder.write_status("interrupted", step=3)
+    assert [run.done for run in runs] == [True, False]
+
+
+def test_what_was_trained_by_another_recipe_is_not_done(tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text("extends: baseline\ndiscriminator: {learning_rate: 5e-5}\n")
+    assert main(["run", str(own), *TINY]) == 0
+    assert [run.done for run in plan.plan(_options(str(own), "--seeds", "1", *TINY))] == [True]
+    own.write_text("extends: baseline\ndiscriminator: {learning_rate: 9e-5}\n")
+    assert [run.done for run in plan.plan(_options(str(own), "--seeds", "1", *TINY))] == [False]
+
+
+# What is asked, and what the one line must say.
+BAD_INPUTS = {
+    "unknown experiment, the second": ("baseline tunedlr", ["tunedlr", "did you mean tuned_lr"]),
+    "unknown profile": ("baseline --profile huge", ["'huge'", "full, laptop, smoke"]),
+    "unknown key": ("baseline --set lr=1", ["--set lr=1", "unknown key"]),
+    "impossible seed": ("baseline --seeds 5000000000-5000000001", ["seed", "4294967296"]),
+    "a seed for all": ("baseline --set seed=4", ["--set seed", "--seeds"]),
+    "data missing": ("baseline --data nowhere", ["nowhere"]),
+    "too few images": ("baseline --set images=20", ["20", "128", "batch_size"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUTS)
+def test_bad_input_is_told_in_one_line_before_anything_starts(case, no_ray, tmp_path, capsys):
+    asked, parts = BAD_INPUTS[case]
+    profile = [] if "--profile" in asked else ["--profile", "smoke"]
+    assert main(["study", *asked.split(), *profile, "--device", "cpu"]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert all(part in errors[0] for part in parts), errors
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["", "baseline --seeds x", "baseline --seeds 0", "baseline --cpus-per-run 1.5", "baseline --gpus-per-run 2"],
+)
+def test_a_mistyped_command_gets_one_line_too(asked, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["study", *asked.split()])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "no.such.host.invalid:6379", "junk"])
+def test_a_cluster_that_does_not_answer_is_one_line_within_seconds(address, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    begin = time.monotonic()
+    assert main(["study", "baseline", "--seeds", "1", *TINY]) == 2
+    assert time.monotonic() - begin < 15
+    assert f"error: RAY_ADDRESS={address}: can't be reached (" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_without_ray_one_line_says_what_installs_it(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["study", "baseline", "--seeds", "1", *TINY]) == 2
+    assert "error: a study needs ray, which is not installed: `make study` does that" in capsys.readouterr().err
+
+
+def test_planning_and_help_need_no_ray():
+    code = "import sys, dcgan.__main__, dcgan.study.plan, dcgan.study.live_table; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_study_has_one_wandb_group_the_same_whenever_it_is_started(tmp_path, monkeypatch):
+    def group(*words):
+        return plan.group_of(plan.plan(_options(*words, *TINY)))
+
+    first = group("baseline", "tuned_lr", "--seeds", "2")
+    assert first.startswith("study-smoke-")
+    assert group("tuned_lr", "baseline", "--seeds", "5") == first, "more seeds are the same study"
+    assert group("tuned_lr", "--seeds", "2") != first
+    monkeypatch.setenv("WANDB_RUN_GROUP", "mine")
+    assert group("tuned_lr", "--seeds", "2") == "mine"
+
+
+ROWS = [
+    Row("baseline", 0, "finished", 100, 100, 0.5, 2.0, 64.0, 32),
+    Row("baseline", 1, "running", 50, 100, 0.61234, 1.9, 32.0, 32),
+    Row("tuned_lr", 0, "waiting", 0, 100, batch_size=32),
+]
+
+
+def test_the_overall_line_counts_and_foretells():
+    # 50 s for the run that is halfway, and for the waiting one 100 steps at the mean of what is known
+    assert live_table.overall(ROWS) == "1 of 3 done, 1 running, 1 waiting, about 2 min left"
+    assert live_table.overall(ROWS, slots=2).endswith("about 67 s left"), "two at a time, and no run is split"
+    assert live_table.overall(ROWS[:1]) == "1 of 1 done"
+    assert [live_table.duration(seconds) for seconds in (None, 45, 720, 12600)] == ["", "45 s", "12 min", "3.5 h"]
+
+
+def _drawn(rows, height):
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(live_table.table(rows, height=height))
+    return capture.get().splitlines()
+
+
+def test_the_table_has_a_line_a_run_and_fits_the_terminal():
+    title, *lines = _drawn(ROWS, 24)
+    assert title.split() == ["experiment", "seed", "state", "step", "loss_d", "loss_g", "images/s", "left"]
+    assert lines[1].split() == ["baseline", "1", "running", "50/100", "0.612", "1.900", "32", "50", "s"]
+    assert lines[2].split() == ["tuned_lr", "0", "waiting", "0/100"]
+    assert lines[3].startswith("1 of 3 done")
+    few = _drawn(ROWS * 10, 8)
+    assert len(few) == 8
+    assert [line.split()[2] for line in few[1:6]] == ["running"] * 5, "those that run come first"
+    assert few[6].startswith("and 25 more")
+
+
+def test_the_last_losses_are_read_from_the_end_of_the_history(tmp_path):
+    history = tmp_path / "history.csv"
+    assert live_table.last_losses(history) == (None, None)
+    history.write_text("step,loss_d,loss_d_real,loss_d_fake,loss_g,d_x,d_g_z\n")
+    assert live_table.last_losses(history) == (None, None)
+    with history.open("a") as file:
+        file.writelines(f"{step},0.5,0.1,0.2,{step},0.1,0.2\n" for step in range(1, 1000))
+        file.write("1000,0.9,0.1,0.")
+    assert live_table.last_losses(history) == (0.5, 999.0), "not a torn one"
+
+
+def test_what_a_folder_says_from_before_the_study_is_no_news(tmp_path, capsys):
+    (run,) = plan.plan(_options("baseline", "--seeds", "1", *TINY))
+    run.folder.path.mkdir(parents=True)
+    run.folder.write_status("running", step=3, steps=6)
+    lines = live_table.Lines([run])
+    lines()
+    assert capsys.readouterr().out == ""
+    run.folder.log.write_text("---")
+    lines()
+    run.folder.write_status("running", step=4, steps=6)
+    lines()
+    lines()
+    lines.ended(run, "no such thing")
+    lines()
+    states = [line.partition("seed 0: ")[2].partition(" (")[0] for line in capsys.readouterr().out.splitlines()]
+    assert states == ["starting at step 3 of 6", "running at step 4 of 6", "failed at step 4 of 6"]
+
+
+def test_a_log_says_how_far_the_runs_are_when_nothing_else_has_happened_for_long(tmp_path, capsys, monkeypatch):
+    (run,) = plan.plan(_options("baseline", "--seeds", "1", *TINY))
+    run.folder.path.mkdir(parents=True)
+    lines = live_table.Lines([run])
+    run.folder.log.write_text("---")
+    for step in (1, 2, 3, 4):
+        monkeypatch.setattr(live_table, "QUIET_S", 0 if step == 3 else 300)
+        run.folder.write_status("running", step=step, steps=6)
+        lines()
+    told = capsys.readouterr().out.splitlines()
+    assert [line.partition(" (")[0] for line in told] == [
+        f"{run.experiment.slug}, seed 0: running at step 1 of 6",
+        f"0 of 1 done, 1 running: {run.experiment.slug} seed 0 at step 3",
+    ]
+
+
+def test_a_lock_is_waited_for_but_not_for_ever(tmp_path):
+    (run,) = plan.plan(_options("baseline", "--seeds", "1", *TINY))
+    with run.folder.locked():
+        begin = time.monotonic()
+        run.folder.wait_until_free(0.5)
+        assert 0.5 <= time.monotonic() - begin < 5
+    begin = time.monotonic()
+    run.folder.wait_until_free(10)
+    assert time.monotonic() - begin < 5
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_named_and_does_not_stop_the_others(tmp_path):
+    """Two runs side by side in a real Ray, as a user starts it."""
+    spoilt, other = plan.plan(_options("baseline", "--seeds", "2", *TINY))
+    spoilt.folder.path.mkdir(parents=True)
+    spoilt.folder.config.write_text("name: baseline\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "dcgan", "study", "baseline", "--seeds", "2", *TINY],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "1 of 2 runs done, 1 failed" in done.stdout
+    (failed,) = done.stderr.splitlines()[-1:]
+    assert failed.startswith(f"failed: {spoilt}: ")
+    assert "config.yaml" in failed
+    assert str(spoilt.folder.log) in failed
+    assert "Traceback" not in done.stderr
+    assert other.done
+    status = json.loads(other.folder.status.read_text())
+    assert (status["state"], status["step"]) == ("finished", 6)
+    assert "6 steps on 40 images" in other.folder.log.read_text(), "what a run says is in its folder"
+    assert "threads: 1" in other.folder.config.read_text()

@@ -1,0 +1,1 @@
+"""What tests share: made runs, hostile files, a killer."""

@@ -1,0 +1,74 @@
+"""Run folders as training leaves them, made without training."""
+
+import numpy as np
+import pandas as pd
+
+from analysis.compare.build import compare
+from analysis.runs.folders import read_folders
+from analysis.score import Protocol, Scores
+from dcgan import config
+from dcgan.record.folder import RunFolder
+from dcgan.tools import plain_yaml
+
+DATA = {"name": "faces", "source": "faces.zip", "fingerprint": "0123456789abcdef" * 2, "count": 500, "unreadable": 0}
+
+
+def make_run(
+    runs, name, seed=0, *, steps=400, gap=0.0, state="finished", overrides=(), profile="smoke", lowest=None, data=DATA,
+    device="cpu", processes=1
+):  # fmt: skip
+    """A run folder with losses of a known gap, no weights. Its number of steps is no override, so names stay short."""
+    overrides = [f"steps={steps}", *overrides] if steps != 40 else list(overrides)
+    experiment = config.load(name, profile=profile, seed=seed, overrides=overrides)
+    experiment = experiment.model_copy(
+        update={"overrides": {key: value for key, value in experiment.overrides.items() if key != "steps"}}
+    )
+    place = {"data": data["name"], "fingerprint": data["fingerprint"], "profile": profile}
+    folder = RunFolder.locate(runs, **place, slug=experiment.slug, seed=seed)
+    folder.path.mkdir(parents=True)
+    environment = {"device": device, "device_name": "a test", "torch": "2", "threads": 1, "processes": processes}
+    record = {**config.to_record(experiment), "data": data, "environment": environment, "wandb_id": "test0000"}
+    folder.config.write_text(plain_yaml.dump(record))
+    rng = np.random.default_rng([seed, len(name)])
+    done = steps if state == "finished" else steps // 2
+    d, g = np.exp(0.3 * rng.standard_normal(done)), np.exp(gap + 0.3 * rng.standard_normal(done))
+    if lowest is not None:
+        d[: done // 2] = lowest
+    measures = np.column_stack([d, d / 2, d / 2, g, np.full(done, 0.8), np.full(done, 0.3)]).astype(np.float32)
+    if state == "diverged":
+        measures[-1] = np.nan
+    folder.append_history(1, measures)
+    seconds = {"input": 36.0, "compute": 3564.0, "samples": 0.0, "logging": 0.0}
+    folder.write_status(
+        state,
+        step=done,
+        steps=steps,
+        images_per_s=100.0,
+        step_ms=1267.2,
+        data_wait_fraction=0.01,
+        floor_share=0.2,
+        seconds=seconds,
+        wandb_url=None,
+    )
+    return folder
+
+
+def scores(fid=None, along=(), **more):
+    """What scoring would have found; `along` are the FIDs of the snapshots at 200, 400, ..."""
+    final = {} if fid is None else {"fid": fid, "fid_floor": 5.0, "n_real": 500, "kid_mean": fid / 1000, **more}
+    rows = [{"step": 200 * (i + 1), "fid": value, "kid_mean": value / 1000} for i, value in enumerate(along)]
+    columns = ["step", "fid", "kid_mean", "kid_std", "isc_mean", "isc_std"]
+    return Scores(final, pd.DataFrame(rows, columns=columns, dtype=float).astype({"step": int}))
+
+
+def compared(runs, found=None, **options):
+    """A comparison of the runs under a folder, each title or name with its scores."""
+    found = found or {}
+    protocol = Protocol("effnet_lite0", "0123456789abcdef", "faces-01234567:64px:500", 200, 200)
+    read, lines = read_folders(runs)
+    return compare(
+        read,
+        lambda run: (protocol, found.get(run.title) or found.get(run.name) or scores()),
+        notes=lines,
+        **options,
+    )
