@@ -16,3 +16,9 @@ def one_line(text: str) -> str:
     if len(text) > 1500:
         text = f"{text[:700]} [...] {text[-700:]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; its type's name when it has no message."""
+    lines = str(error).strip().splitlines()
+    return one_line(lines[0]) if lines else type(error).__name__

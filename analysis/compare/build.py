@@ -21,8 +21,8 @@ from analysis.compare.prediction import Claim, associations_of
 from analysis.measures import interleaving
 from analysis.measures.interleaving import SMOOTHINGS
 from analysis.measures.stats import Association, Estimate, paired_difference, t_interval, wilson
-from analysis.pages.rating import read_ratings
 from analysis.runs.folders import Run, table
+from analysis.runs.ratings import Rating, read_ratings
 from analysis.score import SNAPSHOT_MEASURES, Protocol, Scores
 from dcgan import UserError, config
 
@@ -79,7 +79,7 @@ class Comparison:
     associations: Mapping[Claim, Association]
     alarms: Sequence[str]  # runs that diverged, that D has won, whose last snapshot is much worse than their best
     notes: Sequence[str]  # what is named and not hidden: unfinished, diverged, refused, unreadable
-    ratings: Sequence[Mapping[str, Any]] = ()  # experiment, seed, and both rates with their intervals, see rating.py
+    ratings: Sequence[Mapping[str, Any]] = ()  # experiment, seed, and both rates with their intervals
 
 
 #: What is averaged over seeds and held against the parent.
@@ -347,7 +347,7 @@ def _ratings(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return found
 
 
-def _rates(rating: Any) -> dict[str, Any]:
+def _rates(rating: Rating) -> dict[str, Any]:
     rates = {}
     for kind in ("generated", "real"):
         yes, n = getattr(rating, f"{kind}_yes"), getattr(rating, f"{kind}_n")

@@ -1,12 +1,8 @@
 """How many generated faces look normal to a person? Asked on one page, with real ones among them as the yardstick.
 
 The page shows generated and real images shuffled and unmarked and holds no hint of which is which: the order is a
-function of a seed that Python alone knows. What is kept, in the run's folder:
-
-    ratings/page.html       the page; it also works where there is no server, then its answers are saved by hand
-    ratings/page.json       what the page does not know: which picture is which, see Sheet
-    ratings/<time>.json     one person's answers, picture by picture, and their counts, see Record
-    ratings/answers-*.json  answers that were saved by hand and put there, see Answers
+function of a seed that Python alone knows. Which files it leaves in the run's folder,
+`analysis.runs.ratings` says.
 """
 
 import base64
@@ -21,112 +17,24 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from analysis.measures.stats import wilson
 from analysis.pages.html import template
-from dcgan import one_line
-from dcgan.tools.files import read_plain, replacing
+from analysis.runs.ratings import FOLDER, KINDS, PAGE, QUESTION, SHEET, Answers, Count, Record, Sheet, reason
+from dcgan.tools.files import replacing
 
 log = logging.getLogger(__name__)
 
-QUESTION = "Does this face look normal?"
-FOLDER, PAGE, SHEET = "ratings", "page.html", "page.json"
 LARGEST = 16_384  # bytes of a POST; 96 answers and a name are 300
-LARGEST_KEPT = 1_000_000  # bytes of a file in ratings/ that is read; a record has 6,000
 LEAST_PX = 128  # of a picture in the page
-KINDS = ("generated", "real")
-
-Kind = Literal["generated", "real"]
-
-
-@dataclass(frozen=True)
-class Rating:
-    """One person's answers, counted: how many pictures of each kind look normal."""
-
-    generated_yes: int
-    generated_n: int
-    real_yes: int
-    real_n: int
-    rater: str
-    time: datetime
-    generator: str  # hash of its weights
-
-
-class _Kept(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Sheet(_Kept):
-    """Which picture of a page is which. Two pages of the same pictures are the same page."""
-
-    seed: int
-    generator: str  # hash of its weights
-    generated_indices: tuple[int, ...]  # latent seeds
-    real_indices: tuple[int, ...]  # of the data's images
-    title: str
-
-    @property
-    def page(self) -> str:
-        """The page's name, by which its answers find their sheet; tells nothing of the order."""
-        return _digest(self.model_dump_json(exclude={"title"}))
-
-    @property
-    def order(self) -> list[int]:
-        """At each place of the page an index into the generated pictures followed by the real ones.
-
-        Sorted by hashes and not shuffled by a library, whose next version may do it otherwise.
-        """
-        count = len(self.generated_indices) + len(self.real_indices)
-        return sorted(range(count), key=lambda index: _digest(f"{self.seed} {index}"))
-
-
-class Answers(_Kept):
-    """What the page sends or saves: it knows no more."""
-
-    page: str
-    answers: Annotated[str, Field(pattern="^[yn]+$")]
-    rater: Annotated[str, Field(max_length=80)] = ""
-    time: AwareDatetime
-
-
-class Shown(_Kept):
-    """One picture and its answer."""
-
-    kind: Kind
-    index: int  # the latent's seed, or that of the image in the data
-    answer: Literal["y", "n"]
-
-
-class Count(_Kept):
-    """How many of n look normal."""
-
-    yes: int
-    n: Annotated[int, Field(ge=1)]
-
-
-class Record(_Kept):
-    """A rating as it is kept: all that is needed to see how it came about."""
-
-    question: str
-    title: str
-    time: AwareDatetime
-    rater: str
-    page: str
-    seed: int
-    generator: str
-    generated: Count
-    real: Count
-    images: tuple[Shown, ...]  # in the order in which they were shown
 
 
 def rate(
@@ -144,13 +52,7 @@ def rate(
     Waits for the answers and returns the path of their JSON; KeyboardInterrupt ends it before. The order follows from
     the generator, so that everybody who rates it gets the same page, and `page.html` can be handed on.
     """
-    sheet = Sheet(
-        seed=int(_digest(generator_hash)[:8], 16),
-        generator=generator_hash,
-        generated_indices=tuple(range(len(generated))),
-        real_indices=tuple(int(index) for index in real_indices),
-        title=title,
-    )
+    sheet = Sheet.of(generator=generator_hash, generated=len(generated), real_indices=real_indices, title=title)
     pictures = [_data_uri(picture) for picture in _shuffled(sheet, generated=generated, real=real)]
     folder = run_folder / FOLDER
     _write(folder / SHEET, sheet.model_dump_json(indent=2) + "\n")
@@ -159,20 +61,6 @@ def rate(
     record, path = _ask(page_html(sheet, pictures, folder=folder, token=token), token, sheet, folder, open_browser)
     print(f"{_in_words(record)}\nkept in {path}; make compare shows it", flush=True)
     return path
-
-
-def read_ratings(run_folder: Path) -> list[Rating]:
-    """All ratings in the run's folder, the oldest first; passes over a broken file with a line in the log."""
-    found = []
-    for path in sorted((run_folder / FOLDER).glob("*.json")):
-        if path.name == SHEET:
-            continue
-        try:
-            found.append(_rating(_read(path)))
-        except (OSError, ValueError) as error:
-            told = one_line(f"{path}: passed over, as it holds no rating: {_reason(error)}")
-            log.warning("%s", told)
-    return sorted(dict.fromkeys(found), key=lambda rating: rating.time)  # a file that was saved twice counts once
 
 
 def page_html(sheet: Sheet, pictures: Sequence[str], *, folder: Path, token: str = "") -> str:
@@ -221,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (ValueError, OSError) as error:
             ours = isinstance(error, OSError)  # no space, no permission
             status = HTTPStatus.INTERNAL_SERVER_ERROR if ours else HTTPStatus.BAD_REQUEST
-            self._reply(status, "text/plain", _reason(error))
+            self._reply(status, "text/plain", reason(error))
             return
         self._reply(HTTPStatus.OK, "application/json", json.dumps(reply))
         self.server.shutdown()
@@ -264,7 +152,7 @@ def _ask(page: str, token: str, sheet: Sheet, folder: Path, open_browser: bool) 
     one_at_a_time = threading.Lock()
 
     def take(body: bytes) -> dict[str, Any]:
-        record = _record(Answers.model_validate_json(body), sheet)
+        record = Record.of(Answers.model_validate_json(body), sheet)
         path = folder / f"{datetime.now(UTC):%Y-%m-%dT%H%M%S}Z.json"
         with one_at_a_time:
             if kept:
@@ -293,52 +181,6 @@ def _open(address: str) -> None:
 # --- answers ---
 
 
-def _read(path: Path) -> Record:
-    """A kept rating, or answers that were saved by hand, completed by the sheet of their page."""
-    text = read_plain(path, most=LARGEST_KEPT).decode()
-    if '"images"' in text:  # a key: in a rater's name the quotes would be escaped
-        return Record.model_validate_json(text)
-    answers = Answers.model_validate_json(text)
-    return _record(answers, Sheet.model_validate_json(read_plain(path.parent / SHEET, most=LARGEST_KEPT)))
-
-
-def _record(given: Answers, sheet: Sheet) -> Record:
-    """Answers with what they are about. Raises ValueError where they belong to another page."""
-    if given.page != sheet.page:
-        raise ValueError(f"answers to page {given.page[:16]!r}, {PAGE} is {sheet.page!r}")
-    if len(given.answers) != len(sheet.order):
-        raise ValueError(f"{len(given.answers)} answers to {len(sheet.order)} pictures")
-    known = [("generated", index) for index in sheet.generated_indices] + [("real", i) for i in sheet.real_indices]
-    shown = [
-        Shown(kind=known[place][0], index=known[place][1], answer=answer)
-        for place, answer in zip(sheet.order, given.answers, strict=True)
-    ]
-    return Record(
-        question=QUESTION,
-        **sheet.model_dump(include={"title", "seed", "generator"}),
-        **given.model_dump(include={"page", "rater", "time"}),
-        **{kind: _count(shown, kind) for kind in KINDS},
-        images=shown,
-    )
-
-
-def _rating(record: Record) -> Rating:
-    """Counted anew from the pictures, which are what was answered."""
-    counts = {kind: _count(record.images, kind) for kind in KINDS}
-    return Rating(
-        **{f"{kind}_yes": count.yes for kind, count in counts.items()},
-        **{f"{kind}_n": count.n for kind, count in counts.items()},
-        rater=record.rater,
-        time=record.time,
-        generator=record.generator,
-    )
-
-
-def _count(shown: Sequence[Shown], kind: Kind) -> Count:
-    answers = [each.answer for each in shown if each.kind == kind]
-    return Count(yes=answers.count("y"), n=len(answers))
-
-
 def _rates(count: Count) -> dict[str, float]:
     low, high = wilson(count.yes, count.n)
     return {"yes": count.yes, "n": count.n, "low": low, "high": high}
@@ -351,14 +193,6 @@ def _in_words(record: Record) -> str:
         share, low, high = (100 * value for value in (found["yes"] / found["n"], found["low"], found["high"]))
         told.append(f"{share:.0f} % [{low:.0f}, {high:.0f}] of {found['n']} {kind}")
     return f"look normal: {', '.join(told)} pictures (95 %, Wilson)"
-
-
-def _reason(error: Exception) -> str:
-    """In one line what is wrong."""
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_input=False)[0]
-        return ": ".join([*map(str, first["loc"]), first["msg"]])
-    return str(error)
 
 
 # --- the page's content ---
@@ -381,10 +215,6 @@ def _data_uri(picture: np.ndarray) -> str:
     content = io.BytesIO()
     image.save(content, format="PNG")
     return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _sha256(text: str) -> str:

@@ -29,8 +29,8 @@ from analysis.compare import build as module
 from analysis.compare.build import compare, groups
 from analysis.measures import features
 from analysis.pages import grids, report, tables
-from analysis.pages.rating import Answers, Sheet, _record
 from analysis.runs.folders import read_folders
+from analysis.runs.ratings import Answers, Record, Sheet
 from analysis.score import Protocol, Scorer
 from dcgan import UserError
 from dcgan.tools import plain_yaml
@@ -188,7 +188,7 @@ def _rate(run_folder):
     answers = Answers(page=sheet.page, answers="yynyn", rater="me", time="2026-01-01T00:00:00Z")
     (run_folder / "ratings").mkdir()
     (run_folder / "ratings" / "page.json").write_text(sheet.model_dump_json())
-    record = _record(answers, sheet)
+    record = Record.of(answers, sheet)
     (run_folder / "ratings" / "20260101T000000Z.json").write_text(record.model_dump_json())
     (run_folder / "ratings" / "answers-1.json").write_text(answers.model_dump_json())
 

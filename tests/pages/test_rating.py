@@ -4,24 +4,20 @@ import base64
 import http.client
 import io
 import json
-import logging
 import queue
 import re
 import socket
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from analysis.measures.stats import wilson
 from analysis.pages import rating
-from analysis.pages.rating import Answers, Sheet
+from analysis.runs.ratings import Sheet, read_ratings
 
 GENERATED, REAL = 64, 32
 REAL_INDICES = [7 * i + 3 for i in range(REAL)]
@@ -128,32 +124,6 @@ def few_asked(tmp_path, monkeypatch):
     yield asked
     if asked.waits:
         asked.finish()
-
-
-# --- the order ---
-
-
-@given(st.integers(0, 2**32), st.integers(1, 70), st.integers(1, 40))
-def test_every_picture_has_one_place_which_the_seed_gives(seed, generated, real):
-    sheet = make_sheet(seed, generated_indices=range(generated), real_indices=range(real))
-    assert sorted(sheet.order) == list(range(generated + real))
-    again = Sheet.model_validate_json(sheet.model_dump_json())
-    assert again.order == sheet.order
-    assert again.page == sheet.page
-
-
-def test_the_order_is_the_same_for_ever_so_that_old_answers_are_understood():
-    assert make_sheet(5).order[:8] == [40, 86, 10, 5, 38, 88, 71, 74]
-
-
-def test_both_kinds_are_mixed_and_in_another_order_by_each_seed():
-    orders = [make_sheet(seed).order for seed in range(200)]
-    assert len({tuple(order) for order in orders}) == 200
-    where_real_is = np.array([[index >= GENERATED for index in order] for order in orders])
-    share = where_real_is.mean(axis=0)
-    assert np.abs(share - REAL / (GENERATED + REAL)).max() < 5 * np.sqrt(1 / 3 * 2 / 3 / 200), "at no place more often"
-    assert where_real_is[:, :48].any(axis=1).all()
-    assert where_real_is[:, 48:].any(axis=1).all()
 
 
 # --- what the page does not know ---
@@ -298,7 +268,7 @@ def test_ctrl_c_ends_the_command_and_its_server_and_leaves_the_page(tmp_path, mo
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(addresses[0], timeout=5)
     assert sorted(path.name for path in (tmp_path / "ratings").iterdir()) == ["page.html", "page.json"]
-    assert rating.read_ratings(tmp_path) == []
+    assert read_ratings(tmp_path) == []
 
 
 def test_a_browser_is_opened_only_where_there_is_a_screen(monkeypatch):
@@ -313,87 +283,6 @@ def test_a_browser_is_opened_only_where_there_is_a_screen(monkeypatch):
     monkeypatch.setenv("CI", "true")
     rating._open("c")
     assert opened == ["b"]
-
-
-# --- what is read back ---
-
-
-def saved(sheet, answers, time=WHEN, rater=""):
-    return json.dumps({"page": sheet.page, "answers": answers, "rater": rater, "time": time})
-
-
-def test_ratings_are_read_back_the_oldest_first_whether_sent_or_saved_by_hand(asked):
-    folder = asked.folder / "ratings"
-    asked.finish()
-    sheet = Sheet.model_validate_json((folder / "page.json").read_text())
-    all_real = "".join("n" if place < GENERATED else "y" for place in sheet.order)
-    (folder / "answers-1.json").write_text(saved(sheet, all_real, time="2025-01-02T05:04:05+02:00", rater='"images"'))
-    old, new = rating.read_ratings(asked.folder)
-    assert (new.generated_yes, new.generated_n, new.real_yes, new.real_n, new.rater) == (16, 64, 32, 32, "A. B.")
-    assert (old.generated_yes, old.generated_n, old.real_yes, old.real_n, old.rater) == (0, 64, 32, 32, '"images"')
-    assert old.time == datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
-    assert old.generator == new.generator == "abc"
-
-
-def test_answers_that_were_saved_twice_count_once(tmp_path):
-    sheet, folder = make_sheet(), tmp_path / "ratings"
-    folder.mkdir()
-    (folder / "page.json").write_text(sheet.model_dump_json())
-    for name in ("answers-1.json", "answers-1 (1).json"):
-        (folder / name).write_text(saved(sheet, "y" * 96))
-    (folder / "answers-2.json").write_text(saved(sheet, "y" * 96, rater="another"))
-    assert [each.rater for each in rating.read_ratings(tmp_path)] == ["", "another"]
-
-
-def test_a_broken_file_is_passed_over_with_a_line_that_says_why(asked, caplog):
-    whole = json.loads(asked.finish().read_text())
-    folder = asked.folder / "ratings"
-    sheet = Sheet.model_validate_json((folder / "page.json").read_text())
-    broken = {
-        "empty": "",
-        "torn": json.dumps(whole)[:500],
-        "deep": "[" * 100_000,
-        "list": "[]",
-        "few": saved(sheet, "yn"),
-        "other": saved(make_sheet(6), "y" * 96),
-        "kind": json.dumps({**whole, "images": [{**whole["images"][0], "kind": "unknown"}]}),
-        "one-kind": json.dumps({**whole, "images": [each for each in whole["images"] if each["kind"] == "real"]}),
-    }
-    for name, text in broken.items():
-        (folder / f"{name}.json").write_text(text)
-    (folder / "binary.json").write_bytes(b"\xff\xfe")
-    (folder / "folder.json").mkdir()
-    with caplog.at_level(logging.WARNING):
-        (found,) = rating.read_ratings(asked.folder)
-    assert found.generated_yes == 16
-    told = {record.getMessage().partition(":")[0].rpartition("/")[2] for record in caplog.records}
-    assert told == {f"{name}.json" for name in (*broken, "binary", "folder")}
-    assert all("\n" not in record.getMessage() for record in caplog.records)
-
-
-def test_answers_without_their_sheet_are_passed_over(tmp_path, caplog):
-    (tmp_path / "ratings").mkdir()
-    (tmp_path / "ratings" / "answers-1.json").write_text(saved(make_sheet(), "y" * 96))
-    assert rating.read_ratings(tmp_path) == []
-    assert "page.json" in caplog.text
-
-
-def test_a_run_that_nobody_rated_has_no_ratings(tmp_path):
-    assert rating.read_ratings(tmp_path) == []
-
-
-def test_the_same_generator_gets_the_same_page_and_another_one_another(tmp_path, monkeypatch):
-    names = []
-    for folder, generator in (("a", "abc"), ("b", "abc"), ("c", "abd")):
-        asked = Asked(tmp_path / folder, monkeypatch, generator_hash=generator)
-        names.append(asked.answered()[0]["page"])
-        asked.finish()
-    assert names[0] == names[1] != names[2]
-
-
-def test_answers_have_no_other_letters():
-    with pytest.raises(ValueError, match="answers"):
-        Answers(page="p", answers="yn\n", time=WHEN)
 
 
 # --- in a browser ---
@@ -457,7 +346,7 @@ def test_a_person_rates_all_pictures_by_keys_undoes_one_and_sees_the_rates(asked
     assert "100 % of the pictures from the training data" in tab.locator("#real").inner_text()
     path = asked.path()
     assert tab.locator("#kept").inner_text() == str(path)
-    (found,) = rating.read_ratings(asked.folder)
+    (found,) = read_ratings(asked.folder)
     assert (found.generated_yes, found.real_yes, found.rater) == (16, 32, "any")
     assert "".join(each["answer"] for each in json.loads(path.read_text())["images"]) == answers
     tab.keyboard.press("u")
@@ -506,7 +395,7 @@ def test_as_a_file_on_a_phone_the_answers_are_saved_and_understood_when_put_into
     assert re.fullmatch(r"answers-[0-9a-f]{16}\.json", name)
     assert "faces-01234567/laptop/tuned_lr/seed-0/ratings" in tab.locator("#saved").inner_text()
     download.value.save_as(asked.folder / "ratings" / name)
-    (found,) = rating.read_ratings(asked.folder)
+    (found,) = read_ratings(asked.folder)
     assert (found.generated_yes, found.generated_n, found.real_yes, found.real_n) == (2, 5, 4, 4)
     assert asked.waits
 
@@ -523,4 +412,4 @@ def test_answers_that_the_server_no_longer_takes_can_be_saved(few_asked, visit):
     with tab.expect_download() as download:
         tab.get_by_role("link", name="Save the answers").click()
     download.value.save_as(asked.folder / "ratings" / download.value.suggested_filename)
-    assert len(rating.read_ratings(asked.folder)) == 2
+    assert len(read_ratings(asked.folder)) == 2
