@@ -1,10 +1,14 @@
 """Training of DCGAN's four documented runs. Knows nothing of `analysis`."""
 
+EXIT_FAILED = 1  # something that was started did not finish
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
 
 class UserError(ValueError):
-    """A user's mistake, told in one line: what is wrong, where, and what would be right.
+    """A user's mistake, reported in one line: what is wrong, where, and what would be right.
 
-    The command line prints it and exits with 2; anything else that is raised is a bug and keeps its traceback.
+    The command line prints it and exits with 2. Any other exception is a bug and keeps its traceback.
     """
 
     def __str__(self) -> str:
@@ -12,13 +16,13 @@ class UserError(ValueError):
 
 
 def one_line(text: str) -> str:
-    """The text as it may be shown: what a file or a name brought along breaks no line and steers no terminal."""
+    """Return the text in a form that is safe to print: no line breaks, no control characters, not endless."""
     if len(text) > 1500:
         text = f"{text[:700]} [...] {text[-700:]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message; its type's name when it has no message."""
+    """Return the first line of an error's message, or its type's name if it has none."""
     lines = str(error).strip().splitlines()
-    return one_line(lines[0]) if lines else type(error).__name__
+    return one_line(lines[0].removesuffix(":")) if lines else type(error).__name__

@@ -8,10 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from dcgan import UserError, config, one_line
-
-EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130
+from dcgan import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UserError, config, one_line
 
 
 def perform(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:

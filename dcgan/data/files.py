@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 
-from dcgan import UserError
+from dcgan import UserError, first_line
 from dcgan.tools.files import read_plain
 
 FORMS = "a folder of images, a .zip or .tar[.gz] of images, 'celeba', or nothing for the drawn faces"
@@ -89,7 +89,7 @@ class Zip:
             self.zip = zipfile.ZipFile(file)
         except Exception as error:  # besides BadZipFile whatever a damaged index makes of zipfile's arithmetic
             file.close()
-            raise DataError(f"{path} is not a whole zip archive, or not one at all: {_reason(error)}") from error
+            raise DataError(f"{path} is not a whole zip archive, or not one at all: {first_line(error)}") from error
         files = [info for info in self.zip.infolist() if not info.filename.endswith("/")]
         for info in files:
             _check_member(path, info.filename, info.file_size)
@@ -151,7 +151,9 @@ class Tar:
         except DataError:
             raise
         except Exception as error:  # TarError, OSError, EOFError, zlib's, lzma's and whatever a damaged header causes
-            raise DataError(f"{self.path} is not a whole tar archive, or not one at all: {_reason(error)}") from error
+            raise DataError(
+                f"{self.path} is not a whole tar archive, or not one at all: {first_line(error)}"
+            ) from error
 
 
 class _Header(tarfile.TarInfo):
@@ -196,10 +198,6 @@ def _check_unpacked(path: Path, size: int) -> None:
         raise DataError(
             f"{path} unpacks to {size >> 20:,} MB or more, and {allowed >> 20:,} MB is the most allowed for its size"
         )
-
-
-def _reason(error: Exception) -> str:
-    return str(error).partition(":\n")[0] or type(error).__name__
 
 
 def _archive_signature(path: Path) -> str:

@@ -21,7 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
-from dcgan import one_line
+from dcgan import first_line, one_line
 from dcgan.data import faces
 from dcgan.data.files import DataError, Entry
 from dcgan.data.sources import Source, in_parallel
@@ -219,7 +219,7 @@ def _decode(entry: Entry, *, size: int, crop_px: int | None) -> tuple[int, np.nd
     except UnidentifiedImageError:  # says no more than the address of a buffer
         return slot, f"{name} (no image of a kind that can be read)"
     except Exception as error:  # whatever a decoder raises, one bad file must not end the packing
-        return slot, f"{name} ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        return slot, f"{name} ({first_line(error)})"
 
 
 def _decode_jpeg(data: bytes) -> torch.Tensor | None:

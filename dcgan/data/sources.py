@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dcgan import one_line
+from dcgan import first_line, one_line
 from dcgan.data import faces
 from dcgan.data.files import FORMS, DataError, Entry, Folder, Held, Tar, Zip, open_files
 
@@ -168,9 +168,8 @@ def _celeba(cache: Path) -> Path:
             if archive.exists() and not zipfile.is_zipfile(archive):
                 archive.unlink()
             if not archive.exists():
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise DataError(
-                    f"can't download CelebA ({reason}); get img_align_celeba.zip from its page "
+                    f"can't download CelebA ({first_line(error)}); get img_align_celeba.zip from its page "
                     f"(mmlab.ie.cuhk.edu.hk/projects/CelebA.html) and put it, or the folder img_align_celeba, "
                     f"into {home.absolute()}"
                 ) from error

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from dcgan import UserError
+from dcgan import UserError, first_line
 from dcgan.tools.files import read_plain, replacing
 
 log = logging.getLogger(__name__)
@@ -68,9 +68,10 @@ def load(folder: Path, parts: Mapping[str, Any]) -> tuple[int, dict[str, float]]
             for name, part in parts.items():
                 part.load_state_dict(state[name])
         except Exception as error:  # torch.load and load_state_dict raise many kinds for a foreign file
-            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-            told = f"{path}: not a checkpoint of this run ({reason}); --fresh (FRESH=1) trains anew"
-            raise UserError(told) from error
+            raise UserError(
+                f"{path}: not a checkpoint of this run ({type(error).__name__}: {first_line(error)}); "
+                "--fresh (FRESH=1) trains again from the start"
+            ) from error
         return state["step"], state["seconds"]
     return None
 

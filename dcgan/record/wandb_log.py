@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dcgan import first_line
+
 log = logging.getLogger(__name__)
 
 PROJECT = "dcgan-ablation-lab"
@@ -209,7 +211,7 @@ class Tracker:
             except Exception as error:
                 if self._given_up:  # `finish` did not wait for this, and wandb may be the next run's by now
                     raise
-                log.warning("W&B: cannot go online, offline instead (%s)", _first_line(error))
+                log.warning("W&B: cannot go online, offline instead (%s)", first_line(error))
                 why = "going online failed"
             # wandb-core still holds the id of the run that did not start
             _teardown(wandb)
@@ -274,7 +276,7 @@ class Tracker:
         try:
             yield
         except (Exception, SystemExit) as error:  # wandb exits where its process did
-            self._give_up(f"{doing} failed ({_first_line(error)})")
+            self._give_up(f"{doing} failed ({first_line(error)})")
 
     def _give_up(self, what: str) -> None:
         """No copy from here on."""
@@ -318,7 +320,7 @@ def _wants_online(wandb: Any) -> tuple[bool, str]:
         if wandb.login(prompt=False, verify=False):
             return True, "WANDB_MODE=online" if mode else "there is an API key"
     except Exception as error:  # a key that cannot be one; the text names the rule, not the key
-        return False, _first_line(error)
+        return False, first_line(error)
     return False, "no API key"
 
 
@@ -346,7 +348,3 @@ def _within(seconds: float, action: Callable[[], None]) -> bool:
     thread.start()
     thread.join(seconds)
     return not thread.is_alive()
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

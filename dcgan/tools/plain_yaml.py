@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from dcgan import UserError
+from dcgan import UserError, first_line
 from dcgan.tools.files import read_plain
 
 LARGEST_BYTES = 1 << 18  # of a file; those of the lab have 3,000
@@ -104,5 +104,6 @@ def parse(text: str, *, where: str) -> Any:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{where}{line}: not YAML: {error.problem}") from error
     except Exception as error:  # PyYAML itself stumbles, in many ways, over a tag that does not fit: `!!int ''`
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(f"{where}: a value that does not fit its type ({type(error).__name__}: {reason})") from error
+        raise ConfigError(
+            f"{where}: a value that does not fit its type ({type(error).__name__}: {first_line(error)})"
+        ) from error
