@@ -21,10 +21,10 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from dcgan import UserError, config, one_line
-from dcgan.tools import plain_yaml
-from dcgan.tools.files import read_plain
 from dcgan.config import Experiment
 from dcgan.record.folder import HISTORY, RunFolder, State
+from dcgan.tools import plain_yaml
+from dcgan.tools.files import read_plain
 
 FOLDER = r"\w[\w .,()=+~-]{0,149}"  # what folders of runs are called
 DEPTH = 4  # of a run folder below runs/: <data>/<profile>/<experiment>/seed-<n>

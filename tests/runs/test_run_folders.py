@@ -24,9 +24,9 @@ from analysis.runs import wandb as wandb_reader
 from analysis.runs.folders import COLUMNS, Run, read_folders, table
 from analysis.runs.wandb import read_wandb
 from dcgan import UserError, config
-from dcgan.tools import plain_yaml
 from dcgan.record.folder import HISTORY, RunFolder
 from dcgan.record.wandb_log import Tracker
+from dcgan.tools import plain_yaml
 
 FINGERPRINT = "0123456789abcdef" * 2
 ENVIRONMENT = {
@@ -797,7 +797,7 @@ def wandb_here(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     yield lambda url: monkeypatch.setenv("WANDB_BASE_URL", url)
     if "wandb" in sys.modules:
-        wandb._leave(sys.modules["wandb"])
+        wandb_reader._leave(sys.modules["wandb"])
 
 
 @pytest.mark.slow
