@@ -36,7 +36,7 @@ COMPARED = --runs "$(RUNS)" $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--devi
            $(if $(COST_PER_HOUR),--cost-per-hour "$(COST_PER_HOUR)")
 
 .DEFAULT_GOAL := help
-TARGETS := help setup run study sample compare study-page prune rate dashboard bench test test-faults test-cluster lint lock
+TARGETS := help setup run study sample compare study-page prune rate dashboard bench test test-long test-faults test-cluster lint lock
 .PHONY: $(TARGETS) install-study
 
 # Before the first target is made: `make run tuned_lr` would train the default and then find no target `tuned_lr`.
@@ -89,14 +89,21 @@ dashboard: $(READY) ## open W&B: its page when online, else its terminal viewer 
 bench: $(READY) ## measure speed and memory beside what one would run instead: make bench WHAT=train
 	@$(PYTHON) -m benchmarks $(WHAT) $(if $(ROUNDS),--rounds "$(ROUNDS)")
 
-test: $(READY) $(STUDY_READY) ## run the tests, the fast ones first
-	@$(PYTHON) -m pytest -n auto --maxprocesses 4
+# Slow tests start first, and a process that has no more tests takes over some of another's.
+PYTEST = $(PYTHON) -m pytest
+SPREAD = -n auto --maxprocesses 4 --dist worksteal
+
+test: $(READY) $(STUDY_READY) ## run the tests (about five minutes)
+	@$(PYTEST) $(SPREAD)
+
+test-long: $(READY) $(STUDY_READY) ## run the thorough tests that `make test` leaves out
+	@$(PYTEST) $(SPREAD) -m "thorough and not long"
 
 test-faults: $(READY) ## kill it, fill its disk, feed it rubbish: the long tests (an hour or so)
-	@$(PYTHON) -m pytest tests/faults -m "long or not long" --hypothesis-profile=faults
+	@$(PYTEST) tests/faults -m "" --hypothesis-profile=faults
 
 test-cluster: $(READY) $(STUDY_READY) ## kill machines, workers and studies midway: the long tests of `study` (some minutes)
-	@$(PYTHON) -m pytest tests/cluster -m "long or not long"
+	@$(PYTEST) tests/cluster -m ""
 
 lint: $(READY) ## check style
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .

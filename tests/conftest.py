@@ -1,9 +1,9 @@
-"""What all tests share: quiet surroundings and the order, fast ones first."""
+"""What all tests share: quiet surroundings, and slow tests start first."""
 
 import os
 import shutil
+import signal
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -19,16 +19,20 @@ settings.register_profile("lab", deadline=None)
 settings.register_profile("faults", deadline=None, max_examples=2500)  # `make test-faults`
 settings.load_profile("lab")
 
-ROOT = Path(__file__).resolve().parent.parent
+
+# A background job ignores SIGINT, and so would every child of a test: with a handler here it has the default there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: takes more than a few seconds; runs after the others")
+    config.addinivalue_line("markers", "slow: takes more than a few seconds; starts before the others")
+    config.addinivalue_line("markers", "thorough: a thorough variant; left to `make test-long`")
     config.addinivalue_line("markers", "long: takes minutes; left to `make test-faults` and `make test-cluster`")
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    """Start slow tests first: one that starts last keeps a single core busy while the others wait."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)

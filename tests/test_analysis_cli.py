@@ -8,8 +8,8 @@ import sys
 
 import pandas as pd
 import pytest
-from conftest import ROOT
 from PIL import Image
+from support import ROOT
 from support.made_runs import make_run
 
 from analysis.__main__ import main

@@ -3,7 +3,7 @@
 import ast
 
 import pytest
-from conftest import ROOT
+from support import ROOT
 
 #: From the ground up. Modules of one floor that lie in different rooms don't know each other.
 FLOORS = {

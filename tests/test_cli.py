@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT
 from PIL import Image
+from support import ROOT
 
 from dcgan import config
 from dcgan.__main__ import main

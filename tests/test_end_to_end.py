@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
 from PIL import Image
+from support import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -10,9 +10,9 @@ import tomllib
 
 import pytest
 import yaml
-from conftest import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from support import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 README = "".join(path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("README*.md")))  # in each language

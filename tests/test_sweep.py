@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import yaml
-from conftest import ROOT
+from support import ROOT
 from wandb.sdk.launch.sweeps import utils
 
 from dcgan import config

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from support.made_runs import DATA, compared, make_run, scores
+from support.made_runs import DATA, alternative, compared, make_run, row, scores
 
 from analysis.compare import answers
 from analysis.compare.build import COLUMNS, SNAPSHOT_COLUMNS, compare, groups
@@ -16,15 +16,6 @@ from analysis.compare.prediction import Claim, prediction
 from analysis.measures.stats import Association
 from analysis.runs.folders import read_folders
 from analysis.score import Protocol
-
-
-def row(comparison, name, seed=0):
-    table = comparison.table
-    return table[(table["experiment"] == name) & (table["seed"] == seed)].iloc[0]
-
-
-def alternative(comparison, name):
-    return next(each for each in comparison.alternatives if each.name == name)
 
 
 def test_the_table_has_a_row_a_run_and_the_documented_columns_in_order(tmp_path):

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import ROOT
+from support import ROOT
 
 from dcgan.__main__ import main
 from dcgan.record.folder import RunFolder

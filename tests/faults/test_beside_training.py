@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from support import ROOT
 from support.made_runs import DATA, make_run
 
 from analysis.compare.build import NOTHING, compare, groups

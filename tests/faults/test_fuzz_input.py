@@ -26,7 +26,10 @@ from dcgan.tools import plain_yaml
 
 packing = importlib.import_module("dcgan.data.pack")  # the package's `pack` is the function
 
-pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,8 @@ import yaml
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from support.made_runs import DATA, make_run
-from test_many_runs import _score
-from test_run_folders import mutants
+from support.hostile import mutants
+from support.made_runs import DATA, make_run, write_scores
 
 from analysis.__main__ import main
 from analysis.compare import build as module
@@ -106,7 +105,7 @@ class Lab:
         self.broken = make_run(self.runs, "tuned_lr", 1, steps=STEPS)
         for folder in (self.good, self.broken):
             ((run,), _) = read_folders(folder.path)
-            _score(folder, run, Protocol.of(run, STUB, None), seed=3)
+            write_scores(folder, run, Protocol.of(run, STUB, None), seed=3)
             _rate(folder.path)
             folder.sample(STEPS).parent.mkdir()
             Image.new("RGB", (16, 16), "red").save(folder.sample(STEPS))

@@ -6,21 +6,18 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
-from support.made_runs import make_run
+from support import ROOT
+from support.made_runs import make_run, write_scores
 
 from analysis.compare.build import compare
 from analysis.measures.features import EFFNET_SHA256, Extractor
 from analysis.pages import figures, report
 from analysis.runs.folders import read_folders
-from analysis.score import COLUMNS, SMALL, SNAPSHOT_MEASURES, Protocol, Scorer, _digest
+from analysis.score import Protocol, Scorer
 
 FOUR = ("baseline", "regularized", "tuned_lr", "hires_128")
-FINAL = ("precision", "recall", "n_real", "fid_floor", "floor_n", "fid_at_floor_n", "face_rate_real", "face_setting")
-VALUES = {"n_real": 500, "floor_n": 250, "face_n": 2000, "face_found": 1700, "face_setting": 3, "face_rate_real": 0.99}
 
 
 def make_many(runs, seeds):
@@ -33,27 +30,7 @@ def make_many(runs, seeds):
         for seed in range(seeds):
             folder = make_run(runs, name, seed, steps=5000, profile="laptop", gap=0.001 * seed)
             ((run,), _) = read_folders(folder.path)
-            _score(folder, run, Protocol.of(run, extractor, None), seed)
-
-
-def _score(folder, run, protocol, seed):
-    rng = np.random.default_rng(seed)
-    rows = []
-
-    def add(path, step, count, measures):
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(f"{run.name} {seed} {step}".encode())
-        generator = _digest(path.read_bytes())
-        for measure in measures:
-            value = VALUES.get(measure, 100 * rng.uniform())
-            rows.append((step, generator, protocol.name(measure, count), value, protocol.text))
-
-    for step in run.experiment.snapshot_steps:
-        add(folder.snapshot(step), step, protocol.snapshot, SNAPSHOT_MEASURES)
-    small = (f"fid_at_{SMALL}",) if run.experiment.image_size > SMALL else ()
-    final = (*SNAPSHOT_MEASURES, *FINAL, "face_n", "face_found", *small)
-    add(folder.generator, 5000, protocol.final, final)
-    pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(folder.path / "scores.csv", index=False)
+            write_scores(folder, run, Protocol.of(run, extractor, None), seed)
 
 
 def compared(runs, out, *options):

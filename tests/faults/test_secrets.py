@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from support import ROOT
 
 IN_ENVIRONMENT = "5ec4e7" + "ab12" * 8 + "e4"
 IN_NETRC = "7e57ed" + "cd34" * 8 + "f5"

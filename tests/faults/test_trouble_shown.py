@@ -3,8 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from support.made_runs import make_run
-from test_compare import alternative, compared, row, scores
+from support.made_runs import alternative, compared, make_run, row, scores
 
 from analysis.measures import interleaving
 from analysis.pages import report, tables

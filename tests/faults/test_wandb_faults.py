@@ -10,14 +10,14 @@ import threading
 import time
 
 import pytest
-import test_wandb_log
-from test_wandb_log import KEY, Server, items, levels, pieces, rows, through, tracker, until, wandb_core_of
+from support import wandb_client
+from support.wandb_client import KEY, Server, items, levels, pieces, rows, through, tracker, until, wandb_core_of
 
 from dcgan.record import wandb_log
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
-outside, folder, said = test_wandb_log.outside, test_wandb_log.folder, test_wandb_log.said
+outside, folder, said = wandb_client.outside, wandb_client.folder, wandb_client.said
 AT_ONCE_S = 2  # for a thousand calls that hand over and wait for nothing; a busy machine has time to spare
 
 
@@ -121,7 +121,7 @@ def test_a_server_that_goes_midway(trouble, online, impatient, folder, tmp_path,
     if trouble == "500":
         server.status = 500
     else:
-        monkeypatch.setattr(test_wandb_log.Handler, "reply", lambda *_: back.wait(60))
+        monkeypatch.setattr(wandb_client.Handler, "reply", lambda *_: back.wait(60))
     log_each(wandb, 51, 1000)
     began = time.monotonic()
     wandb.finish(state="interrupted")

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from support import ROOT
 
 from analysis.measures import interleaving
 from analysis.measures.interleaving import collapse, interleaving_ratio, lead_balance, windows

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
 from PIL import Image
+from support import ROOT
 from support.made_runs import compared, make_run, scores
 
 from analysis.__main__ import main

@@ -6,10 +6,10 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from support import ROOT
 
 from dcgan import UserError
 from dcgan.record.folder import HISTORY, RunFolder

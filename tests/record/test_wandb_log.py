@@ -1,10 +1,8 @@
 """With the real wandb client, offline or against a small stand-in for its server on this machine."""
 
 import json
-import logging
 import math
 import os
-import pty
 import re
 import shlex
 import shutil
@@ -12,113 +10,38 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pandas
 import pytest
-from conftest import ROOT
 from PIL import Image
+from support import ROOT, wandb_client
+from support.terminal import on_a_terminal
+from support.wandb_client import (
+    KEY,
+    Server,
+    inspect,
+    items,
+    levels,
+    pieces,
+    row,
+    rows,
+    through,
+    tracker,
+    until,
+)
 
 from dcgan.record import wandb_log
-from dcgan.record.wandb_log import Tracker, new_run_id
+from dcgan.record.wandb_log import new_run_id
 
 pytestmark = pytest.mark.slow
 
-KEY = "k" * 40
-REPO = ROOT
-
-
-@pytest.fixture(autouse=True)
-def outside(tmp_path, monkeypatch, caplog):
-    """An empty HOME and working directory, nothing of the user's W&B; both are still empty afterwards."""
-    for name in [n for n in os.environ if n.startswith(("WANDB_", "XDG_")) or n == "NETRC"]:
-        monkeypatch.delenv(name)
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    monkeypatch.setenv("HOME", str(outside))
-    monkeypatch.setenv("PYTHONPATH", str(REPO))
-    monkeypatch.chdir(outside)
-    caplog.set_level(logging.INFO, logger="dcgan.record.wandb_log")
-    yield outside
-    if "wandb" in sys.modules:
-        wandb_log._teardown(sys.modules["wandb"])
-    assert not list(outside.rglob("*"))
-
-
-@pytest.fixture
-def folder(tmp_path):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def said(caplog):
-    """(level, message) of each of our log lines so far; wandb's own go to the same place under pytest."""
-    return lambda: [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "dcgan.record.wandb_log"]
-
-
-def levels(said):
-    return [level for level, _ in said()]
-
-
-def row(step, **more):
-    return {"step": step, "loss_d": 1 / step, "loss_g": 2.0, "d_x": 0.5, "d_g_z": 0.5, **more}
-
-
-def rows(first, last):
-    return [row(step) for step in range(first, last + 1)]
-
-
-def tracker(folder, history=(), run_id="abcd1234"):
-    config = {"optimizer": {"lr_d": 1e-4}, "sizes": [1, 2]}
-    return Tracker(folder, run_id=run_id, name="base-s1", group="base", config=config, history=history)
-
-
-def through(wandb):
-    """Wait until the worker has done all that was handed over so far."""
-    done = threading.Event()
-    wandb._jobs.put(("test", done.set))
-    assert done.wait(60)
-
-
-def until(condition):
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def pieces(folder, kind="offline-run"):
-    return sorted((folder / "wandb").glob(f"{kind}-*"))
-
-
-def inspect(piece, tmp_path, *options):
-    """What `wandb leet inspect --json` reads from a run's log: a record per line, or the summary."""
-    # A command of wandb's, not of ours: it leaves its log in the working directory and under HOME.
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", *options, "--json", str(piece)]
-    env = {**os.environ, "HOME": str(elsewhere)}
-    out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=elsewhere, env=env).stdout
-    return json.loads(out) if options else [json.loads(line) for line in out.splitlines()]
-
-
-def items(piece, tmp_path):
-    return [r["history"]["item"] for r in inspect(piece, tmp_path) if r["type"] == "history"]
-
-
-def wandb_core_of(pid):
-    children = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")).split()
-    return [int(child) for child in children if "wandb-core" in Path(f"/proc/{child}/cmdline").read_text()]
+outside, folder, said = wandb_client.outside, wandb_client.folder, wandb_client.said
 
 
 def run_python(code, folder, **env):
-    start = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_wandb_log import *\n"
+    start = "import logging, os, signal, sys, time; from pathlib import Path; from support.wandb_client import *\n"
     code = f"{start}logging.basicConfig(level=20); folder = Path({str(folder)!r})\n{code}"
-    return [sys.executable, "-c", code], {**os.environ, **env}
+    return [sys.executable, "-c", code], {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", **env}
 
 
 def test_offline_the_log_has_the_config_and_each_step_once_and_images_and_the_generator(folder, tmp_path, said):
@@ -216,19 +139,10 @@ def test_without_a_key_it_is_offline_and_says_how_to_upload(tmp_path, monkeypatc
 
 
 def test_without_a_key_on_a_terminal_nothing_is_asked(folder):
-    command, env = run_python("tracker(folder).finish(state='finished')", folder, TERM="xterm-256color")
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(command, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    seen = b""
-    try:
-        while chunk := os.read(ours, 4096):
-            seen += chunk
-    except OSError:  # how Linux says that the other side is closed
-        pass
-    os.close(ours)
-    assert process.wait(30) == 0
-    lines = seen.decode().split("\r\n")
+    command, env = run_python("tracker(folder).finish(state='finished')", folder)
+    returned, shown = on_a_terminal(command, env=env)
+    assert returned == 0
+    lines = shown.split("\r\n")
     assert re.match(r"INFO:dcgan.record.wandb_log:W&B: offline \(no API key\)", lines[0])
     assert lines[1:] == [""]
 
@@ -306,9 +220,9 @@ def test_rows_are_made_on_the_callers_thread_and_what_is_handed_over_comes_once_
     threads = set()
 
     def made(first, last):
-        for row in rows(first, last):
+        for each in rows(first, last):
             threads.add(threading.current_thread())
-            yield row
+            yield each
 
     wandb = tracker(folder, history=made(1, 500))
     for step in range(501, 2001):
@@ -379,67 +293,3 @@ def test_run_ids_differ_and_are_what_wandb_accepts():
     ids = {new_run_id() for _ in range(100)}
     assert len(ids) == 100
     assert all(re.fullmatch("[a-z0-9]{8}", run_id) for run_id in ids)
-
-
-class Server(ThreadingHTTPServer):
-    """As much of W&B's server as a run needs: it keeps the history by offset and tells it when asked."""
-
-    daemon_threads = True
-
-    def __init__(self, status=200):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.status, self.history, self.exists = status, [], False
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def handle_error(self, request, client_address):
-        pass  # wandb-core closes connections as it likes
-
-    def answer(self, operation, variables):
-        count = len(self.history)
-        project = {"id": "P", "name": "mine", "entity": {"id": "E", "name": "e"}}
-        bucket = {
-            "id": "B", "name": variables.get("name"), "displayName": "n", "config": "{}", "tags": [],
-            "notes": "", "summaryMetrics": "{}", "wandbConfig": '{"t": 1}', "eventsTail": "[]",
-            "historyTail": json.dumps([json.dumps(item) for item in self.history[-1:]]),
-            "historyLineCount": count, "eventsLineCount": 0, "logLineCount": 0, "project": project,
-        }  # fmt: skip
-        if operation == "RunResumeStatus":
-            return {"model": {**project, "bucket": bucket if self.exists else None}}
-        if operation == "UpsertBucket":
-            self.exists = True
-            return {"upsertBucket": {"bucket": bucket, "inserted": count == 0}}
-        if operation == "CreateRunFiles":
-            files = [{"name": name, "uploadUrl": f"{self.url}/{name}"} for name in variables["files"]]
-            return {"createRunFiles": {"runID": "B", "uploadHeaders": [], "files": files}}
-        return {}
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args):
-        pass
-
-    def do_PUT(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.reply({})
-
-    def do_POST(self):
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"{}")
-        if self.path.endswith("file_stream"):
-            sent = (request.get("files") or {}).get("wandb-history.jsonl", {"offset": 0, "content": []})
-            lines = [json.loads(line) for line in sent["content"] if self.server.status == 200]
-            self.server.history[sent["offset"] : sent["offset"] + len(lines)] = lines
-            self.reply({"exitcode": None, "limits": {}})
-        else:
-            name = re.search(r"(?:query|mutation)\s+(\w+)", request.get("query", ""))
-            self.reply({"data": self.server.answer(name and name[1], request.get("variables") or {})})
-
-    def reply(self, content):
-        ok = self.server.status == 200
-        body = json.dumps(content if ok else {"errors": [{"message": "no"}]}).encode()
-        self.send_response(self.server.status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)

@@ -3,7 +3,6 @@
 import functools
 import json
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -15,9 +14,11 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from support import ROOT
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.hostile import mutants
+from support.terminal import on_a_terminal
 
 from analysis.runs import folders as module
 from analysis.runs import wandb as wandb_reader
@@ -501,37 +502,6 @@ def test_reading_runs_needs_neither_torch_nor_wandb(runs):
     assert done.stdout == "1 set()\n"
 
 
-SPICE = [b"!!int ''", b"!!bool x", b"!!timestamp x", b"&a [*a]", b'"\\ud800"', b"<<: ", b"? ", b"{", b"]", b": ", b"\t"]
-SPICE += [
-    b"nan",
-    b"NaN",
-    b"-inf",
-    b"1e999",
-    b"-1",
-    b"9" * 400,
-    b"9" * 5000,
-    b",",
-    b"\n",
-    b'"',
-    b"null",
-    b"\x00",
-    b"\xff",
-]
-
-
-def mutants(valid):
-    """Any bytes, and the valid ones with something cut out and something put in, once or twice."""
-    change = st.tuples(st.integers(0, len(valid)), st.integers(0, 60), st.sampled_from(SPICE) | st.binary(max_size=20))
-
-    def changed(changes):
-        content = valid
-        for at, cut, put in changes:
-            content = content[:at] + put + content[at + cut :]
-        return content
-
-    return st.binary(max_size=200) | st.lists(change, min_size=1, max_size=2).map(changed)
-
-
 @pytest.fixture(scope="module")
 def two_folders(tmp_path_factory):
     runs = tmp_path_factory.mktemp("fuzzed")
@@ -864,22 +834,11 @@ def test_without_a_key_on_a_terminal_nothing_is_asked_and_one_line_says_what_to_
         "try: read_wandb('e/p')\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
-    ours, theirs = pty.openpty()
-    env = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     env.pop("WANDB_MODE")
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, env=env, stdin=theirs, stdout=theirs, stderr=theirs
-    )
-    os.close(theirs)
-    seen = b""
-    try:
-        while chunk := os.read(ours, 4096):
-            seen += chunk
-    except OSError:  # how Linux says that the other side is closed
-        pass
-    os.close(ours)
-    assert process.wait(30) == 0
-    (line, rest) = seen.decode().split("\r\n")
+    returned, shown = on_a_terminal([sys.executable, "-c", code], cwd=ROOT, env=env)
+    assert returned == 0
+    line, rest = shown.split("\r\n")
     assert re.match(r"UserError e/p: can't be read from W&B \(UsageError: No API key configured.*wandb login", line)
     assert rest == ""
 

@@ -7,8 +7,8 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
 from rich.console import Console
+from support import ROOT
 
 from dcgan.__main__ import main
 from dcgan.options import Parser

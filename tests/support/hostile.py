@@ -160,6 +160,37 @@ def mutations() -> st.SearchStrategy:
     return st.lists(flip | put | cut, min_size=1, max_size=6)
 
 
+SPICE = [b"!!int ''", b"!!bool x", b"!!timestamp x", b"&a [*a]", b'"\\ud800"', b"<<: ", b"? ", b"{", b"]", b": ", b"\t"]
+SPICE += [
+    b"nan",
+    b"NaN",
+    b"-inf",
+    b"1e999",
+    b"-1",
+    b"9" * 400,
+    b"9" * 5000,
+    b",",
+    b"\n",
+    b'"',
+    b"null",
+    b"\x00",
+    b"\xff",
+]
+
+
+def mutants(valid: bytes) -> st.SearchStrategy:
+    """Any bytes, and the valid text with something cut out and something put in, once or twice."""
+    change = st.tuples(st.integers(0, len(valid)), st.integers(0, 60), st.sampled_from(SPICE) | st.binary(max_size=20))
+
+    def changed(changes):
+        content = valid
+        for at, cut, put in changes:
+            content = content[:at] + put + content[at + cut :]
+        return content
+
+    return st.binary(max_size=200) | st.lists(change, min_size=1, max_size=2).map(changed)
+
+
 def mutated(data: bytes, changes: list) -> bytes:
     data = bytearray(data)
     for kind, where, what in changes:
