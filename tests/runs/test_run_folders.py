@@ -14,9 +14,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from support import ROOT
 from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from support import ROOT
 from support.hostile import mutants
 from support.terminal import on_a_terminal
 
