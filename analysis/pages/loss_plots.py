@@ -1,105 +1,141 @@
-"""The loss curves of a run with their crossings: numbers and an axis in, an axis out, as in `plots`."""
+"""The loss curves of a run with their crossings: losses and an axis in, a drawn axis out."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.pages.plots import DPI, INK, NETWORKS, PALE, log_scale, set_title, thousands
+from analysis.measures import interleaving
+from analysis.pages.plots import DPI, INK, PALE, log_scale, set_title, thousands
+from analysis.pages.words import counted
+from dcgan.tools.loss_style import COLORS, LABELS, SMOOTHING_STEPS
 
-
-@dataclass(frozen=True)
-class Zoom:
-    """The last window of a run: what the interleaving ratio counts there."""
-
-    step: np.ndarray
-    loss_d: np.ndarray
-    loss_g: np.ndarray
-    crossing_step: np.ndarray  # where the curves cross, between steps
-    crossing_loss: np.ndarray
-    reference: float  # crossings if the typical gap were removed
+#: Dashes tell G from D without colour.
+DASHES = {"loss_d": "-", "loss_g": (0, (4, 1.2))}
+CURVES = list(COLORS)
 
 
 @dataclass(frozen=True)
 class Losses:
-    """One run's loss curves: every step, and the same smoothed."""
+    """One run's loss curves."""
 
     title: str
-    step: np.ndarray
-    raw: Mapping[str, np.ndarray]  # loss_d and loss_g
-    smooth: Mapping[str, np.ndarray]
-    crossing_step: np.ndarray  # of the raw curves
-    zoom: Zoom | None = None  # None: no window that says anything
+    raw: pd.DataFrame  # step, loss_d, loss_g: a row a step
+
+    @cached_property
+    def smooth(self) -> pd.DataFrame:
+        """The mean of SMOOTHING_STEPS steps around each."""
+        return self.raw[CURVES].rolling(SMOOTHING_STEPS, min_periods=1, center=True).mean()
+
+    @cached_property
+    def crossings(self) -> np.ndarray:
+        """Where the raw curves cross: places in `raw`, which may lie between two rows.
+
+        Raises ValueError for losses that can't be compared.
+        """
+        return interleaving.crossing_positions(self.raw["loss_d"], self.raw["loss_g"])
+
+    @cached_property
+    def zoom(self) -> tuple["Losses", int] | None:
+        """The last whole window in which all losses are numbers, and its reference crossings: those that it would
+        have if the typical gap were removed. None where there is no such window."""
+        windows = interleaving.windows(self.raw["loss_d"], self.raw["loss_g"])
+        known = np.flatnonzero(~np.isnan(windows.reference))
+        if not len(known):
+            return None
+        end = windows.last_step[known[-1]]
+        window = self.raw[end - interleaving.WINDOW : end].reset_index(drop=True)
+        return Losses(self.title, window), int(windows.reference[known[-1]])
+
+    def at(self, places: np.ndarray, values: pd.Series) -> np.ndarray:
+        """The values at places between rows."""
+        return np.interp(places, np.arange(len(values)), values)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the loss figures of several runs share, so that they can be held beside one another."""
+    """What the loss figures of several runs share, so that they can be compared side by side."""
 
     step: float
     loss: float
     zoom: tuple[float, float]
 
 
-def losses(parent: Figure, run: Losses, limits: Limits, *, smoothing_steps: int) -> None:
+def shared_limits(runs: Sequence[Losses]) -> Limits:
+    """Axes on which all runs fit; one that blows up does not press the others flat, it leaves the figure."""
+    tops = []
+    for run in runs:
+        smooth, raw = (frame[np.isfinite(frame)] for frame in (run.smooth, run.raw[CURVES]))
+        tops.append(
+            np.nanmax([0.1, smooth.max().max(), np.nanquantile(raw, 0.995) if raw.notna().any(axis=None) else 0])
+        )
+    near = np.concatenate([run.zoom[0].raw[CURVES].to_numpy().ravel() for run in runs if run.zoom] or [np.empty(0)])
+    near = near[np.isfinite(near) & (near > 1e-4)]
+    low, high = (near.min(), near.max()) if len(near) else (0.1, 10)
+    top = min(max(tops), 4 * sorted(tops)[(len(tops) - 1) // 2])
+    return Limits(max(run.raw["step"].iloc[-1] for run in runs), 1.06 * top, (0.85 * low, 1.2 * high))
+
+
+def losses(figure: Figure, run: Losses, limits: Limits) -> None:
     """One run's losses, a strip of their crossings below, and the last window under a magnifying glass."""
-    rows = parent.subplots(3, 1, height_ratios=[5, 0.55, 3.2])
-    loss_curves(rows[0], run, limits, smoothing_steps=smoothing_steps)
-    crossing_strip(rows[1], run.crossing_step, limits)
+    rows = figure.subplots(3, 1, height_ratios=[5, 0.55, 3.2])
+    loss_curves(rows[0], run, limits)
+    crossing_strip(rows[1], run.at(run.crossings, run.raw["step"]), limits)
     if run.zoom is None:
         rows[2].axis("off")
         rows[2].text(0.5, 0.5, "no window of steps to look at closely", ha="center", va="center", color=PALE)
     else:
-        crossing_zoom(rows[2], run.zoom, limits)
-    parent.align_ylabels(rows)
+        crossing_zoom(rows[2], *run.zoom, limits)
+    figure.align_ylabels(rows)
 
 
-def loss_curves(axis: Axes, run: Losses, limits: Limits, *, smoothing_steps: int) -> Axes:
+def loss_curves(axis: Axes, run: Losses, limits: Limits) -> None:
     """Both losses over the steps, raw pale and smoothed."""
-    for column, (color, dashes, label) in NETWORKS.items():
-        axis.plot(run.step, run.raw[column], color=color, alpha=0.25, linewidth=0.5, rasterized=True)
-        axis.plot(run.step, run.smooth[column], color=color, linestyle=dashes, linewidth=1.8, label=label)
-    crossed = f"{len(run.crossing_step):,} {'time' if len(run.crossing_step) == 1 else 'times'}"
-    set_title(axis, f"{run.title}\nthe curves cross {crossed} in {len(run.step):,} steps")
-    highest = max(np.max(values, where=np.isfinite(values), initial=0) for values in run.smooth.values())
+    step = run.raw["step"]
+    for loss, color in COLORS.items():
+        axis.plot(step, run.raw[loss], color=color, alpha=0.25, linewidth=0.5, rasterized=True)
+        axis.plot(step, run.smooth[loss], color=color, linestyle=DASHES[loss], linewidth=1.8, label=LABELS[loss])
+    set_title(axis, f"{run.title}\nthe curves cross {counted(len(run.crossings), 'time')} in {len(step):,} steps")
+    highest = run.smooth[np.isfinite(run.smooth)].max().max()
     if highest > limits.loss:
         axis.text(0.02, 0.97, f"↑ up to {highest:.3g}", transform=axis.transAxes, va="top", fontsize=9, color=INK)
     axis.set(xlim=(0, limits.step), ylim=(0, limits.loss), ylabel="loss (nats)")
     axis.tick_params(labelbottom=False)
-    axis.legend(title=f"mean of {smoothing_steps} steps (pale: every step)", loc="upper right", title_fontsize=8.5)
-    return axis
+    axis.legend(title=f"mean of {SMOOTHING_STEPS} steps (pale: every step)", loc="upper right", title_fontsize=8.5)
 
 
-def crossing_strip(axis: Axes, crossing_step: np.ndarray, limits: Limits) -> Axes:
+def crossing_strip(axis: Axes, steps: np.ndarray, limits: Limits) -> None:
     """A tick at each crossing: the darker, the more often the curves cross there."""
     # White noise crosses at every second step. That shall be dark and a tenth of it still be seen, at any length.
     pixels = 0.8 * axis.get_figure().get_figwidth() * DPI
     alpha = float(np.clip(2.5 * pixels / max(limits.step, 1), 0.06, 0.9))
-    axis.vlines(crossing_step, 0, 1, color=INK, alpha=alpha, linewidth=0.6, rasterized=True)
+    axis.vlines(steps, 0, 1, color=INK, alpha=alpha, linewidth=0.6, rasterized=True)
     axis.set(xlim=(0, limits.step), ylim=(0, 1), xlabel="step (a tick where the curves cross)")
     axis.set_yticks([])
     axis.grid(False)
     thousands(axis)
-    return axis
 
 
-def crossing_zoom(axis: Axes, zoom: Zoom, limits: Limits) -> Axes:
-    """The last whole window, step by step, a dot at each crossing."""
-    for column, values in (("loss_d", zoom.loss_d), ("loss_g", zoom.loss_g)):
-        color, dashes, _ = NETWORKS[column]
-        axis.plot(zoom.step, values, color=color, linestyle=dashes, linewidth=1.1)
-    axis.plot(zoom.crossing_step, zoom.crossing_loss, "o", color=INK, markersize=3.2, zorder=3)
+def crossing_zoom(axis: Axes, window: Losses, reference: int, limits: Limits) -> None:
+    """The window step by step, a dot at each crossing. reference: crossings if the typical gap were removed."""
+    step, crossings = window.raw["step"], window.crossings
+    for loss, color in COLORS.items():
+        axis.plot(step, window.raw[loss], color=color, linestyle=DASHES[loss], linewidth=1.1)
+    # Straight lines in the log scale, which is where the dots must lie on them.
+    height = np.exp(window.at(crossings, np.log(window.raw["loss_d"].clip(lower=1e-12))))
+    axis.plot(window.at(crossings, step), height, "o", color=INK, markersize=3.2, zorder=3)
+    first, last = step.iloc[0], step.iloc[-1]
+    axis.set(xlim=(first, last), ylim=limits.zoom, xlabel="step", ylabel="loss (log scale)")
     log_scale(axis)
-    axis.set(xlim=(zoom.step[0], zoom.step[-1]), ylim=limits.zoom, xlabel="step", ylabel="loss (log scale)")
     thousands(axis)
-    many, reference = len(zoom.crossing_step), int(zoom.reference)
-    ratio = f", ratio {many / reference:.2f}" if reference else ""
+    ratio = f", ratio {len(crossings) / reference:.2f}" if reference else ""
     axis.set_title(
-        f"steps {zoom.step[0]:,} to {zoom.step[-1]:,}: {many} {'crossing' if many == 1 else 'crossings'} (dots);\n"
+        f"steps {first:,} to {last:,}: {counted(len(crossings), 'crossing')} (dots);\n"
         f"with the typical gap removed it would be {reference}{ratio}",
         fontsize=9,
         fontweight="normal",
     )
-    return axis

@@ -18,7 +18,7 @@ import pandas as pd
 from analysis.compare.prediction import AMONG, WHEN
 from analysis.measures.stats import Estimate
 from analysis.pages import plots
-from analysis.pages.figures import Drawing, draw_figures
+from analysis.pages.figures import Picture, draw_figures
 from analysis.pages.grids import samples
 from analysis.pages.html import template
 from analysis.pages.tables import (
@@ -26,7 +26,6 @@ from analysis.pages.tables import (
     MEASURES,
     Measure,
     by_size,
-    counted,
     csv,
     estimate_of,
     experiments,
@@ -34,12 +33,11 @@ from analysis.pages.tables import (
     interval_text,
     markdown,
     mean_text,
-    number,
     representatives,
-    setting,
     troubles,
     verdict,
 )
+from analysis.pages.words import counted, number, setting
 from dcgan.tools.files import replacing
 
 if TYPE_CHECKING:
@@ -64,7 +62,7 @@ def write(comparison: "Comparison", folder: Path) -> Path:
     return page
 
 
-def html(comparison: "Comparison", figures: Mapping[str, Sequence[Drawing]]) -> str:
+def html(comparison: "Comparison", figures: Mapping[str, Sequence[Picture]]) -> str:
     """The whole page as one text."""
     names = experiments(comparison)
     looks = plots.styles(names)

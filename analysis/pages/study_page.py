@@ -23,6 +23,7 @@ from analysis.pages import grids, report, tables
 from analysis.pages.html import TEMPLATES, template
 from analysis.pages.markdown import cell, table_lines
 from analysis.pages.plots import DOCUMENTED
+from analysis.pages.words import number, setting
 from analysis.runs.folders import Run
 from dcgan import UserError, one_line
 from dcgan.tools.files import replacing
@@ -143,7 +144,7 @@ def _experiments(comparison: Comparison) -> list[list[str]]:
     """What each experiment changes and asks, and what came of it."""
     rows = [["experiment", "differs from its parent in", "question", "answer"]]
     for each in comparison.alternatives:
-        changes = [f"{key} {tables.setting(old)} → {tables.setting(new)}" for key, (old, new) in each.changes.items()]
+        changes = [f"{key} {setting(old)} → {setting(new)}" for key, (old, new) in each.changes.items()]
         told = f"{each.parent}: {'; '.join(changes)}" if each.parent else "plain DCGAN"
         rows.append([cell(text) for text in (each.name, told, each.answer.question, each.answer.answer)])
     return rows
@@ -190,8 +191,7 @@ def _commands(comparison: Comparison) -> list[str]:
     for each in comparison.alternatives:
         if each.seeds:
             pairs = " ".join(
-                f"{key}={tables.setting(value).replace(' ', '')}"
-                for key, value in experiments[each.name].overrides.items()
+                f"{key}={setting(value).replace(' ', '')}" for key, value in experiments[each.name].overrides.items()
             )
             together.setdefault((_seeds(each.seeds), pairs), []).append(experiments[each.name].name)
     known = comparison.runs[0].record["data"]
@@ -225,7 +225,7 @@ def _front(comparison: Comparison, samples: Mapping[str, str]) -> list[dict[str,
                 "name": name,
                 "n": len(by_name[name].seeds),
                 "picture": samples.get(name, ""),
-                "fid_at_64": tables.number(at_64.mean, 1) if at_64.n else "",
+                "fid_at_64": number(at_64.mean, 1) if at_64.n else "",
                 **{key: _shown(measures[key], key) for key in ("fid", "kid_mean", "face_rate", "interleaving_ratio")},
             }
         )
@@ -234,7 +234,7 @@ def _front(comparison: Comparison, samples: Mapping[str, str]) -> list[dict[str,
 
 def _shown(estimate: Estimate, key: str) -> str:
     measure = tables.BY_KEY[key]
-    return tables.number(estimate.mean, measure.decimals, percent=measure.percent)
+    return number(estimate.mean, measure.decimals, percent=measure.percent)
 
 
 def _claim(comparison: Comparison) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.measures.stats import Estimate
 from analysis.pages.markdown import cell, table_lines
+from analysis.pages.words import capital, number
 
 if TYPE_CHECKING:  # what it is given; computing it takes torch, writing it down does not
     from analysis.compare.build import Comparison
@@ -86,17 +87,6 @@ def result_tables(comparison: "Comparison") -> dict[str, list[list[str]]]:
 # --- words for numbers ---
 
 
-def number(value: Any, decimals: int | None = None, *, percent: bool = False) -> str:
-    """A number for people, with so many decimals, else three digits; a dash for one that is not known."""
-    if value is None or pd.isna(value) or not math.isfinite(value):
-        return "-"
-    if percent:
-        return f"{100 * value:.{1 if decimals is None else decimals}f} %"
-    if decimals is not None:
-        return f"{value:,.{decimals}f}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
 def mean_text(estimate: Estimate, measure: Measure) -> str:
     """The mean, with the digits of its measure."""
     return number(estimate.mean, measure.decimals, percent=measure.percent)
@@ -124,24 +114,6 @@ def verdict(answer: str) -> dict[str, str]:
     kinds = {"better": "better", "worse": "worse", "can't tell": "open"}
     kind = next((kind for start, kind in kinds.items() if answer.lower().startswith(start)), "plain")
     return {"word": word, "rest": capital(rest), "kind": kind}
-
-
-def setting(value: Any) -> str:
-    """A setting's value as YAML and people write it."""
-    if isinstance(value, float):
-        digits, exponent = f"{value:.6e}".split("e")
-        return f"{float(digits):g}e{int(exponent)}" if 0 < abs(value) < 0.001 else f"{value:g}"
-    return "null" if value is None else str(value)
-
-
-def capital(text: str) -> str:
-    """The text with its first letter in upper case, the others as they are."""
-    return text[:1].upper() + text[1:]
-
-
-def counted(n: int, what: str) -> str:
-    """'1 run', '2 runs'."""
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 # --- what belongs together ---

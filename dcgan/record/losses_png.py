@@ -4,14 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dcgan.tools.files import replacing
+from dcgan.tools.loss_style import COLORS, LABELS, SMOOTHING_STEPS
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SMOOTHING_STEPS = 50
-#: Blue and vermilion of Okabe and Ito's palette, which colour-blind readers can tell apart.
-COLORS = {"loss_d": "#0072B2", "loss_g": "#D55E00"}
-LABELS = {"loss_d": "discriminator (real + fake)", "loss_g": "generator"}
 
 
 def draw_losses(history: "pd.DataFrame", path: Path, *, title: str) -> None:

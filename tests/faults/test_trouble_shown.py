@@ -8,7 +8,7 @@ from support.made_runs import alternative, compared, make_run, row, scores
 from analysis.measures import interleaving
 from analysis.pages import report, tables
 
-NO_FIGURES = dict.fromkeys(("losses", "measures", "overview", "quality", "windows", "scatter"), ())
+NO_FIGURES = dict.fromkeys(("losses", "measure", "overview", "quality", "windows", "scatter"), ())
 
 
 def with_losses(folder, change):

@@ -1,12 +1,14 @@
-"""Figures: what can be read off them, told by what was put on the axis."""
+"""Figures: what can be read off the axes."""
 
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from analysis.pages import loss_plots, plots
+from dcgan.tools.loss_style import COLORS
 
 FOUR = ["baseline", "regularized", "tuned_lr", "hires_128"]
 
@@ -17,21 +19,32 @@ def axis():
         yield plots.figure(3).subplots()
 
 
-def _legend(axis):
-    (legend,) = axis.get_figure().legends
-    return [text.get_text() for text in legend.get_texts()]
+def legend(axis):
+    return [text.get_text() for text in axis.get_figure().legends[0].get_texts()]
 
 
-def _course(name, *seeds, error=None):
-    lines = [plots.Line(np.array([100, 200]), np.array(values, dtype=float), error) for values in seeds]
-    mean = plots.Line(np.array([100, 200]), np.mean(seeds, axis=0)) if len(seeds) > 1 else None
-    return plots.Course(name, plots.styles([name])[name], lines, mean)
+def scores(**values):
+    """Snapshots at steps 100, 200, ...: a row of values a seed of each experiment."""
+    return pd.DataFrame(
+        [
+            (name, seed, 100 * (place + 1), float(value))
+            for name, seeds in values.items()
+            for seed, row in enumerate(seeds)
+            for place, value in enumerate(row)
+        ],
+        columns=["experiment", "seed", "step", "score"],
+    )
 
 
-def _losses(n=300, crossings=(), zoom=None, height=1.0):
-    step, curve = np.arange(1, n + 1), np.full(n, height)
-    raw = {"loss_d": curve, "loss_g": 2 * curve}
-    return loss_plots.Losses("tuned_lr, seed 0", step, raw, raw, np.asarray(crossings, dtype=float), zoom)
+def draw_quality(axis, rows, **options):
+    looks = plots.styles(list(rows["experiment"]))
+    return plots.quality(axis, rows, "score", looks, title="FID", label="FID", **options)
+
+
+def losses(n=300, height=1.0, rng=None):
+    draw = rng.exponential if rng else lambda size: np.full(size, height)
+    d, g = draw(size=n), draw(size=n) if rng else np.full(n, 2 * height)
+    return loss_plots.Losses("tuned_lr, seed 0", pd.DataFrame({"step": np.arange(1, n + 1), "loss_d": d, "loss_g": g}))
 
 
 def test_an_experiment_keeps_its_looks_when_others_are_missing_or_come_first():
@@ -41,117 +54,102 @@ def test_an_experiment_keeps_its_looks_when_others_are_missing_or_come_first():
     assert plots.styles(["tuned_lr", "mine"])["mine"] == whole["mine"]
 
 
-def test_ten_experiments_look_different_without_colour_too():
+def test_ten_experiments_look_different_without_colour_too_and_none_like_a_network():
     looks = plots.styles([*FOUR, *(f"other {i}" for i in range(6))]).values()
     assert len({style.color for style in looks}) == len({style.marker for style in looks}) == 10
+    assert not set(COLORS.values()) & {style.color for style in looks}
 
 
-def test_the_networks_colours_are_no_experiment_s():
-    taken = {color.lower() for color, _, _ in plots.NETWORKS.values()}
-    assert not taken & {style.color.lower() for style in (*plots.DOCUMENTED.values(), *plots.OTHERS)}
-
-
-def test_every_crossing_is_a_tick(axis):
+def test_every_crossing_is_a_tick_and_ten_times_the_steps_make_paler_ones(axis):
     crossings = np.array([10.5, 11.5, 250.25])
-    loss_plots.crossing_strip(axis, crossings, loss_plots.Limits(300, 2, (0.1, 1)))
-    (ticks,) = axis.collections
-    assert [segment[0][0] for segment in ticks.get_segments()] == crossings.tolist()
-
-
-def test_ten_times_the_steps_make_paler_ticks():
-    def darkness(steps):
-        with plots.drawing():
-            axis = plots.figure(2).subplots()
-            loss_plots.crossing_strip(axis, np.array([1.0]), loss_plots.Limits(steps, 2, (0.1, 1)))
-            return axis.collections[0].get_alpha()
-
-    assert darkness(50_000) < darkness(5_000)
+    for steps in (5_000, 50_000):
+        loss_plots.crossing_strip(axis, crossings, loss_plots.Limits(steps, 2, (0.1, 1)))
+    dark, pale = axis.collections
+    assert [segment[0][0] for segment in dark.get_segments()] == crossings.tolist()
+    assert pale.get_alpha() < dark.get_alpha()
 
 
 def test_the_zoom_has_a_dot_a_crossing_and_counts_them_against_the_reference(axis):
-    zoom = loss_plots.Zoom(np.arange(4), np.ones(4), np.array([2, 0.5, 2, 2]), np.array([0.5, 1.5]), np.ones(2), 8.0)
-    loss_plots.crossing_zoom(axis, zoom, loss_plots.Limits(4, 2, (0.1, 3)))
-    assert len(axis.lines[-1].get_xdata()) == 2
-    told = axis.get_title(loc="left")
-    assert told.startswith("steps 0 to 3: 2 crossings")
-    assert "it would be 8, ratio 0.25" in told
+    frame = pd.DataFrame({"step": range(4), "loss_d": 1.0, "loss_g": [2, 0.5, 2, 2]})
+    loss_plots.crossing_zoom(axis, loss_plots.Losses("x", frame), 8, loss_plots.Limits(4, 2, (0.1, 3)))
+    assert axis.lines[-1].get_ydata().tolist() == [1, 1]
+    title = axis.get_title(loc="left")
+    assert title.startswith("steps 0 to 3: 2 crossings")
+    assert "it would be 8, ratio 0.25" in title
 
 
-def test_runs_share_their_axes_and_what_leaves_them_is_told():
+def test_runs_share_their_axes_and_a_run_that_leaves_them_says_how_far():
+    runs = [losses(500, height=1.0), losses(500, height=1.1), losses(300, height=30)]
+    limits = loss_plots.shared_limits(runs)
     with plots.drawing():
         figure = plots.figure(5)
-        loss_plots.losses(figure, _losses(height=30), loss_plots.Limits(500, 4, (0.1, 1)), smoothing_steps=50)
+        loss_plots.losses(figure, runs[-1], limits)
     curves = figure.axes[0]
     assert curves.get_xlim() == (0, 500)
-    assert curves.get_ylim() == (0, 4)
+    assert 2.2 < curves.get_ylim()[1] < 10
     assert any("up to 60" in text.get_text() for text in curves.texts)
     assert curves.get_title(loc="left").startswith("tuned_lr, seed 0\nthe curves cross 0 times in 300 steps")
 
 
 def test_forty_thousand_steps_of_losses_stay_below_a_megabyte_of_svg():
-    rng = np.random.default_rng(0)
-    step = np.arange(40_000)
-    raw = {"loss_d": rng.exponential(size=len(step)), "loss_g": rng.exponential(size=len(step))}
-    smooth = {column: np.convolve(values, np.ones(50) / 50, "same") for column, values in raw.items()}
     with plots.drawing():
         figure = plots.figure(5)
-        run = loss_plots.Losses("x", step, raw, smooth, np.arange(0, 40_000, 2.5))
-        loss_plots.losses(figure, run, loss_plots.Limits(40_000, 3, (0.1, 1)), smoothing_steps=50)
+        run = losses(40_000, rng=np.random.default_rng(0))
+        loss_plots.losses(figure, run, loss_plots.shared_limits([run]))
         files = plots.encoded(figure)
     assert len(files["svg"]) < 1_000_000
     assert Image.open(io.BytesIO(files["png"])).size == (780, 750)
 
 
-def test_several_seeds_are_thin_lines_and_their_mean_a_thick_one(axis):
-    courses = [_course("baseline", [50, 40], [70, 60]), _course("tuned_lr", [30, 20])]
-    plots.quality(axis, courses, title="FID", label="FID", floor=(8.0, "real against real (n = 2,500 images)"))
-    thin, thin_too, thick, alone, floor = axis.lines
-    assert thick.get_ydata().tolist() == [60, 50]
-    assert thick.get_linewidth() > 2 * thin.get_linewidth() == 2 * thin_too.get_linewidth()
-    assert alone.get_linewidth() > thin.get_linewidth()
-    assert floor.get_ydata()[0] == 8.0
-    assert _legend(axis) == ["baseline (n = 2 seeds)", "tuned_lr (one seed)", "real against real (n = 2,500 images)"]
+def test_several_seeds_are_thin_lines_and_their_mean_over_shared_steps_a_thick_one(axis):
+    rows = scores(baseline=[[50, 40, 30], [70, 60]], tuned_lr=[[30, 20]])
+    draw_quality(axis, rows, floor=(8.0, "real against real (n = 2,500)"))
+    drawn = [line for line in axis.lines if len(line.get_xdata())]
+    thick = [line.get_ydata().tolist() for line in drawn if line.get_linewidth() > 2]
+    thin = [line.get_ydata().tolist() for line in drawn if line.get_linewidth() < 1]
+    assert thick == [[60, 50], [30, 20]]
+    assert thin == [[50, 40, 30], [70, 60], [30, 20]]
+    assert axis.lines[-1].get_ydata()[0] == 8.0
+    assert legend(axis) == ["baseline (n = 2 seeds)", "tuned_lr (one seed)", "real against real (n = 2,500)"]
 
 
 @pytest.mark.parametrize("names", [["baseline", "tuned_lr"], ["hires_128", "hires_128_equal_lr", "hires_128_longer"]])
 def test_a_legend_stays_within_its_figure(names):
     with plots.drawing():
         figure = plots.figure(4.1)
-        courses = [_course(name, [50, 40]) for name in names]
-        floor = (8.0, "real against real (n = 5,000 images)")
-        plots.quality(figure.subplots(), courses, title="FID", label="FID", floor=floor)
+        rows = scores(**{name: [[50, 40]] for name in names})
+        draw_quality(figure.subplots(), rows, floor=(8.0, "real against real (n = 5,000)"))
         plots.encoded(figure)
-        (legend,) = figure.legends
-        box = legend.get_window_extent()
+        box = figure.legends[0].get_window_extent()
     assert box.x0 >= 0
     assert box.x1 <= figure.bbox.x1
 
 
-def test_a_score_that_can_be_below_zero_has_no_log_scale(axis):
-    plots.quality(axis, [_course("baseline", [0.2, -0.001])], title="KID", label="KID", floor=None)
-    assert axis.get_yscale() == "linear"
-
-
-def test_a_score_that_is_positive_has_one_and_says_so(axis):
-    plots.quality(axis, [_course("baseline", [200, 20])], title="FID", label="FID", floor=None)
-    assert axis.get_yscale() == "log"
-    assert "log scale" in axis.get_ylabel()
+@pytest.mark.parametrize(("values", "scale"), [([0.2, -0.001], "linear"), ([200, 20], "log")])
+def test_only_a_score_that_is_always_positive_has_a_log_scale_and_says_so(axis, values, scale):
+    draw_quality(axis, scores(baseline=[values]))
+    assert axis.get_yscale() == scale
+    assert ("log scale" in axis.get_ylabel()) == (scale == "log")
 
 
 def test_the_figure_of_windows_says_what_heights_mean_and_clips_nothing(axis):
-    courses = [_course("tuned_lr", [0.4, 1.6], [0.5, 0.5])]
-    plots.windows(axis, courses, title="Interleaving", label="ratio", meanings={0: "never", 1: "centred"})
+    rows = scores(tuned_lr=[[0.4, 1.6], [0.6, 0.5]])
+    words = {"title": "Interleaving", "label": "ratio", "meanings": {0: "never", 1: "centred"}}
+    plots.windows(axis, rows, "score", plots.styles(FOUR), smoothing=1, **words)
     assert axis.get_ylim()[1] > 1.6
     assert [text.get_text() for text in axis.texts] == ["never", "centred"]
+    assert len(axis.collections[0].get_offsets()) == 4
+    assert axis.lines[0].get_ydata().tolist() == [0.5, 1.05]
 
 
-def test_the_scatter_draws_later_points_larger_and_says_the_verdict(axis):
-    style = plots.styles(["baseline"])["baseline"]
-    cloud = plots.Points("baseline", np.array([0.1, 0.2]), np.array([0.3, 0.2]), np.array([100, 5000]), 1, style)
+def test_the_scatter_draws_later_points_larger_and_darker_and_says_the_verdict(axis):
+    rows = scores(baseline=[[0.3, 0.2]]).assign(step=[100, 5000], ratio=[0.1, 0.2])
     words = {"title": "t", "xlabel": "ratio", "ylabel": "KID", "verdict": "Can't tell: 2 runs, and " + 9 * "many "}
-    plots.scatter(axis, [cloud], **words, ylim=(0.1, 0.5))
+    plots.scatter(axis, rows, "ratio", "score", plots.styles(["baseline"]), **words, ylim=(0.1, 0.5))
     early, late = axis.collections[0].get_sizes()
     assert late > 3 * early
+    pale, dark = axis.collections[0].get_alpha()
+    assert dark > 2 * pale
     verdict = axis.get_figure().legends[0].get_title().get_text()
     assert verdict.startswith("Can't tell: 2 runs, and")
     assert max(map(len, verdict.splitlines())) < 65
@@ -160,35 +158,30 @@ def test_the_scatter_draws_later_points_larger_and_says_the_verdict(axis):
 
 
 def test_every_seed_is_a_point_and_one_seed_has_no_interval(axis):
-    looks = plots.styles(FOUR)
-    rows = [
-        plots.Row("baseline", np.array([60.0, 70.0]), 65.0, 50.0, 80.0, looks["baseline"], "64 px"),
-        plots.Row("hires_128", np.array([90.0]), 90.0, np.nan, np.nan, looks["hires_128"], "128 px"),
+    rows = pd.DataFrame({"experiment": ["baseline", "baseline", "hires_128"], "value": [60.0, 70.0, 90.0]})
+    means = pd.DataFrame(
+        [("baseline", "64 px", 2, 65.0, 50.0, 80.0), ("hires_128", "128 px", 1, 90.0, np.nan, np.nan)],
+        columns=["experiment", "group", "n", "mean", "low", "high"],
+    )
+    plots.seeds(axis, rows, means, plots.styles(FOUR), title="FID: lower is better", label="FID")
+    points = [[x for x, _ in drawn.get_offsets()] for drawn in axis.collections]
+    assert points == [[60.0, 70.0], [65.0, 90.0]]
+    assert [list(line.get_xdata()) for line in axis.lines[:2]] == [
+        [50.0, 80.0],
+        pytest.approx([np.nan] * 2, nan_ok=True),
     ]
-    plots.seeds(axis, rows, title="FID: lower is better", label="FID")
-    points = [list(line.get_xdata()) for line in axis.lines if line.get_marker() not in ("None", "")]
-    assert [60.0, 70.0] in points
-    assert [90.0] in points
-    assert sum(list(line.get_xdata()) == [50.0, 80.0] for line in axis.lines) == 1
     first, second = axis.get_yticks()
-    assert second - first > 1  # another image size stands apart
+    assert second - first > 1, "another image size stands apart"
     labels = [label.get_text() for label in axis.get_yticklabels()]
     assert labels == ["baseline (64 px)\nn = 2 seeds", "hires_128 (128 px)\none seed"]
 
 
-def test_a_name_with_dollars_is_drawn_as_it_is():
-    with plots.drawing():
-        figure = plots.figure(3)
-        name = r"a $\frac{$ name"
-        plots.quality(figure.subplots(), [_course(name, [2, 1])], title=name, label="FID", floor=None)
-        assert plots.encoded(figure)["svg"].endswith(b"</svg>\n")
-
-
-def test_the_same_numbers_give_the_same_file():
+def test_the_same_numbers_give_the_same_file_and_a_name_with_dollars_is_drawn_as_it_is():
     def drawn():
         with plots.drawing():
             figure = plots.figure(3)
-            plots.quality(figure.subplots(), [_course("baseline", [2, 1])], title="t", label="FID", floor=None)
+            draw_quality(figure.subplots(), scores(**{r"a $\frac{$ name": [[2, 1]]}))
             return plots.encoded(figure)
 
     assert drawn() == drawn()
+    assert drawn()["svg"].endswith(b"</svg>\n")

@@ -15,7 +15,7 @@ from analysis.compare.build import COLUMNS, MEASURES, SNAPSHOT_COLUMNS, WINDOW_C
 from analysis.compare.prediction import Claim
 from analysis.measures import interleaving
 from analysis.measures.stats import Association, paired_difference, partial_association, t_interval
-from analysis.pages import grids, markdown, plots, report, tables
+from analysis.pages import grids, markdown, plots, report, tables, words
 from analysis.runs.folders import Run
 from dcgan import UserError, config
 from dcgan.data import faces
@@ -352,7 +352,7 @@ def test_the_same_comparison_gives_the_same_page(comparison, page):
     assert report.html(few, {key: [] for key in FIGURES}) == report.html(few, {key: [] for key in FIGURES})
 
 
-FIGURES = ("losses", "measures", "quality", "windows", "scatter")
+FIGURES = ("losses", "measure", "quality", "windows", "scatter")
 
 
 def test_the_page_says_what_a_reader_asks_for(comparison, page):
@@ -430,11 +430,11 @@ def test_every_marker_has_a_sign_in_text():
     [(61.234, "61.2"), (0.03125, "0.0312"), (12345.6, "12,346"), (0, "0"), (None, "-"), (np.nan, "-")],
 )
 def test_numbers_are_three_digits_for_people(value, shown):
-    assert tables.number(value) == shown
+    assert words.number(value) == shown
 
 
 def test_shares_are_per_cent():
-    assert tables.number(0.1234, percent=True) == "12.3 %"
+    assert words.number(0.1234, percent=True) == "12.3 %"
 
 
 # --- what does not fit or is not there ---
@@ -536,7 +536,7 @@ def test_frames_of_objects_as_unscored_runs_leave_them_are_drawn(comparison, tmp
     runs = [replace(run, read_rows=lambda: comparison.runs[0].history()[:0]) for run in comparison.runs]
     drawn = report.draw_figures(replace(comparison, runs=runs, **objects), tmp_path / "figures")
     assert {section: len(figures) for section, figures in drawn.items()} == {
-        "losses": 0, "measures": 6, "overview": 1, "quality": 4, "windows": 2, "scatter": 4
+        "losses": 0, "measure": 6, "overview": 1, "quality": 4, "windows": 2, "scatter": 4
     }  # fmt: skip
 
 

@@ -1,0 +1,35 @@
+"""Words for numbers."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+
+def number(value: Any, decimals: int | None = None, *, percent: bool = False) -> str:
+    """A number for people, with so many decimals, else three digits; a dash for an unknown one."""
+    if value is None or pd.isna(value) or not math.isfinite(value):
+        return "-"
+    if percent:
+        return f"{100 * value:.{1 if decimals is None else decimals}f} %"
+    if decimals is not None:
+        return f"{value:,.{decimals}f}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def setting(value: Any) -> str:
+    """A setting's value as YAML and people write it."""
+    if isinstance(value, float):
+        digits, exponent = f"{value:.6e}".split("e")
+        return f"{float(digits):g}e{int(exponent)}" if 0 < abs(value) < 0.001 else f"{value:g}"
+    return "null" if value is None else str(value)
+
+
+def capital(text: str) -> str:
+    """The text with its first letter in upper case, the others as they are."""
+    return text[:1].upper() + text[1:]
+
+
+def counted(n: int, what: str) -> str:
+    """'1 run', '2 runs'."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
