@@ -68,7 +68,7 @@ study: $(READY) $(STUDY_READY) ## train EXPS x SEEDS side by side, then compare:
 	@$(PYTHON) -m dcgan study $(STUDIED); code=$$?; \
 	if [ $$code -le 1 ]; then $(PYTHON) -m analysis compare $(COMPARED) || code=1; fi; exit $$code
 
-sample: $(READY) ## draw a grid, a walk and single images from a finished run: make sample EXP=tuned_lr
+sample: $(READY) ## draw a grid, a walk, a film of the training and single images from a finished run: make sample EXP=tuned_lr
 	@$(PYTHON) -m dcgan sample $(WHICH)
 
 compare: $(READY) ## score all runs, compare them, and open the page

@@ -119,22 +119,29 @@ def _sample(options: argparse.Namespace) -> int:
     from dcgan.record import checkpoint
 
     device = environment.choose_device(options.device)
+    snapshots: list[Path] = []
     if Path(options.experiment).is_file() and not options.experiment.endswith((".yaml", ".yml")):
         weights = Path(options.experiment)
         out = options.out or weights.with_name(f"{weights.name}-sampled")
     else:
-        folder = run_folder(options, load_experiment(options, device), open_source(options.data, cache=options.cache))
+        experiment = load_experiment(options, device)
+        folder = run_folder(options, experiment, open_source(options.data, cache=options.cache))
         weights, out = folder.generator, options.out or folder.path / "sampled"
         if not weights.is_file():
             state = folder.read_status().get("state", "not there")
             raise UserError(f"{folder.path}: no generator.params, the run is {state}; `make run` it to its end first")
-    state = checkpoint.load_weights(weights)
-    try:
-        generator = Generator.from_state_dict(state)
-    except ValueError as error:
-        raise UserError(f"{weights}: {error}") from error
-    written = sample.write(generator.to(device), options.seeds, out)
-    print(f"{len(options.seeds)} images: {written[0]}, {written[1]} and {len(written) - 2} more in {out}")
+        snapshots = [path for step in experiment.snapshot_steps if (path := folder.snapshot(step)).is_file()]
+
+    def load(path: Path) -> Generator:
+        state = checkpoint.load_weights(path)
+        try:
+            return Generator.from_state_dict(state).to(device)
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from error
+
+    written = sample.write(load(weights), options.seeds, out, snapshots=map(load, snapshots))
+    pictures = ", ".join(path.name for path in written if not path.name.startswith("seed-"))
+    print(f"{len(options.seeds)} images into {out}: {pictures} and one file a seed")
     return 0
 
 

@@ -1,22 +1,22 @@
-"""Images from a generator, by seed: image n depends on seed n alone, not on how many are asked for."""
+"""Images from a generator, by seed: image n depends only on seed n, not on how many images are drawn."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from dcgan.networks import Generator
 
-#: Images per forward pass. Fixed, and a short last pass is filled up: matrix kernels choose their order of
-#: summation by the batch's size, and an image must not depend on its neighbours, not even in the last bit.
+#: Images per forward pass, always: a short last pass is filled up. Matrix kernels choose their order of summation
+#: by the batch size, and an image must not depend on its neighbours, not even in the last bit.
 CHUNK = 64
 
 
 def latents(seeds: Sequence[int], latent_dim: int) -> Tensor:
-    """(len(seeds), latent_dim) from N(0, 1), row n from a generator seeded with seeds[n]; on the CPU."""
+    """(len(seeds), latent_dim) from N(0, 1) on the CPU; row n from a random generator seeded with seeds[n]."""
     rng = torch.Generator()
     return torch.stack([torch.randn(latent_dim, generator=rng.manual_seed(int(seed))) for seed in seeds])
 
@@ -25,7 +25,7 @@ def latents(seeds: Sequence[int], latent_dim: int) -> Tensor:
 def decode(generator: Generator, points: Tensor) -> Iterator[Tensor]:
     """Latents (n, latent_dim) to uint8 images (<= CHUNK, 3, side, side) on the generator's device, in order.
 
-    Runs in eval mode (BatchNorm's running statistics) and leaves the generator in the mode it found.
+    Runs in eval mode (BatchNorm's running statistics), then restores the generator's mode.
     """
     device, mode = next(generator.parameters()).device, generator.training
     generator.eval()
@@ -47,7 +47,7 @@ def grid(pictures: Tensor) -> Image.Image:
     """uint8 (n, 3, side, side) as one near-square picture, row by row."""
     from torchvision.utils import make_grid  # takes seconds to import, and a run starts long before its first grid
 
-    columns = int(np.ceil(len(pictures) ** 0.5))
+    columns = math.ceil(len(pictures) ** 0.5)
     return picture(make_grid(pictures, nrow=columns, padding=2, pad_value=255))
 
 
@@ -67,22 +67,40 @@ def walk(generator: Generator, seeds: Sequence[int], *, frames_between: int = 16
     for a, b in zip(stops, stops.roll(-1, dims=0), strict=True):
         angle = torch.acos(torch.cosine_similarity(a, b, dim=0).clamp(-1, 1))
         for t in torch.arange(frames_between) / frames_between:
-            if angle < 1e-4:  # the same seed twice: no way to go
+            if angle < 1e-4:  # the same seed twice
                 points.append(a)
             else:
                 points.append((torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle))
     return [picture(frame) for chunk in decode(generator, torch.stack(points)) for frame in chunk.cpu()]
 
 
-def write(generator: Generator, seeds: Sequence[int], folder: Path) -> list[Path]:
-    """Write `grid.png`, `walk.gif` (through the first 8 seeds) and `seed-NNNNN.png` each; return the paths."""
+def film(snapshots: Iterable[Generator], seeds: Sequence[int]) -> list[Image.Image]:
+    """A frame a snapshot: the grid of the same latents, drawn by each generator in turn."""
+    return [grid(images(generator, seeds)) for generator in snapshots]
+
+
+def write(
+    generator: Generator, seeds: Sequence[int], folder: Path, *, snapshots: Iterable[Generator] = ()
+) -> list[Path]:
+    """Draw `seeds` into the folder; return the paths.
+
+    Writes `grid.png`, `walk.gif` (through the first 8 seeds), `training.webp` (the first 16 seeds through the
+    snapshots, where there are any; the last frame stays longer) and `seed-NNNNN.png` for each seed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    made = images(generator, seeds)
+    drawn = images(generator, seeds)
     written = [folder / "grid.png", folder / "walk.gif"]
-    grid(made).save(written[0])
-    frames = walk(generator, seeds[:8])
-    frames[0].save(written[1], save_all=True, append_images=frames[1:], duration=60, loop=0)
-    for seed, image in zip(seeds, made, strict=True):
+    grid(drawn).save(written[0])
+    _save_animation(walk(generator, seeds[:8]), written[1], frame_ms=60)
+    if frames := film(snapshots, seeds[:16]):
+        written.append(folder / "training.webp")  # a GIF would take four times the space
+        _save_animation(frames, written[-1], frame_ms=[120] * (len(frames) - 1) + [3000])
+    for seed, image in zip(seeds, drawn, strict=True):
         written.append(folder / f"seed-{seed:05d}.png")
         picture(image).save(written[-1])
     return written
+
+
+def _save_animation(frames: Sequence[Image.Image], path: Path, *, frame_ms: int | list[int]) -> None:
+    """Save as GIF or WebP by the name, repeated for ever; frame_ms: how long frames are shown, one or each."""
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=frame_ms, loop=0, quality=80)

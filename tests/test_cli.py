@@ -234,7 +234,7 @@ def test_sample_draws_from_a_run_or_from_any_generator_params(tmp_path, pictures
     assert main(["sample", "tuned_lr", *TINY, "--data", str(pictures), "--seeds", "2,5-7"]) == 0
     drawn = _folder(tmp_path) / "sampled"
     names = {path.name for path in drawn.iterdir()}
-    assert names == {"grid.png", "walk.gif", *(f"seed-{n:05d}.png" for n in (2, 5, 6, 7))}
+    assert names == {"grid.png", "walk.gif", "training.webp", *(f"seed-{n:05d}.png" for n in (2, 5, 6, 7))}
     assert main(["sample", str(_folder(tmp_path) / "generator.params"), "--seeds", "6", "--out", "alone"]) == 0
     assert (tmp_path / "alone" / "seed-00006.png").read_bytes() == (drawn / "seed-00006.png").read_bytes()
 

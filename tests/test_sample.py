@@ -1,8 +1,11 @@
 """Images by seed."""
 
+import copy
+
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from dcgan import sample
 from dcgan.networks import Generator
@@ -62,8 +65,27 @@ def test_a_grid_shows_every_image_row_by_row(generator):
     assert grid.crop((36, 36, 68, 68)).tobytes() == sample.picture(images[4]).tobytes()
 
 
-def test_what_is_written_is_a_grid_a_walk_and_each_image_by_its_seed(generator, tmp_path):
+def test_write_leaves_a_grid_a_walk_and_each_image_by_its_seed(generator, tmp_path):
     written = sample.write(generator, [3, 12], tmp_path / "out")
     assert [path.name for path in written] == ["grid.png", "walk.gif", "seed-00003.png", "seed-00012.png"]
     assert Image.open(written[1]).n_frames == 32
     assert Image.open(written[3]).tobytes() == sample.picture(sample.images(generator, [12])[0]).tobytes()
+
+
+def test_the_film_shows_the_first_16_seeds_through_the_snapshots_and_holds_the_last(generator, tmp_path):
+    brighter = copy.deepcopy(generator)
+    list(brighter.parameters())[-1].data += 1  # the bias of its last layer
+    frames = sample.film([brighter, generator], range(16))
+    assert [frame.tobytes() for frame in frames] == [
+        sample.grid(sample.images(snapshot, range(16))).tobytes() for snapshot in (brighter, generator)
+    ]
+    written = sample.write(generator, range(20), tmp_path, snapshots=[brighter, generator])
+    assert written[2] == tmp_path / "training.webp"
+    with Image.open(written[2]) as film:
+        durations, shown = [], []
+        for frame in ImageSequence.Iterator(film):
+            shown.append(np.asarray(frame.convert("RGB"), dtype=float))
+            durations.append(film.info["duration"])
+    assert durations == [120, 3000]
+    for frame, drawn in zip(shown, frames, strict=True):
+        assert np.abs(frame - np.asarray(drawn)).mean() < 5  # of 255: WebP is lossy
