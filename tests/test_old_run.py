@@ -1,0 +1,61 @@
+"""A run folder of an earlier version stays valid: tests/old_run was trained and scored at commit 6e89a5c."""
+
+import io
+import shutil
+
+import pandas as pd
+import pytest
+from support import ROOT
+
+from analysis.compare.build import compare
+from analysis.measures.features import EFFNET_SHA256, Extractor
+from analysis.pages import tables
+from analysis.runs.folders import read_folders
+from analysis.score import Scorer
+from dcgan.__main__ import main
+
+PLACE = "embedded-fea55fd1/smoke/tuned_lr+2d1e36e1/seed-0"
+SETTINGS = ("image_size=32", "batch_size=64", "latent_dim=8", "steps=120", "width_multiplier=0.004", "images=300")
+RECIPE = ("tuned_lr", "--profile", "smoke", "--device", "cpu", "--set", *SETTINGS, "threads=1")
+#: Of the row that the earlier version wrote to compare.csv.
+ROW = {
+    "experiment": "tuned_lr+2d1e36e1", "seed": 0, "data": "embedded-fea55fd1", "steps": 120, "status": "finished",
+    "n_fake": 200, "n_real": 300, "isc_mean": 1.09435, "fid": 326.897, "fid_floor": 42.472, "kid_mean": 0.596998,
+    "kid_std": 0.0110472, "precision": 0, "recall": 0, "lead_balance": 0, "dominance": -0.685272,
+    "equilibrium_gap": 0.00407949, "d_win_share": 0, "images_per_s": 1146.5, "data_wait_fraction": 0.00877,
+    "gpu_hours": 0.00186111, "fid_at_floor_n": 326.405, "face_rate_real": 0.953333, "best_step": 120,
+}  # fmt: skip
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """A copy of the old run, in the working directory's `runs`."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "tests" / "old_run", tmp_path / "runs")
+    return tmp_path / "runs"
+
+
+def test_an_old_run_is_compared_with_its_old_numbers(runs, tmp_path):
+    found, problems = read_folders(runs)
+    assert problems == []
+    assert [run.state for run in found] == ["finished"]
+    extractor = Extractor("effnet_lite0", EFFNET_SHA256[:16], 1280, None)  # no network: nothing is left to score
+    comparison = compare(found, Scorer(extractor, cache=tmp_path / "cache").found)
+    (row,) = pd.read_csv(io.StringIO(tables.csv(comparison.table))).to_dict("records")
+    assert {key: row[key] for key in ROW} == ROW
+
+
+def test_sample_draws_from_an_old_generator(runs):
+    assert main(["sample", *RECIPE, "--seeds", "0-1"]) == 0
+    assert {path.name for path in (runs / PLACE / "sampled").glob("seed-*")} == {"seed-00000.png", "seed-00001.png"}
+
+
+def test_prune_finds_an_old_checkpoint(runs, capsys):
+    assert main(["prune", "--dry-run"]) == 0
+    assert "would be freed: the checkpoints of 1 runs that have ended" in capsys.readouterr().out
+    assert len(list((runs / PLACE / "checkpoints").iterdir())) == 1
+
+
+def test_an_old_run_that_finished_is_not_trained_again(runs, capsys):
+    assert main(["run", *RECIPE]) == 0
+    assert "finished already" in capsys.readouterr().out
