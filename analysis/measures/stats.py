@@ -1,17 +1,17 @@
-"""Seeds, shares and correlations -> numbers with intervals. Knows nothing of runs, files or figures.
+"""Seeds, shares and correlations -> numbers with 95 % intervals. Knows nothing of runs, files or figures.
 
-Intervals are 95 % ones; each function's text says by which method and what is resampled.
+Each function's docstring names its method, and what is resampled.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.special import stdtrit
+from scipy.stats import binomtest
 
 NAN = float("nan")
 
@@ -31,54 +31,48 @@ class Estimate:
         return bool(self.low > 0 or self.high < 0)
 
 
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(successes: int, trials: int) -> tuple[float, float]:
     """Wilson's score interval of a share (Wilson 1927); unlike the textbook's it stays within 0 and 1.
 
-    (0, 1) without trials. Raises ValueError for counts that are none.
+    (0, 1) without trials. Raises ValueError for impossible counts.
     """
-    if not 0 <= successes <= trials:
-        raise ValueError(f"{successes} successes in {trials} trials")
-    if not trials:
+    if successes == trials == 0:
         return 0.0, 1.0
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = successes / trials
-    middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
-    half = z / (1 + z**2 / trials) * (share * (1 - share) / trials + z**2 / (4 * trials**2)) ** 0.5
-    # At the ends rounding can leave the share itself outside by 1e-17.
-    return max(0.0, min(middle - half, share)), min(1.0, max(middle + half, share))
+    interval = binomtest(successes, trials).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def t_interval(values: ArrayLike) -> Estimate:
-    """Mean and Student's t interval over seeds, values that are not numbers left out."""
-    values = np.asarray(values, dtype=float)
-    values = values[np.isfinite(values)]
-    n = len(values)
+    """Mean and Student's t interval over seeds. Values that are not finite are left out."""
+    numbers = np.asarray(values, dtype=float)
+    numbers = numbers[np.isfinite(numbers)]
+    n = len(numbers)
     if n < 2:
-        return Estimate(float(values[0]) if n else NAN, NAN, NAN, n)
-    half = stdtrit(n - 1, 0.975) * values.std(ddof=1) / n**0.5
-    return Estimate(float(values.mean()), float(values.mean() - half), float(values.mean() + half), n)
+        return Estimate(float(numbers[0]) if n else NAN, NAN, NAN, n)
+    mean, half = numbers.mean(), stdtrit(n - 1, 0.975) * numbers.std(ddof=1) / n**0.5
+    return Estimate(float(mean), float(mean - half), float(mean + half), n)
 
 
 def paired_difference(child: dict[int, float], parent: dict[int, float]) -> Estimate:
-    """Child minus parent over the seeds that both have: mean and t interval. The same seed shares images' order."""
+    """Mean and t interval of child minus parent, over the seeds that both have: these saw images in the same order."""
     return t_interval([child[seed] - parent[seed] for seed in sorted(child.keys() & parent.keys())])
 
 
 @dataclass(frozen=True)
 class Association:
-    """A partial rank correlation, and how far it is to be trusted."""
+    """A partial rank correlation and how far to trust it."""
 
     rho: float  # NaN where it can't be computed
     low: float
     high: float
-    clusters: int  # that have somebody to be held against
-    points: int  # of theirs
-    #: Independent comparisons: clusters, less one for each group of them that can only be held against each other. Two
-    #: seeds of a recipe are one: taken from their mean they are each other's mirror image.
+    clusters: int  # that share a category with another cluster
+    points: int  # of these clusters
+    #: Independent comparisons: clusters, less one for each group of them that can only be compared with each other.
+    #: Two seeds of a recipe are one comparison: around their mean they are each other's mirror image.
     comparisons: int
-    unit: str = "run"  # what a cluster is, for people
+    unit: str = "run"  # a cluster's name in messages
 
-    #: Below this many comparisons an interval from resampling clusters is far too narrow, and no claim is made.
+    #: With fewer comparisons an interval from resampled clusters is far too narrow, so nothing is claimed.
     MIN_COMPARISONS = 5
 
     @property
@@ -93,7 +87,7 @@ class Association:
 
     @property
     def verdict(self) -> str:
-        """ "positive", "negative", or why it can't be told."""
+        """ "positive", "negative", or "can't tell: " and why."""
         if np.isnan(self.rho):
             return "can't tell: too few points"
         if self.comparisons < self.MIN_COMPARISONS:
@@ -115,37 +109,52 @@ def partial_association(
 ) -> Association:
     """Spearman's correlation of x and y with a category partialled out, and a bootstrap interval over clusters.
 
-    x, y: (points,). given: each point's category, say its step: two series that both trend with the step correlate
-    for no other reason. x and y become ranks, and from each rank the mean of its category is taken away, which
-    allows a trend of any shape; what is left is correlated. cluster: what the point belongs to that is drawn with
-    replacement as a whole, say its run, since points of one cluster are no independent evidence. Points that are
-    not numbers are left out, and so is a category that only one cluster has.
+    x, y: (points,).
+    given: each point's category, for example its step: two series that both trend with the step correlate for no other
+        reason. x and y become ranks, and each rank loses the mean of its category, which allows a trend of any shape;
+        what remains is correlated. A category that only one cluster has is left out.
+    cluster: what the point belongs to, for example its run. Clusters are drawn with replacement as a whole, since
+        points of one cluster are no independent evidence.
 
-    Where there is nothing to be found, 3 to 14 % of such intervals leave out 0 (simulated, 5 to 14 comparisons; the
-    fewer, the more), not the 5 % that they promise.
+    Points that are not finite are left out. Where there is nothing to find, 3 to 14 % of these intervals exclude 0
+    (simulated, 5 to 14 comparisons; the fewer, the more), not the 5 % that they promise.
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    given, cluster = (_numbered(values) for values in (given, cluster))
+    category, group = _numbered(given), _numbered(cluster)
     known = np.isfinite(x) & np.isfinite(y)
-    pairs = np.unique(np.column_stack([given, cluster])[known], axis=0)
-    shared = np.bincount(pairs[:, 0], minlength=given.max(initial=0) + 1) > 1
-    known &= shared[given]
-    given, cluster = given[known], np.unique(cluster[known], return_inverse=True)[1]
-    places = [np.unique(values[known], return_inverse=True)[1] for values in (x, y)]
-    clusters = cluster.max(initial=-1) + 1
-    rho = _partial_rho(*places, given, np.ones(len(given)))
+    pairs = np.unique(np.column_stack([category, group])[known], axis=0)
+    shared = np.bincount(pairs[:, 0], minlength=category.max(initial=0) + 1) > 1
+    known &= shared[category]
+    category, group = category[known], _places(group[known])
+    x_places, y_places = _places(x[known]), _places(y[known])
+    clusters = int(group.max(initial=-1)) + 1
+
+    def rho_of(times: np.ndarray) -> float:
+        """The correlation when each cluster is counted so many times."""
+        return _partial_rho(x_places, y_places, category, times[group].astype(float))
+
+    rho = rho_of(np.ones(clusters))
+    low, high = (NAN, NAN) if np.isnan(rho) else _bootstrap(rho_of, clusters, resamples)
+    comparisons = clusters - _groups(category, group)
+    return Association(rho, low, high, clusters, len(category), comparisons, unit)
+
+
+def _bootstrap(statistic: Callable[[np.ndarray], float], clusters: int, resamples: int) -> tuple[float, float]:
+    """The middle 95 % of a statistic over clusters drawn with replacement."""
     rng = np.random.default_rng(0)
-    known_draws: dict[bytes, float] = {}  # a few clusters are drawn in a few ways only
-    drawn = []
-    for _ in range(0 if np.isnan(rho) else resamples):
+    drawn: dict[bytes, float] = {}  # a few clusters can be drawn in only a few ways
+    values = np.empty(resamples)
+    for number in range(resamples):
         times = np.bincount(rng.integers(clusters, size=clusters), minlength=clusters)
-        if (draw := times.tobytes()) not in known_draws:
-            known_draws[draw] = _partial_rho(*places, given, times[cluster].astype(float))
-        drawn.append(known_draws[draw])
-    drawn = np.array(drawn)[~np.isnan(drawn)] if drawn else np.empty(0)
-    low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) else (NAN, NAN)
-    comparisons = int(clusters) - _groups(given, cluster)
-    return Association(rho, float(low), float(high), int(clusters), len(given), comparisons, unit)
+        draw = times.tobytes()
+        if draw not in drawn:
+            drawn[draw] = statistic(times)
+        values[number] = drawn[draw]
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return NAN, NAN
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _groups(given: np.ndarray, cluster: np.ndarray) -> int:
@@ -158,15 +167,20 @@ def _groups(given: np.ndarray, cluster: np.ndarray) -> int:
 
 
 def _numbered(values: Sequence[Hashable]) -> np.ndarray:
-    """A number for each value, the same for equal ones."""
+    """A number for each value, equal for equal values."""
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(value, len(numbers)) for value in values], dtype=int)
 
 
-def _partial_rho(x: np.ndarray, y: np.ndarray, given: np.ndarray, times: np.ndarray) -> float:
-    """The correlation, each point counted `times`; x and y are places in order, 0, 1, ..., equal ones where tied.
+def _places(values: np.ndarray) -> np.ndarray:
+    """Each value's place in the order of all, 0, 1, ..., equal where values tie."""
+    return np.unique(values, return_inverse=True)[1]
 
-    Counting a point several times is what drawing it so often would do, and nothing has to be sorted again.
+
+def _partial_rho(x: np.ndarray, y: np.ndarray, given: np.ndarray, times: np.ndarray) -> float:
+    """The correlation of x and y, both places (see `_places`), each point counted `times`.
+
+    Counting a point several times equals drawing it as often, and nothing has to be sorted again.
     """
     if times.sum() < 4:
         return NAN

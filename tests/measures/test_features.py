@@ -246,14 +246,14 @@ def test_float32_stays_float32_where_torch_would_use_tf32(lite0, monkeypatch):
 
 def test_other_weights_of_lite0_than_the_pinned_ones_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(features, "EFFNET_SHA256", "0" * 64)
-    with pytest.raises(UserError, match=r"not the weights that were released .*579344248a93e230"):
+    with pytest.raises(UserError, match=r"not the released weights .*579344248a93e230"):
         choose("effnet_lite0", tmp_path)
 
 
 # --- InceptionV3 ---
 
 
-def test_an_unknown_extractor_is_told_the_names(tmp_path):
+def test_an_unknown_extractor_is_refused_with_the_names(tmp_path):
     with pytest.raises(UserError, match="'vgg': there are inception and effnet_lite0"):
         choose("vgg", tmp_path)
 
@@ -301,15 +301,15 @@ def test_a_file_that_would_run_something_is_refused_and_does_not_run_it(tmp_path
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_file_that_is_no_such_weights_is_told_in_one_line(inception_file, tmp_path):
+def test_a_file_that_is_no_such_weights_gets_an_error_of_one_line(inception_file, tmp_path):
     whole = inception_file.read_bytes()
     wrong = {
         "cut.pth": (whole[: len(whole) // 2], "broken"),
         "empty.pth": (b"", "broken"),
         "page.html": (b"<html>404</html>", "broken"),
-        "list.pth": (_saved([torch.zeros(2)]), "not named weights"),
-        "numbered.pth": (_saved({1: torch.zeros(2)}), "not named weights"),
-        "nested.pth": (_saved({"state_dict": {"fc.weight": torch.zeros(2)}}), "not named weights"),
+        "list.pth": (_saved([torch.zeros(2)]), "other than named weights"),
+        "numbered.pth": (_saved({1: torch.zeros(2)}), "other than named weights"),
+        "nested.pth": (_saved({"state_dict": {"fc.weight": torch.zeros(2)}}), "other than named weights"),
         "another.pth": (_saved({"fc.weight": torch.zeros(1000, 2048)}), "another network"),
     }
     for name, (content, said) in wrong.items():
@@ -318,11 +318,11 @@ def test_a_file_that_is_no_such_weights_is_told_in_one_line(inception_file, tmp_
         with pytest.raises(UserError, match=said) as caught:
             choose(None, tmp_path, given=path)
         assert str(path) in str(caught.value)
-        assert "right would be torch-fidelity's weights, https://" in str(caught.value)
+        assert "it should be torch-fidelity's weights, https://" in str(caught.value)
         assert NAME in str(caught.value)
         assert "\n" not in str(caught.value)
     for path, said in ((tmp_path / "none.pth", "No such file"), (tmp_path, "Is a directory")):
-        with pytest.raises(UserError, match=f"{path}: {said}.*; right would be"):
+        with pytest.raises(UserError, match=f"{path}: {said}.*; it should be"):
             choose(None, tmp_path, given=path)
 
 
@@ -338,19 +338,20 @@ def test_published_weights_are_fetched_once_and_then_taken_from_the_cache(publis
     assert fetched.name == "inception"
     assert fetched.weights == features.INCEPTION_SHA256[:16]
     assert [path.name for path in tmp_path.rglob("*")] == ["weights", NAME]
-    assert len(asked) == 1
+    assert asked
     again = choose("inception", tmp_path)  # the server is gone
     assert again.weights == fetched.weights
     assert not caplog.records
 
 
-def test_a_damaged_file_in_the_cache_is_fetched_anew(published, tmp_path, monkeypatch):
+def test_a_damaged_file_in_the_cache_is_fetched_again(published, tmp_path, monkeypatch):
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / NAME).write_bytes(b"cut")
     with served(published, monkeypatch) as asked:
         assert features._published(tmp_path).stat().st_size > 90e6
+        requests = len(asked)
         features._published(tmp_path)
-    assert len(asked) == 1
+    assert len(asked) == requests > 0
 
 
 def test_a_download_with_a_wrong_hash_is_refused_and_leaves_nothing_behind(tmp_path, monkeypatch, caplog):
@@ -358,17 +359,17 @@ def test_a_download_with_a_wrong_hash_is_refused_and_leaves_nothing_behind(tmp_p
     (tmp_path / "served" / NAME).write_bytes(b"something else")
     cache = tmp_path / "cache"
     with served(tmp_path / "served", monkeypatch):
-        with pytest.raises(UserError, match=r"has SHA-256 [0-9a-f]{16}\.\.\. instead of 6726825d0af5f729"):
+        with pytest.raises(UserError, match=r"invalid hash value \(expected .6726825d0af5f729"):
             choose("inception", cache)
         assert choose(None, cache).name == "effnet_lite0"
     assert not [path for path in cache.rglob("*") if path.is_file()]
-    assert "instead of 6726825d0af5f729" in caplog.text
+    assert "6726825d0af5f729" in caplog.text
 
 
 def test_a_download_that_is_cut_off_leaves_nothing_behind(published, tmp_path, monkeypatch):
     (tmp_path / "served").mkdir()
     (tmp_path / "served" / NAME).write_bytes((published / NAME).read_bytes()[:5_000_000])
-    with served(tmp_path / "served", monkeypatch), pytest.raises(UserError, match="instead of"):
+    with served(tmp_path / "served", monkeypatch), pytest.raises(UserError, match="invalid hash value"):
         choose("inception", tmp_path / "cache")
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
@@ -383,7 +384,7 @@ def test_without_a_network_effnet_lite0_steps_in_at_once_with_one_line_of_what_t
     assert said.startswith("no weights of inception: ")
     assert "Connection refused. " in said
     assert "--inception-weights (INCEPTION_WEIGHTS=) takes torch-fidelity's weights, http://127" in said
-    assert said.endswith("; going on with effnet_lite0")
+    assert said.endswith("; using effnet_lite0 instead")
     assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match=r"no weights of inception: .* \(INCEPTION_WEIGHTS=\) takes"):
         choose("inception", tmp_path)
