@@ -33,7 +33,7 @@ from analysis.runs.folders import Run
 from dcgan import UserError, one_line, sample
 from dcgan.data import PIXELS_VERSION, PackedImages, Source, find_pack, open_source, pack
 from dcgan.networks import Generator
-from dcgan.record import checkpoint
+from dcgan.record import weights
 from dcgan.record.folder import ENDED
 from dcgan.tools.files import read_plain, replacing
 
@@ -379,8 +379,8 @@ def _faces(real: _Reference, generator: Generator, count: int) -> dict[str, floa
 
 def _load(path: Path) -> Generator:
     try:
-        return Generator.from_state_dict(checkpoint.load_weights(path))
-    except ValueError as error:  # a UserError is one, too
+        return weights.load_generator(path)
+    except UserError as error:
         raise UserError(f"{path.name}: {str(error).removeprefix(f'{path}: ')}") from error
 
 

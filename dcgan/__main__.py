@@ -115,8 +115,7 @@ def _sample(options: argparse.Namespace) -> int:
     from dcgan import sample
     from dcgan.data import open_source
     from dcgan.device import environment
-    from dcgan.networks import Generator
-    from dcgan.record import checkpoint
+    from dcgan.record.weights import load_generator
 
     device = environment.choose_device(options.device)
     snapshots: list[Path] = []
@@ -132,14 +131,8 @@ def _sample(options: argparse.Namespace) -> int:
             raise UserError(f"{folder.path}: no generator.params, the run is {state}; `make run` it to its end first")
         snapshots = [path for step in experiment.snapshot_steps if (path := folder.snapshot(step)).is_file()]
 
-    def load(path: Path) -> Generator:
-        state = checkpoint.load_weights(path)
-        try:
-            return Generator.from_state_dict(state).to(device)
-        except ValueError as error:
-            raise UserError(f"{path}: {error}") from error
-
-    written = sample.write(load(weights), options.seeds, out, snapshots=map(load, snapshots))
+    generators = (load_generator(path).to(device) for path in (weights, *snapshots))  # one at a time in memory
+    written = sample.write(next(generators), options.seeds, out, snapshots=generators)
     pictures = ", ".join(path.name for path in written if not path.name.startswith("seed-"))
     print(f"{len(options.seeds)} images into {out}: {pictures} and one file a seed")
     return 0

@@ -70,43 +70,6 @@ class Generator(nn.Module):
         """(batch, latent_dim) -> (batch, 3, image_size, image_size) in [-1, 1]."""
         return self.layers(latents[:, :, None, None])
 
-    @classmethod
-    def from_state_dict(cls, state: dict[str, Tensor]) -> "Generator":
-        """The generator that a state dict (`generator.params`) belongs to, its shape read off the weights.
-
-        Raises ValueError for a state dict that is not one of ours, before memory is taken for what it claims.
-        """
-        foreign = "not the weights of one of our generators: "
-        if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-            raise ValueError(f"{foreign}not tensors by name")
-        first = state.get("layers.to_4x4.0.weight")
-        if not isinstance(first, Tensor) or first.dim() != 4 or not first.numel():
-            raise ValueError(f"{foreign}no layers.to_4x4.0.weight of (latent_dim, channels, 4, 4)")
-        depth = len({key.split(".")[1] for key in state if key.startswith("layers.")})
-        image_size = SMALLEST_MAP * 2 ** (depth - 1)
-        if image_size not in IMAGE_SIZES:
-            raise ValueError(f"{foreign}{depth} layers, which no image size has")
-        with torch.device("meta"):  # shapes without memory
-            network = cls(image_size, *first.shape[:2])
-        wanted = network.state_dict()
-        if differing := sorted(set(wanted) ^ set(state)):
-            raise ValueError(f"{foreign}{differing[0]} is {'missing' if differing[0] in wanted else 'foreign to them'}")
-        for key, tensor in wanted.items():
-            given = _described(state[key])
-            if given != (right := _described(tensor)):
-                raise ValueError(f"{foreign}{key} is {given}; {right} would fit the other weights")
-            if state[key].untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
-                raise ValueError(f"{foreign}{key} claims more numbers than it has")
-        network.to_empty(device="cpu").load_state_dict(state)
-        return network
-
-
-def _described(value: object) -> str:
-    """What must agree for a tensor to take the place of another: 'float32 of (64, 3, 5, 5)'."""
-    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
-        return f"a {type(value).__name__} of another kind"
-    return f"{str(value.dtype).removeprefix('torch.')} of {tuple(value.shape)}"
-
 
 class Discriminator(nn.Module):
     """Images to one logit each: 5x5 stride-2 convolutions down to 4x4, then one 4x4 convolution."""

@@ -25,7 +25,7 @@ from dcgan.device.cuda_graph import CapturedStep
 from dcgan.device.ranks import ALONE, Ranks
 from dcgan.networks import Discriminator, Generator, normal_init_
 from dcgan.players import Adam
-from dcgan.record import checkpoint
+from dcgan.record import checkpoint, weights
 from dcgan.record.folder import RunFolder, State
 from dcgan.record.recorder import Chronicle, Stopwatch
 from dcgan.record.trouble import SharedCpu
@@ -213,7 +213,7 @@ def train(
         if chronicle is not None:
             facts = {}
             if state == "finished":
-                checkpoint.save_weights(folder.generator, players.generator)
+                weights.save(folder.generator, players.generator)
                 images_per_s = chronicle.speed["images_per_s"] / ranks.count
                 try:
                     facts = beside_floor(experiment, device, bf16=bf16, images_per_s=images_per_s)

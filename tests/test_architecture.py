@@ -35,7 +35,7 @@ TRAINING = {
     "analysis": (),
     "analysis.measures": ("dcgan", "dcgan.tools"),
     "analysis.runs": READS,
-    "analysis.score": (*READS, "dcgan.data", "dcgan.networks", "dcgan.sample", "dcgan.record.checkpoint"),
+    "analysis.score": (*READS, "dcgan.data", "dcgan.networks", "dcgan.sample", "dcgan.record.weights"),
     "analysis.compare": READS,
     "analysis.pages": READS,
     "analysis.__main__": ("dcgan",),

@@ -68,22 +68,3 @@ def test_normal_init_draws_convolutions_around_0_and_batchnorm_around_its_own_me
             assert 0.01 < module.weight.std() < 0.03
         if getattr(module, "bias", None) is not None:
             assert not module.bias.any()
-
-
-@pytest.mark.parametrize("size", IMAGE_SIZES)
-def test_a_generator_comes_back_from_its_state_dict_alone(size):
-    generator = Generator(size, 7, 16).eval()
-    again = Generator.from_state_dict(generator.state_dict()).eval()
-    latents = torch.randn(2, 7)
-    assert torch.equal(again(latents), generator(latents))
-
-
-@pytest.mark.parametrize("state", [{}, {"a": torch.zeros(2)}, [1], {"layers.to_4x4.0.weight": torch.zeros(3)}])
-def test_what_is_not_a_generators_state_dict_is_refused(state):
-    with pytest.raises(ValueError, match="not the weights of one of our generators"):
-        Generator.from_state_dict(state)
-
-
-def test_a_discriminators_state_dict_is_not_a_generators():
-    with pytest.raises(ValueError, match="not the weights"):
-        Generator.from_state_dict(Discriminator(64, 8).state_dict())

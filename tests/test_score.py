@@ -17,7 +17,7 @@ from analysis.runs.folders import read_folders
 from dcgan import UserError
 from dcgan.data import open_source, pack
 from dcgan.networks import Generator
-from dcgan.record import checkpoint
+from dcgan.record import weights
 
 SAMPLES = 120
 
@@ -68,8 +68,8 @@ def _trained(runs, data, name="baseline", seed=0, size=64, **more):
     folder = make_run(runs, name, seed, data=data, **more)
     for step in (200, 400):
         folder.snapshot(step).parent.mkdir(exist_ok=True)
-        checkpoint.save_weights(folder.snapshot(step), _generator(10 * seed + step, size))
-    checkpoint.save_weights(folder.generator, _generator(10 * seed + 400, size))
+        weights.save(folder.snapshot(step), _generator(10 * seed + step, size))
+    weights.save(folder.generator, _generator(10 * seed + 400, size))
     return folder
 
 
@@ -111,7 +111,7 @@ def test_what_has_scores_is_not_scored_again_and_what_changed_is(tmp_path, drawn
     _scorer(extractor, cache).score([_run(folder)])
     assert extractor.network.calls == calls
     before = _scorer(extractor, cache).found(_run(folder))[1]
-    checkpoint.save_weights(folder.snapshot(200), _generator(5))
+    weights.save(folder.snapshot(200), _generator(5))
     _scorer(extractor, cache).score([_run(folder)])
     after = _scorer(extractor, cache).found(_run(folder))[1]
     assert after.final == before.final
@@ -282,7 +282,7 @@ def test_what_people_rate_is_uncurated(tmp_path, drawn, cache):
 
     folder = _trained(tmp_path, drawn)
     shown = score.pictures_to_rate(_run(folder), cache=cache)
-    generator = Generator.from_state_dict(checkpoint.load_weights(folder.generator))
+    generator = weights.load_generator(folder.generator)
     wanted = sample.images(generator, range(64)).permute(0, 2, 3, 1).numpy()
     np.testing.assert_array_equal(shown["generated"], wanted)
     assert shown["real"].shape == (32, 64, 64, 3)

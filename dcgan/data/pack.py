@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import fcntl
-import hashlib
 import io
 import json
 import logging
@@ -25,6 +24,7 @@ from dcgan import first_line, one_line
 from dcgan.data import faces
 from dcgan.data.files import DataError, Entry
 from dcgan.data.sources import Source, in_parallel
+from dcgan.tools.files import checksum
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def find_pack(source: Source, *, size: int, crop_px: int | None, count: int, cac
 
 def _pack_path(source: Source, size: int, crop_px: int | None, count: int, cache: Path) -> Path:
     made_of = json.dumps([VERSION, source.fingerprint, size, crop_px, count])
-    return cache / "packed" / f"{hashlib.blake2b(made_of.encode(), digest_size=16).hexdigest()}.npy"
+    return cache / "packed" / f"{checksum(made_of.encode())}.npy"
 
 
 def _pack(source: Source, chosen: list[int], size: int, crop_px: int | None, path: Path) -> None:

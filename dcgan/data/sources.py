@@ -4,7 +4,6 @@ A source is known by the content of its images in the order of their names, so t
 fingerprint in a folder, a zip or a tar, wherever it lies; what is packed from them is cached under it.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -23,6 +22,7 @@ from tqdm import tqdm
 from dcgan import first_line, one_line
 from dcgan.data import faces
 from dcgan.data.files import FORMS, DataError, Entry, Folder, Held, Tar, Zip, open_files
+from dcgan.tools.files import checksum
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def open_source(data: str | Path | None, *, cache: Path) -> Source:
     """
     if data is None:
         description = f"embedded drawn faces v{faces.VERSION}"
-        return Source("embedded", description, _digest(description.encode()), None, None)
+        return Source("embedded", description, checksum(description.encode()), None, None)
     if not str(data):
         raise DataError(f"the data's path is empty; wanted {FORMS}")
     celeba = str(data) == "celeba"
@@ -107,7 +107,7 @@ def in_parallel(work: Callable, items: Iterable) -> Iterator[Iterator]:
 
 def _known(files: Folder | Zip | Tar, path: Path, memory: Path) -> tuple[str, int]:
     """The images' fingerprint and number, from the memory as long as no file was touched."""
-    remembered = memory / f"{_digest(files.signature.encode())}.json"
+    remembered = memory / f"{checksum(files.signature.encode())}.json"
     try:
         facts = json.loads(remembered.read_text())
         return facts["fingerprint"], facts["count"]
@@ -133,7 +133,7 @@ def _fingerprint(files: Folder | Zip | Tar, title: str) -> str:
     def hash_one(entry: Entry) -> tuple[int, bytes]:
         index, _, read = entry
         try:
-            return index, hashlib.blake2b(read(), digest_size=16).digest()
+            return index, bytes.fromhex(checksum(read()))
         except Exception:  # packing counts it and says what is wrong
             return index, b"unreadable"
 
@@ -142,11 +142,7 @@ def _fingerprint(files: Folder | Zip | Tar, title: str) -> str:
         for index, digest in hashed:
             digests[index] = digest
             bar.update()
-    return _digest(b"".join(digests))
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+    return checksum(b"".join(digests))
 
 
 # --- CelebA ---

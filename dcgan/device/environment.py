@@ -1,6 +1,5 @@
 """What a run runs on: the device, its threads and precision, and the record of all that can move a result."""
 
-import hashlib
 import os
 import platform
 import subprocess
@@ -11,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from dcgan import UserError
+from dcgan.tools.files import checksum
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pydantic", "wandb")
@@ -84,7 +84,7 @@ def describe(device: torch.device, *, bf16: bool, processes: int = 1) -> dict[st
         "platform": platform.platform(terse=True),
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
-        "code": hashlib.blake2b(repr(code_files()).encode(), digest_size=8).hexdigest(),
+        "code": checksum(repr(code_files()).encode(), nbytes=8),
         **commit(),
     }
 
@@ -102,7 +102,7 @@ def code_files() -> dict[str, str]:
     """A checksum of each file of the training code, by path: a commit changes with the README, too."""
     here = PACKAGE
     return {
-        path.relative_to(here.parent).as_posix(): hashlib.blake2b(path.read_bytes(), digest_size=4).hexdigest()
+        path.relative_to(here.parent).as_posix(): checksum(path.read_bytes(), nbytes=4)
         for path in sorted(here.rglob("*.py"))
     }
 

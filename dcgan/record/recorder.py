@@ -14,7 +14,7 @@ from dcgan import sample
 from dcgan.adversarial import MEASURES
 from dcgan.config import Experiment
 from dcgan.networks import Generator
-from dcgan.record import checkpoint, trouble
+from dcgan.record import trouble, weights
 from dcgan.record.folder import RunFolder, State
 from dcgan.record.losses_png import draw_losses
 from dcgan.record.wandb_log import Tracker
@@ -135,7 +135,7 @@ class Chronicle:
     def snapshot(self, generator: Generator, step: int) -> None:
         """Keep the generator's weights and a grid of its images, always from the same latents."""
         with self._clock("samples"):
-            checkpoint.save_weights(self._folder.snapshot(step), generator)
+            weights.save(self._folder.snapshot(step), generator)
             with replacing(self._folder.sample(step)) as aside:
                 sample.grid(sample.images(generator, PREVIEW_SEEDS)).save(aside, format="PNG")
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 
 from dcgan import UserError
 from dcgan.config import Experiment
-from dcgan.record import checkpoint
+from dcgan.record import weights
 from dcgan.record.folder import RunFolder
 
 
@@ -75,7 +75,7 @@ def last_good_snapshot(folder: RunFolder, steps: Iterable[int], *, before: int) 
     """The last of these steps whose snapshot has nothing but finite weights: the loss shows a step late what G got."""
     for step in sorted((step for step in steps if step < before), reverse=True):
         with suppress(UserError):  # not there, or damaged
-            if all(value.isfinite().all() for value in checkpoint.load_weights(folder.snapshot(step)).values()):
+            if all(value.isfinite().all() for value in weights.load(folder.snapshot(step)).values()):
                 return step
     return None
 

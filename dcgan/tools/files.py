@@ -1,17 +1,19 @@
-"""Files that are there whole or not at all, and nothing but files."""
+"""Files that are there whole or not at all, checksums, and reading that a pipe or a device can't block."""
 
 import errno
+import hashlib
 import os
 import stat
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path, *, lasting: bool = False):
-    """A temporary path beside `path`; what was written there takes `path`'s place, or nothing does.
+def replacing(path: Path, *, lasting: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; what is written there takes `path`'s place, or after an error nothing does.
 
-    lasting: on the disk when this returns, should the power fail; takes its time.
+    lasting: survives a power failure once this returns; takes its time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -27,7 +29,7 @@ def replacing(path: Path, *, lasting: bool = False):
 
 
 def sync(path: Path) -> None:
-    """Wait until what was written to a file, or which files a folder has, is on the disk."""
+    """Wait until a file's content, or a folder's list of files, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -36,15 +38,20 @@ def sync(path: Path) -> None:
 
 
 def read_plain(path: Path, *, most: int | None = None) -> bytes:
-    """The bytes of a plain file.
+    """Return the bytes of a plain file.
 
-    Raises OSError for anything else, and for more than `most` bytes: opening a pipe waits for who writes into it, and
-    a device has no end.
+    Raises OSError for anything else, and for more than `most` bytes: opening a pipe waits for a writer, and a device
+    has no end.
     """
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a plain file", str(path))
-        if most is not None and found.st_size > most:
-            raise OSError(errno.EFBIG, f"{found.st_size:,} bytes, where {most:,} would be many", str(path))
+        if most is not None and status.st_size > most:
+            raise OSError(errno.EFBIG, f"{status.st_size:,} bytes, where {most:,} would be many", str(path))
         return file.read()
+
+
+def checksum(content: bytes | memoryview, *, nbytes: int = 16) -> str:
+    """Return the BLAKE2b checksum of some bytes, `nbytes` long, in hex."""
+    return hashlib.blake2b(content, digest_size=nbytes).hexdigest()

@@ -6,7 +6,6 @@ What `test_data.py` and `test_config.py` show is not shown here again.
 import gzip
 import hashlib
 import importlib
-import io
 import os
 import pickle
 import shutil
@@ -23,7 +22,7 @@ from support.hostile import command, image, packed, padded, tar_header, tarred, 
 from dcgan import UserError, config
 from dcgan.data import open_source, pack
 from dcgan.networks import Generator
-from dcgan.record import checkpoint
+from dcgan.record import checkpoint, weights
 from dcgan.tools import plain_yaml
 
 FILES = [(f"{number}.png", image(shade=40 * number)) for number in range(5)]
@@ -312,7 +311,7 @@ def sampled(path: Path, state=None) -> str:
 
 
 OTHERS = {
-    "a foreign key": ({**STATE, "extra.weight": torch.zeros(1)}, "extra.weight is foreign"),
+    "a foreign key": ({**STATE, "extra.weight": torch.zeros(1)}, "extra.weight is unexpected"),
     "a missing key": ({k: v for k, v in STATE.items() if "to_rgb.0.bias" not in k}, "layers.to_rgb.0.bias is missing"),
     "another shape": ({**STATE, "layers.to_rgb.0.bias": torch.zeros(4)}, "float32 of (4,); float32 of (3,) would fit"),
     "another type": ({**STATE, "layers.to_rgb.0.bias": torch.zeros(3).long()}, "is int64 of (3,); float32 of (3,)"),
@@ -407,13 +406,11 @@ def test_a_safe_loader_reads_every_yaml():
 
 def test_an_honest_file_of_weights_still_draws(tmp_path):
     path = tmp_path / "generator.params"
-    checkpoint.save_weights(path, Generator(64, 6, 16))
+    weights.save(path, Generator(64, 6, 16))
     code, out, _ = command("sample", str(path), "--seeds", "0,1", writes_to=(tmp_path / "generator.params-sampled",))
     assert code == 0
     assert "2 images" in out
-    assert torch.equal(
-        torch.load(io.BytesIO(path.read_bytes()), weights_only=True)[FIRST], checkpoint.load_weights(path)[FIRST]
-    )
+    assert torch.equal(torch.load(path, weights_only=True)[FIRST], weights.load(path)[FIRST])
 
 
 def test_what_stands_in_the_way_of_the_next_block_of_a_tar_is_no_image(tmp_path):

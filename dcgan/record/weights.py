@@ -1,0 +1,138 @@
+"""Files of weights: `generator.params` and the snapshots. A foreign file is refused before it can do harm.
+
+torch's own loader of weights still allows calls like `bytearray(n)`, which take any memory they like, and unpacks a
+compressed archive. So each file is inspected first: an uncompressed zip of plain tensors, as `save` writes it.
+"""
+
+import io
+import pickletools
+import zipfile
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dcgan import UserError
+from dcgan.networks import IMAGE_SIZES, SMALLEST_MAP, Generator
+from dcgan.tools.files import replacing
+
+#: The Python names that a pickle of plain tensors refers to.
+GLOBALS = {
+    "collections OrderedDict",
+    "torch FloatStorage",
+    "torch LongStorage",
+    "torch._utils _rebuild_tensor_v2",
+}
+#: Opcodes of a pickle that create objects without naming them in a GLOBAL.
+CREATING = {"INST", "OBJ", "NEWOBJ"}
+
+
+def save(path: Path, network: nn.Module) -> None:
+    """Write a network's state dict, on the CPU and in plain memory order, so that equal weights make equal files."""
+    write(path, to_bytes({key: value.cpu().contiguous() for key, value in network.state_dict().items()}))
+
+
+def load(path: Path) -> dict[str, Tensor]:
+    """Read the state dict that `save` wrote, onto the CPU. Never unpickles. Raises UserError for any other file."""
+    try:
+        _inspect(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path}: can't be read: {error.strerror or error}") from error
+    except Exception as error:  # of many kinds; torch's own text advises to unpickle the file all the same
+        raise UserError(f"{path}: not a file of weights alone, or damaged ({type(error).__name__})") from error
+
+
+def load_generator(path: Path) -> Generator:
+    """Read a generator; the weights give its shape.
+
+    Raises UserError for a file that `save` did not write or that holds another network.
+    """
+    state = load(path)
+    try:
+        generator = _empty_generator(state)
+        _check_fits(state, generator.state_dict())
+    except ValueError as error:
+        raise UserError(f"{path}: not the weights of one of our generators: {error}") from error
+    generator.to_empty(device="cpu").load_state_dict(state)
+    return generator
+
+
+def to_bytes(content: Any) -> memoryview:
+    """Return the bytes of a file that `torch.load` reads.
+
+    They are made in memory: written to a path, torch would put the path's name into the file, so that equal content
+    differs, and would report a full disk as an internal error.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getbuffer()
+
+
+def write(path: Path, content: memoryview) -> None:
+    """Write a file whole or not at all, safe on the disk when this returns."""
+    with replacing(path, lasting=True) as aside:
+        aside.write_bytes(content)
+
+
+def _empty_generator(state: dict[str, Tensor]) -> Generator:
+    """The generator with the shapes of a state dict, on the meta device: it takes no memory yet."""
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise ValueError("not tensors by name")
+    first = state.get("layers.to_4x4.0.weight")
+    if not isinstance(first, Tensor) or first.dim() != 4 or not first.numel():
+        raise ValueError("no layers.to_4x4.0.weight of (latent_dim, channels, 4, 4)")
+    latent_dim, channels = first.shape[:2]
+    depth = len({key.split(".")[1] for key in state if key.startswith("layers.")})
+    image_size = SMALLEST_MAP * 2 ** (depth - 1)
+    if image_size not in IMAGE_SIZES:
+        raise ValueError(f"{depth} layers, which no image size has")
+    with torch.device("meta"):
+        return Generator(image_size, latent_dim, channels)
+
+
+def _check_fits(state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raise ValueError unless the state dict has exactly the expected tensors and the numbers that they claim."""
+    for key in sorted(expected.keys() ^ state.keys()):
+        raise ValueError(f"{key} is {'missing' if key in expected else 'unexpected'}")
+    for key, tensor in expected.items():
+        if (given := _described(state[key])) != (wanted := _described(tensor)):
+            raise ValueError(f"{key} is {given}; {wanted} would fit the other weights")
+        if state[key].untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+            raise ValueError(f"{key} claims more numbers than it has")
+
+
+def _described(value: object) -> str:
+    """What must agree for a tensor to take the place of another: 'float32 of (64, 3, 5, 5)'."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
+        return f"a {type(value).__name__} of another kind"
+    return f"{str(value.dtype).removeprefix('torch.')} of {tuple(value.shape)}"
+
+
+def _inspect(path: Path) -> None:
+    """Raise UserError for a file that holds more than tensors, or that would be larger in memory than on the disk."""
+    if objection := _objection(path):
+        raise UserError(f"{path}: not a file of weights alone, as it {objection}")
+
+
+def _objection(path: Path) -> str | None:
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\3\4":  # zipfile looks only at the end; without this, torch unpickles in an old way
+            return "is no zip, as torch writes it"
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if sum(member.file_size for member in members) > path.stat().st_size:
+            return "would be larger in memory"
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            return "is compressed, as torch never writes it"
+        pickles = [archive.read(member) for member in members if member.filename.lower().endswith(".pkl")]
+    for opcode, argument, _ in chain.from_iterable(map(pickletools.genops, pickles)):
+        if opcode.name in CREATING or ("GLOBAL" in opcode.name and argument not in GLOBALS):
+            return f"names {argument}"
+        if opcode.name == "PROTO" and argument != 2:  # torch warns at length, and only then fails
+            return f"is pickled by protocol {argument}"
+    return None
