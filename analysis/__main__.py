@@ -34,6 +34,7 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    from analysis.pages.html import show
     from analysis.runs.folders import read_folders
     from analysis.runs.wandb import read_wandb
 
@@ -43,7 +44,7 @@ def _compare(options: argparse.Namespace) -> int:
         raise UserError(f"{options.wandb or options.runs}: no run there can be used")
     pages = [page for _, page in _reports(options, runs, unusable)]
     if not options.no_open:
-        _open(pages[0])
+        show(pages[0])
     return 0
 
 
@@ -95,6 +96,7 @@ def _reports(options: argparse.Namespace, runs: Sequence, unusable: Sequence[str
 
 def _rate(options: argparse.Namespace) -> int:
     from analysis.pages import rating
+    from analysis.pages.html import show
     from analysis.runs.folders import read_folders
     from analysis.score import pictures_to_rate
     from dcgan.data import open_source
@@ -107,8 +109,12 @@ def _rate(options: argparse.Namespace) -> int:
     runs, unusable = read_folders(folder.path)
     if not runs:
         raise UserError(unusable[0])
-    run = runs[0]
-    rating.rate(folder.path, **pictures_to_rate(run, cache=options.cache, data=options.data), title=run.title)
+    page = rating.write(
+        folder.path, **pictures_to_rate(runs[0], cache=options.cache, data=options.data), title=runs[0].title
+    )
+    print(f"pictures to rate, a few minutes, in a browser here or on another machine: {page}")
+    print(f"The page saves your answers as a file. Move it into {page.parent}; `make compare` counts it.")
+    show(page)
     return 0
 
 
@@ -173,13 +179,6 @@ def _to_wandb(comparison, folder: Path) -> None:
     figures = {path.stem: path for path in sorted((folder / "figures").glob("*.png"))}
     tracker.present(table=comparison.table, figures=figures, page=folder / "index.html")
     tracker.finish(state="finished")
-
-
-def _open(page: Path) -> None:
-    """Show the page where there is a screen and a browser; elsewhere its path has been printed."""
-    screen = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if screen and not os.environ.get("CI"):
-        webbrowser.open(page.resolve().as_uri())
 
 
 def _tell(lines: Sequence[str]) -> None:
@@ -250,7 +249,7 @@ def _parser() -> argparse.ArgumentParser:
         "rate",
         parents=[one_run()],
         help="rate generated and real images yourself",
-        epilog="64 generated and 32 real images, unmarked, on a page of this machine alone; keys y and n.",
+        epilog="64 generated and 32 real images, unmarked, on one page; keys y and n. It saves your answers as a file.",
     )
     rate.set_defaults(command=_rate)
 

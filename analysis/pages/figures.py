@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,11 +12,10 @@ from matplotlib.figure import Figure
 
 from analysis.compare.prediction import WHEN, prediction, usual_size
 from analysis.pages import loss_plots, plots
-from analysis.pages.html import data_uri
+from analysis.pages.html import data_uri, save
 from analysis.pages.tables import BY_KEY, by_size, estimate_of, experiments, image_sizes, representatives
 from analysis.pages.words import capital, counted, number
 from dcgan import UserError
-from dcgan.tools.files import replacing
 
 if TYPE_CHECKING:
     from analysis.compare.build import Comparison
@@ -25,7 +24,7 @@ SMOOTHING_WINDOWS = 5  # of the interleaving ratio's line
 SVG_BYTES = 500_000  # of a figure; a larger one, of thousands of points, stands in the page as PNG
 SECTIONS = ("losses", "measure", "overview", "quality", "windows", "scatter")
 #: What is drawn by window: a column, and what `plots.windows` says of it.
-WINDOWED = {
+WINDOWED: dict[str, dict[str, Any]] = {
     "interleaving_ratio": {
         "title": "Interleaving ratio over training",
         "label": "crossings / reference crossings, by window",
@@ -77,7 +76,7 @@ def draw_figures(comparison: "Comparison", folder: Path) -> dict[str, list[Pictu
         for drawing in _drawings(comparison, looks):
             stem = _free_name(drawing.stem, stems)
             stems.add(stem)
-            pictures[drawing.stem.partition("-")[0]].append(_save(drawing, folder / stem))
+            pictures[drawing.stem.partition("-")[0]].append(_saved(drawing, folder / stem))
     for path in folder.glob("*"):
         ours = path.suffix in (".png", ".svg") and re.split(r"[-.]", path.name)[0] in SECTIONS
         if ours and path.stem not in stems:
@@ -92,12 +91,11 @@ def _free_name(stem: str, taken: set[str]) -> str:
     return f"{stem}~{same + 1}" if same else stem
 
 
-def _save(drawing: Drawing, path: Path) -> Picture:
+def _saved(drawing: Drawing, path: Path) -> Picture:
     """Write the figure as <path>.png and <path>.svg."""
     contents = plots.encoded(drawing.figure)
     for kind, content in contents.items():
-        with replacing(path.with_name(f"{path.name}.{kind}")) as aside:
-            aside.write_bytes(content)
+        save(path.with_name(f"{path.name}.{kind}"), content)
     small = len(contents["svg"]) <= SVG_BYTES
     uri = data_uri(contents["svg"], "image/svg+xml") if small else data_uri(contents["png"], "image/png")
     width, height = (round(96 * inches) for inches in drawing.figure.get_size_inches())
@@ -125,7 +123,9 @@ def _losses(comparison: "Comparison") -> Iterator[Drawing]:
                 runs[run.name], _ = losses, losses.crossings
         except (UserError, ValueError):  # the notes say so: comparing them has failed before
             continue
-    limits = loss_plots.shared_limits(list(runs.values())) if runs else None
+    if not runs:
+        return
+    limits = loss_plots.shared_limits(list(runs.values()))
     for name, losses in runs.items():
         figure = plots.figure(5.5)
         loss_plots.losses(figure, losses, limits)

@@ -1,16 +1,22 @@
-"""How pages are made of templates: in HTML whatever comes from files is escaped; Markdown has `markdown.cell`."""
+"""How pages are made from templates: HTML escapes whatever comes from files; Markdown has `markdown.cell`."""
 
 import base64
+import hashlib
+import os
+import sys
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 
 import jinja2
 
+from dcgan.tools.files import replacing
+
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
 def template(name: str, **filters: Callable) -> jinja2.Template:
-    """The template `name` of `templates/`; a name that it is not given is an error, not a blank."""
+    """The template `name` of `templates/`; a variable that it is not given is an error, not a blank."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=jinja2.select_autoescape(["html"]),
@@ -18,10 +24,28 @@ def template(name: str, **filters: Callable) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= filters
+    environment.filters |= {"sha256": _sha256, **filters}
     return environment.get_template(name)
 
 
 def data_uri(content: bytes, kind: str) -> str:
     """The content as an address that needs no other file; kind is its media type."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def save(path: Path, content: str | bytes) -> None:
+    """Write the file at once: a reader sees the old one or the new one."""
+    with replacing(path) as aside:
+        aside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def show(page: Path) -> None:
+    """Open the page where there is a screen and a browser; elsewhere its path has been printed."""
+    screen = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if screen and not os.environ.get("CI"):
+        webbrowser.open(page.resolve().as_uri())
+
+
+def _sha256(text: str) -> str:
+    """What the content security policy lets a style or script in by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(str(text).encode()).digest()).decode()

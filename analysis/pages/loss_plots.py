@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.measures import interleaving
-from analysis.pages.plots import DPI, INK, PALE, log_scale, set_title, thousands
+from analysis.pages.plots import DPI, INK, PALE, WIDTH, log_scale, set_title, thousands
 from analysis.pages.words import counted
 from dcgan.tools.loss_style import COLORS, LABELS, SMOOTHING_STEPS
 
@@ -111,7 +111,7 @@ def loss_curves(axis: Axes, run: Losses, limits: Limits) -> None:
 def crossing_strip(axis: Axes, steps: np.ndarray, limits: Limits) -> None:
     """A tick at each crossing: the darker, the more often the curves cross there."""
     # White noise crosses at every second step. That shall be dark and a tenth of it still be seen, at any length.
-    pixels = 0.8 * axis.get_figure().get_figwidth() * DPI
+    pixels = 0.8 * WIDTH * DPI
     alpha = float(np.clip(2.5 * pixels / max(limits.step, 1), 0.06, 0.9))
     axis.vlines(steps, 0, 1, color=INK, alpha=alpha, linewidth=0.6, rasterized=True)
     axis.set(xlim=(0, limits.step), ylim=(0, 1), xlabel="step (a tick where the curves cross)")

@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from PIL import Image
@@ -289,13 +290,15 @@ def _handles(rows: pd.DataFrame, looks: Mapping[str, Style], *, line: bool = Tru
     ]  # fmt: skip
 
 
-def legend_below(axis: Axes, handles: Sequence[Any], title: str = "") -> None:
+def legend_below(axis: Axes, handles: Sequence[Line2D], title: str = "") -> None:
     """A legend that hides no data, below a sentence in bold."""
-    figure = axis.get_figure()
-    longest = max(len(handle.get_label()) for handle in handles)
+    figure = axis.get_figure(root=True)
+    assert figure is not None
+    longest = max(len(str(handle.get_label())) for handle in handles)
     columns = max(1, int(60 * figure.get_figwidth() / WIDTH / longest))  # more would stand out of the figure
-    place = {"loc": "outside lower center", "ncols": columns, "handlelength": 3}
-    figure.legend(handles=handles, title=title or None, title_fontproperties={"weight": "bold", "size": 9.5}, **place)
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=3)
+    if title:
+        legend.set_title(title, prop=FontProperties(weight="bold", size=9.5))
 
 
 def set_title(axis: Axes, text: str, length: int = 52) -> None:

@@ -5,8 +5,6 @@ server, no network and no other file. Whatever stands in it came out of files an
 policy lets in no script but its own.
 """
 
-import base64
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +18,7 @@ from analysis.measures.stats import Estimate
 from analysis.pages import plots
 from analysis.pages.figures import Picture, draw_figures
 from analysis.pages.grids import samples
-from analysis.pages.html import template
+from analysis.pages.html import save, template
 from analysis.pages.tables import (
     BY_KEY,
     MEASURES,
@@ -38,7 +36,6 @@ from analysis.pages.tables import (
     verdict,
 )
 from analysis.pages.words import counted, number, setting
-from dcgan.tools.files import replacing
 
 if TYPE_CHECKING:
     from analysis.compare.build import Comparison
@@ -54,11 +51,11 @@ def write(comparison: "Comparison", folder: Path) -> Path:
 
     Files of an earlier report there are replaced, each at once, so that a reader sees an old or a new one.
     """
-    _write(folder / "compare.csv", csv(comparison.table))
-    _write(folder / "compare.md", markdown(comparison))
+    save(folder / "compare.csv", csv(comparison.table))
+    save(folder / "compare.md", markdown(comparison))
     figures = draw_figures(comparison, folder / "figures")  # takes longest
     page = folder / "index.html"
-    _write(page, html(comparison, figures))
+    save(page, html(comparison, figures))
     return page
 
 
@@ -70,7 +67,7 @@ def html(comparison: "Comparison", figures: Mapping[str, Sequence[Picture]]) -> 
     steps = sorted({frame.step for each in shown for frame in each.frames})
     listed = _listed(comparison)
     rows = comparison.table.iloc[listed]
-    return template("report.html", number=number, sha256=_sha256, verdict=verdict).render(
+    return template("report.html", number=number, verdict=verdict).render(
         comparison=comparison,
         figures=figures,
         looks={
@@ -349,16 +346,3 @@ def _facts(run: "Run") -> dict[str, str]:
         "batch size": str(run.experiment.batch_size),
         "read from": "W&B" if run.folder is None else "run folder",
     }
-
-
-# --- details ---
-
-
-def _sha256(text: str) -> str:
-    """For the content security policy: what a script or style must hash to, to be let in."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(str(text).encode()).digest()).decode()
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as aside:
-        aside.write_text(text, encoding="utf-8")

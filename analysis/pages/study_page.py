@@ -20,13 +20,12 @@ from analysis.compare.prediction import CANDIDATES, MORE, Claim, Prediction, pre
 from analysis.measures import interleaving
 from analysis.measures.stats import Estimate
 from analysis.pages import grids, report, tables
-from analysis.pages.html import TEMPLATES, template
+from analysis.pages.html import TEMPLATES, save, template
 from analysis.pages.markdown import cell, table_lines
 from analysis.pages.plots import DOCUMENTED
 from analysis.pages.words import number, setting
 from analysis.runs.folders import Run
 from dcgan import UserError, one_line
-from dcgan.tools.files import replacing
 
 #: What the study shows of a report's figures, where they are there.
 FIGURES = (
@@ -62,8 +61,7 @@ def write(comparison: Comparison, figures: Path, docs: Path) -> list[Path]:
     texts[docs / "study" / "snapshots.csv"] = tables.csv(comparison.snapshots)
     contents = {docs / "study" / name: content for name, content in pictures.items()}
     for path, content in (contents | {path: text.encode() for path, text in texts.items()}).items():
-        with replacing(path) as aside:
-            aside.write_bytes(content)
+        save(path, content)
     for path in (docs / "study").iterdir():
         ours = path.name in (f"{stem}.png" for stem in FIGURES) or path.match("samples-*.webp")
         if ours and path.name not in pictures:

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import yaml
+from support.browsing import visited
 from support.made_runs import make_run
 
 from analysis.__main__ import main
@@ -66,26 +67,16 @@ def page(tmp_path_factory):
 def test_in_a_browser_nothing_of_what_files_hold_runs_or_is_asked_for(page, browser):
     text = page.read_text(encoding="utf-8")
     assert text.count("window.hit") > 20, "it is there, as text"
-    tab = browser.new_page()
-    asked, troubles = [], []
-    tab.on("request", lambda request: asked.append(request.url))
-    tab.on("console", lambda message: troubles.append(message.text))  # the policy tells here what it has stopped
-    tab.on("pageerror", lambda error: troubles.append(str(error)))
-    tab.on("dialog", lambda dialog: troubles.append(dialog.message))
-    tab.goto(page.as_uri())
-    tab.wait_for_load_state("load")
-    for summary in tab.locator("summary").all():
-        summary.click()
-    assert tab.evaluate("window.hit") is None
-    assert tab.locator("script").count() == 1
-    assert tab.locator("svg, iframe, object, [onerror], [onload], [onfocus], a[href^=javascript]").count() == 0
-    assert not any("49" in told for told in tab.locator(".question").all_inner_texts())
-    assert HOSTILE[0] in tab.locator("#runs").inner_text()
-    assert HOSTILE[0] in tab.locator("#notes").inner_text()
-    assert HOSTILE[0] in tab.locator("#provenance").inner_text()
-    tab.close()
-    assert troubles == []
-    assert [url[:80] for url in asked if not url.startswith(("file:", "data:"))] == []
+    with visited(browser, page) as tab:
+        for summary in tab.locator("summary").all():
+            summary.click()
+        assert tab.evaluate("window.hit") is None
+        assert tab.locator("script").count() == 1
+        assert tab.locator("svg, iframe, object, [onerror], [onload], [onfocus], a[href^=javascript]").count() == 0
+        assert not any("49" in told for told in tab.locator(".question").all_inner_texts())
+        assert HOSTILE[0] in tab.locator("#runs").inner_text()
+        assert HOSTILE[0] in tab.locator("#notes").inner_text()
+        assert HOSTILE[0] in tab.locator("#provenance").inner_text()
 
 
 def test_in_the_text_nothing_of_what_files_hold_is_a_picture_a_link_or_html(page):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from support.browsing import visited
 
 from analysis.compare.answers import Answer
 from analysis.compare.build import COLUMNS, MEASURES, SNAPSHOT_COLUMNS, WINDOW_COLUMNS, Alternative, Comparison
@@ -560,19 +561,8 @@ def test_a_history_that_diverged_or_is_empty_or_can_t_be_read_stops_nothing(comp
 
 @pytest.fixture
 def opened(browser, folder):
-    """The page as a visitor has it; afterwards: nothing went wrong in it and nothing was asked of the network."""
-    tab = browser.new_page(viewport={"width": 1280, "height": 900})
-    asked, troubles = [], []
-    tab.on("request", lambda request: asked.append(request.url))
-    tab.on("console", lambda message: troubles.append(message.text))
-    tab.on("pageerror", lambda error: troubles.append(str(error)))
-    tab.goto((folder / "index.html").as_uri())
-    tab.wait_for_load_state("load")
-    yield tab
-    tab.close()
-    assert troubles == []
-    assert asked
-    assert [url[:60] for url in asked if not url.startswith(("file:", "data:"))] == []
+    with visited(browser, folder / "index.html") as tab:
+        yield tab
 
 
 def _shown(tab):
