@@ -49,7 +49,8 @@ def _epoch(what: str, name: str, goal: str, rounds: int) -> Result:
     environment.use_determinism(experiment.deterministic, device)
     shape = (CELEBA, experiment.image_size, experiment.image_size, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    batches = Batches(images, batch_size=BATCH, seed=0, device=device)
+    fitting = environment.resident(images.nbytes, device)
+    batches = Batches(images, batch_size=BATCH, seed=0, device=device, **fitting)
     seconds, told = [], []
     with quiet_wandb():
         for _ in range(rounds):
@@ -83,7 +84,8 @@ def bench_examples(rounds: int) -> Result:
     with tempfile.TemporaryDirectory() as place:
         folder = jpegs(Path(place) / "images", 4096)
         packed = pack(open_source(folder, cache=Path(place)), size=64, crop_px=None, images="all", cache=Path(place))
-        batches = Batches(packed.images, batch_size=BATCH, seed=0, device=device)
+        fitting = environment.resident(packed.images.nbytes, device)
+        batches = Batches(packed.images, batch_size=BATCH, seed=0, device=device, **fitting)
         step, real, latents = examples_step(device, bf16=bf16, batches=batches)
         with pil_batches(folder, BATCH) as loaded:
             for steps, input_of_ours, input_of_theirs in (
@@ -152,7 +154,8 @@ def bench_busy(rounds: int) -> Result:
     bf16 = environment.use_precision("auto", device)
     environment.use_determinism(False, device)
     images = np.random.default_rng(0).integers(0, 256, (20_000, 64, 64, 3), dtype=np.uint8)
-    batches = Batches(images, batch_size=BATCH, seed=0, device=device)
+    fitting = environment.resident(images.nbytes, device)
+    batches = Batches(images, batch_size=BATCH, seed=0, device=device, **fitting)
     real, latents = batches.empty(), torch.empty(BATCH, LATENT, device=device)
     take_step = step_taker(build(experiment, device), real=real, latents=latents, bf16=bf16)
 

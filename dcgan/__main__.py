@@ -79,6 +79,7 @@ def _train(options: argparse.Namespace, device, ranks) -> int:
             seed=experiment.seed,
             device=device,
             share=(ranks.rank, ranks.count),
+            **environment.resident(images.images.nbytes, device),
         )
     bf16 = environment.use_precision(experiment.precision, device)
     environment.use_threads(experiment.threads, processes=ranks.local_count)

@@ -34,12 +34,13 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
 
 
-def _train(path, images, *overrides, seed=0, name="tuned_lr", bf16=False, device="cpu", on_device=None, **handed):
+def _train(path, images, *overrides, seed=0, name="tuned_lr", bf16=False, device="cpu", on_device=False, **handed):
     experiment = config.load(name, profile="smoke", seed=seed, overrides=[*TINY, *overrides])
     folder = RunFolder(path)
     folder.path.mkdir(exist_ok=True)
     record = {**config.to_record(experiment), "wandb_id": "test0000"}
-    batches = Batches(images, batch_size=experiment.batch_size, seed=seed, device=device, on_device=on_device)
+    options = {"device": device, "on_device": on_device, "pin_memory": device == "cuda"}
+    batches = Batches(images, batch_size=experiment.batch_size, seed=seed, **options)
     state = trainer.train(experiment, batches, folder, bf16=bf16, record=record, **handed)
     return state, folder
 

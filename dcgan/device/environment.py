@@ -64,6 +64,16 @@ def use_threads(threads: int | Literal["auto"], *, processes: int = 1) -> int:
     return torch.get_num_threads()
 
 
+def resident(nbytes: int, device: torch.device) -> dict[str, bool]:
+    """Options of `Batches` for images of so many bytes: on the device if they take at most half of its free memory."""
+    free = 0
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    elif device.type == "mps":
+        free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return {"on_device": 2 * nbytes <= free, "pin_memory": device.type == "cuda"}
+
+
 def cpu_count() -> int:
     """CPUs that this process may use, which on a cluster are fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -154,7 +154,7 @@ def pack_images(options: argparse.Namespace, runs: Sequence[Run]) -> None:
         key = (experiment.image_size, experiment.crop_px, experiment.images)
         if key not in packed:
             packed[key] = pack(source, size=key[0], crop_px=key[1], images=key[2], cache=options.cache).images
-        Batches(packed[key], batch_size=experiment.batch_size, seed=0, device="cpu", on_device=False)
+        Batches(packed[key], batch_size=experiment.batch_size, seed=0, device="cpu")
 
 
 def group_of(runs: Sequence[Run]) -> str:

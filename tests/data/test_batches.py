@@ -6,11 +6,9 @@ import torch
 
 from dcgan.data import Batches, DataError
 
-DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
-
 
 def images(count: int, size: int = 4) -> np.ndarray:
-    """uint8 (count, size, size, 3): the first pixel of a row and the last tell each image and its mirror image."""
+    """uint8 (count, size, size, 3): the first and last pixel of a row identify each image and its mirror image."""
     pixels = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
     pixels[:, :, 0, 0] = pixels[:, :, -1, 0] = np.arange(count)[:, None]
     pixels[:, :, 0, 1], pixels[:, :, -1, 1] = 10, 20
@@ -66,7 +64,7 @@ def test_the_seed_decides_the_order():
     assert (epoch(sampler(pixels, seed=3)) != epoch(sampler(pixels, seed=4))).any()
 
 
-def test_a_step_gives_the_same_batch_whatever_was_asked_before():
+def test_a_step_gives_the_same_batch_whatever_came_before():
     pixels = images(23)
     batches = sampler(pixels)
     in_turn = [batches(step) for step in range(12)]
@@ -83,11 +81,15 @@ def test_a_batch_is_not_changed_by_the_next():
     assert torch.equal(first, kept)
 
 
-@pytest.mark.parametrize("device", DEVICES)
+#: Where images and batches lie: (device, on_device, pin_memory).
+PLACES = [("cpu", False, False), ("cpu", True, False)]
+PLACES += [("cuda", on_device, True) for on_device in (True, False) if torch.cuda.is_available()]
+
+
+@pytest.mark.parametrize(("device", "on_device", "pin_memory"), PLACES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("on_device", [True, False])
-def test_a_batch_is_channels_last_within_minus_one_and_one(device, dtype, on_device):
-    batch = sampler(images(250), 250, device=device, dtype=dtype, on_device=on_device)(0)
+def test_a_batch_is_channels_last_within_minus_one_and_one(device, on_device, pin_memory, dtype):
+    batch = sampler(images(250), 250, device=device, dtype=dtype, on_device=on_device, pin_memory=pin_memory)(0)
     assert batch.shape == (250, 3, 4, 4)
     assert batch.dtype == dtype
     assert batch.device.type == device
@@ -95,17 +97,16 @@ def test_a_batch_is_channels_last_within_minus_one_and_one(device, dtype, on_dev
     assert (batch.min().item(), batch.max().item()) == (-1, 1)
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("on_device", [True, False])
-def test_batches_are_the_same_wherever_they_are_made(device, on_device):
+@pytest.mark.parametrize(("device", "on_device", "pin_memory"), PLACES)
+def test_batches_are_the_same_wherever_they_are_made(device, on_device, pin_memory):
     pixels = images(60)
-    made = sampler(pixels, device=device, on_device=on_device)
+    made = sampler(pixels, device=device, on_device=on_device, pin_memory=pin_memory)
     last_bit = 2.5e-7 if device == "cuda" else 0  # CUDA divides by a number by multiplying with its reciprocal
     for step in range(14):
         torch.testing.assert_close(made(step).cpu(), sampler(pixels)(step), rtol=0, atol=last_bit)
 
 
-def test_images_from_a_read_only_memory_map_will_do(tmp_path):
+def test_images_may_come_from_a_read_only_memory_map(tmp_path):
     np.save(tmp_path / "images.npy", images(60))
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
     assert torch.equal(sampler(mapped)(3), sampler(images(60))(3))
@@ -114,8 +115,7 @@ def test_images_from_a_read_only_memory_map_will_do(tmp_path):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_never_makes_the_host_wait():
-    batches = sampler(images(60), device="cuda")
-    assert batches.on_device
+    batches = sampler(images(60), device="cuda", on_device=True, pin_memory=True)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for step in range(30):

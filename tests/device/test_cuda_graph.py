@@ -129,7 +129,7 @@ def test_twenty_recorded_steps_in_float64_equal_the_eager_ones_to_1e_9(earlier):
 def test_five_hundred_steps_never_wait_for_the_device():
     players = _players(torch.float32, "cuda")
     images = torch.randint(0, 256, (4 * BATCH, SIZE, SIZE, 3), dtype=torch.uint8).numpy()
-    batches = Batches(images, batch_size=BATCH, seed=0, device="cuda")
+    batches = Batches(images, batch_size=BATCH, seed=0, device="cuda", on_device=True, pin_memory=True)
     room, latents = batches.empty(), torch.empty(BATCH, LATENT, device="cuda")
     step = CapturedStep(players, real=room, latents=latents, bf16=True)
     torch.cuda.set_sync_debug_mode("error")
