@@ -1,15 +1,15 @@
 """Experiment files: YAML with `extends`, a profile and overrides -> one frozen, validated `Experiment`.
 
-Layers, the later one wins: the ancestors' files from the root down, the experiment's own file, the
-profile, then `--seed` and `--set`. Every value that reaches a run has passed through here, and the
-record in the run folder is this object written out.
+Later layers win: the files of the experiment's ancestors from the root down, its own file, the profile, then `--seed`
+and `--set`. Every value that reaches a run has passed through here, and the record in the run folder is this object
+written out.
 """
 
 import difflib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +20,7 @@ from dcgan.tools.plain_yaml import ConfigError
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
-#: What an experiment's file may be called, as its runs' folder is called so too: '...yaml' would lead out of it.
+#: Names of experiments; they name folders, too, and '..' would lead out of `runs`.
 NAME = r"\w[\w .,()=-]{0,99}"
 
 #: Channels at the 4x4 end with every multiplier at 1 (the paper's figure 1).
@@ -28,7 +28,7 @@ FULL_CHANNELS = 1024
 
 
 class Settings(BaseModel):
-    """What every block of an experiment has in common: exact types, no unknown keys, no later change."""
+    """A block of an experiment: exact types, no unknown keys, immutable."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -49,7 +49,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _pair(value: Any) -> tuple:
-    """YAML knows lists, not pairs."""
+    """Return YAML's list as a pair."""
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise ValueError("a pair of numbers, like [0.5, 0.999]")
     return tuple(value)
@@ -60,7 +60,7 @@ class Adam(Settings):
 
 
 class Experiment(Settings):
-    """One run, fully resolved. Units and origins of the values: `experiments/baseline.yaml`."""
+    """One run, fully resolved. `experiments/baseline.yaml` has the unit and the origin of each value."""
 
     name: str
     extends: str | None = None
@@ -69,8 +69,8 @@ class Experiment(Settings):
     profile_changes: dict[str, Any]  # what the profile changed, by dotted key
     overrides: dict[str, Any]  # what --set changed of the recipe, by dotted key
 
-    # The upper bounds are far beyond any use: a slip of the finger is told here, and not by a full memory.
-    image_size: int
+    # The upper bounds are far beyond any use: they report a typo here, before it fills the memory.
+    image_size: Literal[32, 64, 128, 256]  # `networks.IMAGE_SIZES`
     batch_size: Annotated[int, Field(ge=2, le=100_000)]  # BatchNorm has no variance over one image
     latent_dim: Annotated[int, Field(ge=1, le=100_000)]
     steps: Annotated[int, Field(ge=1, le=10**9)]
@@ -79,7 +79,7 @@ class Experiment(Settings):
     images: Literal["all"] | Annotated[int, Field(ge=1, le=10**8)]
     precision: Literal["auto", "bf16", "fp32"]
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)]
-    deterministic: bool = False  # this and the next have defaults, as there are records from before them
+    deterministic: bool = False  # this and the next have defaults because older records lack them
     batchnorm_over: Literal["batch", "share"] = "batch"
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     snapshots: Annotated[int, Field(ge=1, le=10_000)]
@@ -91,7 +91,7 @@ class Experiment(Settings):
 
     @property
     def total_steps(self) -> int:
-        """Steps of the whole run: what the profile affords times what the experiment asks."""
+        """Steps of the whole run: the profile's steps times the experiment's multiplier."""
         return max(1, round(self.steps * self.duration_multiplier))
 
     @property
@@ -109,39 +109,33 @@ class Experiment(Settings):
 
     @property
     def snapshot_steps(self) -> list[int]:
-        """The steps after which a snapshot is kept, evenly spaced; the last one is the run's last."""
+        """The steps after which a snapshot is kept, evenly spaced up to the run's last step."""
         return sorted({max(1, self.total_steps * i // self.snapshots) for i in range(1, self.snapshots + 1)})
 
     @property
     def slug(self) -> str:
-        """The experiment's folder name; two recipes never share one: `tuned_lr`, `tuned_lr+1a2b3c4d`."""
+        """The experiment's folder name, different for every recipe: `tuned_lr`, `tuned_lr+1a2b3c4d`."""
         if not self.overrides:
             return self.name
         canonical = json.dumps(self.overrides, sort_keys=True)
         return f"{self.name}+{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
 
 
-#: Settings that are not part of the recipe: they neither name the run's folder nor count as overrides.
+#: Settings that are not part of the recipe: they don't count as overrides and don't change the folder's name.
 HOW = ("seed", "threads", "deterministic")
 
-#: Keys that say what an experiment is; all others are settings, which --set and diffs speak of.
+#: Keys that identify an experiment; all others are settings, which `--set` and diffs are about.
 IDENTITY = ("name", "extends", "question", "profile", "profile_changes", "overrides")
 
+#: The settings that are blocks of settings.
+BLOCKS: dict[str, type[Settings]] = {
+    "weight_init": WeightInit,
+    "generator": Network,
+    "discriminator": Network,
+    "adam": Adam,
+}
 
-def settings(experiment: Experiment) -> dict[str, Any]:
-    """The experiment's settings by dotted key: {"image_size": 64, ..., "generator.learning_rate": 2e-4}."""
-    return _flatten(experiment.model_dump(mode="json", exclude=set(IDENTITY)))
-
-
-def differences(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any]]:
-    """The settings in which two experiments differ: {"discriminator.learning_rate": (2e-4, 1e-4)}."""
-    before, after = settings(old), settings(new)
-    return {key: (before[key], after[key]) for key in before if before[key] != after[key]}
-
-
-def experiment_names(folder: Path = EXPERIMENTS) -> list[str]:
-    """Every experiment under `folder` by name, the documented ones first, then the follow-ups."""
-    return [path.stem for path in _experiment_files(folder)]
+Layer = tuple[str, dict[str, Any]]  # (where it comes from, for messages; its values)
 
 
 def load(
@@ -151,13 +145,10 @@ def load(
     overrides: Sequence[str] = (),
     seed: int | None = None,
     folder: Path = EXPERIMENTS,
-    checks: Mapping[str, Callable[[Any], Any]] | None = None,
 ) -> Experiment:
     """Resolve the experiment `name` (or the path of a YAML file) under `profile`.
 
     overrides: "dotted.key=value" strings, values read as YAML.
-    checks: by key, functions that raise ValueError for a value that no type can rule out.
-
     Raises ConfigError, naming file, key, value and what is allowed.
     """
     layers = _file_layers(name, folder)
@@ -165,102 +156,136 @@ def load(
     identity = {
         "name": own.pop("name"),
         "extends": own.get("extends"),
-        "question": own.get("question", ""),  # an ancestor's question is not this one's
+        "question": own.get("question", ""),  # not inherited
         "profile": profile,
         "profile_changes": {},
         "overrides": {},
     }
-    profile_path = folder / "profiles" / f"{profile}.yaml"
-    if profile not in profile_names(folder):  # and not whether the file is there: '../baseline' would be
-        raise ConfigError(f"no profile {profile!r}; there is {', '.join(profile_names(folder))}")
+    if profile not in profile_names(folder):  # the file's existence is not enough: '../baseline' has one
+        raise ConfigError(f"no profile {profile!r}; there are {', '.join(profile_names(folder))}")
+    documented = _validate(layers, identity)
 
-    asked = _validate(layers, identity)
-    layers.append((_shown(profile_path), plain_yaml.read(profile_path, where=_shown(profile_path))))
-    afforded = _validate(layers, identity)
+    path = folder / "profiles" / f"{profile}.yaml"
+    layers.append((_shown(path), plain_yaml.read(path, where=_shown(path))))
+    profiled = _validate(layers, identity)
+
     if seed is not None:
         layers.append(("--seed", {"seed": seed}))
     layers += [(f"--set {override}", _parse_override(override)) for override in overrides]
     resolved = _validate(layers, identity)
-    _run_checks(resolved, layers, checks or {})
 
-    changes = {key: new for key, (_, new) in differences(asked, afforded).items()}
-    overridden = {key: new for key, (_, new) in differences(afforded, resolved).items() if key not in HOW}
+    changes = {key: new for key, (_, new) in differences(documented, profiled).items()}
+    overridden = {key: new for key, (_, new) in differences(profiled, resolved).items() if key not in HOW}
     return resolved.model_copy(update={"profile_changes": changes, "overrides": overridden})
 
 
 def from_record(record: Mapping[str, Any], where: Path) -> Experiment:
-    """The experiment that a run folder's `config.yaml`, the file `where`, recorded.
+    """Return the experiment recorded in a run folder's `config.yaml`, the file `where`.
 
-    Raises ConfigError if it was written by another version and does not fit.
+    Raises ConfigError if another version of the lab wrote it and it does not fit.
     """
     known = {key: value for key, value in record.items() if key in Experiment.model_fields}
     try:
         return Experiment.model_validate(known)
     except ValidationError as error:
-        key, _ = _key_of(error.errors()[0]["loc"])
+        key = _key_of(error.errors()[0]["loc"])
         raise ConfigError(
-            f"{where}: {key}: missing or not of this version of the lab; --fresh (FRESH=1) trains the run anew"
+            f"{where}: {key}: missing or not of this version of the lab; --fresh (FRESH=1) trains the run again"
         ) from error
 
 
 def to_record(experiment: Experiment) -> dict[str, Any]:
-    """The experiment as plain values that `from_record` reads back."""
+    """Return the experiment as plain values that `from_record` reads back."""
     return experiment.model_dump(mode="json")
 
 
+def settings(experiment: Experiment) -> dict[str, Any]:
+    """Return the experiment's settings by dotted key: {"image_size": 64, ..., "generator.learning_rate": 2e-4}."""
+    return _flatten(experiment.model_dump(mode="json", exclude=set(IDENTITY)))
+
+
+def differences(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any]]:
+    """Return the settings in which two experiments differ: {"discriminator.learning_rate": (2e-4, 1e-4)}."""
+    before, after = settings(old), settings(new)
+    return {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+
+
+def experiment_names(folder: Path = EXPERIMENTS) -> list[str]:
+    """List the experiments under `folder`, the documented ones first, then the follow-ups."""
+    return [path.stem for path in _experiment_files(folder)]
+
+
+def profile_names(folder: Path = EXPERIMENTS) -> list[str]:
+    """List the profiles."""
+    return sorted(path.stem for path in (folder / "profiles").glob("*.yaml"))
+
+
+# --- files and overrides ---
+
+
+def _file_layers(name: str, folder: Path) -> list[Layer]:
+    """Read the experiment's file and its ancestors', the root first; the last gets a key `name`."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else _find(name, folder)
+    layers: list[Layer] = []
+    names: list[str] = []
+    while True:
+        where, content = _shown(path), plain_yaml.read(path, where=_shown(path))
+        for key in ("name", "profile", "profile_changes", "overrides"):
+            if key in content:
+                raise ConfigError(f"{where}: {key}: not for a file; the command line sets it")
+        layers.insert(0, (where, content))
+        names.append(path.stem)
+        parent = content.get("extends")
+        if parent is None:
+            break
+        if not isinstance(parent, str):
+            raise ConfigError(f"{where}: extends: {parent!r} is not the name of an experiment")
+        path = _find(parent, folder, where=f"{where}: extends: ")
+        if parent in names:
+            raise ConfigError(f"{_shown(path)}: extends: goes in a circle: {' -> '.join([*names, parent])}")
+    where, content = layers[-1]
+    if not re.fullmatch(NAME, names[0]):
+        raise ConfigError(
+            f"{where}: {names[0]!r} can't name a run's folder; rename the file: at most 100 letters, digits, spaces "
+            "and _ - . , ( ) =, starting with a letter or a digit"
+        )
+    content["name"] = names[0]
+    return layers
+
+
+def _find(name: str, folder: Path, *, where: str = "") -> Path:
+    """Find an experiment's file by name."""
+    files = _experiment_files(folder)
+    matches = [path for path in files if path.stem == name]
+    if not matches:
+        known = [path.stem for path in files]
+        raise ConfigError(f"{where}no experiment {name!r}{_suggestion(name, known)}; there are {', '.join(known)}")
+    if len(matches) > 1:
+        raise ConfigError(f"{name!r} could be any of {', '.join(map(_shown, matches))}; rename all but one")
+    return matches[0]
+
+
+def _experiment_files(folder: Path) -> list[Path]:
+    sweep = folder / "sweep.yaml"  # W&B's, not an experiment
+    files = [path for path in folder.rglob("*.yaml") if path.parent.name != "profiles" and path != sweep]
+    return sorted(files, key=lambda path: (len(path.parts), path.name))
+
+
 def _parse_override(override: str) -> dict[str, Any]:
+    """Turn "generator.learning_rate=1e-4" into {"generator": {"learning_rate": 1e-4}}."""
     key, equals, value = override.partition("=")
     key = key.strip()
     if not key or not equals:
-        raise ConfigError(f"--set {override}: write key=value, for example --set batch_size=64")
+        raise ConfigError(f'--set {override}: write key=value, for example --set batch_size=64 (SET="batch_size=64")')
     if key.split(".")[0] in IDENTITY:
         raise ConfigError(f"--set {override}: {key} is not a setting; edit the experiment's file instead")
-    nested: Any = plain_yaml.parse(value, where=f"--set {override}")
+    nested = plain_yaml.parse(value, where=f"--set {override}")
     for part in reversed(key.split(".")):
         nested = {part: nested}
     return nested
 
 
-Layer = tuple[str, dict[str, Any]]  # where it comes from, for messages; what it says
-
-
-def _file_layers(name: str, folder: Path) -> list[Layer]:
-    """The experiment's file and its ancestors', the root first, each without its `extends` but the last."""
-    files = _experiment_files(folder)
-    path = Path(name) if name.endswith((".yaml", ".yml")) else None
-    layers: list[Layer] = []
-    seen: list[str] = []
-    wanted: str | None = name if path is None else path.stem
-    while wanted is not None:
-        if seen or path is None:
-            path = next((file for file in files if file.stem == wanted), None)
-            if (others := [_shown(file) for file in files if file.stem == wanted])[1:]:
-                raise ConfigError(f"{wanted!r} could be any of {', '.join(others)}; rename all but one")
-        if path is None or not path.is_file():
-            asked = f"{layers[0][0]}: extends: " if layers else ""
-            known = [file.stem for file in files]
-            raise ConfigError(
-                f"{asked}no experiment {wanted!r}{_suggestion(wanted, known)}; there is {', '.join(known)}"
-            )
-        if wanted in seen:
-            raise ConfigError(f"{_shown(path)}: extends: goes in a circle: {' -> '.join([*seen, wanted])}")
-        seen.append(wanted)
-        content = plain_yaml.read(path, where=_shown(path))
-        for key in ("name", "profile", "profile_changes", "overrides"):
-            if key in content:
-                raise ConfigError(f"{_shown(path)}: {key}: not for a file; the command line says it")
-        parent = content.get("extends")
-        if parent is not None and not isinstance(parent, str):
-            raise ConfigError(f"{_shown(path)}: extends: {parent!r} is not the name of an experiment")
-        layers.insert(0, (_shown(path), content))
-        wanted = parent
-    if not re.fullmatch(NAME, seen[0]):
-        raise ConfigError(
-            f"{layers[-1][0]}: {seen[0]!r} can't name a run's folder; rename the file: at most 100 letters, digits, "
-            "spaces and _ - . , ( ) = that begin with a letter or a digit"
-        )
-    layers[-1][1]["name"] = seen[0]
-    return layers
+# --- validation, and messages about it ---
 
 
 def _validate(layers: Sequence[Layer], identity: Mapping[str, Any]) -> Experiment:
@@ -268,65 +293,57 @@ def _validate(layers: Sequence[Layer], identity: Mapping[str, Any]) -> Experimen
     for _, content in layers:
         _merge(merged, content)
     try:
-        return Experiment.model_validate(merged | identity)
+        return Experiment.model_validate({**merged, **identity})
     except ValidationError as error:
         raise ConfigError(_explain(error, layers)) from error
 
 
 def _explain(error: ValidationError, layers: Sequence[Layer]) -> str:
-    """The first of pydantic's complaints as one line: where, key, value, what is allowed."""
+    """Put the first of pydantic's complaints in one line: where, key, value, what is allowed."""
     problems = error.errors()
     first = problems[0]
-    key, block = _key_of(first["loc"])
+    key = _key_of(first["loc"])
     if first["type"] == "extra_forbidden":
-        allowed = [field for field in block.model_fields if block is not Experiment or field not in IDENTITY]
+        block = BLOCKS.get(key.split(".")[0], Experiment)
+        allowed = [field for field in block.model_fields if field not in IDENTITY]
         return (
             f"{_origin(key, layers)}: unknown key {key!r}{_suggestion(key, _setting_keys())}; "
             f"allowed here: {', '.join(allowed)}"
         )
     if first["type"] == "missing":
         return f"{layers[0][0]}: {key}: missing; add it, or `extends: baseline`, which has every setting"
-    # A union ("all" or a number) complains once a branch: tell all of them.
-    allowed = [problem["msg"] for problem in problems if _key_of(problem["loc"])[0] == key]
+    # A union ("all" or a number) has a complaint for each branch: report all of them.
+    allowed = [problem["msg"] for problem in problems if _key_of(problem["loc"]) == key]
     allowed = [re.sub(r"^(Input should be|Value error,) ", "", message) for message in dict.fromkeys(allowed)]
-    return f"{_origin(key, layers)}: {key}: {_told(first['input'])} is not allowed; it should be {' or '.join(allowed)}"
+    value = _repr(first["input"])
+    return f"{_origin(key, layers)}: {key}: {value} is not allowed; it should be {' or '.join(allowed)}"
 
 
-def _told(value: Any) -> str:
-    """A value in a message."""
+def _repr(value: Any) -> str:
     try:
         return repr(value)
     except (RecursionError, ValueError):  # nested a thousand times by --set a.a.a..., an integer of thousands of digits
         return f"this {type(value).__name__}"
 
 
-def _key_of(location: tuple[str | int, ...]) -> tuple[str, type[Settings]]:
-    """Pydantic's location as our dotted key, and the block that the key stands in."""
-    block: type[Settings] = Experiment
-    path: list[str] = []
-    for part in location:
-        path.append(str(part))
-        field = block.model_fields.get(str(part))
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, Settings)) or part is location[-1]:
-            break  # what follows is pydantic's name for a branch of a union, or a list index
-        block = inner
-    return ".".join(path), block
+def _key_of(location: tuple[str | int, ...]) -> str:
+    """Turn pydantic's location into our dotted key; beyond it are branches of unions and indices of lists."""
+    return ".".join(map(str, location[: 2 if location[0] in BLOCKS else 1]))
 
 
-def _setting_keys(block: type[Settings] = Experiment) -> list[str]:
-    """Every dotted key that may be set."""
+def _setting_keys() -> list[str]:
+    """List every dotted key that may be set."""
     keys = []
-    for name, field in block.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
-            keys += [f"{name}.{inner}" for inner in _setting_keys(field.annotation)]
+    for name in Experiment.model_fields:
+        if name in BLOCKS:
+            keys += [f"{name}.{inner}" for inner in BLOCKS[name].model_fields]
         elif name not in IDENTITY:
             keys.append(name)
     return keys
 
 
 def _origin(key: str, layers: Sequence[Layer]) -> str:
-    """Where a dotted key was set last."""
+    """Return where a dotted key was set last."""
     for where, content in reversed(layers):
         node: Any = content
         for part in key.split("."):
@@ -336,15 +353,6 @@ def _origin(key: str, layers: Sequence[Layer]) -> str:
         else:
             return where
     return layers[-1][0]
-
-
-def _run_checks(experiment: Experiment, layers: Sequence[Layer], checks: Mapping[str, Callable[[Any], Any]]) -> None:
-    values = settings(experiment)
-    for key, check in checks.items():
-        try:
-            check(values[key])
-        except ValueError as error:
-            raise ConfigError(f"{_origin(key, layers)}: {key}: {error}") from error
 
 
 def _merge(base: dict[str, Any], change: Mapping[str, Any]) -> None:
@@ -360,17 +368,6 @@ def _flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in nested.items():
         flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
-
-
-def _experiment_files(folder: Path) -> list[Path]:
-    sweep = folder / "sweep.yaml"  # W&B's, and no experiment
-    files = [path for path in folder.rglob("*.yaml") if path.parent.name != "profiles" and path != sweep]
-    return sorted(files, key=lambda path: (len(path.parts), path.name))
-
-
-def profile_names(folder: Path = EXPERIMENTS) -> list[str]:
-    """The profiles there are."""
-    return sorted(path.stem for path in (folder / "profiles").glob("*.yaml"))
 
 
 def _shown(path: Path) -> str:

@@ -1,7 +1,8 @@
-"""The two networks of DCGAN (Radford, Metz, Chintala 2016, arXiv:1511.06434) at any power-of-two size.
+"""The two networks of DCGAN (Radford, Metz, Chintala 2016, arXiv:1511.06434) at 32, 64, 128 or 256 pixels.
 
-Depth follows from the image size: both networks meet at 4x4, where they have ``channels`` channels, and
-each doubling of the image halves the channels. 64x64 gives four 5x5 layers a side, 128x128 one more.
+The image size sets the depth. Both networks meet at 4x4, where they have `channels` channels; each doubling of the
+image halves the channels. 64x64 takes four 5x5 convolutions on each side, 128x128 one more. The shapes in the
+comments are those of 64x64 with 1,024 channels, the paper's figure 1.
 """
 
 from collections import OrderedDict
@@ -9,29 +10,20 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-SMALLEST_MAP = 4  # both networks meet at 4x4
+SMALLEST_MAP = 4  # pixels; both networks meet at 4x4
 IMAGE_SIZES = (32, 64, 128, 256)
 
 
 def map_sizes(image_size: int) -> list[int]:
-    """Side lengths from 4 up to ``image_size``, each twice the last: 64 -> [4, 8, 16, 32, 64].
+    """Side lengths of the feature maps, each twice the last: 64 -> [4, 8, 16, 32, 64].
 
-    The generator's layers walk up this list and the discriminator's walk down it; a 5x5 stride-2
-    padding-2 convolution maps a side of H to floor((H + 1) / 2), so only powers of two come back.
-
-    Raises ValueError for a size that is not one of `IMAGE_SIZES`, with the sizes along the way.
+    Raises ValueError for a size that is not in `IMAGE_SIZES`.
     """
+    if image_size not in IMAGE_SIZES:
+        raise ValueError(f"image size {image_size} does not fit; choose one of {', '.join(map(str, IMAGE_SIZES))}")
     sizes = [SMALLEST_MAP]
     while sizes[-1] < image_size:
         sizes.append(2 * sizes[-1])
-    if image_size not in IMAGE_SIZES:
-        down = [image_size]
-        while down[-1] > SMALLEST_MAP:
-            down.append((down[-1] + 1) // 2)
-        raise ValueError(
-            f"{image_size} does not fit: the discriminator would go {' -> '.join(map(str, down))}, "
-            f"the generator {' -> '.join(map(str, sizes))}; choose one of {', '.join(map(str, IMAGE_SIZES))}"
-        )
     return sizes
 
 
@@ -47,23 +39,23 @@ class Generator(nn.Module):
         super().__init__()
         self.image_size, self.latent_dim = image_size, latent_dim
         sizes, widths = map_sizes(image_size), map_channels(image_size, channels)
-        layers = OrderedDict()
-        # No bias in front of a BatchNorm: its mean would be subtracted at once.
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        # Latents (batch, latent_dim, 1, 1). No bias before a BatchNorm, which would subtract it at once.
         layers["to_4x4"] = nn.Sequential(
             nn.ConvTranspose2d(latent_dim, widths[0], SMALLEST_MAP, bias=False),
             nn.BatchNorm2d(widths[0]),
             nn.ReLU(inplace=True),
-        )
+        )  # (batch, 1024, 4, 4)
         for size, inputs, outputs in zip(sizes[1:-1], widths[:-1], widths[1:], strict=True):
             layers[f"to_{size}x{size}"] = nn.Sequential(
                 nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=1, bias=False),
                 nn.BatchNorm2d(outputs),
                 nn.ReLU(inplace=True),
-            )
+            )  # (batch, 512, 8, 8), (batch, 256, 16, 16), (batch, 128, 32, 32)
         layers["to_rgb"] = nn.Sequential(
             nn.ConvTranspose2d(widths[-1], 3, 5, stride=2, padding=2, output_padding=1),
             nn.Tanh(),
-        )
+        )  # (batch, 3, 64, 64)
         self.layers = nn.Sequential(layers)
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -77,19 +69,19 @@ class Discriminator(nn.Module):
     def __init__(self, image_size: int, channels: int):
         super().__init__()
         sizes, widths = map_sizes(image_size)[-2::-1], map_channels(image_size, channels)[::-1]
-        layers = OrderedDict()
-        # The first layer sees raw pixels: no BatchNorm there (the paper, section 3).
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        # Images (batch, 3, 64, 64). No BatchNorm on the layer that sees raw pixels (the paper, section 3).
         layers[f"to_{sizes[0]}x{sizes[0]}"] = nn.Sequential(
             nn.Conv2d(3, widths[0], 5, stride=2, padding=2),
             nn.LeakyReLU(0.2, inplace=True),
-        )
+        )  # (batch, 128, 32, 32)
         for size, inputs, outputs in zip(sizes[1:], widths[:-1], widths[1:], strict=True):
             layers[f"to_{size}x{size}"] = nn.Sequential(
                 nn.Conv2d(inputs, outputs, 5, stride=2, padding=2, bias=False),
                 nn.BatchNorm2d(outputs),
                 nn.LeakyReLU(0.2, inplace=True),
-            )
-        layers["to_logit"] = nn.Conv2d(widths[-1], 1, SMALLEST_MAP)
+            )  # (batch, 256, 16, 16), (batch, 512, 8, 8), (batch, 1024, 4, 4)
+        layers["to_logit"] = nn.Conv2d(widths[-1], 1, SMALLEST_MAP)  # (batch, 1, 1, 1)
         self.layers = nn.Sequential(layers)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -99,9 +91,9 @@ class Discriminator(nn.Module):
 
 @torch.no_grad()
 def normal_init_(network: nn.Module, *, std: float, batchnorm_mean: float, rng: torch.Generator) -> None:
-    """Draw convolution weights from N(0, std) and BatchNorm weights from N(batchnorm_mean, std); biases 0.
+    """Draw convolution weights from N(0, std) and BatchNorm weights from N(batchnorm_mean, std); set biases to 0.
 
-    ``batchnorm_mean=1`` is the usual DCGAN initialisation; 0 is what the write-up's code does.
+    `batchnorm_mean=1` is the usual DCGAN initialisation; 0 is what the write-up's code does.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d):

@@ -108,14 +108,11 @@ def chosen_profile(wanted: str | None, device) -> str:
 
 def load_experiment(options: argparse.Namespace, device) -> config.Experiment:
     """The experiment that the options ask for, and one line where its profile was our choice."""
-    from dcgan.networks import map_sizes
-
     return config.load(
         options.experiment,
         profile=chosen_profile(options.profile, device),
         overrides=options.set,
         seed=options.seed,
-        checks={"image_size": map_sizes},
     )
 
 

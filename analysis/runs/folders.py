@@ -211,8 +211,6 @@ def read_experiment(record: Mapping[str, Any], where: Path) -> Experiment:
     values = config.settings(experiment)
     if gone := [key for key in experiment.overrides if key not in values]:
         raise UserError(f"{where}: overrides: {gone[0]} is not a setting of this version of the lab")
-    if huge := [key for key, value in values.items() if isinstance(value, int) and abs(value) >= EXACT]:
-        raise UserError(f"{where}: {huge[0]}: not a number that can be meant")
     data = record.get("data")
     texts, counts = ("name", "fingerprint", "source"), ("count", "unreadable")
     if not isinstance(data, Mapping) or not all(_text(data.get(key)) for key in texts):

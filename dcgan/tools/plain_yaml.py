@@ -1,6 +1,6 @@
-"""YAML as people mean it: plain values only, 2e-4 is a number, a key stands once, mistakes are told by line.
+"""YAML as people mean it: plain values only, 2e-4 is a number, no key twice, mistakes are reported by line.
 
-And nothing in it can take more memory or time than its text: no anchors, no endless numbers, no endless file.
+Nothing in it can take more memory or time than its text: no anchors, no endless numbers, no endless file.
 """
 
 import re
@@ -13,35 +13,35 @@ import yaml
 from dcgan import UserError, first_line
 from dcgan.tools.files import read_plain
 
-LARGEST_BYTES = 1 << 18  # of a file; those of the lab have 3,000
+LARGEST_BYTES = 1 << 18  # of a file; those of the lab have about 3,000
 LARGEST_INTEGER = 2**63 - 1
 
 
 class ConfigError(UserError):
-    """A user's mistake in an experiment, told in one line: what is wrong, where, and what would be right."""
+    """A user's mistake in an experiment's file or in an override of it."""
 
 
 class _Loader(yaml.SafeLoader):
     """SafeLoader that reads 2e-4 as a number (YAML 1.2 does, PyYAML's 1.1 does not) and refuses a key twice.
 
-    Also refused is what no experiment needs and harms what reads it: aliases, which let ten lines stand for
-    gigabytes or for a value within itself, numbers beyond 64 bits, and halves of a character (\\ud800).
+    It also refuses what no experiment needs and what could harm: aliases, which let ten lines stand for gigabytes or
+    for a value within itself, numbers beyond 64 bits, and halves of a character (\\ud800).
     """
 
-    def compose_node(self, parent: yaml.Node, index: Any) -> yaml.Node:
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()
-            told = f"*{event.anchor} stands for another value; write it out"
-            raise yaml.composer.ComposerError(None, None, told, event.start_mark)
+            message = f"*{event.anchor} stands for another value; write it out"
+            raise yaml.composer.ComposerError(None, None, message, event.start_mark)
         return super().compose_node(parent, index)
 
-    def construct_scalar(self, node: yaml.Node) -> str:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
         value = super().construct_scalar(node)
         if any("\ud800" <= c <= "\udfff" for c in value):
             raise yaml.constructor.ConstructorError(None, None, f"{value!r} is not Unicode", node.start_mark)
         return value
 
-    def construct_yaml_int(self, node: yaml.Node) -> int:
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         value = super().construct_yaml_int(node)
         if abs(value) > LARGEST_INTEGER:
             raise yaml.constructor.ConstructorError(None, None, "a number that is too large", node.start_mark)
@@ -62,33 +62,34 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 class _Dumper(yaml.SafeDumper):
-    """SafeDumper that quotes a text which the loader would take for a number: a fingerprint like 1234567e89012345."""
+    """SafeDumper that quotes a text which the loader would read as a number: a fingerprint like 1234567e89012345."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True  # the loader refuses them
 
 
-for _each in (_Loader, _Dumper):
-    _each.add_implicit_resolver(
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
     )
 
 
 def dump(record: Mapping[str, Any]) -> str:
-    """Plain values as YAML in the order given."""
+    """Return plain values as YAML, in their order."""
     return yaml.dump(record, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def read(path: Path, *, where: str | None = None) -> dict[str, Any]:
-    """The mapping in a YAML file, empty for an empty file.
+    """Return the mapping in a YAML file, empty for an empty file.
 
-    Raises ConfigError for anything else, with the line and the file's name (`where`, if it is told by another).
+    Raises ConfigError for anything else, naming the line and the file (as `where`, if given).
     """
     where = where or str(path)
     try:
-        content = parse(read_plain(path, most=LARGEST_BYTES).decode(), where=where)
+        text = read_plain(path, most=LARGEST_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{where}: can't be read: {getattr(error, 'strerror', None) or error}") from error
+    content = parse(text, where=where)
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
@@ -97,13 +98,13 @@ def read(path: Path, *, where: str | None = None) -> dict[str, Any]:
 
 
 def parse(text: str, *, where: str) -> Any:
-    """The value that a YAML text spells. Raises ConfigError with `where` and the line if it spells none."""
+    """Return the value that a YAML text spells. Raises ConfigError, naming `where` and the line, if it spells none."""
     try:
         return yaml.load(text, _Loader)  # a SafeLoader
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{where}{line}: not YAML: {error.problem}") from error
-    except Exception as error:  # PyYAML itself stumbles, in many ways, over a tag that does not fit: `!!int ''`
+    except Exception as error:  # PyYAML raises many kinds for a tag that does not fit: `!!int ''`
         raise ConfigError(
             f"{where}: a value that does not fit its type ({type(error).__name__}: {first_line(error)})"
         ) from error

@@ -91,7 +91,7 @@ def test_a_file_that_would_name_a_folder_elsewhere_is_refused(tmp_path, name):
 def test_a_profile_is_one_of_those_there_are_and_no_path(profile):
     code, _, err = command("run", "baseline", "--dry-run", f"--profile={profile}")
     assert code == 2
-    assert "there is full, laptop, smoke" in err
+    assert "there are full, laptop, smoke" in err
 
 
 @pytest.mark.parametrize(

@@ -372,7 +372,7 @@ def having(**changed):
         (having(data={**DATA, "count": "500"}), r"config\.yaml: data: no count and unreadable as numbers"),
         (having(data={"name": "faces", "fingerprint": 12}), r"config\.yaml: data: no name, fingerprint, source"),
         (having(overrides={"gone.setting": 1}), r"overrides: gone\.setting is not a setting of this version"),
-        (having(image_size=2**60), r"config\.yaml: image_size: not a number that can be meant"),
+        (having(image_size=2**60), r"config\.yaml: image_size: missing or not of this version"),
         (having(image_size=10**30), r"config\.yaml, line \d+: not YAML: a number that is too large"),
         (having(image_size="64"), r"config\.yaml: image_size: missing or not of this version"),
     ],
