@@ -73,6 +73,7 @@ def _study_page(options: argparse.Namespace) -> int:
 def _reports(options: argparse.Namespace, runs: Sequence, unusable: Sequence[str]) -> Iterator[tuple]:
     """Score, compare and report each group of runs that can be compared: the comparison and its page."""
     from analysis.compare.build import compare, groups
+    from analysis.compare.comparison import Note
     from analysis.pages import report
 
     # W&B has no weights to score, and a report without scores must not take the place of one with them.
@@ -83,7 +84,7 @@ def _reports(options: argparse.Namespace, runs: Sequence, unusable: Sequence[str
             members,
             scorer.found if scorer else lambda run: None,
             cost_per_hour=options.cost_per_hour,
-            notes=[*unusable, *(scorer.score(members) if scorer else ())],
+            notes=[*map(Note, unusable), *(scorer.score(members) if scorer else ())],
         )
         folder = reports / data / profile
         before = _numbers(folder)

@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from analysis.measures import face_rate, features, fidelity
 from analysis.runs.folders import Run
+from analysis.runs.notes import Note
 from dcgan import UserError, one_line, sample
 from dcgan.data import PIXELS_VERSION, PackedImages, Source, find_pack, open_source, pack
 from dcgan.networks import Generator
@@ -144,12 +145,12 @@ class Scorer:
         protocol = Protocol.of(run, self.extractor, self.samples)
         return protocol, read(run, protocol)
 
-    def score(self, runs: Sequence[Run]) -> list[str]:
+    def score(self, runs: Sequence[Run]) -> list[Note]:
         """Write the scores that are missing of all runs that ended into their folders, one generator at a time.
 
-        Returns what could not be scored, a line each.
+        Returns what could not be scored, a note each.
         """
-        self._notes: list[str] = []
+        self._notes: list[Note] = []
         jobs = [job for run in runs if run.folder and run.state in ENDED for job in self._jobs(run)]
         bar = tqdm(jobs, desc="scoring", unit="generator", dynamic_ncols=True, disable=not jobs)
         for job in bar:
@@ -157,12 +158,12 @@ class Scorer:
             try:
                 real = self._reference(job.run, job.run.experiment.image_size)
             except UserError as error:
-                self._note(f"{job.run.title}: not scored: {error}")
+                self._note(job.run, f"not scored: {error}")
                 continue
             try:
                 _append_rows(job.run, self._scored(job, real))
             except UserError as error:
-                self._note(f"{job.title}: not scored: {error}")
+                self._note(job.run, f"step {job.step:,} not scored: {error}")
         return self._notes
 
     def _jobs(self, run: Run) -> list["_Job"]:
@@ -179,7 +180,7 @@ class Scorer:
             try:
                 generator = _digest(read_plain(path))
             except OSError as error:
-                self._note(f"{run.title}: {path.name}: can't be read ({error.strerror})")
+                self._note(run, f"{path.name}: can't be read ({error.strerror})")
                 continue
             count, telling = {
                 "snapshot": (protocol.snapshot, "fid"),
@@ -216,7 +217,7 @@ class Scorer:
         try:
             real = self._reference(job.run, SMALL)
         except UserError as error:
-            self._note(f"{job.title}: no fid_at_{SMALL}: {error}")
+            self._note(job.run, f"step {job.step:,}: no fid_at_{SMALL}: {error}")
             return {}
         shrunk = self._features(generator, count, f"{job.title} at {SMALL} px", size=SMALL)
         return {f"fid_at_{SMALL}": fidelity.fid(real=real.statistics, fake=shrunk.features)}
@@ -242,10 +243,11 @@ class Scorer:
             raise found
         return found
 
-    def _note(self, text: str) -> None:
-        if text not in self._notes:
-            self._notes.append(text)
-            log.warning("%s", text)
+    def _note(self, run: Run, text: str) -> None:
+        note = Note(text, run=run.title)
+        if note not in self._notes:
+            self._notes.append(note)
+            log.warning("%s", note)
 
 
 def real_images(run: Run, *, size: int, cache: Path, data: str | None = None) -> PackedImages:

@@ -143,8 +143,8 @@ def test_a_deleted_snapshot_keeps_its_scores_and_a_broken_one_costs_only_its_own
     folder = _trained(tmp_path, drawn)
     folder.snapshot(400).write_bytes(b"not weights")
     (note,) = _scorer(extractor, cache).score([_run(folder)])
-    assert note.startswith("baseline seed 0 step 400: not scored: step-000400.pt: ")
-    assert "\n" not in note
+    assert str(note).startswith("baseline seed 0: step 400 not scored: step-000400.pt: ")
+    assert "\n" not in note.text
     found = _scorer(extractor, cache).found(_run(folder))[1]
     assert found.final
     folder.snapshot(200).unlink()
@@ -158,7 +158,7 @@ def test_weights_of_something_else_are_told_in_a_line(tmp_path, drawn, cache, ex
     torch.save({"strange": torch.zeros(2)}, folder.generator)
     notes = _scorer(extractor, cache).score([_run(folder)])
     assert len(notes) == 1
-    assert "generator.params: not the weights of one of our generators" in notes[0]
+    assert "generator.params: not the weights of one of our generators" in notes[0].text
 
 
 def test_an_unfinished_run_is_left_alone(tmp_path, drawn, cache, extractor):
@@ -199,8 +199,8 @@ def test_what_lacked_its_real_images_is_made_up_for_when_they_are_there(tmp_path
     scorer = _scorer(extractor, cache)
     for _ in range(2):  # it is told each time
         (note,) = scorer.score([run])
-        assert "no fid_at_64" in note
-        assert "DATA=path" in note
+        assert "no fid_at_64" in note.text
+        assert "DATA=path" in note.text
         assert "fid_at_64" not in scorer.found(run)[1].final
     told = _scorer(extractor, cache, data=str(photographs))
     assert told.score([run]) == []
@@ -252,7 +252,7 @@ def test_real_images_that_the_cache_has_lost_are_asked_for_and_taken(tmp_path, e
     elsewhere = tmp_path / "another cache"
     notes = _scorer(extractor, elsewhere).score([run])
     assert len(notes) == 1, "a line a run, not one a generator"
-    assert "DATA=path (--data) says where they are" in notes[0]
+    assert "DATA=path (--data) says where they are" in notes[0].text
     others = _photographs(tmp_path / "others", 150, seed=1)
     assert _scorer(extractor, elsewhere, data=str(others)).score([run]), "other images are not taken for them"
     assert _scorer(extractor, elsewhere, data=str(photographs)).score([run]) == []

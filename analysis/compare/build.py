@@ -1,14 +1,22 @@
 """Runs of one data set and profile, scored by one protocol, side by side: what the report shows, computed here."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.compare import answers
-from analysis.compare.answers import Answer
+from analysis.compare.comparison import (
+    AVERAGED,
+    NEXT_COLUMNS,
+    RUN_COLUMNS,
+    SNAPSHOT_COLUMNS,
+    WINDOW_COLUMNS,
+    Alternative,
+    Comparison,
+    Note,
+)
 from analysis.compare.eligible import (
     NO_RATIO,
     comparable_losses,
@@ -17,76 +25,15 @@ from analysis.compare.eligible import (
     unfinished,
     unscored,
 )
-from analysis.compare.prediction import Claim, associations_of
+from analysis.compare.prediction import CANDIDATES, associations_of, step_correlations
 from analysis.measures import interleaving
 from analysis.measures.interleaving import SMOOTHINGS
-from analysis.measures.stats import Association, Estimate, paired_difference, t_interval, wilson
+from analysis.measures.stats import paired_difference, t_interval, wilson
 from analysis.runs.folders import Run, table
 from analysis.runs.ratings import Rating, read_ratings
 from analysis.score import SNAPSHOT_MEASURES, Protocol, Scores
 from dcgan import UserError, config
 
-#: The columns of compare.csv, in order; what follows them tells what they mean more closely.
-COLUMNS = (
-    "experiment", "seed", "data", "profile", "image_size", "batch_size", "steps", "status", "extractor", "n_fake",
-    "n_real", "isc_mean", "isc_std", "fid", "fid_floor", "fid_at_64", "kid_mean", "kid_std", "precision", "recall",
-    "face_rate", "interleaving_ratio", "interleaving_ratio_low", "interleaving_ratio_high", "lead_balance",
-    "dominance", "equilibrium_gap", "d_win_share", "images_per_s", "data_wait_fraction", "gpu_hours", "cost",
-    "fid_at_floor_n", "floor_n", "face_rate_low", "face_rate_high", "face_rate_real", "interleaving_ratio_5",
-    "interleaving_ratio_20", "lead_balance_5", "lead_balance_20", "equilibrium_ratio", "equilibrium_balance",
-    "best_step", "best_fid", "last_fid", "floor_share", "d_win_share_last", "windows_counted", "windows_counted_5",
-    "windows_counted_20", "d_win_share_at_end", "step_ms",
-)  # fmt: skip
-
-SNAPSHOT_COLUMNS = (
-    "experiment", "seed", "image_size", "step", "fid", "kid_mean", "kid_std", "isc_mean", "isc_std",
-    "interleaving_ratio",
-)  # fmt: skip
-WINDOW_COLUMNS = ("experiment", "seed", "step", "interleaving_ratio", "lead_balance")
-
-
-@dataclass(frozen=True)
-class Alternative:
-    """An experiment as it stands in one comparison: how it differs from its parent and what came of it."""
-
-    name: str  # the slug
-    parent: str | None  # the slug it is compared with; None: a root
-    changes: Mapping[str, tuple[Any, Any]]  # dotted key -> (the parent's value, its own)
-    seeds: Sequence[int]  # that finished
-    measures: Mapping[str, Estimate]  # a column of compare.csv -> mean over seeds
-    differences: Mapping[str, Estimate]  # a column -> this minus parent, paired by seed; empty for a root
-    #: The column by which it is held against its parent; None: they were trained on other images.
-    quality: str | None
-    answer: Answer
-    diverged: Mapping[int, int] = field(default_factory=dict)  # seed -> the step at which; in none of the means
-    d_won: Sequence[int] = ()  # seeds in which D has won for good
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Everything that one report shows. The frames are tidy and sorted by experiment (in display order), seed, step."""
-
-    data: str  # "faces128-0feed4f5", the report's folder
-    profile: str
-    protocol: Mapping[str, str]  # for people, key -> text: extractor, generated images, reference, seed, BatchNorm ...
-    runs: Sequence[Run]  # every run there is, the unfinished ones too; an ancestor before its heirs
-    alternatives: Sequence[Alternative]  # in display order; this order gives an experiment its colour
-    table: pd.DataFrame  # COLUMNS, a row a run
-    snapshots: pd.DataFrame  # experiment, seed, image_size, step, fid, kid_mean, kid_std, isc_mean, interleaving_ratio
-    #: ... the last one over the steps since the snapshot before; NaN where it can't be said
-    windows: pd.DataFrame  # experiment, seed, step, interleaving_ratio, lead_balance: each window by itself
-    answers: Sequence[Answer]  # to the questions across runs
-    associations: Mapping[Claim, Association]
-    alarms: Sequence[str]  # runs that diverged, that D has won, whose last snapshot is much worse than their best
-    notes: Sequence[str]  # what is named and not hidden: unfinished, diverged, refused, unreadable
-    ratings: Sequence[Mapping[str, Any]] = ()  # experiment, seed, and both rates with their intervals
-
-
-#: What is averaged over seeds and held against the parent.
-MEASURES = (
-    "fid", "fid_at_64", "kid_mean", "isc_mean", "precision", "recall", "face_rate", "interleaving_ratio",
-    "lead_balance", "dominance", "equilibrium_gap", "d_win_share", "images_per_s", "data_wait_fraction",
-)  # fmt: skip
 #: Of runs on other images only these can be compared; of two image sizes these and FID at 64 px.
 DYNAMICS = ("interleaving_ratio", "lead_balance", "dominance", "equilibrium_gap", "d_win_share")
 ACROSS_SIZES = ("fid_at_64", *DYNAMICS)
@@ -109,12 +56,12 @@ def compare(
     scored: Callable[[Run], tuple[Protocol, Scores] | None],
     *,
     cost_per_hour: float | None = None,
-    notes: Sequence[str] = (),
+    notes: Sequence[Note] = (),
 ) -> Comparison:
     """Put runs of one data set and profile side by side.
 
-    scored: a run's protocol and scores, empty where it has none; None where it can't have any. notes: what is to be
-        told besides.
+    scored: a run's protocol and scores, empty where it has none; None where it can't have any. notes: further ones to
+        show.
     """
     parents = {run.name: _parent(run) for run in runs}
     runs = sorted(runs, key=lambda run: (len(_lineage(run.name, parents)), run.name, run.seed))
@@ -139,16 +86,20 @@ def compare(
                 windows.append(_by_window(run, history))
                 along["interleaving_ratio"] = _since_previous(history, along["step"])
                 if np.isnan(row["interleaving_ratio"]):
-                    notes.append(f"{run.title}: no interleaving ratio: {NO_RATIO}")
+                    notes.append(Note(f"no interleaving ratio: {NO_RATIO}", run.title))
         except (UserError, ValueError) as error:  # a ValueError: numbers that are no losses
-            notes.append(f"{run.title}: {error}")
+            notes.append(Note(str(error), run.title))
         rows.append(row)
         snapshots.append(along)
-    compared = pd.DataFrame(rows, columns=list(COLUMNS))
+    compared = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
     snapshots = pd.concat(snapshots, ignore_index=True).reindex(columns=list(SNAPSHOT_COLUMNS))
+    snapshots = snapshots.astype(dict.fromkeys(SNAPSHOT_COLUMNS[4:], float))
+    for column, following in NEXT_COLUMNS.items():
+        snapshots[following] = snapshots.groupby(["experiment", "seed"])[column].shift(-1)
     snapshots, other_images = of_the_same_images(snapshots, runs)
     alternatives = _alternatives(runs, parents, compared)
     associations = associations_of(snapshots, runs)
+    by_step = {x: step_correlations(x, snapshots) for x in CANDIDATES.values()}
     ratings = _ratings(runs)
     return Comparison(
         data=runs[0].data,
@@ -159,8 +110,10 @@ def compare(
         table=compared,
         snapshots=snapshots,
         windows=pd.concat(windows, ignore_index=True) if windows else pd.DataFrame(columns=list(WINDOW_COLUMNS)),
-        answers=answers.across_runs(compared, alternatives, associations, snapshots, ratings),
         associations=associations,
+        step_correlations=by_step,
+        answers=answers.across_runs(compared, alternatives, associations, by_step, snapshots, ratings),
+        experiment_answers={each.name: answers.of_experiment(each) for each in alternatives},
         alarms=_alarms(compared),
         notes=[*notes, *refused, *other_images],
         ratings=ratings,
@@ -283,23 +236,23 @@ def _alternatives(runs: Sequence[Run], parents: Mapping[str, str | None], table:
         same_size = not ancestor or ancestor.image_size == run.experiment.image_size
         same_images = not known or known.images == run.images
         quality = None if not same_images else "fid" if same_size else "fid_at_64"
-        held = MEASURES if quality == "fid" else ACROSS_SIZES if quality else DYNAMICS
+        held = AVERAGED if quality == "fid" else ACROSS_SIZES if quality else DYNAMICS
         differences = {
             measure: paired_difference(_by_seed(own, measure), _by_seed(theirs, measure)) for measure in held
         }
         alternative = Alternative(
             name=name,
             parent=parent,
+            question=run.experiment.question,
             changes={key: change for key, change in changes.items() if key not in config.HOW},
             seeds=sorted(own["seed"]),
             quality=quality,
             diverged=_diverged(table, name),
             d_won=sorted(table.loc[(table["experiment"] == name) & _d_has_won(table), "seed"]),
-            measures={measure: t_interval(own[measure].astype(float)) for measure in MEASURES},
+            measures={measure: t_interval(own[measure].astype(float)) for measure in AVERAGED},
             differences={measure: estimate for measure, estimate in differences.items() if estimate.n},
-            answer=Answer(run.experiment.question, ""),
         )
-        found.append(replace(alternative, answer=answers.of_experiment(alternative, run.experiment.question)))
+        found.append(alternative)
     return found
 
 
@@ -319,24 +272,37 @@ def _diverged(table: pd.DataFrame, name: str) -> dict[int, int]:
     return dict(zip(rows["seed"], rows["steps"], strict=True))
 
 
-def _alarms(table: pd.DataFrame) -> list[str]:
+def _alarms(table: pd.DataFrame) -> list[Note]:
     alarms = [
-        f"{row.experiment} seed {row.seed}: diverged at step {row.steps:,}: a loss was no longer finite; a lower "
-        "learning rate is what to try, and this seed is in no mean"
+        Note(
+            f"diverged at step {row.steps:,}: a loss was no longer finite; try a lower learning rate. No mean "
+            "includes this seed",
+            _title(row),
+        )
         for row in table[table["status"] == "diverged"].itertuples()
     ]
     alarms += [
-        f"{row.experiment} seed {row.seed}: D has won: its loss is below {interleaving.D_WINS_BELOW} in "
-        f"{100 * row.d_win_share_at_end:.1f} % of the last {interleaving.D_WON_STEPS:,} steps, so G learns next to "
-        "nothing; a lower discriminator.learning_rate is what to try (tuned_lr does)"
+        Note(
+            f"D has won: its loss is below {interleaving.D_WINS_BELOW} in {100 * row.d_win_share_at_end:.1f} % of the "
+            f"last {interleaving.D_WON_STEPS:,} steps, so G learns next to nothing; try a lower "
+            "discriminator.learning_rate (tuned_lr does)",
+            _title(row),
+        )
         for row in table[_d_has_won(table)].itertuples()
     ]
     worse = table[table["last_fid"].astype(float) > answers.MUCH_WORSE * table["best_fid"].astype(float)]
     return alarms + [
-        f"{row.experiment} seed {row.seed}: the last snapshot is much worse than the best: FID {row.last_fid:.1f} "
-        f"against {row.best_fid:.1f} at step {row.best_step:,.0f}; the table shows the last one"
+        Note(
+            f"the last snapshot is much worse than the best: FID {row.last_fid:.1f} against {row.best_fid:.1f} at step "
+            f"{row.best_step:,.0f}; the table shows the last one",
+            _title(row),
+        )
         for row in worse.itertuples()
     ]
+
+
+def _title(row: Any) -> str:
+    return f"{row.experiment} seed {row.seed}"
 
 
 def _ratings(runs: Sequence[Run]) -> list[dict[str, Any]]:

@@ -4,24 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
+from analysis.compare.comparison import NEXT_COLUMNS, VERDICTS, Claim
 from analysis.measures.stats import Association, partial_association
-
-if TYPE_CHECKING:
-    from analysis.runs.folders import Run
-
-
-class Claim(NamedTuple):
-    """What an association is of: does more x go with less y?"""
-
-    x: str  # a candidate, a column of the snapshots
-    y: str  # a measure of quality, a distance
-    when: str  # a key of WHEN
-    among: str  # a key of AMONG
-
+from analysis.runs.folders import Run
 
 WHEN = {"here": "the same snapshot", "next": "the next snapshot"}
 #: What is held against what, always at equal steps. Only recipes have the differences that the write-up speaks of, and
@@ -42,7 +31,7 @@ def usual_size(snapshots: pd.DataFrame) -> int | None:
     return int(sizes[0]) if len(sizes) else None
 
 
-def associations_of(snapshots: pd.DataFrame, runs: "Sequence[Run]") -> dict[Claim, Association]:
+def associations_of(snapshots: pd.DataFrame, runs: Sequence[Run]) -> dict[Claim, Association]:
     """The write-up's two candidates against two measures of quality, at equal steps.
 
     Of the image size that most runs have: quality at different sizes can't be pooled. Wherever recipes are held
@@ -63,12 +52,28 @@ def associations_of(snapshots: pd.DataFrame, runs: "Sequence[Run]") -> dict[Clai
         "seeds": {"given": _pairs(name, step), "cluster": _pairs(name, seed), "unit": "run"},
         "changes": {"given": _pairs(name, step), "cluster": _pairs(name, seed), "unit": "run"},
     }
-    changes = {key: of_run[key].diff() for key in (*MORE, "kid_mean", "fid")}
+    columns = (*MORE, *NEXT_COLUMNS, *NEXT_COLUMNS.values())
+    changes = {key: of_run[key].diff() for key in columns}
     found = {}
-    for y, when, among, x in product(("kid_mean", "fid"), WHEN, scopes, MORE):
+    for y, when, among, x in product(NEXT_COLUMNS, WHEN, scopes, MORE):
         values = changes if among == "changes" else points
-        quality = values[y].groupby([name, seed]).shift(-1) if when == "next" else values[y]
-        found[Claim(x, y, when, among)] = partial_association(values[x], quality, **scopes[among])
+        found[Claim(x, y, when, among)] = partial_association(values[x], values[column(y, when)], **scopes[among])
+    return found
+
+
+def column(y: str, when: str) -> str:
+    """The column of a distance at the same snapshot or at the next one."""
+    return NEXT_COLUMNS[y] if when == "next" else y
+
+
+def step_correlations(x: str, snapshots: pd.DataFrame) -> dict[int, float]:
+    """Step -> rank correlation of the experiments' means of x with those of the next snapshot's KID."""
+    rows = snapshots[snapshots["image_size"] == usual_size(snapshots)].dropna(subset=[x, "next_kid_mean"])
+    found = {}
+    for step, here in rows.groupby("step"):
+        means = here.groupby("experiment")[[x, "next_kid_mean"]].mean()
+        if len(means) > Association.MIN_COMPARISONS:
+            found[step] = means[x].corr(means["next_kid_mean"], method="spearman")
     return found
 
 
@@ -80,44 +85,45 @@ def _pairs(one: pd.Series, other: pd.Series) -> list[tuple[Any, Any]]:
 class Prediction:
     """Whether a candidate predicts a distance."""
 
-    word: str  # a key of WORDS
-    told: str  # the verdict in a sentence: what holds between recipes, of which the write-up speaks
-    besides: str  # what the narrower comparisons say
+    verdict: str  # a key of VERDICTS; "yes": the more of the candidate, the better the faces
+    text: str  # what holds between recipes, which is what the write-up is about
+    more: str  # what the narrower comparisons say
 
     @property
-    def text(self) -> str:
-        """All of it."""
-        return " ".join(part for part in (self.told, self.besides) if part)
-
-
-#: "as claimed": the more of the candidate, the better the faces.
-WORDS = {"claimed": "Yes", "reversed": "The other way round", "depends": "It depends", "open": "Can't tell"}
+    def sentence(self) -> str:
+        """The verdict between recipes."""
+        return f"{VERDICTS[self.verdict]}: {self.text}"
 
 
 def prediction(x: str, y: str, when: str, associations: Mapping[Claim, Association]) -> Prediction:
     """Whether x predicts the distance y, in plain words, the verdict first."""
     found = {among: each for among in AMONG if (each := associations.get(Claim(x, y, when, among)))}
     if "recipes" not in found:
-        return Prediction("open", "Can't tell: no run has scored snapshots.", "")
+        return Prediction("open", "No run has scored snapshots.", "")
     faces = {among: f"{'worse' if each.rho > 0 else 'better'} faces" for among, each in found.items()}
     settled = {among: each.rho > 0 for among, each in found.items() if each.settled}
     main = found["recipes"]
-    word = "open" if "recipes" not in settled else "reversed" if settled["recipes"] else "claimed"
-    if word != "open" and settled.get("same_init", settled["recipes"]) != settled["recipes"]:
-        word = "depends"
-    if word == "open":
-        told = f"{WORDS[word]}: {AMONG['recipes']}, {main.verdict.partition(': ')[2]}."
+    verdict = "open" if "recipes" not in settled else "reversed" if settled["recipes"] else "yes"
+    if verdict != "open" and settled.get("same_init", settled["recipes"]) != settled["recipes"]:
+        verdict = "depends"
+    if verdict == "open":
+        told = f"{capital(AMONG['recipes'])}, {main.reason}."
         if abs(main.rho) > 0.1:
             told += f" Here {MORE[x]} went with {faces['recipes']} ({main.rho:+.2f}), which may be chance."
     else:
-        told = f"{WORDS[word]}: {AMONG['recipes']}, at equal steps, {MORE[x]} goes with {faces['recipes']}"
+        told = f"{capital(AMONG['recipes'])}, at equal steps, {MORE[x]} goes with {faces['recipes']}"
         told += f" (partial rank correlation {main.rho:+.2f} [{main.low:+.2f}, {main.high:+.2f}], {main.counted})."
     narrower: dict[str, list[str]] = {}
     for among, each in found.items():
         if among != "recipes":
             known = f"{each.rho:+.2f} [{each.low:+.2f}, {each.high:+.2f}]"
-            says = f"{faces[among]} ({known})" if among in settled else each.verdict
+            says = f"{faces[among]} ({known})" if among in settled else f"can't tell: {each.reason}"
             says += f" ({known})" if among not in settled and not math.isnan(each.rho) else ""
             narrower.setdefault(says, []).append(AMONG[among])
     besides = "; ".join(f"{' and '.join(among)}: {says}" for says, among in narrower.items())
-    return Prediction(word, told, f"{besides[:1].upper()}{besides[1:]}." if besides else "")
+    return Prediction(verdict, told, f"{capital(besides)}." if besides else "")
+
+
+def capital(text: str) -> str:
+    """The text with its first letter in upper case, the others as they are."""
+    return text[:1].upper() + text[1:]

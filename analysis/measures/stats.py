@@ -83,18 +83,23 @@ class Association:
     @property
     def settled(self) -> bool:
         """Whether its sign is known."""
-        return self.verdict in ("positive", "negative")
+        return not self.reason
+
+    @property
+    def reason(self) -> str:
+        """Why its sign is not known; "" where it is."""
+        if np.isnan(self.rho):
+            return "too few points"
+        if self.comparisons < self.MIN_COMPARISONS:
+            many = f"{self.comparisons} independent comparison{'' if self.comparisons == 1 else 's'} ({self.counted})"
+            return f"{many}, and at least {self.MIN_COMPARISONS} are needed"
+        return "" if self.low > 0 or self.high < 0 else "the interval holds 0"
 
     @property
     def verdict(self) -> str:
-        """ "positive", "negative", or "can't tell: " and why."""
-        if np.isnan(self.rho):
-            return "can't tell: too few points"
-        if self.comparisons < self.MIN_COMPARISONS:
-            many = f"{self.comparisons} independent comparison{'' if self.comparisons == 1 else 's'} ({self.counted})"
-            return f"can't tell: {many}, and at least {self.MIN_COMPARISONS} are needed"
-        if not (self.low > 0 or self.high < 0):
-            return "can't tell: the interval holds 0"
+        """ "positive", "negative", or why it can't be told."""
+        if self.reason:
+            return f"can't tell: {self.reason}"
         return "positive" if self.rho > 0 else "negative"
 
 

@@ -4,21 +4,19 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.compare.prediction import WHEN, prediction, usual_size
+from analysis.compare.comparison import Comparison
+from analysis.compare.prediction import WHEN, column, prediction, usual_size
 from analysis.pages import loss_plots, plots
 from analysis.pages.html import data_uri, save
 from analysis.pages.tables import BY_KEY, by_size, estimate_of, experiments, image_sizes, representatives
 from analysis.pages.words import capital, counted, number
 from dcgan import UserError
-
-if TYPE_CHECKING:
-    from analysis.compare.build import Comparison
 
 SMOOTHING_WINDOWS = 5  # of the interleaving ratio's line
 SVG_BYTES = 500_000  # of a figure; a larger one, of thousands of points, stands in the page as PNG
@@ -64,7 +62,7 @@ class Drawing:
     alt: str
 
 
-def draw_figures(comparison: "Comparison", folder: Path) -> dict[str, list[Picture]]:
+def draw_figures(comparison: Comparison, folder: Path) -> dict[str, list[Picture]]:
     """Draw every figure that the comparison has numbers for into `folder`, as PNG and SVG; by section of the page.
 
     Figures of an earlier report that are not drawn again are removed.
@@ -102,7 +100,7 @@ def _saved(drawing: Drawing, path: Path) -> Picture:
     return Picture(uri, drawing.alt, width, height)
 
 
-def _drawings(comparison: "Comparison", looks: Looks) -> Iterator[Drawing]:
+def _drawings(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
     # A run without scores has an empty frame, and frames put together with one hold objects and no numbers.
     snapshots, windows = comparison.snapshots.infer_objects(), comparison.windows.infer_objects()
     yield from _losses(comparison)
@@ -114,7 +112,7 @@ def _drawings(comparison: "Comparison", looks: Looks) -> Iterator[Drawing]:
     yield from _scatter(comparison, snapshots, looks)
 
 
-def _losses(comparison: "Comparison") -> Iterator[Drawing]:
+def _losses(comparison: Comparison) -> Iterator[Drawing]:
     runs = {}
     for run in representatives(comparison):
         try:
@@ -134,7 +132,7 @@ def _losses(comparison: "Comparison") -> Iterator[Drawing]:
         yield Drawing(f"losses-{name}", figure, alt)
 
 
-def _measures(comparison: "Comparison", looks: Looks) -> Iterator[Drawing]:
+def _measures(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
     sizes = image_sizes(comparison)
     order = [each for members in by_size(comparison).values() for each in members]
     finished = comparison.table[comparison.table["status"] == "finished"]
@@ -179,7 +177,7 @@ def _overview(snapshots: pd.DataFrame, windows: pd.DataFrame, looks: Looks) -> I
     yield Drawing(f"overview-{size}px", figure, alt)
 
 
-def _quality(comparison: "Comparison", snapshots: pd.DataFrame, looks: Looks) -> Iterator[Drawing]:
+def _quality(comparison: Comparison, snapshots: pd.DataFrame, looks: Looks) -> Iterator[Drawing]:
     for size, of_size in snapshots.groupby("image_size"):
         for key, error in (("fid", None), ("kid_mean", "kid_std")):
             rows = _known(of_size, key)
@@ -200,7 +198,7 @@ def _quality(comparison: "Comparison", snapshots: pd.DataFrame, looks: Looks) ->
             yield Drawing(f"quality-{key}-{size}px", figure, f"{title}. {_listed(rows, looks)}")
 
 
-def _floor(comparison: "Comparison", size: int) -> tuple[float, str] | None:
+def _floor(comparison: Comparison, size: int) -> tuple[float, str] | None:
     """What real images score against real ones of that size, and of how many."""
     rows = comparison.table[comparison.table["image_size"] == size].dropna(subset=["fid_floor"])
     if rows.empty:
@@ -218,18 +216,17 @@ def _windows(windows: pd.DataFrame, measure: str, looks: Looks) -> Iterator[Draw
     yield Drawing(f"windows-{measure}", figure, f"{words['title']}. {_listed(rows, looks)}")
 
 
-def _scatter(comparison: "Comparison", snapshots: pd.DataFrame, looks: Looks) -> Iterator[Drawing]:
+def _scatter(comparison: Comparison, snapshots: pd.DataFrame, looks: Looks) -> Iterator[Drawing]:
     """Both candidates against KID, here and at the next snapshot, of the image size that most runs have."""
     size = usual_size(snapshots)
-    rows = snapshots[snapshots["image_size"] == size].astype({"kid_mean": float})
-    rows["next_kid_mean"] = rows.groupby(["experiment", "seed"])["kid_mean"].shift(-1)
+    rows = snapshots[snapshots["image_size"] == size]
     for candidate, label in CANDIDATES.items():
         for when, at in WHEN.items():
-            kid = {"here": "kid_mean", "next": "next_kid_mean"}[when]
+            kid = column("kid_mean", when)
             pairs = _known(_known(rows, candidate), kid)
             if pairs.empty:
                 continue
-            verdict = prediction(candidate, "kid_mean", when, comparison.associations).told
+            verdict = prediction(candidate, "kid_mean", when, comparison.associations).sentence
             title = f"{capital(BY_KEY[candidate].title)} against KID of {at}"
             figure = plots.figure(4.5)
             plots.scatter(

@@ -9,12 +9,13 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
+from analysis.compare.comparison import Claim, Comparison
 from analysis.compare.prediction import AMONG, WHEN
-from analysis.measures.stats import Estimate
+from analysis.measures.stats import Association, Estimate
 from analysis.pages import plots
 from analysis.pages.figures import Picture, draw_figures
 from analysis.pages.grids import samples
@@ -33,20 +34,14 @@ from analysis.pages.tables import (
     mean_text,
     representatives,
     troubles,
-    verdict,
 )
 from analysis.pages.words import counted, number, setting
-
-if TYPE_CHECKING:
-    from analysis.compare.build import Comparison
-    from analysis.compare.prediction import Claim
-    from analysis.measures.stats import Association
-    from analysis.runs.folders import Run
+from analysis.runs.folders import Run
 
 LISTED = 200  # runs in a table of the page; compare.csv has all
 
 
-def write(comparison: "Comparison", folder: Path) -> Path:
+def write(comparison: Comparison, folder: Path) -> Path:
     """Write the report of `comparison` into `folder`, which is made if needed; return the page's path.
 
     Files of an earlier report there are replaced, each at once, so that a reader sees an old or a new one.
@@ -59,7 +54,7 @@ def write(comparison: "Comparison", folder: Path) -> Path:
     return page
 
 
-def html(comparison: "Comparison", figures: Mapping[str, Sequence[Picture]]) -> str:
+def html(comparison: Comparison, figures: Mapping[str, Sequence[Picture]]) -> str:
     """The whole page as one text."""
     names = experiments(comparison)
     looks = plots.styles(names)
@@ -67,7 +62,7 @@ def html(comparison: "Comparison", figures: Mapping[str, Sequence[Picture]]) -> 
     steps = sorted({frame.step for each in shown for frame in each.frames})
     listed = _listed(comparison)
     rows = comparison.table.iloc[listed]
-    return template("report.html", number=number, verdict=verdict).render(
+    return template("report.html", number=number).render(
         comparison=comparison,
         figures=figures,
         looks={
@@ -97,7 +92,7 @@ def html(comparison: "Comparison", figures: Mapping[str, Sequence[Picture]]) -> 
 MARKS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "<": "◀", ">": "▶", "h": "⬢"}
 
 
-def _summary(comparison: "Comparison") -> str:
+def _summary(comparison: Comparison) -> str:
     """How much is compared and by which protocol, in a line."""
     parts = [counted(len(experiments(comparison)), "experiment"), counted(len(comparison.runs), "run")]
     return " · ".join(
@@ -105,13 +100,14 @@ def _summary(comparison: "Comparison") -> str:
     )
 
 
-def _is_known(comparison: "Comparison", key: str) -> bool:
+def _is_known(comparison: Comparison, key: str) -> bool:
     return any(estimate_of(each, key).n for each in comparison.alternatives)
 
 
-def _result_groups(comparison: "Comparison") -> list[dict[str, Any]]:
+def _result_groups(comparison: Comparison) -> list[dict[str, Any]]:
     """The rows of the results by image size, with the best of each column among those of one size."""
     groups = []
+    sizes = image_sizes(comparison)
     for size, members in by_size(comparison).items():
         best = {measure.key: _best(members, measure) for measure in MEASURES}
         rows = [
@@ -121,7 +117,7 @@ def _result_groups(comparison: "Comparison") -> list[dict[str, Any]]:
                 "troubles": troubles(each),
                 "cells": {m.key: _result(each, m, best[m.key] == each.name) for m in MEASURES},
                 "floor": _beside_floor(comparison, each.name),
-                "at_64": None if size.startswith("64 px") else _at_64(each),
+                "at_64": None if sizes[each.name] == 64 else _at_64(each),
                 "course": _course_of(comparison, each.name),
             }
             for each in members
@@ -150,7 +146,7 @@ def _result(alternative: Any, measure: Measure, best: bool, estimate: Estimate |
     }
 
 
-def _beside_floor(comparison: "Comparison", name: str) -> dict[str, str] | None:
+def _beside_floor(comparison: Comparison, name: str) -> dict[str, str] | None:
     """The experiment's FID and the floor, both of the floor's number of images."""
     rows = comparison.table[comparison.table["experiment"] == name].dropna(subset=["fid_floor"])
     if rows.empty:
@@ -159,7 +155,7 @@ def _beside_floor(comparison: "Comparison", name: str) -> dict[str, str] | None:
     return {"own": number(own, 1), "floor": number(floor, 1), "n": number(rows["floor_n"].astype(float).iloc[0])}
 
 
-def _course_of(comparison: "Comparison", name: str) -> dict[str, str] | None:
+def _course_of(comparison: Comparison, name: str) -> dict[str, str] | None:
     """The best snapshot's FID and the last one's, means over seeds, and where the best ones were."""
     rows = comparison.table[comparison.table["experiment"] == name].dropna(subset=["best_fid", "last_fid"])
     if rows.empty:
@@ -175,7 +171,7 @@ def _at_64(alternative: Any) -> dict[str, str] | None:
     return _result(alternative, BY_KEY["fid"], False, estimate) if estimate.n else None
 
 
-def _face_rate_note(comparison: "Comparison") -> str:
+def _face_rate_note(comparison: Comparison) -> str:
     """What the face rate means here, or why there is none."""
     real = comparison.table["face_rate_real"].astype(float).dropna()
     if _is_known(comparison, "face_rate"):
@@ -189,13 +185,13 @@ def _face_rate_note(comparison: "Comparison") -> str:
     return ""
 
 
-def _alternative(alternative: Any, comparison: "Comparison") -> dict[str, Any]:
+def _alternative(alternative: Any, comparison: Comparison) -> dict[str, Any]:
     runs = [run for run in comparison.runs if run.name == alternative.name]
     return {
         "name": alternative.name,
         "parent": alternative.parent,
         "changes": [(key, setting(old), setting(new)) for key, (old, new) in alternative.changes.items()],
-        "answer": alternative.answer,
+        "answer": comparison.experiment_answers[alternative.name],
         "seeds": ", ".join(map(str, alternative.seeds)),
         "troubles": [f"Seed {seed} diverged at step {step:,}" for seed, step in alternative.diverged.items()]
         + [f"D has won for good in seed {seed}" for seed in alternative.d_won],
@@ -207,7 +203,7 @@ def _alternative(alternative: Any, comparison: "Comparison") -> dict[str, Any]:
 GOES = {"negative": "goes with better faces", "positive": "goes with worse faces"}
 
 
-def association(claim: "Claim", found: "Association") -> dict[str, Any]:
+def association(claim: Claim, found: Association) -> dict[str, Any]:
     """A row of the table of associations."""
     known = not math.isnan(found.rho)
     return {
@@ -291,7 +287,7 @@ def _rating(rating: Mapping[str, Any]) -> dict[str, Any]:
     return told
 
 
-def _listed(comparison: "Comparison") -> list[int]:
+def _listed(comparison: Comparison) -> list[int]:
     """The places of the runs that the page's tables have a row for: all, or equally many of each experiment."""
     names = list(comparison.table["experiment"])
     if len(names) <= LISTED:
@@ -304,12 +300,12 @@ def _listed(comparison: "Comparison") -> list[int]:
     return listed[:LISTED]
 
 
-def _left_out(comparison: "Comparison", listed: int) -> str:
+def _left_out(comparison: Comparison, listed: int) -> str:
     count = len(comparison.table)
     return f"{listed:,} of {count:,} runs are listed here, to keep the page small." if listed < count else ""
 
 
-def provenance(runs: "Sequence[Run]", listed: Sequence[int]) -> dict[str, Any]:
+def provenance(runs: Sequence[Run], listed: Sequence[int]) -> dict[str, Any]:
     """The facts that all runs share, once, and a table of those in which they differ, of the runs `listed`."""
     rows = [_facts(run) for run in runs]
     keys = list(rows[0]) if rows else []
@@ -323,7 +319,7 @@ def provenance(runs: "Sequence[Run]", listed: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _facts(run: "Run") -> dict[str, str]:
+def _facts(run: Run) -> dict[str, str]:
     here = run.record.get("environment")
     here = here if isinstance(here, Mapping) else {}
     data = run.record.get("data") or {}

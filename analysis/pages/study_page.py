@@ -14,9 +14,8 @@ from typing import Any
 from PIL import Image
 
 from analysis.compare import answers
-from analysis.compare.answers import Answer
-from analysis.compare.build import Comparison
-from analysis.compare.prediction import CANDIDATES, MORE, Claim, Prediction, prediction
+from analysis.compare.comparison import SNAPSHOT_COLUMNS, Answer, Claim, Comparison
+from analysis.compare.prediction import MORE, Prediction, prediction
 from analysis.measures import interleaving
 from analysis.measures.stats import Estimate
 from analysis.pages import grids, report, tables
@@ -58,7 +57,7 @@ def write(comparison: Comparison, figures: Path, docs: Path) -> list[Path]:
     facts = _facts(comparison, shown, samples)
     texts = {docs / "study.md": _tidy(template("study.md", cell=cell).render(facts))} | _fronts(docs, facts)
     texts[docs / "study" / "runs.csv"] = tables.csv(comparison.table)
-    texts[docs / "study" / "snapshots.csv"] = tables.csv(comparison.snapshots)
+    texts[docs / "study" / "snapshots.csv"] = tables.csv(comparison.snapshots[list(SNAPSHOT_COLUMNS)])
     contents = {docs / "study" / name: content for name, content in pictures.items()}
     for path, content in (contents | {path: text.encode() for path, text in texts.items()}).items():
         save(path, content)
@@ -92,7 +91,6 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
     return {
         "comparison": comparison,
         "answers": {answer.key: _in_cells(answer) for answer in comparison.answers},
-        "brief": {answer.key: _brief(comparison, answer.key) for answer in comparison.answers},
         "figures": figures,
         "gallery": "\n".join(table_lines(_gallery(samples))) if samples else "(No run has sample grids.)",
         "much_worse": answers.MUCH_WORSE,
@@ -100,6 +98,7 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "collapsed_by": interleaving.COLLAPSED_BY,
         "results": {size: "\n".join(table_lines(rows)) for size, rows in tables.result_tables(comparison).items()},
         "experiments": "\n".join(table_lines(_experiments(comparison))),
+        "step_by_step": answers.step_by_step(comparison.step_correlations.get("interleaving_ratio", {})),
         "associations": {x: "\n".join(table_lines(_associations(comparison, x))) for x in MORE},
         "provenance": _provenance(comparison),
         "commands": _commands(comparison),
@@ -127,13 +126,11 @@ def _range(values: Iterable[int]) -> str:
 
 def _in_cells(answer: Answer) -> dict[str, Any]:
     """An answer's parts, safe in a line of Markdown."""
-    word, colon, rest = answer.answer.partition(": ")
-    if not (colon and tables.verdict(answer.answer)["word"]):
-        word, rest = "", answer.answer
     return {
         "question": cell(answer.question),
-        "word": cell(word),
-        "rest": cell(rest),
+        "word": cell(answer.word),
+        "text": cell(answer.text),
+        "more": cell(answer.more),
         "evidence": [cell(sentence) for sentence in answer.evidence],
     }
 
@@ -144,7 +141,8 @@ def _experiments(comparison: Comparison) -> list[list[str]]:
     for each in comparison.alternatives:
         changes = [f"{key} {setting(old)} → {setting(new)}" for key, (old, new) in each.changes.items()]
         told = f"{each.parent}: {'; '.join(changes)}" if each.parent else "plain DCGAN"
-        rows.append([cell(text) for text in (each.name, told, each.answer.question, each.answer.answer)])
+        answer = comparison.experiment_answers[each.name]
+        rows.append([cell(text) for text in (each.name, told, answer.question, answer.sentence)])
     return rows
 
 
@@ -243,18 +241,12 @@ def _claim(comparison: Comparison) -> dict[str, Any]:
     shown = report.association(claim, association) if association else {"rho": "-", "interval": "-"}
     recipes = association.clusters if association else 0
     return {
-        "word": found.word,
-        "told": cell(found.told),
+        "verdict": found.verdict,
+        "sentence": cell(found.sentence),
         "rho": shown["rho"],
         "interval": shown["interval"],
         "recipes": recipes,
     }
-
-
-def _brief(comparison: Comparison, key: str) -> str:
-    """The verdict alone, without its word, of an answer that says much besides; else ''."""
-    x = CANDIDATES.get(key)
-    return cell(_predicted(comparison, x).told.partition(": ")[2]) if x else ""
 
 
 def _predicted(comparison: Comparison, x: str) -> Prediction:

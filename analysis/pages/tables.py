@@ -3,17 +3,15 @@
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
+from analysis.compare.comparison import Comparison
 from analysis.measures.stats import Estimate
 from analysis.pages.markdown import cell, table_lines
-from analysis.pages.words import capital, number
-
-if TYPE_CHECKING:  # what it is given; computing it takes torch, writing it down does not
-    from analysis.compare.build import Comparison
-    from analysis.runs.folders import Run
+from analysis.pages.words import number
+from analysis.runs.folders import Run
 
 
 @dataclass(frozen=True)
@@ -56,22 +54,22 @@ def csv(table: pd.DataFrame) -> str:
     return table.convert_dtypes().to_csv(index=False, float_format="%.6g", na_rep="", lineterminator="\n")
 
 
-def markdown(comparison: "Comparison") -> str:
+def markdown(comparison: Comparison) -> str:
     """The results for a terminal: tables, questions with answers, alarms and notes."""
     lines = [f"# {cell(comparison.data)}, profile {cell(comparison.profile)}", ""]
     lines += [f"- {cell(key)}: {cell(text)}" for key, text in comparison.protocol.items()]
     for size, rows in result_tables(comparison).items():
         lines += ["", f"## {size}", "", "Mean over seeds [95 % t interval], n seeds.", "", *table_lines(rows)]
     lines += ["", "## Answers"]
-    for answer in [*comparison.answers, *(each.answer for each in comparison.alternatives)]:
-        lines += ["", f"**{cell(answer.question)}** {cell(answer.answer)}", ""]
+    for answer in [*comparison.answers, *comparison.experiment_answers.values()]:
+        lines += ["", f"**{cell(answer.question)}** {cell(answer.sentence)}", ""]
         lines += [f"- {cell(sentence)}" for sentence in answer.evidence]
     for title, notes in (("Alarms", comparison.alarms), ("Notes", comparison.notes)):
         lines += ["", f"## {title}", ""] + ([f"- {cell(note)}" for note in notes] or ["None."])
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
 
 
-def result_tables(comparison: "Comparison") -> dict[str, list[list[str]]]:
+def result_tables(comparison: Comparison) -> dict[str, list[list[str]]]:
     """Image size -> the results as rows of Markdown's cells, the head first: a row an experiment."""
     found = {}
     for size, members in by_size(comparison).items():
@@ -106,30 +104,20 @@ def estimate_text(estimate: Estimate, measure: Measure) -> str:
     return mean if estimate.n < 2 else f"{mean} {interval_text(estimate.low, estimate.high, measure)}"
 
 
-def verdict(answer: str) -> dict[str, str]:
-    """An answer in two parts, its verdict and the rest, and what kind of verdict it is."""
-    word, colon, rest = answer.partition(": ")
-    if not colon or len(word) > 40:
-        word, rest = "", answer
-    kinds = {"better": "better", "worse": "worse", "can't tell": "open"}
-    kind = next((kind for start, kind in kinds.items() if answer.lower().startswith(start)), "plain")
-    return {"word": word, "rest": capital(rest), "kind": kind}
-
-
 # --- what belongs together ---
 
 
-def experiments(comparison: "Comparison") -> list[str]:
+def experiments(comparison: Comparison) -> list[str]:
     """Every experiment in display order, which gives the undocumented ones their colours."""
     return list(dict.fromkeys([each.name for each in comparison.alternatives] + [run.name for run in comparison.runs]))
 
 
-def image_sizes(comparison: "Comparison") -> dict[str, int]:
+def image_sizes(comparison: Comparison) -> dict[str, int]:
     """Each experiment's image size in pixels."""
     return {run.name: run.experiment.image_size for run in reversed(comparison.runs)}
 
 
-def by_size(comparison: "Comparison") -> dict[str, list]:
+def by_size(comparison: Comparison) -> dict[str, list]:
     """The experiments by image size, the small ones first: scores of two sizes can't be ranked.
 
     Nor can scores against other real images, of which such runs learnt: they stand apart too.
@@ -152,7 +140,7 @@ def estimate_of(alternative: Any, key: str) -> Estimate:
     return alternative.measures.get(key) or Estimate(math.nan, math.nan, math.nan, 0)
 
 
-def representatives(comparison: "Comparison") -> "list[Run]":
+def representatives(comparison: Comparison) -> list[Run]:
     """One run an experiment: the lowest seed's that finished, else the lowest."""
     found = {}
     for name in experiments(comparison):

@@ -26,6 +26,7 @@ from support.made_runs import DATA, make_run, write_scores
 from analysis.__main__ import main
 from analysis.compare import build as module
 from analysis.compare.build import compare, groups
+from analysis.compare.comparison import Note
 from analysis.measures import features
 from analysis.pages import grids, report, tables
 from analysis.runs.folders import read_folders
@@ -162,11 +163,13 @@ class Lab:
                     run.history()
             for (data, profile), members in groups(found).items():
                 assert (self.out / data / profile).resolve().parent.parent == self.out.resolve()
-                comparison = compare(members, self.scorer.found, notes=[*problems, *self.scorer.score(members)])
+                comparison = compare(
+                    members, self.scorer.found, notes=[*map(Note, problems), *self.scorer.score(members)]
+                )
                 text = tables.csv(comparison.table), tables.markdown(comparison), report.html(comparison, NO_FIGURES)
                 for each in text:
                     each.encode()
-                told += [*comparison.notes, *comparison.alarms]
+                told += [*map(str, [*comparison.notes, *comparison.alarms])]
                 rows = comparison.table[comparison.table["experiment"] == "baseline"]
                 for row in rows[rows["seed"] == 0].to_dict("records"):
                     good = row

@@ -48,17 +48,17 @@ def test_a_run_that_d_has_won_is_an_alarm_with_the_remedy_and_marked_in_the_resu
             with_losses(folder, won(1000))
     found = compared(tmp_path, {"baseline": scores(50.0)})
     (alarm,) = found.alarms
-    assert alarm.startswith("baseline seed 1: D has won: its loss is below 0.1 in 100.0 % of the last 1,000 steps")
-    assert "discriminator.learning_rate" in alarm
+    assert str(alarm).startswith("baseline seed 1: D has won: its loss is below 0.1 in 100.0 % of the last 1,000 steps")
+    assert "discriminator.learning_rate" in alarm.text
     assert row(found, "baseline", 1)["d_win_share_at_end"] == 1
     assert row(found, "baseline", 0)["d_win_share_at_end"] < 0.01
     assert alternative(found, "baseline").d_won == [1]
-    assert alternative(found, "baseline").answer.evidence[0] == "D has won for good in seed 1"
+    assert found.experiment_answers["baseline"].evidence[0] == "D has won for good in seed 1"
     page, text = report.html(found, NO_FIGURES), tables.markdown(found)
     assert '<span class="badge worse">D has won for good in seed 1</span>' in page
     assert '<span class="badge worse">D won 1</span>' in page
     assert "| 2, D won 1 |" in text
-    assert alarm in text
+    assert str(alarm) in text
 
 
 def test_nearly_won_is_not_won(tmp_path):
@@ -73,7 +73,7 @@ def test_that_d_has_won_is_seen_before_a_run_has_finished(tmp_path, state):
     make_run(tmp_path, "baseline", steps=4000)
     with_losses(make_run(tmp_path, "tuned_lr", steps=4000, state=state), won(1000))
     found = compared(tmp_path)
-    assert any(alarm.startswith("tuned_lr seed 0: D has won") for alarm in found.alarms)
+    assert any(str(alarm).startswith("tuned_lr seed 0: D has won") for alarm in found.alarms)
 
 
 def test_a_seed_that_diverged_is_an_alarm_and_named_where_the_others_mean_stands(tmp_path):
@@ -81,10 +81,13 @@ def test_a_seed_that_diverged_is_an_alarm_and_named_where_the_others_mean_stands
         make_run(tmp_path, "baseline", seed, state="diverged" if seed == 2 else "finished")
     found = compared(tmp_path, {"baseline": scores(50.0)})
     (alarm,) = found.alarms
-    assert alarm.startswith("baseline seed 2: diverged at step 200")
+    assert str(alarm).startswith("baseline seed 2: diverged at step 200")
     baseline = alternative(found, "baseline")
     assert (baseline.seeds, baseline.diverged) == ([0, 1], {2: 200})
-    assert baseline.answer.evidence[0] == "diverged, and so in none of these means: seed 2 at step 200"
+    assert (
+        found.experiment_answers["baseline"].evidence[0]
+        == "diverged, and so in none of these means: seed 2 at step 200"
+    )
     page, text = report.html(found, NO_FIGURES), tables.markdown(found)
     assert '<span class="badge worse">1 diverged</span>' in page
     assert '<span class="badge worse">Seed 2 diverged at step 200</span>' in page
@@ -96,5 +99,5 @@ def test_an_experiment_of_which_every_seed_diverged_says_so(tmp_path):
     make_run(tmp_path, "baseline")
     make_run(tmp_path, "tuned_lr", state="diverged")
     found = compared(tmp_path)
-    assert alternative(found, "tuned_lr").answer.answer == "Can't tell: no run of it has finished, and 1 diverged."
+    assert found.experiment_answers["tuned_lr"].sentence == "Can't tell: No run of it has finished, and 1 diverged."
     assert pd.isna(row(found, "tuned_lr")["fid"])

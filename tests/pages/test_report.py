@@ -11,9 +11,18 @@ import pytest
 from PIL import Image
 from support.browsing import visited
 
-from analysis.compare.answers import Answer
-from analysis.compare.build import COLUMNS, MEASURES, SNAPSHOT_COLUMNS, WINDOW_COLUMNS, Alternative, Comparison
-from analysis.compare.prediction import Claim
+from analysis.compare.comparison import (
+    AVERAGED,
+    NEXT_COLUMNS,
+    RUN_COLUMNS,
+    SNAPSHOT_COLUMNS,
+    WINDOW_COLUMNS,
+    Alternative,
+    Answer,
+    Claim,
+    Comparison,
+    Note,
+)
 from analysis.measures import interleaving
 from analysis.measures.stats import Association, paired_difference, partial_association, t_interval
 from analysis.pages import grids, markdown, plots, report, tables, words
@@ -57,7 +66,7 @@ def make_comparison(folder, *, names=FOUR, seeds=(0, 1), images=16):
         found = interleaving.windows(run.history()["loss_d"], run.history()["loss_g"])
         columns = {"step": found.last_step, "interleaving_ratio": found.ratios, "lead_balance": found.lead}
         windows.append(pd.DataFrame(columns).assign(experiment=run.name, seed=run.seed)[list(WINDOW_COLUMNS)])
-    table, snapshots = pd.DataFrame(rows, columns=list(COLUMNS)), pd.concat(snapshots, ignore_index=True)
+    table, snapshots = pd.DataFrame(rows, columns=list(RUN_COLUMNS)), pd.concat(snapshots, ignore_index=True)
     alternatives = [_alternative(name, table) for name in names]
     associations = _associations(snapshots[snapshots["image_size"] == 64])
     return Comparison(
@@ -77,19 +86,32 @@ def make_comparison(folder, *, names=FOUR, seeds=(0, 1), images=16):
         answers=[
             Answer(
                 "Does interleaving predict quality?",
-                "Can't tell: 6 runs lean to yes, but the interval holds 0.",
-                ["KID of the same snapshot: -0.31 [-0.6, 0.1], 6 runs.", "KID of the next: -0.2 [-0.5, 0.2], 6 runs."],
+                "open",
+                "6 runs lean to yes, but the interval holds 0.",
+                evidence=[
+                    "KID of the same snapshot: -0.31 [-0.6, 0.1], 6 runs.",
+                    "KID of the next: -0.2 [-0.5, 0.2], 6 runs.",
+                ],
             ),
             Answer(
-                "Does D's loss dive to 0?", "No: most often in baseline, in 3.1 % of its steps.", ["baseline: 3.1 %"]
+                "Does D's loss dive to 0?",
+                "no",
+                "Most often in baseline, in 3.1 % of its steps.",
+                evidence=["baseline: 3.1 %"],
             ),
-            Answer("How many faces look normal?", "Nobody has rated any yet: `make rate EXP=...` asks you."),
+            Answer("How many faces look normal?", "plain", "Nobody has rated any yet. `make rate EXP=...` asks you."),
         ],
+        experiment_answers={each.name: _answer(each) for each in alternatives},
         associations=associations,
         alarms=[
-            "hires_128 seed 1: the last snapshot is much worse than the best: FID 110.0 against 80.1 at step 3,500"
+            Note(
+                "the last snapshot is much worse than the best: FID 110.0 against 80.1 at step 3,500",
+                "hires_128 seed 1",
+            )
         ],
-        notes=["tuned_lr seed 7: interrupted at step 2,100 of 5,000; not scored, the same `make run` goes on"],
+        notes=[
+            Note("interrupted at step 2,100 of 5,000; not scored, the same `make run` resumes it", "tuned_lr seed 7")
+        ],
     )
 
 
@@ -168,7 +190,8 @@ def _snapshots(run):
         "isc_std": 0.1,
         "interleaving_ratio": ratios,
     }
-    return pd.DataFrame(frame)[list(SNAPSHOT_COLUMNS)]
+    along = pd.DataFrame(frame)[list(SNAPSHOT_COLUMNS)]
+    return along.assign(**{following: along[y].shift(-1) for y, following in NEXT_COLUMNS.items()})
 
 
 def _row(run, along):
@@ -206,25 +229,31 @@ def _alternative(name, table):
     own, theirs = table[table["experiment"] == name], table[table["experiment"] == parent]
     pairs = [dict(zip(rows["seed"], rows["fid"], strict=True)) for rows in (own, theirs)]
     change = paired_difference(*pairs)
-    verdict = "Can't tell: FID is 4.1 lower than its parent's on average, but the interval over 2 seeds holds 0."
-    verdict = {"regularized": f"Better: FID is {-change.mean:.3g} lower than baseline's."}.get(name, verdict)
     return Alternative(
         name=name,
         parent=parent,
+        question=experiment.question,
         changes=changes,
         seeds=sorted(own["seed"]),
-        measures={measure: t_interval(own[measure].astype(float)) for measure in MEASURES},
+        measures={measure: t_interval(own[measure].astype(float)) for measure in AVERAGED},
         differences={"fid": change} if change.n else {},
         quality="fid" if name != "hires_128" else "fid_at_64",
-        answer=Answer(experiment.question, verdict, ["FID: 61.2 [50, 72], n = 2 seeds", "KID: 0.068, n = 2 seeds"]),
     )
+
+
+def _answer(alternative):
+    verdict, text = "open", "FID is 4.1 lower than its parent's on average, but the interval over 2 seeds holds 0."
+    if alternative.name == "regularized":
+        verdict, text = "better", f"FID is {-alternative.differences['fid'].mean:.3g} lower than baseline's."
+    evidence = ["FID: 61.2 [50, 72], n = 2 seeds", "KID: 0.068, n = 2 seeds"]
+    return Answer(alternative.question, verdict, text, evidence=evidence)
 
 
 def _associations(points):
     return {
         Claim(x, y, when, "recipes"): partial_association(
             points[x],
-            points[y] if when == "here" else points.groupby(["experiment", "seed"])[y].shift(-1),
+            points[y] if when == "here" else points[NEXT_COLUMNS[y]],
             given=points["step"],
             cluster=points["experiment"],
             unit="recipe",
@@ -239,17 +268,15 @@ def _associations(points):
 def without(comparison, **changes):
     """The comparison without what is not in `changes`: nothing scored, nothing compared."""
     nothing = {
-        "table": comparison.table.assign(**dict.fromkeys(COLUMNS[8:], np.nan)),
+        "table": comparison.table.assign(**dict.fromkeys(RUN_COLUMNS[8:], np.nan)),
         "snapshots": comparison.snapshots[:0],
         "windows": comparison.windows[:0],
         "answers": [],
         "associations": {},
         "alarms": [],
         "notes": [],
-        "alternatives": [
-            replace(each, seeds=[], measures={}, differences={}, answer=Answer("", ""))
-            for each in comparison.alternatives
-        ],
+        "alternatives": [replace(each, seeds=[], measures={}, differences={}) for each in comparison.alternatives],
+        "experiment_answers": {each.name: Answer("", "plain", "") for each in comparison.alternatives},
     }
     return replace(comparison, **(nothing | changes))
 
@@ -289,7 +316,7 @@ def _text(page):
 def test_the_table_has_its_columns_in_order_and_a_row_a_run(comparison, folder):
     with (folder / "compare.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == list(COLUMNS)
+    assert list(rows[0]) == list(RUN_COLUMNS)
     assert [(row["experiment"], row["seed"]) for row in rows] == [(name, seed) for name in FOUR for seed in "01"]
     assert float(rows[0]["fid"]) == pytest.approx(comparison.table["fid"][0], rel=1e-5)
 
@@ -307,8 +334,8 @@ def test_the_text_tells_results_answers_and_notes(comparison, folder):
     text = (folder / "compare.md").read_text(encoding="utf-8")
     assert text.startswith("# faces128-0feed4f5, profile laptop\n")
     assert text.index("## 64 px") < text.index("| tuned_lr") < text.index("## 128 px") < text.index("| hires_128")
-    for sentence in (*comparison.alarms, *comparison.notes, *(answer.answer for answer in comparison.answers)):
-        assert sentence in text
+    for sentence in (*comparison.alarms, *comparison.notes, *(answer.sentence for answer in comparison.answers)):
+        assert str(sentence) in text
     tables = [block for block in text.split("\n\n") if block.startswith("|")]
     for table in tables:
         assert len({len(line) for line in table.splitlines()}) == 1  # columns line up
@@ -358,7 +385,7 @@ FIGURES = ("losses", "measure", "quality", "windows", "scatter")
 
 def test_the_page_says_what_a_reader_asks_for(comparison, page):
     text = _text(page)
-    for answer in [*comparison.answers, *(each.answer for each in comparison.alternatives)]:
+    for answer in [*comparison.answers, *comparison.experiment_answers.values()]:
         assert answer.question in text.replace("&#39;", "'")
     for said in (
         "discriminator.learning_rate: 2e-4 → 1e-4",
@@ -388,10 +415,7 @@ def test_sizes_are_ranked_apart_and_a_lone_one_is_not_ranked(comparison):
 def test_what_is_equal_to_the_digits_shown_has_no_best():
     def best(*means):
         estimates = [t_interval([mean]) for mean in means]
-        members = [
-            Alternative(str(i), None, {}, [0], {"recall": e}, {}, "fid", Answer("", ""))
-            for i, e in enumerate(estimates)
-        ]
+        members = [Alternative(str(i), None, "", {}, [0], {"recall": e}, {}, "fid") for i, e in enumerate(estimates)]
         return report._best(members, tables.BY_KEY["recall"])
 
     assert best(0.5, 0.501, 0.2) == "1"
@@ -403,7 +427,7 @@ def test_what_is_equal_to_the_digits_shown_has_no_best():
 def test_one_seed_has_no_interval_and_two_have():
     def cell(values):
         estimate = t_interval(values)
-        alternative = Alternative("a", None, {}, range(len(values)), {"fid": estimate}, {}, "fid", Answer("", ""))
+        alternative = Alternative("a", None, "", {}, range(len(values)), {"fid": estimate}, {}, "fid")
         return report._result(alternative, tables.BY_KEY["fid"], False)
 
     assert cell([61.23]) == {"mean": "61.2", "interval": "", "n": "", "best": False}
@@ -461,12 +485,10 @@ def test_a_grid_of_huge_images_is_shrunk(tmp_path):
 
 
 def test_names_questions_and_errors_from_files_are_escaped(comparison, tmp_path):
-    evil = Answer(f"{HOSTILE}?", f"Better: {HOSTILE}", [HOSTILE, f"{HOSTILE}|"])
+    evil = Answer(f"{HOSTILE}?", "better", HOSTILE, evidence=[HOSTILE, f"{HOSTILE}|"])
     name = f"evil{HOSTILE}"
     renamed = {"experiment": name}
-    alternative = replace(
-        comparison.alternatives[2], name=name, parent=HOSTILE, answer=evil, changes={HOSTILE: (HOSTILE, None)}
-    )
+    alternative = replace(comparison.alternatives[2], name=name, parent=HOSTILE, changes={HOSTILE: (HOSTILE, None)})
     run = replace(comparison.runs[4], experiment=comparison.runs[4].experiment.model_copy(update={"name": name}))
     run.record["environment"]["device_name"] = HOSTILE
     hostile = replace(
@@ -480,8 +502,9 @@ def test_names_questions_and_errors_from_files_are_escaped(comparison, tmp_path)
         windows=comparison.windows[:0],
         associations={Claim(*[HOSTILE] * 4): Association(0.1, -0.1, 0.2, 2, 20, 1, HOSTILE)},
         answers=[evil],
-        alarms=[HOSTILE],
-        notes=[f"{HOSTILE}\n{HOSTILE}"],
+        experiment_answers={name: evil},
+        alarms=[Note(HOSTILE)],
+        notes=[Note(f"{HOSTILE}\n{HOSTILE}", run=HOSTILE)],
         ratings=[{"experiment": name, "seed": 0, "generated_rate": 0.5}],
     )
     page = report.write(hostile, tmp_path).read_text(encoding="utf-8")

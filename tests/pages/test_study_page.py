@@ -12,6 +12,7 @@ from support import ROOT
 from support.made_runs import compared, make_run, scores
 
 from analysis.__main__ import main
+from analysis.compare.comparison import Answer, Note
 from analysis.measures.stats import Association
 from analysis.pages import report, study_page
 from analysis.runs.folders import read_folders
@@ -72,7 +73,8 @@ def test_every_question_is_answered_and_says_what_would_change_our_mind(comparis
     sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
     for answer in comparison.answers:
         own = sections[answer.question]
-        assert answer.answer.rpartition(": ")[2] in own
+        assert answer.text in own
+        assert answer.more in own
         for sentence in answer.evidence:
             assert sentence in own or answer.key in ("interleaving", "isc"), "those have tables"
         assert "**How it was asked.**" in own or answer.key == "dive"
@@ -86,7 +88,7 @@ def test_every_number_has_its_n_and_the_runs_own_questions_their_answers(compari
     assert "4 recipes, 2 seeds each, 1,200 steps, 500 photographs" in " ".join(text.split())
     assert re.search(r"\| baseline +\| 2 +\| 70.0 \[70.0, 70.0\]", text)
     for each in comparison.alternatives:
-        assert each.answer.question in text
+        assert each.question in text
     assert "tuned_lr: image_size 64 → 128" in text
 
 
@@ -142,13 +144,13 @@ def test_the_front_of_a_readme_is_replaced_and_the_rest_is_left_alone(docs, name
         (
             -0.5,
             -0.5,
-            "Yes: between recipes, at equal steps, more interleaving goes with better faces",
+            "Yes: Between recipes, at equal steps, more interleaving goes with better faces",
             "人脸越好",
         ),
         (
             0.5,
             0.5,
-            "The other way round: between recipes, at equal steps, more interleaving goes with worse",
+            "The other way round: Between recipes, at equal steps, more interleaving goes with worse",
             "但方向相反",
         ),
         (0.5, -0.5, "It depends: ", "看情况"),
@@ -211,9 +213,9 @@ def test_the_same_runs_give_the_same_study_and_what_lay_there_of_another_goes(co
 
 
 def test_what_comes_from_files_does_not_become_html_or_break_a_table(comparison, tmp_path):
-    asked = dataclasses.replace(comparison.alternatives[0].answer, question="<b>a|b</b>")
-    first = dataclasses.replace(comparison.alternatives[0], answer=asked)
-    hostile = {"alternatives": [first, *comparison.alternatives[1:]], "notes": ["<script>alert(1)</script>"]}
+    asked = Answer("<b>a|b</b>", "plain", "")
+    answers = {**comparison.experiment_answers, "baseline": asked}
+    hostile = {"experiment_answers": answers, "notes": [Note("<script>alert(1)</script>")]}
     text = (written(dataclasses.replace(comparison, **hostile), tmp_path) / "study.md").read_text(encoding="utf-8")
     assert "&lt;b>a\\|b&lt;/b>" in text
     assert "<script" not in text

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.compare.build import compare
+from analysis.compare.comparison import Note
 from analysis.runs.folders import read_folders
 from analysis.score import COLUMNS, SMALL, SNAPSHOT_MEASURES, Protocol, Scores, _digest
 from dcgan import config
@@ -71,7 +72,7 @@ def compared(runs, found=None, **options):
     return compare(
         read,
         lambda run: (protocol, found.get(run.title) or found.get(run.name) or scores()),
-        notes=lines,
+        notes=[Note(line) for line in lines],
         **options,
     )
 

@@ -1,0 +1,120 @@
+"""The record of one comparison: plain data that `build` makes and the pages show. Needs no torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from analysis.measures.stats import Association, Estimate
+from analysis.runs.folders import Run
+from analysis.runs.notes import Note
+
+#: The columns of compare.csv in order: 32 documented ones, then details of them.
+RUN_COLUMNS = (
+    "experiment", "seed", "data", "profile", "image_size", "batch_size", "steps", "status", "extractor", "n_fake",
+    "n_real", "isc_mean", "isc_std", "fid", "fid_floor", "fid_at_64", "kid_mean", "kid_std", "precision", "recall",
+    "face_rate", "interleaving_ratio", "interleaving_ratio_low", "interleaving_ratio_high", "lead_balance",
+    "dominance", "equilibrium_gap", "d_win_share", "images_per_s", "data_wait_fraction", "gpu_hours", "cost",
+    "fid_at_floor_n", "floor_n", "face_rate_low", "face_rate_high", "face_rate_real", "interleaving_ratio_5",
+    "interleaving_ratio_20", "lead_balance_5", "lead_balance_20", "equilibrium_ratio", "equilibrium_balance",
+    "best_step", "best_fid", "last_fid", "floor_share", "d_win_share_last", "windows_counted", "windows_counted_5",
+    "windows_counted_20", "d_win_share_at_end", "step_ms",
+)  # fmt: skip
+#: A row a snapshot. interleaving_ratio is over the steps since the snapshot before; NaN where it is unknown.
+SNAPSHOT_COLUMNS = (
+    "experiment", "seed", "image_size", "step", "fid", "kid_mean", "kid_std", "isc_mean", "isc_std",
+    "interleaving_ratio",
+)  # fmt: skip
+#: The same run's next snapshot, for each distance; NaN at the last one.
+NEXT_COLUMNS = {"kid_mean": "next_kid_mean", "fid": "next_fid"}
+#: A row a window of steps.
+WINDOW_COLUMNS = ("experiment", "seed", "step", "interleaving_ratio", "lead_balance")
+
+#: The measures that are averaged over seeds and compared with the parent's.
+AVERAGED = (
+    "fid", "fid_at_64", "kid_mean", "isc_mean", "precision", "recall", "face_rate", "interleaving_ratio",
+    "lead_balance", "dominance", "equilibrium_gap", "d_win_share", "images_per_s", "data_wait_fraction",
+)  # fmt: skip
+
+#: An answer's verdict -> how people read it. A plain answer has no verdict, only a text.
+VERDICTS = {
+    "better": "Better",
+    "worse": "Worse",
+    "yes": "Yes",
+    "no": "No",
+    "reversed": "The other way round",
+    "depends": "It depends",
+    "open": "Can't tell",
+    "plain": "",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question and what the numbers say to it."""
+
+    question: str
+    verdict: str  # a key of VERDICTS
+    text: str  # one or more sentences without the verdict's words; begins with a capital letter
+    more: str = ""  # further sentences, which a short table may leave out
+    evidence: Sequence[str] = ()  # the numbers with n and intervals, a sentence each
+    key: str = ""  # of a question across runs, by which a page finds it
+
+    @property
+    def word(self) -> str:
+        """The verdict in words, "" for a plain answer."""
+        return VERDICTS[self.verdict]
+
+    @property
+    def sentence(self) -> str:
+        """All of it: 'Better: FID is 3 lower than ...'."""
+        text = f"{self.text} {self.more}".strip()
+        return f"{self.word}: {text}" if self.word else text
+
+
+class Claim(NamedTuple):
+    """What an association is about: does more x go with less y?"""
+
+    x: str  # a candidate, a column of the snapshots
+    y: str  # a measure of quality, a distance
+    when: str  # "here" or "next": the snapshot that has y
+    among: str  # what is compared, a key of prediction.AMONG
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """An experiment as it stands in one comparison: how it differs from its parent and what came of it."""
+
+    name: str  # the slug
+    parent: str | None  # the slug of the experiment that it is compared with; None: a root
+    question: str  # that the experiment asks
+    changes: Mapping[str, tuple[Any, Any]]  # dotted key -> (the parent's value, its own)
+    seeds: Sequence[int]  # that finished
+    measures: Mapping[str, Estimate]  # one of AVERAGED -> mean over seeds
+    differences: Mapping[str, Estimate]  # a measure -> this minus parent, paired by seed; empty for a root
+    quality: str | None  # the measure by which it is compared with its parent; None: trained on other images
+    diverged: Mapping[int, int] = field(default_factory=dict)  # seed -> step; these are in none of the means
+    d_won: Sequence[int] = ()  # seeds in which D has won for good
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that one report shows. The frames are tidy and sorted by experiment (in display order), seed, step."""
+
+    data: str  # "faces128-0feed4f5", the report's folder
+    profile: str
+    protocol: Mapping[str, str]  # for people, key -> text: extractor, generated images, reference, BatchNorm ...
+    runs: Sequence[Run]  # all of them, the unfinished ones too; an ancestor before its heirs
+    alternatives: Sequence[Alternative]  # in display order; this order gives an experiment its colour
+    table: pd.DataFrame  # RUN_COLUMNS, a row a run
+    snapshots: pd.DataFrame  # SNAPSHOT_COLUMNS and NEXT_COLUMNS, a row a snapshot
+    windows: pd.DataFrame  # WINDOW_COLUMNS, a row a window
+    associations: Mapping[Claim, Association]
+    answers: Sequence[Answer]  # to the questions across runs
+    experiment_answers: Mapping[str, Answer]  # an experiment's name -> the answer to its own question
+    alarms: Sequence[Note]  # runs that diverged, that D has won, or whose last snapshot is much worse than their best
+    notes: Sequence[Note]  # what is named and not hidden: unfinished, refused, unreadable, not scored
+    #: A candidate -> step -> rank correlation of the experiments' means with the next snapshot's KID.
+    step_correlations: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    ratings: Sequence[Mapping[str, Any]] = ()  # experiment, seed, and both rates with their intervals
