@@ -33,7 +33,7 @@ FIGURES = (
 )  # fmt: skip
 FRONT = re.compile(r"(<!-- study: [^>]*-->\n).*?(<!-- end of study -->)", re.DOTALL)
 PICTURE_PX = 640  # of a picture of 64 samples, at most
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks" / "RESULTS.md"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks" / "RESULTS.md"
 
 
 def write(comparison: Comparison, figures: Path, docs: Path) -> list[Path]:

@@ -95,7 +95,7 @@ def test_one_run_alone_is_compared_with_nothing(tmp_path):
     make_run(tmp_path, "tuned_lr")
     found = compared(tmp_path, {"tuned_lr": scores(50.0, along=[60, 50])})
     assert len(found.table) == 1
-    assert "no seed has a known FID here and in regularized" in found.experiment_answers["tuned_lr"].sentence
+    assert "No seed has a known FID here and in regularized" in found.experiment_answers["tuned_lr"].sentence
     assert alternative(found, "tuned_lr").changes["discriminator.learning_rate"] == (2e-4, 1e-4)
     assert "weight_init.kind" not in alternative(found, "tuned_lr").changes
 
@@ -398,7 +398,7 @@ def test_seeds_trained_by_an_edited_recipe_do_not_pass_for_seeds_of_one(tmp_path
     found = compared(tmp_path, {f"baseline seed {seed}": scores(10.0 + 100 * (seed == 1)) for seed in range(3)})
     assert alternative(found, "baseline").measures["fid"].mean == 10
     (note,) = [note for note in found.notes if str(note).startswith("baseline seed 1: left out")]
-    assert "generator.learning_rate 0.05 instead of 0.0002" in note
+    assert "generator.learning_rate 0.05 instead of 0.0002" in note.text
 
 
 def test_scores_against_other_real_images_are_not_held_against_each_other(tmp_path):
