@@ -20,8 +20,8 @@ settings.register_profile("faults", deadline=None, max_examples=2500)  # `make t
 settings.load_profile("lab")
 
 
-# In a background job SIGINT is ignored, and under nohup SIGHUP; every child would inherit that. Where there is a handler
-# instead, children have the default.
+# A background job ignores SIGINT, and nohup SIGHUP; the children of a test would inherit that. With a handler here
+# instead, they have the default.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)

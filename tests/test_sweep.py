@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import subprocess
 import sys
 
 import yaml
@@ -10,6 +9,7 @@ from support import ROOT
 from wandb.sdk.launch.sweeps import utils
 
 from dcgan import config
+from dcgan.__main__ import main
 from dcgan.record import wandb_log
 
 SWEEP = yaml.safe_load((ROOT / "experiments" / "sweep.yaml").read_text())
@@ -25,11 +25,12 @@ def _command(values):
     return command
 
 
-def test_the_agents_command_trains_tuned_lr_with_the_sweeps_learning_rates():
+def test_the_agents_command_trains_tuned_lr_with_the_sweeps_learning_rates(capsys):
     values = {key: choice["values"][0] for key, choice in SWEEP["parameters"].items()}
     command = [*_command(values), "--profile", "smoke", "--dry-run"]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    run = config.from_record(yaml.safe_load(told.stdout), "stdout")
+    assert command[:3] == [sys.executable, "-m", "dcgan"]
+    assert main(command[3:]) == 0
+    run = config.from_record(yaml.safe_load(capsys.readouterr().out), "stdout")
     wanted = [f"{key}={value}" for key, value in values.items()]
     assert run == config.load("tuned_lr", profile="smoke", overrides=wanted)  # the folder that `make run` takes
     assert config.settings(run)["discriminator.learning_rate"] == 5e-5

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 from ray.cluster_utils import Cluster
+from support import ROOT
 
 from dcgan.__main__ import main
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 EXPERIMENTS, SEEDS = ("baseline", "tuned_lr"), 2
 TINY = [
     *("--profile", "smoke", "--device", "cpu"),

@@ -63,6 +63,7 @@ for session in itertools.count(1):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_training_that_goes_on_can_be_read_and_compared_throughout(tmp_path):
     make_run(tmp_path / "runs", "baseline", steps=STEPS)
     other = make_run(tmp_path / "elsewhere", "tuned_lr", steps=STEPS, data=DATA)

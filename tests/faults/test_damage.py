@@ -1,12 +1,15 @@
 """Checkpoints that lost bytes, code and disks that changed in between, memory that does not suffice."""
 
+import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
+from support import ROOT
 
 from dcgan import __main__ as command
 from dcgan import trainer
@@ -14,7 +17,6 @@ from dcgan.device import environment
 from dcgan.record.folder import RunFolder
 from dcgan.tools import plain_yaml
 
-ROOT = environment.PACKAGE.parent
 TINY = ["image_size=32", "batch_size=8", "latent_dim=6", "width_multiplier=0.0079", "steps=12", "snapshots=2"]
 TINY += ["images=64", "threads=1", "precision=fp32"]
 
@@ -54,22 +56,32 @@ def whole(cache, tmp_path_factory):
     return _result(runs)
 
 
-@pytest.fixture
-def stopped(cache, tmp_path, monkeypatch):
-    """A run that was stopped after 9 of its 12 steps, checkpoints of steps 8 and 9 in it."""
-    runs = tmp_path / "runs"
+def _stop_at(monkeypatch, last):
+    """Ask for a stop before the step `last` of a session, which then takes it and saves."""
     step, calls = trainer.adversarial_step, iter(range(1, 100))
 
     def stopping(*args, **kwargs):
-        if next(calls) == 9:
-            os.kill(os.getpid(), 15)
+        if next(calls) == last:
+            os.kill(os.getpid(), signal.SIGTERM)
         return step(*args, **kwargs)
 
+    monkeypatch.setattr(trainer, "adversarial_step", stopping)
+
+
+@pytest.fixture
+def stopped(cache, tmp_path, monkeypatch):
+    """A run that was stopped after 9 of its 12 steps, with the checkpoints of steps 8 and 9."""
+    runs = tmp_path / "runs"
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "adversarial_step", stopping)
+        _stop_at(patch, 9)
         assert _run(runs, cache) == 130
-    assert len(list(_folder(runs).checkpoints.iterdir())) == 2
+    assert _checkpoints(runs) == ["step-000008", "step-000009"]
     return runs
+
+
+def _checkpoints(runs):
+    """The steps of the checkpoints, damaged ones too."""
+    return sorted(path.name[:11] for path in _folder(runs).checkpoints.iterdir())
 
 
 def _truncate(path):
@@ -97,42 +109,21 @@ def test_of_a_damaged_checkpoint_the_one_before_it_is_taken_and_the_log_says_so(
     assert _result(stopped) == whole
 
 
-def test_a_damaged_checkpoint_does_not_take_the_place_of_one_that_is_whole(stopped, cache, monkeypatch):
+def test_a_damaged_checkpoint_does_not_take_the_place_of_a_whole_one(stopped, cache, monkeypatch):
     _flip(max(_folder(stopped).checkpoints.iterdir()))
-    step = trainer.adversarial_step
-
-    def stopping(*args, **kwargs):
-        os.kill(os.getpid(), 15)
-        return step(*args, **kwargs)
-
-    monkeypatch.setattr(trainer, "adversarial_step", stopping)
+    _stop_at(monkeypatch, 1)
     assert _run(stopped, cache) == 130
-    names = sorted(path.name for path in _folder(stopped).checkpoints.iterdir())
-    assert [name[:11] for name in names] == ["step-000008", "step-000009"]
-    assert all(_whole(_folder(stopped).checkpoints / name) for name in names)
-
-
-def _whole(path):
-    import hashlib
-
-    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() in path.name
+    assert _checkpoints(stopped) == ["step-000008", "step-000009"]
+    for path in _folder(stopped).checkpoints.iterdir():
+        assert hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() in path.name
 
 
 def test_after_all_checkpoints_were_damaged_new_ones_are_kept(stopped, cache, monkeypatch):
     for path in _folder(stopped).checkpoints.iterdir():
         _truncate(path)
-    step = trainer.adversarial_step
-    calls = iter(range(1, 100))
-
-    def stopping(*args, **kwargs):
-        if next(calls) == 3:
-            os.kill(os.getpid(), 15)
-        return step(*args, **kwargs)
-
-    monkeypatch.setattr(trainer, "adversarial_step", stopping)
+    _stop_at(monkeypatch, 3)
     assert _run(stopped, cache) == 130
-    names = sorted(path.name[:11] for path in _folder(stopped).checkpoints.iterdir())
-    assert names == ["step-000002", "step-000003"]
+    assert _checkpoints(stopped) == ["step-000002", "step-000003"]
 
 
 def test_a_checkpoint_that_can_not_be_read_is_not_taken_for_a_damaged_one(stopped, cache, capsys):
@@ -185,19 +176,18 @@ def test_a_run_is_not_mixed_with_other_training_code(stopped, cache, whole, monk
     assert _result(stopped) == whole
 
 
-def test_the_checksums_of_the_code_are_of_the_training_code_alone(tmp_path):
+def test_the_checksums_of_the_code_change_with_the_training_code_and_not_with_the_readme(tmp_path, monkeypatch):
     shutil.copytree(environment.PACKAGE, tmp_path / "dcgan", ignore=shutil.ignore_patterns("__pycache__"))
-    ask = [sys.executable, "-c", "from dcgan.device.environment import code_files as f; print(sorted(f().items()))"]
-
-    def asked():
-        return subprocess.run(ask, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-
-    before = asked()
+    monkeypatch.setattr(environment, "PACKAGE", tmp_path / "dcgan")
+    before = environment.code_files()
     (tmp_path / "README.md").write_text("changed")
-    assert asked() == before
-    with (tmp_path / "dcgan" / "data" / "batches.py").open("a") as file:
-        file.write("# changed\n")
-    assert asked() != before
+    assert environment.code_files() == before
+    for name in ("adversarial.py", "data/batches.py"):
+        with (tmp_path / "dcgan" / name).open("a") as file:
+            file.write("# changed\n")
+        after = environment.code_files()
+        assert [path for path in before if before[path] != after[path]] == [f"dcgan/{name}"]
+        before = after
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits the address space")

@@ -35,6 +35,7 @@ from analysis.score import Protocol, Scorer
 from dcgan import UserError
 from dcgan.tools import plain_yaml
 
+pytestmark = pytest.mark.thorough
 STUB = features.Extractor("effnet_lite0", features.EFFNET_SHA256[:16], 1280, None)
 NO_FIGURES = dict.fromkeys(("losses", "measures", "overview", "quality", "windows", "scatter"), ())
 PATIENCE_S = 20  # for one case; the slowest takes a fraction of a second without figures

@@ -176,6 +176,7 @@ def zeros(path: Path, count: int, megabytes: int, noise: int = 0) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["bomb.zip", "bomb.tar.gz"])
 def test_a_bomb_in_many_small_pieces_is_refused_before_it_goes_off(tmp_path, name):
     told = packed(zeros(tmp_path / name, count=33, megabytes=32), tmp_path / "cache")
@@ -183,6 +184,7 @@ def test_a_bomb_in_many_small_pieces_is_refused_before_it_goes_off(tmp_path, nam
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_of_a_tar_only_some_files_are_in_memory_at_a_time(tmp_path):
     path = zeros(tmp_path / "faces.tar.gz", count=26, megabytes=50, noise=400_000)
     with path.open("ab") as file:

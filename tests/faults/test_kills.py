@@ -4,29 +4,21 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from PIL import Image
+from support import ROOT
+from support import killer as killer_module
 
 from dcgan import __main__ as command
 from dcgan.data import faces
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-KILLER = str(ROOT / "tests" / "support" / "killer.py")
 TINY = ["image_size=32", "batch_size=16", "width_multiplier=0.0079", "steps=12", "snapshots=3", "threads=1"]
 
 
 def _killed(kills, place, *command, seed=0):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-    killer = [
-        sys.executable,
-        str(ROOT / "tests" / "support" / "killer.py"),
-        str(kills),
-        str(seed),
-        str(place),
-        *command,
-    ]
+    killer = [sys.executable, killer_module.__file__, str(kills), str(seed), str(place), *command]
     done = subprocess.run(killer, capture_output=True, text=True, env=environment, timeout=1500)
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
@@ -41,8 +33,9 @@ def _left(life, kinds):
     return {str(path.relative_to(life)): path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "kills", [pytest.param(4, marks=pytest.mark.slow), pytest.param(50, marks=[pytest.mark.slow, pytest.mark.long])]
+    "kills", [pytest.param(4, marks=pytest.mark.thorough), pytest.param(50, marks=pytest.mark.long)]
 )
 def test_a_training_that_is_killed_again_and_again_ends_like_one_that_was_not(tmp_path, kills):
     _photographs(tmp_path / "my fäces", 60)
@@ -62,16 +55,8 @@ def test_a_training_that_is_killed_again_and_again_ends_like_one_that_was_not(tm
 @pytest.mark.long
 def test_a_comparison_that_is_killed_again_and_again_finds_the_same_scores(tmp_path):
     template = tmp_path / "template"
-    run = [
-        "run",
-        "baseline",
-        "--profile",
-        "smoke",
-        "--runs",
-        str(template / "runs"),
-        "--cache",
-        str(template / "cache"),
-    ]
+    run = ["run", "baseline", "--profile", "smoke"]
+    run += ["--runs", str(template / "runs"), "--cache", str(template / "cache")]
     settings = ["steps=6", "snapshots=2", "images=240", "batch_size=32", "threads=1"]
     assert command.main(run + [word for setting in settings for word in ("--set", setting)]) == 0
     places = ["--runs", "{}/runs", "--cache", "{}/cache", "--out", "{}/reports"]
@@ -84,8 +69,6 @@ def test_a_comparison_that_is_killed_again_and_again_finds_the_same_scores(tmp_p
 
 
 def _photographs(folder, count):
-    from PIL import Image
-
     folder.mkdir()
     for number, picture in enumerate(faces.draw(range(count), 48)):
         Image.fromarray(picture).save(folder / f"{number}.jpg", quality=90)

@@ -5,14 +5,13 @@ import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from PIL import Image
+from support import ROOT
 
 from dcgan.data import faces
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 COUNT = 100_000
 
 

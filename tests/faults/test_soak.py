@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+from support import ROOT
 
 from dcgan.record.folder import RunFolder
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 STEPS, WARM = 20_000, 2_000
 
 

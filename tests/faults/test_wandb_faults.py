@@ -87,7 +87,7 @@ def test_no_server_that_works_at_the_start(server, online, impatient, monkeypatc
     wandb.finish(state="finished")
     assert time.monotonic() - began < 60, "wandb's own patience is 90 s"
     (piece,) = pieces(folder)
-    assert [item["step"] for item in items(piece, tmp_path)] == list(range(1, 1001))
+    assert [item["step"] for item in items(piece)] == list(range(1, 1001))
     assert not pieces(folder, "run")
     assert levels(said) == ["WARNING", "INFO"]
 
@@ -133,9 +133,7 @@ def test_a_server_that_goes_midway(trouble, online, impatient, folder, tmp_path,
     assert uploaded(piece, tmp_path) == list(range(1, 1001))
 
 
-def test_more_rows_than_may_wait_are_one_warning_and_the_next_start_copies_them(
-    online, monkeypatch, folder, tmp_path, said
-):
+def test_more_rows_than_may_wait_are_one_warning_and_the_next_start_copies_them(online, monkeypatch, folder, said):
     online(Silent())
     monkeypatch.setattr(wandb_log, "ROWS_WAITING", 500)
     wandb = tracker(folder)
@@ -149,7 +147,7 @@ def test_more_rows_than_may_wait_are_one_warning_and_the_next_start_copies_them(
     wandb = tracker(folder, history=rows(1, 1000))
     wandb.finish(state="finished")
     (piece,) = pieces(folder)
-    assert [item["step"] for item in items(piece, tmp_path)] == list(range(1, 1001))
+    assert [item["step"] for item in items(piece)] == list(range(1, 1001))
 
 
 def test_a_start_that_is_given_up_before_it_began_begins_nothing(monkeypatch, folder, said):
@@ -195,7 +193,7 @@ def test_a_wandb_core_that_hangs_holds_up_neither_training_nor_the_next_run(impa
         wandb.log(rows(1, 3))
         wandb.finish(state="finished")
         (piece,) = pieces(other)
-        assert len(items(piece, tmp_path)) == 3
+        assert len(items(piece)) == 3
     finally:
         os.kill(core, signal.SIGKILL)
 
@@ -218,7 +216,7 @@ def test_a_start_that_outlives_its_run_leaves_the_next_run_alone(online, monkeyp
     wandb.log(rows(4, 6))
     wandb.finish(state="finished")
     (piece,) = pieces(other)
-    assert len(items(piece, tmp_path)) == 6
+    assert len(items(piece)) == 6
     said_once(said, "no answer")
 
 
@@ -237,7 +235,7 @@ def test_the_wait_at_the_end_is_about_a_minute_when_wandb_core_hangs(more, folde
 
 
 @pytest.mark.parametrize("while_training", [True, False], ids=["while training", "at the end"])
-def test_a_wandb_core_that_is_killed(while_training, impatient, folder, tmp_path, said):
+def test_a_wandb_core_that_is_killed(while_training, impatient, folder, said):
     wandb = tracker(folder)
     wandb.log(rows(1, 5))
     through(wandb)
@@ -253,7 +251,7 @@ def test_a_wandb_core_that_is_killed(while_training, impatient, folder, tmp_path
     wandb = tracker(folder, history=rows(1, 1000))
     wandb.finish(state="finished")
     (piece,) = pieces(folder)
-    assert [item["step"] for item in items(piece, tmp_path)] == list(range(1, 1001))
+    assert [item["step"] for item in items(piece)] == list(range(1, 1001))
 
 
 @pytest.mark.long

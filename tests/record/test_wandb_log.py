@@ -5,7 +5,6 @@ import math
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -44,7 +43,7 @@ def run_python(code, folder, **env):
     return [sys.executable, "-c", code], {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", **env}
 
 
-def test_offline_the_log_has_the_config_and_each_step_once_and_images_and_the_generator(folder, tmp_path, said):
+def test_offline_the_log_has_the_config_and_each_step_once_and_images_and_the_generator(folder, said):
     grid, generator = folder / "grid.png", folder / "generator.pt"
     Image.new("RGB", (8, 8)).save(grid)
     generator.write_bytes(b"weights")
@@ -58,22 +57,22 @@ def test_offline_the_log_has_the_config_and_each_step_once_and_images_and_the_ge
     assert wandb.url is None
     assert levels(said) == ["INFO"]
     (piece,) = pieces(folder)
-    summary = inspect(piece, tmp_path, "--summary")
+    summary = inspect(piece, "--summary")
     assert summary["config"] == {"optimizer": {"lr_d": 1e-4}, "sizes": [1, 2]}
     assert (summary["run_id"], summary["name"], summary["exit_code"]) == ("abcd1234", "base-s1", 0)
     assert (summary["summary"]["fid"], summary["summary"]["state"]) == (3.5, "finished")
-    history = items(piece, tmp_path)
+    history = items(piece)
     assert [item["step"] for item in history] == list(range(1, 12))
     assert [item["_step"] for item in history] == list(range(11))
     assert [item["loss_d"] for item in history] == [1 / step for step in range(1, 12)]
     assert (history[9]["loss_d_fake"], history[9]["loss_d_real"]) == ("NaN", "Infinity")
     assert (piece / "files" / history[9]["samples.path"]).read_bytes() == grid.read_bytes()
-    (artifact,) = [r["artifact"] for r in inspect(piece, tmp_path) if r["type"] == "artifact"]
+    (artifact,) = [r["artifact"] for r in inspect(piece) if r["type"] == "artifact"]
     assert (artifact["name"], artifact["type"]) == ("generator-abcd1234", "model")
     assert str(generator) in json.dumps(artifact)
 
 
-def test_going_on_offline_leaves_one_folder_with_all_rows_once_under_the_same_id(folder, tmp_path):
+def test_going_on_offline_leaves_one_folder_with_all_rows_once_under_the_same_id(folder):
     first = tracker(folder)
     first.log(rows(1, 20))  # 16 to 20 are after the last checkpoint: they are trained again
     first.finish(state="interrupted")
@@ -84,11 +83,12 @@ def test_going_on_offline_leaves_one_folder_with_all_rows_once_under_the_same_id
     second.finish(state="failed")
 
     (piece,) = pieces(folder)
-    summary = inspect(piece, tmp_path, "--summary")
+    summary = inspect(piece, "--summary")
     assert (summary["run_id"], summary["exit_code"]) == ("abcd1234", 1)
-    assert [item["step"] for item in items(piece, tmp_path)] == list(range(1, 31))
+    assert [item["step"] for item in items(piece)] == list(range(1, 31))
 
 
+@pytest.mark.thorough
 def test_superseded_pieces_go_during_training_once_the_new_one_had_time_to_reach_the_disk(folder, monkeypatch):
     old = folder / "wandb" / "offline-run-20260101_000000-abcd1234-1"
     other = folder / "wandb" / "offline-run-20260101_000000-abcd12345"
@@ -105,7 +105,8 @@ def test_superseded_pieces_go_during_training_once_the_new_one_had_time_to_reach
     wandb.finish(state="finished")
 
 
-def test_a_killed_run_goes_on_without_losing_a_row_even_when_killed_again_while_starting(folder, tmp_path):
+@pytest.mark.thorough
+def test_a_killed_run_goes_on_without_losing_a_row_even_when_killed_again_while_starting(folder):
     # everything dies at once, as when the machine's memory is full: wandb-core cannot write its rest
     die = "[os.kill(p, signal.SIGKILL) for p in [*wandb_core_of(os.getpid()), os.getpid()]]"
     for code in (
@@ -120,7 +121,7 @@ def test_a_killed_run_goes_on_without_losing_a_row_even_when_killed_again_while_
     last.log(rows(31, 40))
     last.finish(state="finished")
     (piece,) = pieces(folder)
-    assert [item["step"] for item in items(piece, tmp_path)] == list(range(1, 41))
+    assert [item["step"] for item in items(piece)] == list(range(1, 41))
 
 
 def test_without_a_key_it_is_offline_and_says_how_to_upload(tmp_path, monkeypatch, said):
@@ -138,6 +139,7 @@ def test_without_a_key_it_is_offline_and_says_how_to_upload(tmp_path, monkeypatc
     assert "offline" in help_text
 
 
+@pytest.mark.thorough
 def test_without_a_key_on_a_terminal_nothing_is_asked(folder):
     command, env = run_python("tracker(folder).finish(state='finished')", folder)
     returned, shown = on_a_terminal(command, env=env)
@@ -147,6 +149,7 @@ def test_without_a_key_on_a_terminal_nothing_is_asked(folder):
     assert lines[1:] == [""]
 
 
+@pytest.mark.thorough
 def test_the_mode_of_the_environment_wins(folder, monkeypatch, said):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -159,6 +162,7 @@ def test_the_mode_of_the_environment_wins(folder, monkeypatch, said):
     assert "offline (no API key)" in second
 
 
+@pytest.mark.thorough
 def test_a_key_in_netrc_is_found_and_one_that_cannot_be_a_key_means_offline(folder, tmp_path, monkeypatch, said):
     server = Server()
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
@@ -201,12 +205,12 @@ def test_online_a_run_goes_on_where_the_server_is_not_where_the_checkpoint_is(fo
     tracker(folder, history=rows(1, 50)).finish(state="finished")
     assert "sync --id abcd1234-whole " in said()[-1][1]
     (piece,) = pieces(folder)
-    assert len(items(piece, tmp_path)) == 50
-    shutil.rmtree(tmp_path / "elsewhere")
+    assert len(items(piece)) == 50
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
     assert KEY not in str(said())
 
 
+@pytest.mark.thorough
 def test_the_page_is_known_once_the_server_has_answered(folder, monkeypatch):
     server = Server()
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
@@ -216,7 +220,8 @@ def test_the_page_is_known_once_the_server_has_answered(folder, monkeypatch):
     wandb.finish(state="finished")
 
 
-def test_rows_are_made_on_the_callers_thread_and_what_is_handed_over_comes_once_in_order(folder, tmp_path):
+@pytest.mark.thorough
+def test_rows_are_made_on_the_callers_thread_and_what_is_handed_over_comes_once_in_order(folder):
     threads = set()
 
     def made(first, last):
@@ -230,10 +235,10 @@ def test_rows_are_made_on_the_callers_thread_and_what_is_handed_over_comes_once_
     wandb.finish(state="finished")
     assert threads == {threading.current_thread()}
     (piece,) = pieces(folder)
-    assert [item["step"] for item in items(piece, tmp_path)] == list(range(1, 2001))
+    assert [item["step"] for item in items(piece)] == list(range(1, 2001))
 
 
-def test_a_comparison_has_its_table_its_figures_and_its_page(folder, tmp_path):
+def test_a_comparison_has_its_table_its_figures_and_its_page(folder):
     picture, page = folder / "losses.png", folder / "index.html"
     Image.new("RGB", (8, 8)).save(picture)
     page.write_text("<p>a page")
@@ -241,7 +246,7 @@ def test_a_comparison_has_its_table_its_figures_and_its_page(folder, tmp_path):
     wandb.present(table=pandas.DataFrame({"fid": [3.5]}), figures={"losses": picture}, page=page)
     wandb.finish(state="finished")
     (piece,) = pieces(folder)
-    (item,) = items(piece, tmp_path)
+    (item,) = items(piece)
     assert (piece / "files" / item["losses.path"]).read_bytes() == picture.read_bytes()
     assert (piece / "files" / item["page.path"]).read_text() == "<p>a page"
     assert (item["comparison.nrows"], item["comparison.ncols"]) == (1, 1)
@@ -265,9 +270,10 @@ except KeyboardInterrupt:
     command, env = run_python(code, folder)
     assert subprocess.run(command, env=env, timeout=60).returncode == 7
     (piece,) = pieces(folder)
-    assert len(items(piece, folder.parent)) == 3
+    assert len(items(piece)) == 3
 
 
+@pytest.mark.thorough
 def test_a_row_that_wandb_refuses_is_one_warning(folder, said):
     wandb = tracker(folder)
     wandb.log([{1: "a name is a string"}])
@@ -285,8 +291,8 @@ def test_two_trackers_in_one_process_are_two_runs(tmp_path):
         wandb.finish(state="finished")
     for run_id in ("aaaaaaaa", "bbbbbbbb"):
         (piece,) = pieces(tmp_path / run_id)
-        assert inspect(piece, tmp_path, "--summary")["run_id"] == run_id
-        assert len(items(piece, tmp_path)) == 3
+        assert inspect(piece, "--summary")["run_id"] == run_id
+        assert len(items(piece)) == 3
 
 
 def test_run_ids_differ_and_are_what_wandb_accepts():

@@ -6,12 +6,14 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from wandb.util import get_core_path
 
 from dcgan.record import wandb_log
 from dcgan.record.wandb_log import Tracker
@@ -85,19 +87,25 @@ def pieces(folder, kind="offline-run"):
     return sorted((folder / "wandb").glob(f"{kind}-*"))
 
 
-def inspect(piece, tmp_path, *options):
-    """What `wandb leet inspect --json` reads from a run's log: a record per line, or the summary."""
-    # A command of wandb's, not of ours: it leaves its log in the working directory and under HOME.
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", *options, "--json", str(piece)]
-    env = {**os.environ, "HOME": str(elsewhere)}
-    out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=elsewhere, env=env).stdout
+def inspect(piece, *options):
+    """What `wandb leet inspect --json` reads from a run's log: a record per line, or the summary.
+
+    Asks the program behind that command, since starting Python for it takes a second.
+    """
+    (log,) = piece.glob("run-*.wandb")
+    command = [get_core_path(), "leet", "inspect", "--no-observability", *options, "--json", "--run-file", log]
+    # The program keeps settings below HOME, and those of a test stay empty.
+    with tempfile.TemporaryDirectory() as home:
+        env = {**os.environ, "HOME": home}
+        out = subprocess.run(
+            [*command, log.parent.parent], capture_output=True, text=True, check=True, cwd=home, env=env
+        ).stdout
     return json.loads(out) if options else [json.loads(line) for line in out.splitlines()]
 
 
-def items(piece, tmp_path):
-    return [r["history"]["item"] for r in inspect(piece, tmp_path) if r["type"] == "history"]
+def items(piece):
+    """The rows of a run's log."""
+    return [record["history"]["item"] for record in inspect(piece) if record["type"] == "history"]
 
 
 def wandb_core_of(pid):
