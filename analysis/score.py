@@ -29,8 +29,8 @@ from torch.nn.functional import interpolate
 from tqdm import tqdm
 
 from analysis.measures import face_rate, features, fidelity
-from analysis.runs.folders import Run
 from analysis.runs.notes import Note
+from analysis.runs.run import Run
 from dcgan import UserError, one_line, sample
 from dcgan.data import PIXELS_VERSION, PackedImages, Source, find_pack, open_source, pack
 from dcgan.networks import Generator

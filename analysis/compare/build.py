@@ -29,8 +29,8 @@ from analysis.compare.prediction import CANDIDATES, associations_of, step_correl
 from analysis.measures import interleaving
 from analysis.measures.interleaving import SMOOTHINGS
 from analysis.measures.stats import paired_difference, t_interval, wilson
-from analysis.runs.folders import Run, table
 from analysis.runs.ratings import Rating, read_ratings
+from analysis.runs.run import Run, table
 from analysis.score import SNAPSHOT_MEASURES, Protocol, Scores
 from dcgan import UserError, config
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.measures.stats import Association, Estimate
-from analysis.runs.folders import Run
 from analysis.runs.notes import Note
+from analysis.runs.run import Run
 
 #: The columns of compare.csv in order: 32 documented ones, then details of them.
 RUN_COLUMNS = (

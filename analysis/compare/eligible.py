@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.compare.comparison import Note
 from analysis.measures import interleaving
 from analysis.measures.fidelity import MINIMUM
-from analysis.runs.folders import Run
+from analysis.runs.run import Run
 from analysis.score import Scores
 from dcgan import config
 

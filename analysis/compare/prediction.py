@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.compare.comparison import NEXT_COLUMNS, VERDICTS, Claim
 from analysis.measures.stats import Association, partial_association
-from analysis.runs.folders import Run
+from analysis.runs.run import Run
 
 WHEN = {"here": "the same snapshot", "next": "the next snapshot"}
 #: What is held against what, always at equal steps. Only recipes have the differences that the write-up speaks of, and

@@ -12,7 +12,7 @@ from analysis.pages.html import data_uri
 from analysis.pages.words import counted
 
 if TYPE_CHECKING:
-    from analysis.runs.folders import Run
+    from analysis.runs.run import Run
 
 SAMPLES_BYTES = 15_000_000  # of the page, for all grids together
 GRID_PX = 1100  # a larger grid is shrunk: 8 x 8 images of 128 px still fit

@@ -36,7 +36,7 @@ from analysis.pages.tables import (
     troubles,
 )
 from analysis.pages.words import counted, number, setting
-from analysis.runs.folders import Run
+from analysis.runs.run import Run
 
 LISTED = 200  # runs in a table of the page; compare.csv has all
 

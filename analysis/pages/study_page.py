@@ -23,7 +23,7 @@ from analysis.pages.html import TEMPLATES, save, template
 from analysis.pages.markdown import cell, table_lines
 from analysis.pages.plots import DOCUMENTED
 from analysis.pages.words import number, setting
-from analysis.runs.folders import Run
+from analysis.runs.run import Run
 from dcgan import UserError, one_line
 
 #: What the study shows of a report's figures, where they are there.

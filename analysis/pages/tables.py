@@ -11,7 +11,7 @@ from analysis.compare.comparison import Comparison
 from analysis.measures.stats import Estimate
 from analysis.pages.markdown import cell, table_lines
 from analysis.pages.words import number
-from analysis.runs.folders import Run
+from analysis.runs.run import Run
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A W&B project as one set of runs: the same numbers as their folders hold.
+"""A W&B project as one set of runs, with the same numbers as their folders.
 
 runs, problems = read_wandb("entity/project")
 """
@@ -15,44 +15,40 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 
-from analysis.runs.folders import Run, Status, each_once, line, read_experiment, tidy
-from dcgan import UserError
+from analysis.runs.run import Run, Status, each_once, read_experiment, tidy
+from dcgan import UserError, first_line
 from dcgan.config import Experiment
 from dcgan.record.folder import ENDED, HISTORY
 
 ANSWER_S = 15  # seconds that W&B has for one answer; wandb's own patience is minutes
-LEAVE_S = 3  # and for the end of its helper process
-SPEED = ("images_per_s", "step_ms", "data_wait_fraction", "floor_share", "seconds")  # what a run says when it ends
+LEAVE_S = 3  # for its helper process to end
+SPEED = ("images_per_s", "step_ms", "data_wait_fraction", "floor_share", "seconds")  # written when a run ends
 
 
 def read_wandb(project: str, api: Any = None) -> tuple[list[Run], list[str]]:
     """Every run of the lab in the W&B project "entity/project", sorted, and a line for each that can't be used.
 
-    api: a `wandb.Api`; None makes one from the user's login. Runs of other kinds are passed over in silence.
+    api: a `wandb.Api`; None makes one from the user's login. Runs of other kinds are skipped without a word.
 
-    Raises UserError, soon and without asking for anything, when W&B can't be reached or there is no such run.
+    Raises UserError, soon and without prompting, when W&B can't be reached or there is no such run.
     """
     found: list[Run] = []
     problems: list[str] = []
     try:
         # Not lazy: one request a page instead of one a run. Oldest first.
-        there = list((_connect() if api is None else api).runs(project, order="+created_at", lazy=False))
+        uploads = list((_connect() if api is None else api).runs(project, order="+created_at", lazy=False))
     except (Exception, SystemExit) as error:  # SystemExit comes from a wandb-core that was killed
         raise UserError(
-            line(
-                f"{project}: can't be read from W&B ({type(error).__name__}: {error}); "
-                "the run folders hold the same numbers"
-            )
+            f"{project}: can't be read from W&B ({type(error).__name__}: {first_line(error)}); "
+            "the run folders hold the same numbers"
         ) from error
-    for each in there:
-        if not _is_ours(each):
-            continue
+    for upload in filter(_is_ours, uploads):
         try:
-            found.append(_from_wandb(each, f"{project}/{each.id}"))
+            found.append(_from_wandb(upload, f"{project}/{upload.id}"))
         except UserError as error:
-            problems.append(line(error))
+            problems.append(str(error))
     if not found and not problems:
-        raise UserError(f"{project}: none of its {len(there)} runs in W&B is one of this lab")
+        raise UserError(f"{project}: none of its {len(uploads)} runs in W&B is from this lab")
     return each_once(_latest_last(found), problems), problems
 
 
@@ -65,8 +61,8 @@ def _connect() -> Any:
     try:
         return wandb.Api(timeout=ANSWER_S)
     finally:
-        # wandb has a hook for the exit that waits for its helper process, which a silent server keeps trying for
-        # minutes. The last hook runs first, and this one takes wandb's away.
+        # At exit wandb waits for its helper process, which retries a silent server for minutes. The hook that is
+        # registered last runs first, and ours ends the wait.
         atexit.register(_leave, wandb)
 
 
@@ -80,62 +76,64 @@ def _leave(wandb: Any) -> None:
     thread.join(LEAVE_S)
 
 
-def _is_ours(there: Any) -> bool:
-    """Whether it is a training of this lab, perhaps a broken one; not a comparison, not somebody else's."""
-    known = Experiment.model_fields.keys() & there.config.keys()
-    looks_like_it = "wandb_id" in there.config or len(known) > len(Experiment.model_fields) // 2
-    return looks_like_it and there.group != "comparison"
+def _is_ours(upload: Any) -> bool:
+    """Whether it is a training of this lab, even a broken one; not a comparison, not somebody else's run."""
+    known = Experiment.model_fields.keys() & upload.config.keys()
+    looks_like_it = "wandb_id" in upload.config or len(known) > len(Experiment.model_fields) // 2
+    return looks_like_it and upload.group != "comparison"
 
 
-def _from_wandb(there: Any, where: str) -> Run:
+def _from_wandb(upload: Any, where: str) -> Run:
     """The run. Raises UserError for one that can't be used."""
-    recorded = {key: value for key, value in there.config.items() if not key.startswith("_") and key != "wandb_version"}
+    recorded = {
+        key: value for key, value in upload.config.items() if not key.startswith("_") and key != "wandb_version"
+    }
     record = {"profile_changes": {}, "overrides": {}, **recorded}  # wandb does not keep an empty mapping
     experiment = read_experiment(record, Path(where))
-    told = dict(there.summary_metrics)  # `summary` is the same in wrappings
-    state = _state(there.state, told, experiment)
-    status = {"wandb_url": there.url}
-    # A run writes its speed as a whole when it ends in order; before, W&B has that of the last rows.
-    if told.get("state") in ENDED or (there.state == "finished" and state == told.get("state")):
-        status |= {key: told[key] for key in SPEED if key in told}
+    summary = dict(upload.summary_metrics)  # `summary` holds the same, wrapped
+    state = _state(upload.state, summary, experiment)
+    status = {"wandb_url": upload.url, "state": state, "step": summary.get("step", 0)}
+    # A run writes the speed of the whole when it ends in order; before, W&B has that of the last rows.
+    if summary.get("state") in ENDED or (upload.state == "finished" and state == summary.get("state")):
+        status |= {key: summary[key] for key in SPEED if key in summary}
     try:
-        checked = Status.model_validate({**status, "state": state, "step": told.get("step", 0)}).model_dump()
+        checked = Status.model_validate(status).model_dump()
     except ValidationError as error:
         key = ".".join(map(str, error.errors()[0]["loc"]))
         raise UserError(f"{where}: {key}: missing or not what this version of the lab writes") from error
     checked["steps"] = experiment.total_steps
-    rows = functools.cache(lambda: _wandb_history(there, where, at_least=checked["step"]))  # downloaded once
-    return Run(experiment, record, checked, None, where=where, read_rows=rows)
+    rows = functools.cache(lambda: _history(upload, where, at_least=checked["step"]))  # downloaded once
+    return Run(experiment, record, checked, None, rows, where)
 
 
-def _state(of_wandb: str, told: Mapping[str, Any], experiment: Experiment) -> str:
-    """The run's state from W&B's word for it and from the summary, which has what the run itself wrote at its end.
+def _state(of_wandb: str, summary: Mapping[str, Any], experiment: Experiment) -> str:
+    """The run's state, from W&B's word for it and from the summary, which holds what the run wrote when it ended.
 
-    The run's own word wins, but not that of an earlier session: a run that goes on is running again.
+    The run's own word wins, unless an earlier session wrote it: a run that resumes is running again.
     """
-    own = told.get("state")
+    own = summary.get("state")
     if own in ENDED:
         return own
     if of_wandb == "running":
         return "running"
     if own is not None:
         return own
-    if of_wandb == "finished":  # W&B says so of a run that stopped without an error, wherever
-        return "finished" if told.get("step") == experiment.total_steps else "interrupted"
+    if of_wandb == "finished":  # W&B's word for a run that stopped without an error, at any step
+        return "finished" if summary.get("step") == experiment.total_steps else "interrupted"
     return "failed" if of_wandb == "failed" else "interrupted"  # crashed, killed, preempted
 
 
-def _wandb_history(there: Any, where: str, at_least: int) -> pd.DataFrame:
-    rows = tidy(_scan(there, where), where)
+def _history(upload: Any, where: str, at_least: int) -> pd.DataFrame:
+    rows = tidy(_scan(upload, where), where)
     if len(rows) < at_least:
         raise UserError(f"{where}: W&B has {len(rows):,} rows of a history of {at_least:,} steps")
     return rows
 
 
 def _latest_last(runs: list[Run]) -> list[Run]:
-    """In the order of the trainings, oldest first as `runs` are; of uploads of the same one the longest last.
+    """The runs in the order of their trainings, the oldest first as given; of one training's uploads the longest last.
 
-    A run that was trained anew stays in W&B beside the new one; a run that went on without a network is uploaded
+    A run that is trained again stays in W&B beside the new one. A run that resumed without a network is uploaded as a
     whole under another id.
     """
     first: dict[str, int] = {}
@@ -148,19 +146,19 @@ def _training(run: Run) -> str:
     return str(run.record.get("wandb_id") or run.where)
 
 
-def _scan(there: Any, where: str) -> list[dict[str, Any]]:
-    """The rows of the history, all of them, unsorted. Raises UserError when they can't be had or lack a measure.
+def _scan(upload: Any, where: str) -> list[dict[str, Any]]:
+    """All rows of the history, unsorted. Raises UserError when they can't be read or lack a measure.
 
-    wandb waits for a page as long as it takes, so a thread does; it is given up when nothing came for a while.
+    wandb waits for a page without limit, so a thread does the waiting; it is abandoned when nothing comes for a while.
     """
     rows: list[dict[str, Any]] = []
     failure: list[BaseException] = []
 
     def read() -> None:
         try:
-            # No keys: a row without all of them would be left out. No cache: wandb would take an old file for
-            # the history of a run that has grown since.
-            for row in there.scan_history(use_cache=False):
+            # No keys: wandb would leave out rows that lack one. No cache: wandb would use an old file although the
+            # run has grown since.
+            for row in upload.scan_history(use_cache=False):
                 rows.append({key: _number(row[key]) for key in HISTORY if key in row})
         except (Exception, SystemExit) as error:
             failure.append(error)
@@ -172,9 +170,9 @@ def _scan(there: Any, where: str) -> list[dict[str, Any]]:
         seen = len(rows)
         thread.join(ANSWER_S)
     if failure or thread.is_alive():
-        why = f"{type(failure[0]).__name__}: {failure[0]}" if failure else f"no answer for {ANSWER_S} s"
-        raise UserError(line(f"{where}: its history can't be read from W&B ({why})"))
-    measured = [row for row in rows if len(row) > 1]  # other rows are somebody's later addition
+        why = f"{type(failure[0]).__name__}: {first_line(failure[0])}" if failure else f"no answer for {ANSWER_S} s"
+        raise UserError(f"{where}: its history can't be read from W&B ({why})")
+    measured = [row for row in rows if len(row) > 1]  # somebody added the others later
     for row in measured:
         if missing := [key for key in HISTORY if key not in row]:
             raise UserError(f"{where}: W&B has a row without {missing[0]} (step {row.get('step', '?')})")
@@ -182,5 +180,7 @@ def _scan(there: Any, where: str) -> list[dict[str, Any]]:
 
 
 def _number(value: Any) -> Any:
-    """What W&B gives for a number: NaN and the infinities as words, or nothing at all."""
-    return float("nan") if value is None else float(value) if value in ("NaN", "Infinity", "-Infinity") else value
+    """A number as W&B sends it: NaN and the infinities are words, or None."""
+    if value is None:
+        return float("nan")
+    return float(value) if value in ("NaN", "Infinity", "-Infinity") else value

@@ -93,17 +93,26 @@ class RunFolder:
         with self.history.open("w" if first_step == 1 else "a", encoding="utf-8") as file:
             file.write(text.getvalue())
 
-    def read_history(self) -> "pd.DataFrame":
+    def read_history(self, *, most: int | None = None) -> "pd.DataFrame":
         """The history, a row a step in order, without a torn last line; empty before the first step."""
         import pandas as pd  # takes most of a second, and a new run has nothing to read
 
         try:
-            text = read_plain(self.history)
+            text = read_plain(self.history, most=most)
         except FileNotFoundError:
             text = b""
         whole = text[: text.rfind(b"\n") + 1] or ",".join(HISTORY).encode() + b"\n"
         with np.errstate(invalid="ignore", over="ignore"):  # a step `inf`, a loss 1e99: no trainer's, and told as such
-            rows = pd.read_csv(io.BytesIO(whole), dtype={"step": int, **dict.fromkeys(HISTORY[1:], np.float32)})
+            rows = pd.read_csv(
+                io.BytesIO(whole),
+                dtype={"step": int, **dict.fromkeys(HISTORY[1:], np.float32)},
+                keep_default_na=False,  # an empty or missing cell is an error, not a NaN: that is a divergence
+                na_values=["nan"],
+            )
+        if missing := [name for name in HISTORY if name not in rows.columns]:
+            raise ValueError(f"no column {' and no column '.join(missing)}")
+        if not isinstance(rows.index, pd.RangeIndex):  # pandas took a surplus first column for an index
+            raise ValueError("its rows are longer than its header")
         return rows.astype(dict.fromkeys(HISTORY[1:], float))  # the very numbers that were measured, for sums in double
 
     def truncate_history(self, step: int) -> list[dict[str, float]]:

@@ -26,7 +26,7 @@ from analysis.compare.comparison import (
 from analysis.measures import interleaving
 from analysis.measures.stats import Association, paired_difference, partial_association, t_interval
 from analysis.pages import grids, markdown, plots, report, tables, words
-from analysis.runs.folders import Run
+from analysis.runs.run import Run
 from dcgan import UserError, config
 from dcgan.data import faces
 from dcgan.record.folder import HISTORY, RunFolder

@@ -21,7 +21,8 @@ from support.terminal import on_a_terminal
 
 from analysis.runs import folders as module
 from analysis.runs import wandb as wandb_reader
-from analysis.runs.folders import COLUMNS, Run, read_folders, table
+from analysis.runs.folders import read_folders
+from analysis.runs.run import COLUMNS, Run, table
 from analysis.runs.wandb import read_wandb
 from dcgan import UserError, config
 from dcgan.record.folder import HISTORY, RunFolder
@@ -178,7 +179,8 @@ def test_the_table_of_no_runs_has_the_same_columns():
 
 def test_a_run_can_be_made_of_its_folder_alone(runs):
     folder = make(runs)
-    run = Run(config.from_record(record_of(), folder.config), record_of(), {"state": "finished", "step": 40}, folder)
+    experiment, status = config.from_record(record_of(), folder.config), {"state": "finished", "step": 40}
+    run = Run(experiment, record_of(), status, folder, folder.read_history)
     assert len(run.history()) == 40
     assert table([run])["status"].tolist() == ["finished"]
 
@@ -396,16 +398,20 @@ ROW = b"1,0.5,0.5,0.5,0.5,0.5,0.5\n"
         (b"", r"history\.csv: 0 rows, but status\.json says 40 steps"),
         (None, r"history\.csv: 0 rows, but status\.json says 40 steps"),
         (HEADER + ROW, r"history\.csv: 1 rows, but status\.json says 40 steps"),
-        (b"step,loss_d,d_x\n1,2,3\n", r"history\.csv: no column loss_d_real and no column loss_d_fake"),
-        (ROW, r"history\.csv: no column step and"),
-        (b"\n", r"history\.csv: no column step and"),
-        (b"<html>\n<p>\n", r"history\.csv: no column"),
-        (b"\x00\xff\xfe\n" * 40, r"history\.csv: not a table: bytes that are not text"),
-        (HEADER + ROW * 40 + b"\xff", r"history\.csv: not a table: bytes that are not text"),
-        (HEADER + b"1,0.5\n" * 40, r"history\.csv: not a table of numbers with 7 columns"),
+        (b"step,loss_d,d_x\n1,2,3\n", r"history\.csv: not a table of numbers: no column loss_d_real and no column"),
+        (ROW, r"history\.csv: not a table of numbers: no column step and"),
+        (b"\n", r"history\.csv: not a table of numbers: No columns"),
+        (b"<html>\n<p>\n", r"history\.csv: not a table of numbers: no column"),
+        (b"\x00\xff\xfe\n" * 40, r"history\.csv: not a table of numbers: .*utf-8"),
+        (HEADER + ROW * 39 + b"\xff\n", r"history\.csv: not a table of numbers: .*utf-8"),
+        (HEADER + b"1,0.5\n" * 40, r"history\.csv: not a table of numbers: .*''"),
+        (
+            HEADER + b"1,1,1,1,1,1,1,1\n" * 40,
+            r"history\.csv: not a table of numbers: its rows are longer",
+        ),
         (HEADER + b"1,,,,,,\n" * 40, r"history\.csv: not a table of numbers"),
         (HEADER + b"1,low,low,low,low,low,low\n" * 40, r"history\.csv: not a table of numbers"),
-        (HEADER + b"\n" * 40, r"history\.csv: not a table of numbers"),
+        (HEADER + b"\n" * 40, r"history\.csv: 0 rows, but status\.json says 40 steps"),
     ],
 )
 def test_a_history_that_cannot_be_used_is_one_line_and_the_others_are_read(runs, content, told):
@@ -477,7 +483,7 @@ def test_a_copy_of_a_run_does_not_pass_for_another_seed(runs):
     ((run,), problems) = read_folders(runs)
     assert run.folder.path == folder.path
     assert len(problems) == 2
-    assert all("passed over" in line and "tuned_lr, seed 0, smoke, faces-01234567" in line for line in problems)
+    assert all("skipped" in line and "tuned_lr, seed 0, smoke, faces-01234567" in line for line in problems)
 
 
 def test_three_hundred_folders_are_read_in_one_go_in_order(runs):
@@ -494,7 +500,8 @@ def test_three_hundred_folders_are_read_in_one_go_in_order(runs):
 def test_reading_runs_needs_neither_torch_nor_wandb(runs):
     make(runs)
     code = (
-        "import sys; from pathlib import Path; from analysis.runs.folders import read_folders, table\n"
+        "import sys; from pathlib import Path; from analysis.runs.folders import read_folders\n"
+        "from analysis.runs.run import table\n"
         "print(len(table(read_folders(Path(sys.argv[1]))[0])), {'torch', 'wandb', 'seaborn'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code, runs], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -681,7 +688,7 @@ def test_runs_of_other_kinds_are_passed_over_in_silence_and_broken_ones_with_a_l
 
 
 def test_a_project_without_runs_of_ours_is_a_user_error():
-    with pytest.raises(UserError, match="e/p: none of its 1 runs in W&B is one of this lab"):
+    with pytest.raises(UserError, match="e/p: none of its 1 runs in W&B is from this lab"):
         read_wandb("e/p", api_of(wandb_run({})))
 
 
@@ -694,7 +701,7 @@ def test_of_two_trainings_of_a_run_the_newer_counts_and_of_two_uploads_the_longe
     ]
     ((run,), problems) = read_wandb("e/p", api_of(*there))
     assert run.where == "e/p/bbbbbbbb-whole"
-    assert [line.partition(": passed over, ")[0] for line in problems] == ["e/p/aaaaaaaa", "e/p/bbbbbbbb"]
+    assert [line.partition(": skipped, ")[0] for line in problems] == ["e/p/aaaaaaaa", "e/p/bbbbbbbb"]
 
 
 @pytest.mark.parametrize(
@@ -728,7 +735,7 @@ def test_a_history_that_fails_is_a_user_error():
     there = wandb_run()
     there.scan_history = lambda use_cache: (_ for _ in ()).throw(RuntimeError("two\nlines"))
     ((run,), _) = read_wandb("e/p", api_of(there))
-    with pytest.raises(UserError, match=r"can't be read from W&B \(RuntimeError: two lines\)"):
+    with pytest.raises(UserError, match=r"can't be read from W&B \(RuntimeError: two\)"):
         run.history()
 
 

@@ -1,0 +1,221 @@
+"""One training run as it was recorded, in a folder or in W&B, and a table of many."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
+
+from dcgan import UserError, config, first_line
+from dcgan.config import Experiment
+from dcgan.record.folder import HISTORY, RunFolder, State
+
+FOLDER_NAME = r"\w[\w .,()=+~-]{0,149}"  # of the folders above a run
+EXACT = 2**53  # from here on a double, in which W&B keeps numbers, skips whole numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One training run as it was recorded."""
+
+    experiment: Experiment
+    record: Mapping[str, Any]  # the whole of config.yaml: also `data`, `environment` and `wandb_id`
+    status: Mapping[str, Any]  # state, step, steps, images_per_s, data_wait_fraction, seconds {...}
+    folder: RunFolder | None  # None: read from W&B
+    read_rows: Callable[[], pd.DataFrame] = field(repr=False)
+    where: str = ""  # for messages: the folder, or the run's path in W&B
+
+    def history(self) -> pd.DataFrame:
+        """The columns of `dcgan.record.folder.HISTORY`, a row a step from the first to the last.
+
+        Raises UserError when the rows can't be read or steps are missing.
+        """
+        return self.read_rows().copy()
+
+    @property
+    def name(self) -> str:
+        """The experiment's slug: two recipes never share one."""
+        return self.experiment.slug
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return self.experiment.seed
+
+    @property
+    def title(self) -> str:
+        """The run's name for people, unique among the runs of the same data and profile."""
+        return f"{self.name} seed {self.seed}"
+
+    @property
+    def data(self) -> str:
+        """The images: `<name>-<first 8 of their fingerprint>`."""
+        return f"{self.record['data']['name']}-{self.record['data']['fingerprint'][:8]}"
+
+    @property
+    def images(self) -> tuple[int, int | None]:
+        """Which of the data's images it was trained on and is compared with, at any size: their count and crop_px."""
+        return self.record["data"]["count"], self.experiment.crop_px
+
+    @property
+    def profile(self) -> str:
+        """The profile it was trained with."""
+        return self.experiment.profile
+
+    @property
+    def state(self) -> str:
+        """A `dcgan.record.folder.State`, or "unknown"."""
+        return self.status["state"]
+
+    @property
+    def steps(self) -> int:
+        """The steps done."""
+        return self.status["step"]
+
+    def snapshots(self) -> dict[int, Path]:
+        """The generator's snapshots in the folder, by step in order; none for a run read from W&B."""
+        paths = self.folder.path.glob("snapshots/step-*.pt") if self.folder else ()
+        steps = {path: re.fullmatch(r"step-(\d{6,})\.pt", path.name) for path in paths}
+        return dict(sorted((int(name[1]), path) for path, name in steps.items() if name))
+
+
+def each_once(runs: Iterable[Run], problems: list[str]) -> list[Run]:
+    """The runs sorted. Of those with the same recipe, data and seed only the last: two would pass for two seeds."""
+    kept: dict[tuple, Run] = {}
+    for run in runs:
+        key = (run.data, run.profile, run.name, run.seed)
+        if key in kept:
+            same = f"({run.name}, seed {run.seed}, {run.profile}, {run.data})"
+            problems.append(f"{kept[key].where}: skipped, {run.where} is the same run {same}")
+        kept[key] = run
+    return [kept[key] for key in sorted(kept)]
+
+
+# --- the table ---
+
+#: The columns of `table` and their types; `string` and `Int64` can be missing where an older version recorded nothing.
+COLUMNS = {
+    "experiment": "string",
+    "seed": "int64",
+    "data": "string",
+    "profile": "string",
+    "image_size": "int64",
+    "batch_size": "int64",
+    "images": "Int64",  # trained on
+    "steps": "int64",  # done
+    "steps_planned": "int64",
+    "status": "string",  # the state
+    "images_per_s": "float64",
+    "step_ms": "float64",  # milliseconds that a step computes
+    "data_wait_fraction": "float64",
+    "floor_share": "float64",  # of the time, that the arithmetic alone would take; see dcgan.device.flops
+    "seconds": "float64",  # spent, over all sessions
+    "device": "string",
+    "device_name": "string",
+    "precision": "string",
+    "threads": "Int64",
+    "processes": "Int64",
+    "torch": "string",
+    "code": "string",
+    "git_commit": "string",
+    "git_changed": "boolean",
+    "wandb_id": "string",
+}
+SPEED = ("images_per_s", "step_ms", "data_wait_fraction", "floor_share")
+
+
+def table(runs: Iterable[Run]) -> pd.DataFrame:
+    """One row a run in the order given, the columns of `COLUMNS`; equal for a run's folder and its W&B copy."""
+    rows = [_row(run) for run in runs]
+    return pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=kind) for name, kind in COLUMNS.items()})
+
+
+def _row(run: Run) -> dict[str, Any]:
+    environment, seconds = run.record.get("environment"), run.status.get("seconds") or {}
+    recorded = {**(environment if isinstance(environment, Mapping) else {}), "wandb_id": run.record.get("wandb_id")}
+    row = {
+        "experiment": run.name,
+        "seed": run.seed,
+        "data": run.data,
+        "profile": run.profile,
+        "image_size": run.experiment.image_size,
+        "batch_size": run.experiment.batch_size,
+        "images": run.record["data"]["count"],
+        "steps": run.steps,
+        "steps_planned": run.experiment.total_steps,
+        "status": run.state,
+        "seconds": math.fsum(seconds.values()) if seconds else None,  # W&B has them in another order
+        **{name: run.status.get(name) for name in SPEED},
+    }
+    kinds = {"string": _text, "Int64": _whole, "boolean": lambda value: value if isinstance(value, bool) else None}
+    return row | {name: kinds[kind](recorded.get(name)) for name, kind in COLUMNS.items() if name not in row}
+
+
+# --- what a folder and W&B both hold, checked ---
+
+
+class Status(BaseModel):
+    """A run's own report of itself, checked; unknown facts are kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+    state: State
+    step: Annotated[int, Field(ge=0, lt=EXACT)]
+    images_per_s: float | None = None
+    step_ms: float | None = None
+    data_wait_fraction: float | None = None
+    floor_share: float | None = None
+    seconds: dict[str, Annotated[float, Field(ge=0, le=EXACT, allow_inf_nan=False)]] = Field(default_factory=dict)
+
+
+def read_experiment(record: Mapping[str, Any], where: Path) -> Experiment:
+    """The experiment in a record. Raises UserError when the record lacks what a comparison needs."""
+    # `profile_changes` says where settings came from, not what they are; an older version did not record it.
+    experiment = config.from_record({"profile_changes": {}, **record}, where)
+    values = config.settings(experiment)
+    if gone := [key for key in experiment.overrides if key not in values]:
+        raise UserError(f"{where}: overrides: {gone[0]} is not a setting of this version of the lab")
+    data = record.get("data")
+    texts, counts = ("name", "fingerprint", "source"), ("count", "unreadable")
+    if not isinstance(data, Mapping) or not all(_text(data.get(key)) for key in texts):
+        raise UserError(f"{where}: data: no {', '.join(texts)} as text; --fresh (FRESH=1) trains the run again")
+    if any(_whole(data.get(key)) is None for key in counts):
+        raise UserError(f"{where}: data: no {' and '.join(counts)} as numbers; --fresh (FRESH=1) trains the run again")
+    folders = {"data": f"{data['name']}-{data['fingerprint'][:8]}", "profile": experiment.profile}
+    for key, name in (folders | {"name": experiment.slug}).items():
+        if not re.fullmatch(FOLDER_NAME, name):  # a report goes to a folder of this name; '..' would lead elsewhere
+            raise UserError(f"{where}: {key}: {name!r} can't be the name of a folder")
+    # The same values, typed by the schema. W&B may have made 2.0 a 2, and the slug is a hash of how they are written.
+    return experiment.model_copy(update={"overrides": {key: values[key] for key in experiment.overrides}})
+
+
+def tidy(rows: pd.DataFrame | list[Mapping[str, Any]], where: str) -> pd.DataFrame:
+    """The rows of a history by step, of each step the last. Raises UserError for missing steps and for no numbers."""
+    try:
+        kinds = {"step": "int64", **dict.fromkeys(HISTORY[1:], "float64")}
+        history = pd.DataFrame(rows, columns=list(HISTORY)).astype(kinds)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UserError(f"{where}: the history is not a table of numbers: {first_line(error)}") from error
+    if np.array_equal(history["step"], np.arange(1, len(history) + 1)):  # as training leaves them
+        return history
+    history = history.drop_duplicates("step", keep="last").sort_values("step", ignore_index=True)
+    if len(odd := history.index[history["step"] != history.index + 1]):
+        newest = history["step"].max()
+        raise UserError(f"{where}: the history has no row for step {odd[0] + 1:,}, but one for {newest:,}")
+    return history
+
+
+def _text(value: Any) -> str | None:
+    """A string that can be encoded, else None: YAML can spell half of a surrogate pair."""
+    if not isinstance(value, str):
+        return None
+    return value if value.encode("utf-8", "ignore").decode() == value else None
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < EXACT else None
