@@ -5,7 +5,7 @@
     batches = Batches(packed.images, batch_size=128, seed=0, device=device)
     real = batches(step)                                         # float (128, 3, 64, 64) in [-1, 1]
 
-Imports nothing else of ours: paths and plain numbers go in.
+Knows no other part of the lab: paths and plain numbers go in.
 """
 
 from dcgan.data.batches import Batches

@@ -1,10 +1,10 @@
-"""Image files as they lie on a disk: in a folder, a zip or a tar, read in place and never extracted.
+"""Image files in a folder, a zip or a tar, read in place and never extracted.
 
 Each of the three has
-    names: list[str]        the images, in order
-    found: str              what else is there, for an error
-    signature: str          changes when a file is touched; cheap, no image is read for it
-    entries(ranks)          an Entry for each of these places in the order of names, in the cheapest order to read
+    names: list[str]        the images, sorted
+    others: str             what else it holds, for an error
+    signature: str          changes when a file changes; cheap, as no image is read
+    entries(ranks)          an Entry for each of these places in `names`, in the cheapest order to read
 """
 
 import os
@@ -22,16 +22,16 @@ from dcgan.tools.files import read_plain
 FORMS = "a folder of images, a .zip or .tar[.gz] of images, 'celeba', or nothing for the drawn faces"
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 LARGEST_MB = 256  # of a file; no photograph is larger, a zip bomb is
-# Of an archive, unpacked: this much, or so many times its own size. Photographs are compressed already, and even
+# Of an archive, unpacked: this size, or this multiple of its own size. Photographs are compressed already, and even
 # bitmaps of drawings don't shrink that far.
 LARGEST_ARCHIVE_MB, LARGEST_RATIO = 1024, 200
 LARGEST_HEADER_KB = 16  # of what tar writes before a file: a long name, a few attributes
 
-Entry = tuple[int, str, Callable[[], bytes]]  # index into the ranks asked for, name, how to read its bytes
+Entry = tuple[int, str, Callable[[], bytes]]  # index into `ranks`, name, function that reads its bytes
 
 
 class Held:
-    """How to read bytes that are in memory already, of which there must not be too many at a time."""
+    """A reader of bytes that are in memory already; not too many of them may wait at a time."""
 
     def __init__(self, data: bytes):
         self.data = data
@@ -41,17 +41,19 @@ class Held:
 
 
 class DataError(UserError):
-    """The images can't be used as asked; the message is one line for the person who asked."""
+    """The images can't be used; the message is one line for the user."""
 
 
 class Folder:
-    """A folder and all below it; linked folders are entered once, and only regular files are read."""
+    """A folder, searched recursively; linked folders are entered once, and only regular files are read."""
 
     def __init__(self, root: Path):
-        self.root, stats, others, entered = root, [], 0, {str(root)}
+        self.root = root
+        stats: list[tuple[str, int, int, int]] = []  # name, size, times of the last change
+        others, entered = 0, {str(root)}
 
         def refuse(error: OSError) -> None:
-            raise DataError(f"can't look into {error.filename}: {error.strerror}") from error
+            raise DataError(f"can't read {error.filename}: {error.strerror}") from error
 
         for folder, below, files in os.walk(root, followlinks=True, onerror=refuse):
             real = {name: os.path.realpath(Path(folder, name)) for name in sorted(below)}
@@ -60,18 +62,19 @@ class Folder:
             prefix = Path(folder).relative_to(root).as_posix()
             for name in files:
                 try:
-                    found = Path(folder, name).stat()
+                    status = Path(folder, name).stat()
                 except OSError:  # a link to nowhere
-                    found = None
-                if found and stat.S_ISREG(found.st_mode) and _is_image(name):
+                    others += 1
+                    continue
+                if stat.S_ISREG(status.st_mode) and _is_image(name):
                     relative = name if prefix == "." else f"{prefix}/{name}"
-                    stats.append((relative, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+                    stats.append((relative, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
                 else:
                     others += 1
         stats.sort()
         self.names = [name for name, *_ in stats]
         self.signature = f"{root!r}{stats}"
-        self.found = f"{others} other files" if others else "it is empty"
+        self.others = f"{others} other files" if others else "it is empty"
 
     def entries(self, ranks: Sequence[int]) -> Iterator[Entry]:
         for index, rank in enumerate(ranks):
@@ -83,22 +86,22 @@ class Zip:
 
     def __init__(self, path: Path):
         self.signature = _archive_signature(path)
-        # Handed over open: a file that ZipFile opens itself it also closes, by a count that threads can upset.
+        # Opened here: ZipFile also closes a file that it opened itself, by a count that threads can upset.
         file = path.open("rb")
         try:
             self.zip = zipfile.ZipFile(file)
-        except Exception as error:  # besides BadZipFile whatever a damaged index makes of zipfile's arithmetic
+        except Exception as error:  # BadZipFile, and whatever a damaged index does to zipfile's arithmetic
             file.close()
-            raise DataError(f"{path} is not a whole zip archive, or not one at all: {first_line(error)}") from error
+            raise DataError(f"{path} is not a whole zip archive, or not a zip at all: {first_line(error)}") from error
         files = [info for info in self.zip.infolist() if not info.filename.endswith("/")]
         for info in files:
             _check_member(path, info.filename, info.file_size)
             if info.flag_bits & 1:
-                raise DataError(f"{path} is encrypted ({info.filename}); wanted a zip without a password")
+                raise DataError(f"{path} is encrypted ({info.filename}); use a zip without a password")
         _check_unpacked(path, sum(info.file_size for info in files if _is_image(info.filename)))
         self.members = sorted((i for i in files if _is_image(i.filename)), key=lambda i: i.filename)
         self.names = [info.filename for info in self.members]
-        self.found = f"{len(files)} other files"
+        self.others = f"{len(files)} other files"
 
     def entries(self, ranks: Sequence[int]) -> Iterator[Entry]:
         for index, rank in enumerate(ranks):
@@ -106,18 +109,18 @@ class Zip:
 
 
 class Tar:
-    """A tar archive: without an index, and when compressed without an entrance but the start, so read from there."""
+    """A tar archive, read from its start: it has no index, and compressed it can't be entered anywhere else."""
 
     def __init__(self, path: Path):
-        self.path, self.signature, self._others = path, _archive_signature(path), 0
+        self.path, self.signature, self._other_count = path, _archive_signature(path), 0
 
     @cached_property
     def names(self) -> list[str]:
         return [name for name, _ in self._ranks]
 
     @property
-    def found(self) -> str:
-        return f"{self._others} other files"
+    def others(self) -> str:
+        return f"{self._other_count} other files"
 
     def entries(self, ranks: Sequence[int]) -> Iterator[Entry]:
         indices = {rank: index for index, rank in enumerate(ranks)}
@@ -128,41 +131,41 @@ class Tar:
 
     @cached_property
     def _ranks(self) -> dict[tuple[str, int], int]:
-        """(name, position in the archive) -> place in the order of names; a name may occur twice."""
+        """(name, position in the archive) -> place in `names`; a name may occur twice."""
         return {key: rank for rank, key in enumerate(sorted(key for key, _ in self._members()))}
 
     def _members(self) -> Iterator[tuple[tuple[str, int], Callable[[], bytes]]]:
-        self._others = unpacked = 0
+        self._other_count = unpacked = 0
         try:
             with tarfile.open(self.path, tarinfo=_Header) as tar:
                 for member in tar:
                     _check_member(self.path, member.name, member.size)
-                    unpacked += member.size  # of all: what is passed over is unpacked, too
+                    unpacked += member.size  # skipped members are unpacked, too
                     _check_unpacked(self.path, unpacked)
-                    if member.isreg() and _is_image(member.name):
-                        yield (member.name, member.offset), tar.extractfile(member).read
+                    if member.isreg() and _is_image(member.name) and (file := tar.extractfile(member)):
+                        yield (member.name, member.offset), file.read
                     else:
-                        self._others += not member.isdir()
-                    tar.members.clear()  # or it keeps every header it has seen
-                # A header that is cut short or damaged ends the loop as the end does, which is a block of zeros.
+                        self._other_count += not member.isdir()
+                    tar.members.clear()  # type: ignore[attr-defined]  # or it keeps every header it has seen
+                # A truncated or damaged header ends the loop just like the real end, which is a block of zeros.
                 tar.fileobj.seek(tar.offset)
                 if tar.fileobj.read(512).strip(b"\0"):
                     raise tarfile.ReadError("unexpected end of data")
         except DataError:
             raise
-        except Exception as error:  # TarError, OSError, EOFError, zlib's, lzma's and whatever a damaged header causes
+        except Exception as error:  # of many kinds: TarError, OSError, EOFError, zlib.error ...
             raise DataError(
-                f"{self.path} is not a whole tar archive, or not one at all: {first_line(error)}"
+                f"{self.path} is not a whole tar archive, or not a tar at all: {first_line(error)}"
             ) from error
 
 
 class _Header(tarfile.TarInfo):
-    """One that promises nothing which tarfile would follow into an endless loop or a full memory."""
+    """A header that can't lead tarfile into an endless loop or fill the memory."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
         header = super().frombuf(buf, encoding, errors)
-        if header.size < 0:  # leads back to where it stands, again and again
+        if header.size < 0:  # leads back to the header itself, for ever
             raise ValueError(f"{header.name} has {header.size} bytes")
         if header.type in b"LKxgX" and header.size > LARGEST_HEADER_KB * 1024:  # GNU, pax, Solaris: read in one go
             raise ValueError(f"a header of {header.size:,} bytes ({header.name})")
@@ -170,13 +173,13 @@ class _Header(tarfile.TarInfo):
 
 
 def open_files(path: Path) -> Folder | Zip | Tar:
-    """The folder or archive at `path`, an absolute path. Raises DataError when it is neither, or a broken one."""
+    """Open the folder or archive at an absolute path. Raises DataError if it is neither, or broken."""
     if path.is_dir():
         return Folder(path)
     if not path.exists():
-        raise DataError(f"no such folder or file: {path}; wanted {FORMS}")
+        raise DataError(f"no such folder or file: {path}; it should be {FORMS}")
     if not path.is_file() or not re.search(r"\.(zip|tar(\.\w+)?|tgz)$", path.name, re.IGNORECASE):
-        raise DataError(f"{path} is neither a folder nor an archive; wanted {FORMS}")
+        raise DataError(f"{path} is neither a folder nor an archive; it should be {FORMS}")
     try:
         return Zip(path) if path.suffix.lower() == ".zip" else Tar(path)
     except OSError as error:
@@ -184,15 +187,15 @@ def open_files(path: Path) -> Folder | Zip | Tar:
 
 
 def _check_member(path: Path, name: str, size: int) -> None:
-    """Nothing is extracted, but an archive like these was made in error or to harm."""
+    """Raise DataError for a name that leads out of the archive (though nothing is extracted), or for a huge image."""
     if re.match(r"[/\\]|\w:[/\\]", name) or ".." in re.split(r"[/\\]", name):
-        raise DataError(f"{path} holds a name that leads out of it: {name}; wanted relative names")
+        raise DataError(f"{path} holds a name that leads out of it: {name}; names should be relative")
     if _is_image(name) and size > LARGEST_MB * 2**20:
         raise DataError(f"{path}: {name} unpacks to {size >> 20} MB, and {LARGEST_MB} MB is the most allowed")
 
 
 def _check_unpacked(path: Path, size: int) -> None:
-    """An archive may be a bomb in many small pieces."""
+    """Raise DataError for an archive that is a bomb in many small pieces."""
     allowed = max(LARGEST_ARCHIVE_MB * 2**20, LARGEST_RATIO * path.stat().st_size)
     if size > allowed:
         raise DataError(
@@ -201,13 +204,13 @@ def _check_unpacked(path: Path, size: int) -> None:
 
 
 def _archive_signature(path: Path) -> str:
-    found = path.stat()
-    return f"{path!r}{found.st_size, found.st_mtime_ns, found.st_ctime_ns}"
+    status = path.stat()
+    return f"{path!r}{status.st_size, status.st_mtime_ns, status.st_ctime_ns}"
 
 
 def _is_image(name: str) -> bool:
     path = PurePosixPath(name)
-    return path.suffix.lower() in EXTENSIONS and not path.name.startswith("._")  # ._x.jpg: macOS's notes on x.jpg
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith("._")  # ._x.jpg: macOS's metadata of x.jpg
 
 
 def _read(path: Path) -> bytes:

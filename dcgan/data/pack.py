@@ -1,4 +1,4 @@
-"""Decode every image once, in parallel, into one uint8 array on disk that later runs only map into memory."""
+"""Decode every image once, in parallel, into one uint8 array on disk that later runs map into memory."""
 
 import contextlib
 import errno
@@ -9,10 +9,11 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
@@ -28,11 +29,11 @@ from dcgan.tools.files import checksum
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of the pixels: raise it when decoding, cropping or resizing changes, and old packs are not used
-DRAWN_COUNT = 50_000  # what 'all' means for the drawn faces
+VERSION = 1  # of the pixels: raise it when decoding, cropping or resizing changes, so that old packs are not used
+DRAWN_COUNT = 50_000  # 'all' of the drawn faces
 DRAWN_AT_ONCE = 64
-LARGEST_IMAGE = 90_000_000  # pixels; a file that promises more is left out before memory is taken for it
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF")  # Pillow opens more, some by running programs
+LARGEST_IMAGE = 90_000_000  # pixels; a file that claims more is left out before it takes memory
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF")  # Pillow reads more, some by running programs
 UNREADABLE_SHARE = 0.01
 
 
@@ -42,39 +43,41 @@ class PackedImages:
 
     images: np.ndarray  # uint8 (N, size, size, 3) RGB, mapped read-only from the cache
     name: str  # short and safe in a path: 'embedded', 'celeba', the stem of the folder or archive
-    fingerprint: str  # hex, of the source's content whatever the size, crop and count
+    fingerprint: str  # hex, of the source's content; size, crop and count don't matter
     unreadable: int  # images left out
     source: str  # for people: 'embedded drawn faces v1', the folder's or archive's own name
 
     @property
     def count(self) -> int:
-        """Images there are."""
+        """Number of images."""
         return len(self.images)
 
 
 def pack(source: Source, *, size: int, crop_px: int | None, images: int | Literal["all"], cache: Path) -> PackedImages:
-    """The source's images as size x size RGB, from the cache or packed into it now.
+    """Return the source's images as size x size RGB, from the cache or packed into it now.
 
-    Each is turned upright, cut to the square in its centre and resized with antialiasing. The square's side is
-    the image's shorter one, or `crop_px` source pixels where that is less (drawn faces are not cut). `images` = N
-    takes N, spread evenly over the names in order. Raises DataError when more than 1 % can't be read or the cache
-    can't be written.
+    Each image is turned upright, cropped to the square in its centre and resized with antialiasing. The square's
+    side is the image's shorter side, or `crop_px` source pixels if that is less (drawn faces are not cropped).
+    images: "all", or a number of images spread evenly over the sorted names.
+    Raises DataError if more than 1 % can't be read, or if the cache can't be written.
     """
     available = source.count or (DRAWN_COUNT if images == "all" else images)
     count = available if images == "all" else min(images, available)
     crop_px = crop_px if source.count else None
-    found = find_pack(source, size=size, crop_px=crop_px, count=count, cache=cache)
-    if found is None:
+    packed = find_pack(source, size=size, crop_px=crop_px, count=count, cache=cache)
+    if packed is None:
         chosen = [i * available // count for i in range(count)]
         _pack(source, chosen, size, crop_px, _pack_path(source, size, crop_px, count, cache))
-        found = find_pack(source, size=size, crop_px=crop_px, count=count, cache=cache)
-    return found
+        packed = find_pack(source, size=size, crop_px=crop_px, count=count, cache=cache)
+    if packed is None:
+        raise DataError(f"the images packed into {cache.absolute()} are gone or damaged already; run it again")
+    return packed
 
 
 def find_pack(source: Source, *, size: int, crop_px: int | None, count: int, cache: Path) -> PackedImages | None:
-    """The `count` images that `pack` took from the source earlier; None when they were never packed to the end.
+    """Return the `count` images that `pack` took from the source before, or None if they were never fully packed.
 
-    Of the source only name, description and fingerprint are looked at: it may be one that is no longer there.
+    Only the source's name, description and fingerprint matter: the images themselves may be gone.
     """
     path = _pack_path(source, size, crop_px, count, cache)
     try:
@@ -88,12 +91,12 @@ def find_pack(source: Source, *, size: int, crop_px: int | None, count: int, cac
 
 
 def _pack_path(source: Source, size: int, crop_px: int | None, count: int, cache: Path) -> Path:
-    made_of = json.dumps([VERSION, source.fingerprint, size, crop_px, count])
-    return cache / "packed" / f"{checksum(made_of.encode())}.npy"
+    contents = json.dumps([VERSION, source.fingerprint, size, crop_px, count])
+    return cache / "packed" / f"{checksum(contents.encode())}.npy"
 
 
 def _pack(source: Source, chosen: list[int], size: int, crop_px: int | None, path: Path) -> None:
-    """Write aside, then rename: the array first, then the facts that make it valid."""
+    """Write temporary files, then rename them: first the array, then the facts that make it valid."""
     aside = [path.with_suffix(f".{os.getpid()}{kind}.part") for kind in (".npy", ".json")]
     started, threads, needed = time.monotonic(), torch.get_num_threads(), len(chosen) * size * size * 3
     try:
@@ -104,12 +107,18 @@ def _pack(source: Source, chosen: list[int], size: int, crop_px: int | None, pat
         torch.set_num_threads(1)  # an image per thread, instead of a thread pool for each image
         with aside[0].open("w+b") as file:
             with contextlib.suppress(OSError):  # some network disks know no locks
-                fcntl.flock(file, fcntl.LOCK_SH)  # a sign of life
+                fcntl.flock(file, fcntl.LOCK_SH)  # shows that this process lives
             unreadable = _fill(file, source, chosen, size, crop_px)
             file.flush()
-            os.fsync(file.fileno())  # network disks report a used-up quota only here
-            facts = {"count": len(chosen) - len(unreadable), "unreadable": len(unreadable), "size": size}
-            facts |= {"crop_px": crop_px, "source": source.description, "fingerprint": source.fingerprint}
+            os.fsync(file.fileno())  # network disks report an exceeded quota only here
+            facts: dict[str, Any] = {
+                "count": len(chosen) - len(unreadable),
+                "unreadable": len(unreadable),
+                "size": size,
+                "crop_px": crop_px,
+                "source": source.description,
+                "fingerprint": source.fingerprint,
+            }
             aside[1].write_text(json.dumps(facts))
             aside[0].replace(path)
             aside[1].replace(path.with_suffix(".json"))
@@ -130,7 +139,7 @@ def _pack(source: Source, chosen: list[int], size: int, crop_px: int | None, pat
 
 
 def _remove_leftovers(path: Path) -> None:
-    """What processes that were killed had packed so far: it can be gigabytes, and nobody else would remove it."""
+    """Delete what killed processes had packed so far: it can be gigabytes, and nothing else would delete it."""
     for part in path.parent.glob(f"{path.stem}.*.npy.part"):
         with contextlib.suppress(OSError), part.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while its process lives
@@ -139,11 +148,15 @@ def _remove_leftovers(path: Path) -> None:
 
 
 def _fill(file: IO[bytes], source: Source, chosen: list[int], size: int, crop_px: int | None) -> list[str]:
-    """Write the array to `file`; the images left out, each with its reason.
+    """Write the array to `file`; return the images left out, each with its reason.
 
-    With write() and not through a memory map: on a full disk that one ends the process instead of raising.
+    Uses write() instead of a memory map, which on a full disk ends the process instead of raising.
     """
-    row, header, written, unreadable = size * size * 3, _header(len(chosen), size), set(), []
+    row, header = size * size * 3, _header(len(chosen), size)
+    written: set[int] = set()
+    unreadable: list[str] = []
+    work: Callable[[Any], tuple[int, np.ndarray | str]]
+    items: Iterable[int] | Iterable[Entry]
     if source.entries is None:
         work, items = partial(_draw, size=size, count=len(chosen)), range(0, len(chosen), DRAWN_AT_ONCE)
     else:
@@ -160,15 +173,15 @@ def _fill(file: IO[bytes], source: Source, chosen: list[int], size: int, crop_px
                     )
             else:
                 file.seek(len(header) + slot * row)
-                file.write(pixels)
+                file.write(pixels.data)
                 written.update(range(slot, slot + len(pixels)))
             bar.update(1 if isinstance(pixels, str) else len(pixels))
-    for new, old in enumerate(sorted(written)):  # close the gaps
+    for new, old in enumerate(sorted(written)):  # close the gaps that unreadable images left
         if new != old:
             file.seek(len(header) + old * row)
-            pixels = file.read(row)
+            moved = file.read(row)
             file.seek(len(header) + new * row)
-            file.write(pixels)
+            file.write(moved)
     file.seek(0)
     file.write(_header(len(written), size))
     file.truncate(len(header) + len(written) * row)
@@ -176,7 +189,7 @@ def _fill(file: IO[bytes], source: Source, chosen: list[int], size: int, crop_px
 
 
 def _header(count: int, size: int) -> bytes:
-    """What numpy puts before an array of this shape; as long for any count, since numpy leaves it room to grow."""
+    """Return numpy's header of an array of this shape. Its length is the same for any count: it has room to grow."""
     header = io.BytesIO()
     facts = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
     np.lib.format.write_array_header_1_0(header, facts)
@@ -201,7 +214,7 @@ def _draw(start: int, *, size: int, count: int) -> tuple[int, np.ndarray]:
 
 
 def _decode(entry: Entry, *, size: int, crop_px: int | None) -> tuple[int, np.ndarray | str]:
-    """The slot and uint8 (1, size, size, 3), or the slot and what is wrong with the image."""
+    """Return the slot and uint8 (1, size, size, 3), or the slot and what is wrong with the image."""
     slot, name, read = entry
     try:
         data = read()
@@ -211,34 +224,34 @@ def _decode(entry: Entry, *, size: int, crop_px: int | None) -> tuple[int, np.nd
         height, width, _ = image.shape
         side = min(height, width, crop_px or height)
         top, left = (height - side) // 2, (width - side) // 2
-        # A batch of one that is visibly channels_last: any other layout is copied to and fro while resizing.
+        # A batch of one that is recognisably channels_last: resizing copies any other layout back and forth.
         square = image[top : top + side, left : left + side][None].permute(0, 3, 1, 2)
         if side != size:
             square = interpolate(square, (size, size), mode="bilinear", antialias=True)
         return slot, np.ascontiguousarray(square.permute(0, 2, 3, 1).numpy())
-    except UnidentifiedImageError:  # says no more than the address of a buffer
-        return slot, f"{name} (no image of a kind that can be read)"
-    except Exception as error:  # whatever a decoder raises, one bad file must not end the packing
+    except UnidentifiedImageError:  # its message is only the address of a buffer
+        return slot, f"{name} (not an image of a supported format)"
+    except Exception as error:  # a decoder may raise anything, and one bad file must not end the packing
         return slot, f"{name} ({first_line(error)})"
 
 
 def _decode_jpeg(data: bytes) -> torch.Tensor | None:
-    """uint8 (height, width, 3), upright, twice as fast as Pillow; None when it is no JPEG, or one this can't do."""
+    """Decode to uint8 (height, width, 3), upright, twice as fast as Pillow; None if this can't decode it."""
     if not 0 < _jpeg_pixels(data) <= LARGEST_IMAGE:
         return None
-    from torchvision.io import ImageReadMode  # takes seconds, and what is packed needs no decoding
+    from torchvision.io import ImageReadMode  # takes seconds to import, and packed images need no decoding
 
     try:
         coded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        # What `torchvision.io.decode_jpeg` calls, without its bookkeeping, which is a twentieth of an image's time.
+        # The core of `torchvision.io.decode_jpeg` without its bookkeeping, which is 5 % of an image's time.
         image = torch.ops.image.decode_jpeg(coded, ImageReadMode.RGB.value, True)
         return image.permute(1, 2, 0)
-    except Exception:  # a damaged one or a kind it doesn't know: Pillow is to judge
+    except Exception:  # damaged, or of a kind it doesn't know: left to Pillow
         return None
 
 
 def _jpeg_pixels(data: bytes) -> int:
-    """Width x height that a JPEG's frame header promises, 0 when there is none; decoders just allocate it."""
+    """Width x height by a JPEG's frame header, 0 if there is none. Decoders allocate that much unchecked."""
     at = 2 if data.startswith(b"\xff\xd8\xff") else len(data)
     while at + 9 <= len(data) and data[at] == 0xFF:
         if 0xC0 <= data[at + 1] <= 0xCF and data[at + 1] not in (0xC4, 0xC8, 0xCC):
@@ -248,15 +261,15 @@ def _jpeg_pixels(data: bytes) -> int:
 
 
 def _decode_other(data: bytes) -> torch.Tensor:
-    """uint8 (height, width, 3), upright, of anything that Pillow reads; what is transparent lies on white."""
-    Image.init()  # or it knows half of the formats
+    """Decode anything that Pillow reads to uint8 (height, width, 3), upright, on white where it is transparent."""
+    Image.init()  # or it knows only half of the formats
     with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
         if opened.width * opened.height > LARGEST_IMAGE:
-            raise ValueError(f"{opened.width}x{opened.height} pixels, and {LARGEST_IMAGE:,} is the most allowed")
-        image = ImageOps.exif_transpose(opened)  # the first frame, when there are several
+            raise ValueError(f"{opened.width}x{opened.height} pixels, and at most {LARGEST_IMAGE:,} are allowed")
+        image = ImageOps.exif_transpose(opened)  # the first frame, if there are several
     if image.mode == "F":
         raise ValueError("floating-point pixels have no agreed range")
-    if image.mode.startswith("I"):  # 16 bits, and Pillow would cut at 255 instead of scaling
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255 instead of scaling
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -1,65 +1,69 @@
-"""Where images come from: the drawn faces, a folder or an archive of anyone's, or CelebA.
+"""Where images come from: the drawn faces, a folder or an archive, or CelebA.
 
-A source is known by the content of its images in the order of their names, so the same faces have the same
-fingerprint in a folder, a zip or a tar, wherever it lies; what is packed from them is cached under it.
+A source is identified by the content of its images in the order of their names. So the same faces have the same
+fingerprint in a folder, a zip or a tar, wherever it is; packed images are cached under the fingerprint.
 """
 
 import json
 import logging
-import os
 import re
 import urllib.request
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from dcgan import first_line, one_line
 from dcgan.data import faces
 from dcgan.data.files import FORMS, DataError, Entry, Folder, Held, Tar, Zip, open_files
-from dcgan.tools.files import checksum
+from dcgan.tools.cpus import cpu_count
+from dcgan.tools.files import checksum, replacing
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 CELEBA_COUNT = 202_599
-AT_ONCE = 16  # items that a thread takes in one go: handing over small files one by one is felt beside decoding them
-HELD_MB = 256  # of files that wait in memory for a thread; those of a tar do
+AT_ONCE = 16  # items that a thread takes at a time: one by one, small files take noticeably longer
+HELD_MB = 256  # of files that may wait in memory for a thread, as those of a tar do
 
 
 @dataclass(frozen=True)
 class Source:
-    """Images that can be packed, and what is known of them before any is decoded."""
+    """Images that can be packed, and what is known about them before any is decoded."""
 
     name: str  # short and safe in a path: 'embedded', 'celeba', the stem of the folder or archive
     description: str  # for people
-    fingerprint: str  # 32 hex digits over the content, whatever the place and the names
-    count: int | None  # images there are; None: drawn, as many as asked for
+    fingerprint: str  # 32 hex digits of the content; place and names don't matter
+    count: int | None  # None: drawn, any number
     entries: Callable[[Sequence[int]], Iterator[Entry]] | None  # see files.py; None: drawn
 
 
 def open_source(data: str | Path | None, *, cache: Path) -> Source:
     """Find the images that `data` names and fingerprint them.
 
-    `data` is None for the drawn faces, 'celeba', or the path of a folder or archive. `cache` is a folder that
-    remembers fingerprints and holds CelebA. Raises DataError when there are no images to be had.
+    data: None for the drawn faces, 'celeba', or the path of a folder or archive.
+    cache: a folder that remembers fingerprints and holds CelebA.
+    Raises DataError if there are no images.
     """
     if data is None:
         description = f"embedded drawn faces v{faces.VERSION}"
         return Source("embedded", description, checksum(description.encode()), None, None)
     if not str(data):
-        raise DataError(f"the data's path is empty; wanted {FORMS}")
+        raise DataError(f"--data (DATA=) is empty; it should be {FORMS}")
     celeba = str(data) == "celeba"
     try:
         path = (_celeba(cache) if celeba else Path(data).expanduser()).resolve()
     except (RuntimeError, ValueError) as error:  # ~nobody, links in a circle, a NUL
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{data}: not a path ({error}); wanted {FORMS}") from error
+        raise DataError(f"{data}: not a path ({error}); it should be {FORMS}") from error
     files = open_files(path)
     fingerprint, count = _known(files, path, cache / "fingerprints")
     if celeba and count != CELEBA_COUNT:
@@ -70,16 +74,18 @@ def open_source(data: str | Path | None, *, cache: Path) -> Source:
 
 
 @contextmanager
-def in_parallel(work: Callable, items: Iterable) -> Iterator[Iterator]:
-    """Enter to iterate over work(item) of each item, in order, from a thread per core with few items in flight.
+def in_parallel(work: Callable[[Any], T], items: Iterable) -> Iterator[Iterator[T]]:
+    """Yield an iterator over work(item), in order, computed by one thread per core with few items in flight.
 
-    A context and not a generator alone: one that is abandoned would join its threads from wherever the garbage
-    collector runs, which deadlocks where a thread is just being started.
+    A context manager, not a plain generator: an abandoned generator would join its threads wherever the garbage
+    collector runs, which deadlocks if a thread is being started just then.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = cpu_count()
 
-    def results() -> Iterator:
-        waiting, group, held = deque(), [], 0
+    def results() -> Iterator[T]:
+        waiting: deque[Future[list[T]]] = deque()
+        group: list[Any] = []
+        held = 0  # bytes
         for item in items:
             group.append(item)
             if isinstance(item, tuple) and isinstance(item[-1], Held):
@@ -106,7 +112,7 @@ def in_parallel(work: Callable, items: Iterable) -> Iterator[Iterator]:
 
 
 def _known(files: Folder | Zip | Tar, path: Path, memory: Path) -> tuple[str, int]:
-    """The images' fingerprint and number, from the memory as long as no file was touched."""
+    """Return the images' fingerprint and number, from `memory` as long as no file has changed."""
     remembered = memory / f"{checksum(files.signature.encode())}.json"
     try:
         facts = json.loads(remembered.read_text())
@@ -115,15 +121,13 @@ def _known(files: Folder | Zip | Tar, path: Path, memory: Path) -> tuple[str, in
         pass
     count = len(files.names)
     if not count:
-        raise DataError(f"no images in {path} ({files.found}); wanted {FORMS}")
+        raise DataError(f"no images in {path} ({files.others}); it should be {FORMS}")
     fingerprint = _fingerprint(files, path.name)
     try:
-        memory.mkdir(parents=True, exist_ok=True)
-        aside = remembered.with_suffix(f".{os.getpid()}.part")
-        aside.write_text(json.dumps({"fingerprint": fingerprint, "count": count}))
-        aside.replace(remembered)
-    except OSError as error:  # packing needs the cache and refuses; this only costs the next start some time
-        log.warning("the fingerprint of %s is not remembered in %s: %s", path.name, memory, error.strerror)
+        with replacing(remembered) as aside:
+            aside.write_text(json.dumps({"fingerprint": fingerprint, "count": count}))
+    except OSError as error:  # packing needs the cache and refuses; here the next start only takes longer
+        log.warning("can't remember the fingerprint of %s in %s: %s", path.name, memory, error.strerror)
     return fingerprint, count
 
 
@@ -134,7 +138,7 @@ def _fingerprint(files: Folder | Zip | Tar, title: str) -> str:
         index, _, read = entry
         try:
             return index, bytes.fromhex(checksum(read()))
-        except Exception:  # packing counts it and says what is wrong
+        except Exception:  # packing counts it and reports what is wrong
             return index, b"unreadable"
 
     bar = tqdm(total=len(digests), desc=f"fingerprint {title}", unit="image", delay=2)
@@ -149,18 +153,18 @@ def _fingerprint(files: Folder | Zip | Tar, title: str) -> str:
 
 
 def _celeba(cache: Path) -> Path:
-    """The aligned images under `cache`/celeba, placed there by hand or fetched by torchvision now."""
+    """Return the aligned images under `cache`/celeba, put there by hand or downloaded now by torchvision."""
     home = cache / "celeba"
     archive, folder = home / "img_align_celeba.zip", home / "img_align_celeba"
     if not archive.exists() and not folder.exists():
         try:
-            # Without a network this fails in seconds, where the downloader may wait for minutes.
+            # Without a network this fails in seconds; the downloader may wait for minutes.
             urllib.request.urlopen("https://drive.google.com", timeout=5).close()
             from torchvision.datasets import CelebA
 
             CelebA(cache, split="all", download=True)
-        except Exception as error:  # no network, no gdown, quota used up: whatever it is, the remedy is the same
-            # A page of html in the place of the zip is how Google Drive says that the quota is used up.
+        except Exception as error:  # no network, no gdown, quota exceeded: the remedy is the same
+            # Google Drive reports an exceeded quota by an HTML page in place of the zip.
             if archive.exists() and not zipfile.is_zipfile(archive):
                 archive.unlink()
             if not archive.exists():
@@ -169,5 +173,5 @@ def _celeba(cache: Path) -> Path:
                     f"(mmlab.ie.cuhk.edu.hk/projects/CelebA.html) and put it, or the folder img_align_celeba, "
                     f"into {home.absolute()}"
                 ) from error
-    # The zip first: a folder beside it may be an extraction that was cut short.
+    # The zip first: a folder beside it may be an interrupted extraction.
     return archive if archive.exists() else folder

@@ -144,7 +144,7 @@ def test_a_link_in_a_zip_is_not_followed(tmp_path):
     secret = written(tmp_path / "secret.png", image(shade=255))
     links = zipped([("link.png", os.fsencode(secret))], external_attr=0o120777 << 16, create_system=3)
     told = packed(written(tmp_path / "faces.zip", links), tmp_path / "cache")
-    assert "link.png (no image of a kind that can be read)" in told
+    assert "link.png (not an image of a supported format)" in told
 
 
 @pytest.mark.parametrize(("build", "ending"), [(zipped, ".zip"), (tarred, ".tar")])
