@@ -1,4 +1,4 @@
-# `make` alone lists the targets. With only Python >= 3.11 and make on the machine, every target installs what it needs.
+# `make` without a target lists them. With only Python >= 3.11 and make on the machine, every target installs what it needs.
 
 EXP     ?= baseline
 EXPS    ?= baseline regularized tuned_lr hires_128
@@ -18,17 +18,17 @@ READY  := .venv/.installed
 STUDY_READY := .venv/.installed-study
 endif
 
-# How variables become options; an empty one is left to the program's default.
+# Variables become options; an empty one leaves the program's default.
 WHICH = "$(EXP)" --runs "$(RUNS)" $(if $(PROFILE),--profile "$(PROFILE)") $(if $(DATA),--data "$(DATA)") \
         $(if $(SEED),--seed "$(SEED)") $(if $(DEVICE),--device "$(DEVICE)") $(foreach pair,$(SET),--set "$(pair)")
 
-# Those of a study.
+# The options of a study.
 STUDIED = $(EXPS) --runs "$(RUNS)" $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(PROFILE),--profile "$(PROFILE)") \
           $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--device "$(DEVICE)") \
           $(if $(CPUS_PER_RUN),--cpus-per-run "$(CPUS_PER_RUN)") $(if $(GPUS_PER_RUN),--gpus-per-run "$(GPUS_PER_RUN)") \
           $(foreach pair,$(SET),--set "$(pair)")
 
-# And those of the comparison; INCEPTION_WEIGHTS is read from the environment.
+# The options of the comparison; INCEPTION_WEIGHTS is read from the environment.
 export INCEPTION_WEIGHTS
 COMPARED = --runs "$(RUNS)" $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--device "$(DEVICE)") \
            $(if $(EXTRACTOR),--extractor "$(EXTRACTOR)") $(if $(SAMPLES),--samples "$(SAMPLES)") \
@@ -51,16 +51,16 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
 	@echo
 	@echo "  EXP=name       experiment under experiments/ ($(EXP))      PROFILE=full|laptop|smoke   how much"
-	@echo "  DATA=path      folder, .zip, .tar or celeba (drawn faces)  SEED=n  SET=\"key=value ...\"   (no spaces in a value)"
-	@echo "  EXPS=\"name ...\"  SEEDS=n|a-b|a,b  of a study             CPUS_PER_RUN=n  GPUS_PER_RUN=n, or 0.5: two share one"
-	@echo "  FRESH=1        train a finished run anew                   RUNS=dir  where runs are kept ($(RUNS))"
-	@echo "  DEVICE=name    cuda, mps or cpu (the best there is)     REPORTS=dir  where comparisons go ($(REPORTS))  DOCS=dir  a study ($(DOCS))"
+	@echo "  DATA=path      folder, .zip, .tar or celeba (default: drawn faces)  SEED=n  SET=\"key=value ...\"   (no spaces in a value)"
+	@echo "  EXPS=\"name ...\"  SEEDS=n|a-b|a,b  for a study            CPUS_PER_RUN=n  GPUS_PER_RUN=n, or 0.5: two share one"
+	@echo "  FRESH=1        train a finished run again                  RUNS=dir  where runs are kept ($(RUNS))"
+	@echo "  DEVICE=name    cuda, mps or cpu (default: the best)     REPORTS=dir  where comparisons go ($(REPORTS))  DOCS=dir  a study ($(DOCS))"
 	@echo "  GPUS=n         train one run on n GPUs (with DEVICE=cpu: n processes)"
 	@echo "  EXTRACTOR=inception|effnet_lite0   SAMPLES=n   INCEPTION_WEIGHTS=file   COST_PER_HOUR=price   WANDB=entity/project"
 
 setup: $(READY) ## install what the lab needs (the other targets do it too)
 
-run: $(READY) ## train EXP, or go on with it: make run EXP=tuned_lr
+run: $(READY) ## train EXP, or resume it: make run EXP=tuned_lr
 	@$(PYTHON) -m dcgan run $(WHICH) $(if $(GPUS),--gpus "$(GPUS)") $(if $(FRESH),--fresh)
 
 # 0: all runs are done, 1: some failed; else there is nothing new to compare.
@@ -77,7 +77,7 @@ compare: $(READY) ## score all runs, compare them, and open the page
 study-page: $(READY) ## compare, and write docs/study.md and the front of the READMEs from it
 	@$(PYTHON) -m analysis study-page $(COMPARED) --docs "$(DOCS)"
 
-prune: $(READY) ## delete the checkpoints of runs that have ended; what the comparison needs stays
+prune: $(READY) ## delete the checkpoints of runs that have ended; the comparison doesn't need them
 	@$(PYTHON) -m dcgan prune --runs "$(RUNS)"
 
 rate: $(READY) ## rate generated and real faces yourself: make rate EXP=tuned_lr
@@ -86,7 +86,7 @@ rate: $(READY) ## rate generated and real faces yourself: make rate EXP=tuned_lr
 dashboard: $(READY) ## open W&B: its page when online, else its terminal viewer on the local runs
 	@$(PYTHON) -m analysis dashboard --runs "$(RUNS)" --out "$(REPORTS)"
 
-bench: $(READY) ## measure speed and memory beside what one would run instead: make bench WHAT=train
+bench: $(READY) ## measure speed and memory beside what you would run instead: make bench WHAT=train
 	@$(PYTHON) -m benchmarks $(WHAT) $(if $(ROUNDS),--rounds "$(ROUNDS)")
 
 # Slow tests start first, and a process that has no more tests takes over some of another's.
@@ -99,10 +99,10 @@ test: $(READY) $(STUDY_READY) ## run the tests (about five minutes)
 test-long: $(READY) $(STUDY_READY) ## run the thorough tests that `make test` leaves out
 	@$(PYTEST) $(SPREAD) -m "thorough and not long"
 
-test-faults: $(READY) ## kill it, fill its disk, feed it rubbish: the long tests (an hour or so)
+test-faults: $(READY) ## kill runs, fill the disk, feed them rubbish: the long tests (an hour or so)
 	@$(PYTEST) tests/faults -m "" --hypothesis-profile=faults
 
-test-cluster: $(READY) $(STUDY_READY) ## kill machines, workers and studies midway: the long tests of `study` (some minutes)
+test-cluster: $(READY) $(STUDY_READY) ## kill machines, workers and studies midway: the long tests of `make study` (some minutes)
 	@$(PYTEST) tests/cluster -m ""
 
 lint: $(READY) ## check style
