@@ -1,4 +1,4 @@
-"""`make bench`, or `python -m benchmarks WHAT ...`: measure, print a line each, and put it into RESULTS.md."""
+"""`make bench`, or `python -m benchmarks WHAT ...`: measure, print a line each, and add it to the table of results."""
 
 import argparse
 import importlib
@@ -12,45 +12,44 @@ from benchmarks import results
 from dcgan import UserError
 from dcgan.options import Parser, perform
 
-#: What can be measured: the module and a line on it.
+#: By name: the module, and a line for the help.
 BENCHMARKS = {
-    "train": ("train", "a whole run against the write-up's loop, CPU"),
-    "input": ("train", "the sampler against DataLoader with PIL"),
+    "train": ("train", "a whole run compared with the write-up's loop, CPU"),
+    "input": ("train", "the sampler compared with DataLoader and PIL"),
     "writeup": ("writeup", "why a faster GPU was no faster: loading and arithmetic at 64 and 128 px"),
-    "pack": ("packing", "packing images against ImageFolder with PIL, one core"),
+    "pack": ("packing", "packing images compared with ImageFolder and PIL, one core"),
     "memory": ("packing", "memory and cost per image with up to 200,000 images; minutes, and 12 GB of disk"),
-    "score": ("score", "scoring against torch-fidelity from a folder of PNGs"),
+    "score": ("score", "scoring compared with torch-fidelity from a folder of PNGs"),
     "start": ("start", "from the command to the first step"),
-    "layers": ("layers", "each convolution as torch has it against a rewrite for fuller matrix units"),
-    "compiled": ("compiled", "torch.compile against the step as it is, CPU; needs a C++ compiler"),
     "study": ("study", "what Ray adds to many runs, and what a run takes on disk"),
     "epoch64": ("gpu", "an epoch of CelebA's size at 64 px, full width; needs CUDA"),
     "epoch128": ("gpu", "the same at 128 px; needs CUDA"),
-    "examples": ("gpu", "pytorch/examples' layers in our engine against its loop; needs CUDA"),
+    "examples": ("gpu", "pytorch/examples' layers in our engine compared with its loop; needs CUDA"),
     "busy": ("gpu", "how busy the device is kept; needs CUDA"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmarks asked for; return the exit code, see `perform`."""
+    """Run the named benchmarks, or all; return the exit code, see `perform`."""
     return perform(_parser(), arguments)
 
 
 def _bench(options: argparse.Namespace) -> int:
     if unknown := [what for what in options.what if what not in BENCHMARKS]:
-        raise UserError(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
+        raise UserError(f"no benchmark {unknown[0]!r}; WHAT can be {', '.join(BENCHMARKS)}")
     everything = [what for what, (module, _) in BENCHMARKS.items() if module != "gpu" or torch.cuda.is_available()]
     for what in options.what or everything:
         measure = getattr(importlib.import_module(f"benchmarks.{BENCHMARKS[what][0]}"), f"bench_{what}")
         try:
             result = measure(options.rounds)
-        except UserError as lacking:
+        except UserError as error:
             if options.what:
                 raise
-            print(f"{what}: left out: {lacking}", flush=True)  # of everything, this machine can the rest
+            print(f"{what}: skipped: {error}", flush=True)
             continue
         print(result.line, flush=True)
-        results.write(result, command=f"make bench WHAT={what} ROUNDS={options.rounds}", path=options.out)
+        command = f"make bench WHAT={what} ROUNDS={options.rounds}"
+        results.add(result, rounds=options.rounds, command=command, path=options.out)
     print(f"table: {options.out}")
     return 0
 
@@ -62,16 +61,17 @@ def _positive(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    told = "\n".join(f"  {name:<8} {line}" for name, (_, line) in BENCHMARKS.items())
+    names = "\n".join(f"  {name:<8} {line}" for name, (_, line) in BENCHMARKS.items())
     parser = Parser(
         prog="python -m benchmarks",
         description="Measure speed and memory, ours beside what a user would run instead.",
-        epilog=f"what there is:\n{told}\n\nwithout a name: all that this machine can",
+        epilog=f"WHAT is one of:\n{names}\n\nWithout WHAT, everything that this machine can run is measured.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", nargs="*", metavar="WHAT", help="which, see below")
-    parser.add_argument("--rounds", type=_positive, default=3, metavar="N", help="alternations (%(default)s)")
-    parser.add_argument("--out", type=Path, default=results.PATH, metavar="FILE", help="the table (%(default)s)")
+    parser.add_argument("what", nargs="*", metavar="WHAT", help="what to measure, see below")
+    parser.add_argument("--rounds", type=_positive, default=3, metavar="N", help="turns of each side (%(default)s)")
+    table = "the table; RESULTS.md is written beside it (%(default)s)"
+    parser.add_argument("--out", type=Path, default=results.PATH, metavar="FILE", help=table)
     parser.set_defaults(command=_bench)
     return parser
 

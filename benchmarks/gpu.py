@@ -1,4 +1,4 @@
-"""For a CUDA device: epochs of CelebA's size, pytorch/examples' loop, and how busy the device is kept."""
+"""On a CUDA device: epochs of CelebA's size, pytorch/examples' loop, and how busy the device is kept."""
 
 import contextlib
 import io
@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.images import jpegs
+from benchmarks.images import jpegs, packed, pil_batches
 from benchmarks.naive import naive_discriminator, naive_generator, naive_train
-from benchmarks.results import Result
-from benchmarks.side_by_side import alternate
-from benchmarks.train import CELEBA, pil_batches, quiet_wandb
+from benchmarks.results import Measurement, Result
+from benchmarks.side_by_side import alternate, quiet_wandb, spread
+from benchmarks.train import CELEBA
 from dcgan import UserError, config
 from dcgan.adversarial import Players
-from dcgan.data import Batches, open_source, pack
+from dcgan.data import Batches
 from dcgan.device import environment
 from dcgan.device.cuda_graph import CapturedStep
 from dcgan.record.folder import RunFolder
@@ -32,12 +32,12 @@ STEPS = 500
 
 
 def bench_epoch64(rounds: int) -> Result:
-    """baseline at full width, end to end."""
+    """Time baseline at full width, end to end."""
     return _epoch("epoch64", "baseline", "<= 10 s", rounds)
 
 
 def bench_epoch128(rounds: int) -> Result:
-    """hires_128 at full width, end to end."""
+    """Time hires_128 at full width, end to end."""
     return _epoch("epoch128", "hires_128", "<= 14 s", rounds)
 
 
@@ -51,69 +51,66 @@ def _epoch(what: str, name: str, goal: str, rounds: int) -> Result:
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     fitting = environment.resident(images.nbytes, device)
     batches = Batches(images, batch_size=BATCH, seed=0, device=device, **fitting)
-    seconds, told = [], []
+    seconds, statuses = [], []
     with quiet_wandb():
         for _ in range(rounds):
             with tempfile.TemporaryDirectory() as run, contextlib.redirect_stderr(io.StringIO()):
                 folder = RunFolder(Path(run))
                 start = time.perf_counter()
                 train(experiment, batches, folder, bf16=bf16, record={"wandb_id": "benchmark"})
-                seconds.append(time.perf_counter() - start)  # with the choice of algorithms, the recording and the end
-                told.append(folder.read_status())
-    first = seconds[0]
-    seconds.sort()
-    rate = statistics.median(status["images_per_s"] for status in told)
-    share = 100 * statistics.median(status.get("floor_share", float("nan")) for status in told)
-    return Result(
-        what,
-        f"{statistics.median(seconds):.1f} s an epoch ({seconds[0]:.1f}-{seconds[-1]:.1f})",
-        f"nothing: {name} at full width on {CELEBA:,} images, batch {BATCH}",
-        goal,
-        f"{rate:,.0f} images/s in the loop, MFU {share:.0f} %, {'bf16' if bf16 else 'fp32'}; "
-        f"images {'on the device' if batches.on_device else 'on the host'} from the start; the first round, of "
-        f"{first:.1f} s, has cuDNN's choice of algorithms in it",
-    )
+                seconds.append(time.perf_counter() - start)  # choosing algorithms, recording, last snapshot
+                statuses.append(folder.read_status())
+    rate = statistics.median(status["images_per_s"] for status in statuses)
+    share = 100 * statistics.median(status.get("floor_share", float("nan")) for status in statuses)
+    against = f"nothing: {name} at full width on {CELEBA:,} images, batch {BATCH}"
+    measurements = [
+        spread("an epoch", seconds, "s", against=against, goal=goal),
+        Measurement("in the loop", rate, "images/s"),
+        Measurement("MFU", share, "%"),
+        Measurement("the first round, with cuDNN's choice of algorithms", seconds[0], "s"),
+    ]
+    place = "device" if batches.on_device else "host"
+    return Result(what, measurements, f"{_precision(bf16)}, images on the {place} from the start")
 
 
 def bench_examples(rounds: int) -> Result:
-    """pytorch/examples' layers in our engine against its loop, on the same files with 2 workers, and without input."""
+    """Compare pytorch/examples' layers in our engine with its loop, on the same files and without input."""
     device = _cuda()
     bf16 = environment.use_precision("auto", device)
     environment.use_determinism(False, device)
-    told = []
+    against = "pytorch/examples' loop reimplemented, float32 with TF32 as torch has it, DataLoader with PIL, 2 workers"
     with tempfile.TemporaryDirectory() as place:
         folder = jpegs(Path(place) / "images", 4096)
-        packed = pack(open_source(folder, cache=Path(place)), size=64, crop_px=None, images="all", cache=Path(place))
-        fitting = environment.resident(packed.images.nbytes, device)
-        batches = Batches(packed.images, batch_size=BATCH, seed=0, device=device, **fitting)
+        images = packed(folder, Path(place))
+        fitting = environment.resident(images.nbytes, device)
+        batches = Batches(images, batch_size=BATCH, seed=0, device=device, **fitting)
         step, real, latents = examples_step(device, bf16=bf16, batches=batches)
+        still = itertools.repeat(batches(0).contiguous())
         with pil_batches(folder, BATCH) as loaded:
-            for steps, input_of_ours, input_of_theirs in (
-                (100, lambda i: batches(i, out=real), (images.to(device) for images in loaded)),
-                (STEPS, lambda i: None, itertools.repeat(batches(0).contiguous())),
-            ):
-                pairs = alternate(
-                    lambda of=input_of_ours, n=steps: _ours(step, latents, of, n),
-                    lambda of=input_of_theirs, n=steps: _theirs(device, of, n),
-                    rounds=rounds,
-                )
-                told.append(f"{pairs.told} ({pairs.per_second()})")
-    return Result(
-        "examples",
-        f"{told[0]} with input, {told[1]} without",
-        "pytorch/examples' loop written anew, float32 with TF32 as torch has it, DataLoader with PIL and 2 workers",
-        ">= 20x / >= 3x",
-        f"its layers on both sides, {'bf16' if bf16 else 'fp32'} on ours, {_way(step)}",
-    )
+            with_input = alternate(
+                lambda: _ours(step, latents, lambda i: batches(i, out=real), 100),
+                lambda: _theirs(device, (batch.to(device) for batch in loaded), 100),
+                rounds=rounds,
+            )
+        without = alternate(
+            lambda: _ours(step, latents, lambda i: None, STEPS), lambda: _theirs(device, still, STEPS), rounds=rounds
+        )
+    measurements = [
+        *with_input.measurements("with input", against=against, goal=">= 20x", names=("ours", "examples")),
+        *without.measurements(
+            "without input", against=against, goal=">= 3x", names=("ours without input", "examples without input")
+        ),
+    ]
+    return Result("examples", measurements, f"its layers on both sides, {_precision(bf16)} on ours, {_way(step)}")
 
 
 def examples_step(
     device: torch.device, *, bf16: bool, batches: Batches, widths: list[int] = EXAMPLES
 ) -> tuple[Callable[[], Tensor], Tensor, Tensor]:
-    """Our step on pytorch/examples' layers, and the two tensors that it reads."""
+    """Build our step on pytorch/examples' layers; return it with the two tensors that it reads, images and latents."""
     generator = nn.Sequential(nn.Unflatten(1, (LATENT, 1, 1)), *naive_generator(LATENT, widths, kernel=4))
     discriminator = nn.Sequential(*naive_discriminator(widths, kernel=4)[:-1], nn.Flatten(0))
-    networks = [network.to(device, memory_format=torch.channels_last) for network in (generator, discriminator)]
+    networks = [network.to(device).to(memory_format=torch.channels_last) for network in (generator, discriminator)]
     adams = [
         torch.optim.Adam(n.parameters(), 2e-4, (0.5, 0.999), fused=True, capturable=device.type == "cuda")
         for n in networks
@@ -123,7 +120,7 @@ def examples_step(
 
 
 def _ours(step: Callable[[], Tensor], latents: Tensor, fill: Callable[[int], object], steps: int) -> float:
-    """Seconds an image; the measures are read every 500 steps, as in a run."""
+    """Time our step, its measures read once at the end: seconds an image."""
     ring = []
     start = time.perf_counter()
     for i in range(steps):
@@ -135,20 +132,21 @@ def _ours(step: Callable[[], Tensor], latents: Tensor, fill: Callable[[int], obj
 
 
 def _theirs(device: torch.device, images: Iterable[Tensor], steps: int) -> float:
-    generator, discriminator = naive_generator(LATENT, EXAMPLES, kernel=4), naive_discriminator(EXAMPLES, kernel=4)
-    networks, images = (generator.to(device), discriminator.to(device)), iter(images)
-    rates = {"lr_g": 2e-4, "lr_d": 2e-4, "decay_g": 0.0, "decay_d": 0.0}
+    generator = naive_generator(LATENT, EXAMPLES, kernel=4).to(device)
+    discriminator = naive_discriminator(EXAMPLES, kernel=4).to(device)
+    images = iter(images)
     # Its script leaves torch's own settings but for this one; ours are set for the whole process.
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
-        for taken in (4, steps):  # the first few to warm up
+        for count in (4, steps):  # the first few to warm up
             start = time.perf_counter()
-            noises = (torch.randn(BATCH, LATENT, device=device) for _ in range(taken))
-            naive_train(*networks, itertools.islice(images, taken), noises, **rates)
+            real = itertools.islice(images, count)
+            noises = (torch.randn(BATCH, LATENT, device=device) for _ in range(count))
+            naive_train(generator, discriminator, real, noises, lr_g=2e-4, lr_d=2e-4, decay_g=0.0, decay_d=0.0)
     return (time.perf_counter() - start) / (steps * BATCH)
 
 
 def bench_busy(rounds: int) -> Result:
-    """baseline at full width: share of the time in which a kernel runs, evenness of the steps, and no wait for it."""
+    """Measure at baseline's full width how much of the time a kernel runs and how even steps are, without any wait."""
     device = _cuda()
     experiment = config.load("baseline", profile="full")
     bf16 = environment.use_precision("auto", device)
@@ -183,16 +181,17 @@ def bench_busy(rounds: int) -> Result:
             for i in range(100):
                 step(i)
             torch.cuda.synchronize()
-        shares.append(busy_share([(event.time_range.start, event.time_range.end) for event in _kernels(profile)]))
-    ratio = float(np.percentile(took, 99)) / statistics.median(took)
-    return Result(
-        "busy",
-        f"{100 * statistics.median(shares):.1f} % of the time a kernel runs",
-        "nothing: the step and its batch at baseline's full width, images on the device",
-        ">= 97 %; p99 / median step <= 1.05; 0 waits in 500 steps",
-        f"p99 / median step {ratio:.3f}, median {statistics.median(took):.2f} ms; no wait in {STEPS} steps, one would "
-        f"be an error; {_way(take_step)}; the share is measured under torch's profiler",
-    )
+        kernels = [(event.time_range.start, event.time_range.end) for event in _kernels(profile)]
+        shares.append(100 * busy_share(kernels))
+    against = "nothing: the step and its batch at baseline's full width, images on the device"
+    evenness = float(np.percentile(took, 99)) / statistics.median(took)
+    measurements = [
+        spread("a kernel runs", shares, "%", against=against, goal=">= 97 % of the time"),
+        Measurement("p99 / median step", evenness, "x", against=against, goal="<= 1.05"),
+        Measurement("the median step", statistics.median(took), "ms"),
+    ]
+    setting = f"{_way(take_step)}; no wait in {STEPS} steps, one would be an error; the share under torch's profiler"
+    return Result("busy", measurements, setting)
 
 
 def _kernels(profile: torch.profiler.profile) -> list:
@@ -202,7 +201,7 @@ def _kernels(profile: torch.profiler.profile) -> list:
 def busy_share(intervals: list[tuple[float, float]]) -> float:
     """Share of the time from the first start to the last end that at least one interval covers.
 
-    Raises UserError without any.
+    Raises UserError where there is no interval.
     """
     if not intervals:
         raise UserError("torch's profiler saw no kernel: it may not be allowed to on this machine")
@@ -214,12 +213,16 @@ def busy_share(intervals: list[tuple[float, float]]) -> float:
     return covered / (reached - begin)
 
 
+def _precision(bf16: bool) -> str:
+    return "bf16" if bf16 else "fp32"
+
+
 def _way(step: Callable[[], Tensor]) -> str:
     return "recorded as a graph" if isinstance(step, CapturedStep) else "step by step, as it could not be recorded"
 
 
 def _cuda() -> torch.device:
-    """Raises UserError where there is none."""
+    """Return the CUDA device. Raises UserError where there is none."""
     if not torch.cuda.is_available():
-        raise UserError("this benchmark needs a CUDA device, and there is none; `make bench` alone leaves it out")
+        raise UserError("this benchmark needs a CUDA device, and there is none (`make bench` without WHAT skips it)")
     return torch.device("cuda")

@@ -1,12 +1,20 @@
-"""Images to measure with: drawn faces, as a folder of JPEGs or packed, kept in a temporary folder."""
+"""Images to measure with: drawn faces, as a folder of JPEGs, packed, or as PIL and DataLoader read them."""
 
+import contextlib
+import itertools
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
 from tqdm import tqdm
 
-from dcgan.data import faces
+from dcgan.data import faces, open_source, pack
 
 
 def jpegs(folder: Path, count: int) -> Path:
@@ -19,8 +27,33 @@ def jpegs(folder: Path, count: int) -> Path:
     return folder
 
 
+def packed(source: Path, cache: Path, size: int = 64) -> np.ndarray:
+    """Pack a folder or an archive of images: uint8 (count, size, size, 3)."""
+    return pack(open_source(source, cache=cache), size=size, crop_px=None, images="all", cache=cache).images
+
+
+@contextlib.contextmanager
+def pil_batches(folder: Path, batch_size: int, size: int = 64) -> Iterator[Iterator[Tensor]]:
+    """Endless batches as pytorch/examples loads them: ImageFolder, PIL, two workers."""
+    steps = [transforms.Resize(size), transforms.CenterCrop(size), transforms.RandomHorizontalFlip()]
+    steps += [transforms.ToTensor(), transforms.Normalize((0.5,) * 3, (0.5,) * 3)]
+    data = ImageFolder(str(folder), transform=transforms.Compose(steps))
+    loader = DataLoader(data, batch_size, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True)
+    yield (images for _ in itertools.count() for images, _ in loader)
+
+
+def pil_cost(folder: Path, *, size: int, steps: int, batch_size: int = 128) -> float:
+    """Time `pil_batches`, its workers started: seconds an image."""
+    with pil_batches(folder, batch_size, size) as batches:
+        next(batches)
+        start = time.perf_counter()
+        for _ in itertools.islice(batches, steps):
+            pass
+    return (time.perf_counter() - start) / (steps * batch_size)
+
+
 def drawn(count: int, size: int) -> np.ndarray:
-    """uint8 (count, size, size, 3)."""
+    """Draw faces: uint8 (count, size, size, 3)."""
     made = np.empty((count, size, size, 3), np.uint8)
     for start in tqdm(range(0, count, 256), desc="draw faces", unit="piece", delay=2):
         stop = min(start + 256, count)

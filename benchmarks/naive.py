@@ -1,13 +1,14 @@
-"""The write-up's loop, written anew as plainly as can be: what the lab's step must equal.
+"""The write-up's loop, reimplemented as plainly as possible: the lab's step must give the same numbers.
 
 Its own networks with sigmoid and `BCELoss`, labels as tensors, D not frozen in G's step, no channels_last, no
 fused optimiser, `.item()` at every step.
 """
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 #: Kernel, stride and paddings that double or halve a map: the write-up's kernels of 5, pytorch/examples' of 4.
 UP = {5: (5, 2, 2, 1), 4: (4, 2, 1, 0)}
@@ -30,12 +31,23 @@ def naive_discriminator(widths: list[int], kernel: int = 5) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(widths[0], 1, 4), nn.Sigmoid())
 
 
-def naive_train(generator, discriminator, batches, noises, *, lr_g, lr_d, decay_g, decay_d, betas=(0.5, 0.999)):
-    """Train in place; return a list of (loss_d, loss_d_real, loss_d_fake, loss_g, D(x), D(G(z))) a step."""
+def naive_train(
+    generator: nn.Module,
+    discriminator: nn.Module,
+    batches: Iterable[Tensor],
+    noises: Iterable[Tensor],
+    *,
+    lr_g: float,
+    lr_d: float,
+    decay_g: float,
+    decay_d: float,
+    betas: tuple[float, float] = (0.5, 0.999),
+) -> list[tuple[float, ...]]:
+    """Train in place; return (loss_d, loss_d_real, loss_d_fake, loss_g, D(x), D(G(z))) for each step."""
     bce = nn.BCELoss()
     optimizer_g = torch.optim.Adam(generator.parameters(), lr=lr_g, betas=betas, weight_decay=decay_g)
     optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=lr_d, betas=betas, weight_decay=decay_d)
-    rows = []
+    rows: list[tuple[float, ...]] = []
     for real, noise in zip(batches, noises, strict=True):
         ones, zeros = torch.ones(len(real)).to(real), torch.zeros(len(real)).to(real)
         optimizer_d.zero_grad()

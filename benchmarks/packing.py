@@ -1,4 +1,4 @@
-"""Packing against ImageFolder with PIL on one core, and memory and cost per image at any count."""
+"""Packing compared with ImageFolder and PIL on one core; memory and cost per image at any count."""
 
 import contextlib
 import io
@@ -19,8 +19,8 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from tqdm import tqdm
 
-from benchmarks.images import drawn, jpegs
-from benchmarks.results import Result
+from benchmarks.images import drawn, jpegs, packed
+from benchmarks.results import Measurement, Result
 from benchmarks.side_by_side import alternate
 from dcgan import UserError
 from dcgan.data import Batches, open_source, pack
@@ -30,7 +30,7 @@ COUNTS, TRAINED = (2_000, 20_000, 200_000), 20  # images; steps
 
 
 def bench_pack(rounds: int) -> Result:
-    """JPEGs of CelebA's size to 64 px, both on one core."""
+    """Pack JPEGs of CelebA's size to 64 px, both sides on one core."""
     with tempfile.TemporaryDirectory() as place, on_one_core():
         folder = jpegs(Path(place) / "images", PACKED)
         source = open_source(folder, cache=Path(place))
@@ -44,49 +44,48 @@ def bench_pack(rounds: int) -> Result:
         def theirs() -> float:
             steps = [transforms.Resize(64), transforms.CenterCrop(64), transforms.PILToTensor()]
             data = ImageFolder(str(folder), transform=transforms.Compose(steps))
-            packed = np.empty((PACKED, 64, 64, 3), np.uint8)
+            array = np.empty((PACKED, 64, 64, 3), np.uint8)
             start = time.perf_counter()
             for i, (image, _) in enumerate(data):
-                packed[i] = image.permute(1, 2, 0).numpy()
+                array[i] = image.permute(1, 2, 0).numpy()
             return (time.perf_counter() - start) / PACKED
 
         ours()  # the first one imports
         pairs = alternate(ours, theirs, rounds=rounds)
     against = "ImageFolder with PIL into an array in memory, one core"
-    return Result("pack", f"{pairs.told} ImageFolder", against, ">= 1.8x", pairs.per_second())
+    return Result("pack", pairs.measurements("speed", against=against, goal=">= 1.8x", names=("ours", "ImageFolder")))
 
 
 def bench_memory(rounds: int) -> Result:
-    """The largest resident memory beside the page cache while packing and training, and the cost of an image.
+    """Measure the most resident memory beside the page cache while packing and training, and the cost of an image.
 
-    Once and not in rounds: nothing is timed against anything. The images are 2,000 drawn faces under many names.
+    Once and not in rounds: there is no other side. The images are 2,000 drawn faces under many names.
     """
-    rows, peak = [], 0.0
+    costs: list[Measurement] = []
+    peak = 0.0
     for count in COUNTS:
         with tempfile.TemporaryDirectory() as place:
             archive = _archive(Path(place) / "faces.zip", count)
-            packing, packed_peak, told = _watched(place, archive, steps=1)
+            packing, packed_peak, output = _watched(place, archive, steps=1)
             training, trained_peak, _ = _watched(place, archive, steps=TRAINED)
-            source = open_source(archive, cache=Path(place))
-            found = pack(source, size=128, crop_px=None, images="all", cache=Path(place))
-            batches = Batches(found.images, batch_size=128, seed=0, device=torch.device("cpu"))
+            batches = Batches(packed(archive, Path(place), 128), batch_size=128, seed=0, device=torch.device("cpu"))
             for _ in range(2):  # the second time the pages are in memory, as in all epochs but the first
                 start = time.perf_counter()
                 for step in range(min(batches.steps_per_epoch, 300)):
                     batches(step)
                 sampling = (time.perf_counter() - start) / (min(batches.steps_per_epoch, 300) * 128)
-            rate = count / float(re.search(r"packed \d+ images of \S+ at 128 px in ([\d.]+) s", told)[1])
-            rows.append(f"{count:,}: packed at {rate:,.0f}/s, sampled at {1 / sampling:,.0f}/s")
+            (seconds,) = re.findall(r"packed \d+ images of \S+ at 128 px in ([\d.]+) s", output)
+            costs.append(Measurement(f"{count:,} images packed", count / float(seconds), "images/s"))
+            costs.append(Measurement(f"{count:,} images sampled", 1 / sampling, "images/s"))
             peak = max(peak, packed_peak, trained_peak)
-            told = f"peak {packed_peak:,.0f} MB packing, {trained_peak:,.0f} MB training"
-            print(f"  {rows[-1]}; {told}; {packing:.0f} s and {training:.0f} s", file=sys.stderr)
-    return Result(
-        "memory",
-        f"{peak / 1000:.2f} GB at most",
-        f"nothing: packing and {TRAINED} steps of hires_128 (laptop) on 200,000 images of 128 px",
-        "<= 2 GB beside the page cache; cost per image flat",
-        "; ".join(rows),
-    )
+            print(
+                f"  {count:,} images: peak {packed_peak:,.0f} MB packing, {trained_peak:,.0f} MB training; "
+                f"{packing:.0f} s and {training:.0f} s",
+                file=sys.stderr,
+            )
+    against = f"nothing: packing and {TRAINED} steps of hires_128 (laptop) on {COUNTS[-1]:,} images of 128 px"
+    goal = "<= 2 GB beside the page cache; cost per image flat"
+    return Result("memory", [Measurement("at most", peak / 1000, "GB", against=against, goal=goal), *costs])
 
 
 def _archive(path: Path, count: int) -> Path:
@@ -103,13 +102,13 @@ def _archive(path: Path, count: int) -> Path:
 
 
 def _watched(place: str, archive: Path, *, steps: int) -> tuple[float, float, str]:
-    """Run hires_128 for so many steps: seconds, the most memory that is its own (MB), and what it said."""
+    """Run hires_128 for `steps` steps; return the seconds, the most memory of its own (MB) and its output."""
     command = [sys.executable, "-m", "dcgan", "run", "hires_128", "--profile", "laptop", "--data", str(archive)]
     command += ["--set", "images=all", "--set", f"steps={steps}", "--set", "snapshots=1"]
     command += ["--runs", f"{place}/runs", "--cache", place]
     start, most = time.perf_counter(), 0
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command, stderr=said, stdout=said, env=os.environ | {"WANDB_MODE": "disabled"})
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stderr=log, stdout=log, env=os.environ | {"WANDB_MODE": "disabled"})
         while process.poll() is None:
             with contextlib.suppress(OSError):
                 status = Path(f"/proc/{process.pid}/status").read_text()
@@ -117,18 +116,18 @@ def _watched(place: str, archive: Path, *, steps: int) -> tuple[float, float, st
                 own = [int(kilobytes) for kilobytes in re.findall(r"Rss(?:Anon|Shmem):\s+(\d+)", status)]
                 most = max(most, sum(own))
             time.sleep(0.02)
-        said.seek(0)
-        told = said.read().decode()
+        log.seek(0)
+        output = log.read().decode()
     if process.returncode:
-        raise UserError(told.strip().splitlines()[-1])
-    return time.perf_counter() - start, most * 1024 / 1e6, told
+        raise UserError(output.strip().splitlines()[-1])
+    return time.perf_counter() - start, most * 1024 / 1e6, output
 
 
 @contextlib.contextmanager
 def on_one_core() -> Iterator[None]:
-    """Everything within, new threads too, on one core. Raises UserError where the system can't do that."""
+    """Keep everything within, new threads too, on one core. Raises UserError where the system can't."""
     if not hasattr(os, "sched_setaffinity"):
-        raise UserError("packing per core can be measured on Linux alone")
+        raise UserError("packing per core can only be measured on Linux")
     cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
     os.sched_setaffinity(0, {min(cores)})
     torch.set_num_threads(1)

@@ -1,8 +1,12 @@
-"""The table of results: a row a benchmark and machine, replaced when it is run again."""
+"""The table of results: results.csv has a row a measurement, and RESULTS.md is written from it."""
 
-from collections.abc import Sequence
+import csv
+import io
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import torch
@@ -10,73 +14,125 @@ import torch
 from dcgan.device import environment
 from dcgan.tools.files import replacing
 
-PATH = Path(__file__).resolve().parent / "RESULTS.md"
-CODE = (":(top)", ":(top,exclude)benchmarks/RESULTS.md")  # what a result can depend on, for git
-HEAD = ("what", "result", "against", "goal", "in numbers", "machine", "commit", "date", "command")
+PATH = Path(__file__).resolve().parent / "results.csv"
+#: What a result can depend on, for git: everything but earlier results.
+CODE = (":(top)", ":(top,exclude)benchmarks/results.csv", ":(top,exclude)benchmarks/RESULTS.md")
+COLUMNS = (
+    "what", "measure", "value", "low", "high", "unit", "rounds",
+    "against", "goal", "setting", "machine", "commit", "date", "command",
+)  # fmt: skip
+#: Digits after the point in the table, by unit.
+DECIMALS = {"x": 2, "%": 2, "s": 1, "s a run": 2, "ms": 2, "images/s": 0, "MB": 2, "GB": 2, "GFLOP": 1, "FID": 3}
+INTRODUCTION = """\
+# Benchmarks
+
+Each row is one command on one machine, all of it in one run. A ratio compares two sides that take turns: its value is
+the median over the rounds, its range the lowest and the highest. "nothing" under *against* means that there is no
+other side. Only ratios hold from machine to machine, and where a row says bf16, only between machines that have it in
+hardware. `layers` and `compiled` were rejected, and their code is gone; `layers` took the median of each layer, without
+turns. `make bench` writes this page from [results.csv](results.csv).
+"""
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number. A benchmark's main ones have a goal and say what they are compared with.
+
+    low, high: the range over the rounds.
+    """
+
+    measure: str
+    value: float
+    unit: str
+    low: float | None = None
+    high: float | None = None
+    against: str = ""
+    goal: str = ""
+
+    def cells(self) -> Row:
+        """The measurement's part of a row, rounded as its unit is."""
+        numbers = {"value": self.value, "low": self.low, "high": self.high}
+        texts = {key: "" if number is None else f"{number:.{DECIMALS[self.unit]}f}" for key, number in numbers.items()}
+        return {"measure": self.measure, "unit": self.unit, "against": self.against, "goal": self.goal} | texts
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one benchmark found, for people; the ratio comes first."""
+    """What one benchmark found. setting: threads, precision and the like, for people."""
 
     what: str
-    result: str
-    against: str
-    goal: str
-    numbers: str
+    measurements: Sequence[Measurement]
+    setting: str = ""
 
     @property
     def line(self) -> str:
-        """'train: 2.61x naive (2.55-2.70); ...'."""
-        return f"{self.what}: {self.result} [goal {self.goal}]; {self.numbers}"
+        """'train: speed 2.61x (2.55-2.70), goal >= 2.5x; ours 840 images/s; ...'."""
+        phrases = [phrase(m.cells()) + (f", goal {m.goal}" if m.goal else "") for m in self.measurements]
+        return f"{self.what}: {'; '.join(phrases)}"
 
 
-def write(result: Result, *, command: str, path: Path) -> None:
-    """Put the result into the table, in the place of an earlier one of the same name and machine."""
-    rows = _rows(path)
-    stand = environment.commit(*CODE)
-    commit = (stand["git_commit"] or "-")[:8] + (" with changes" if stand["git_changed"] else "")
-    cells = (
-        result.what,
-        result.result,
-        result.against,
-        result.goal,
-        result.numbers,
-        _machine(),
-        commit,
-        date.today().isoformat(),
-        f"`{command}`",
-    )
-    cells = [cell.replace("|", "/") for cell in cells]
-    if earlier := [i for i, row in enumerate(rows) if _key(row) == _key(cells)]:
-        rows[earlier[0]] = cells
-    else:  # after those of other machines
-        last = max((i for i, row in enumerate(rows) if row[0] == result.what), default=len(rows) - 1)
-        rows.insert(last + 1, cells)
-    text = [
-        "# Benchmarks",
-        "",
-        "Each row is one command's on one machine, all of it in one run. A ratio is the median over rounds, with its",
-        "range, of ours beside the other in alternation (`layers`: the median of each layer, not in alternation); what",
-        "has no other beside it is measured alone. Only ratios hold from machine to machine, and where a row says bf16",
-        "only between those that have it in hardware. Written by `make bench`.",
-        "",
-        "| " + " | ".join(HEAD) + " |",
-        "|" + "---|" * len(HEAD),
-        *("| " + " | ".join(row) + " |" for row in rows),
-    ]
-    with replacing(path) as aside:
-        aside.write_text("\n".join(text) + "\n", encoding="utf-8")
+def phrase(row: Row) -> str:
+    """'speed 2.61x (2.55-2.70)'."""
+    value, low, high = (f"{Decimal(row[key]):,}" if row[key] else "" for key in ("value", "low", "high"))
+    unit = row["unit"] if row["unit"] == "x" else f" {row['unit']}"
+    return f"{row['measure']} {value}{unit}" + (f" ({low}-{high})" if low else "")
 
 
-def _key(row: Sequence[str]) -> tuple[str, str]:
-    return row[0], row[HEAD.index("machine")]
+def add(result: Result, *, rounds: int, command: str, path: Path) -> None:
+    """Add the result to the table and write RESULTS.md beside it.
+
+    It replaces the earlier result of the same benchmark and machine, and stands below those of other machines.
+    """
+    source = environment.commit(*CODE)
+    stamp = {
+        "what": result.what,
+        "rounds": str(rounds),
+        "setting": result.setting,
+        "machine": _machine(),
+        "commit": (source["git_commit"] or "-")[:8] + (" with changes" if source["git_changed"] else ""),
+        "date": date.today().isoformat(),
+        "command": command,
+    }
+    earlier = read(path)
+    order = [row["what"] for row in earlier] + [result.what]
+    kept = [row for row in earlier if (row["what"], row["machine"]) != (result.what, stamp["machine"])]
+    new = [stamp | measurement.cells() for measurement in result.measurements]
+    rows = sorted(kept + new, key=lambda row: order.index(row["what"]))
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    for file, text in ((path, table.getvalue()), (path.with_name("RESULTS.md"), markdown(rows))):
+        with replacing(file) as aside:
+            aside.write_text(text, encoding="utf-8")
 
 
-def _rows(path: Path) -> list[list[str]]:
-    """The cells of the rows that the table has."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")][1:]
+def read(path: Path = PATH) -> list[Row]:
+    """The table's rows; none where there is no table yet."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def markdown(rows: Iterable[Row]) -> str:
+    """RESULTS.md: a line for each benchmark and machine, the main measurements first."""
+    head = ("what", "result", "against", "goal", "also", "setting", "machine", "commit", "date", "rounds", "command")
+    lines = [head, ("---",) * len(head)]
+    for _, group in itertools.groupby(rows, key=lambda row: (row["what"], row["machine"])):
+        measured = list(group)
+        main = [row for row in measured if row["goal"]]
+        shown = measured[0] | {
+            "result": "; ".join(map(phrase, main)),
+            "against": "; ".join(dict.fromkeys(row["against"] for row in main)),
+            "goal": "; ".join(dict.fromkeys(row["goal"] for row in main)),
+            "also": "; ".join(phrase(row) for row in measured if not row["goal"]),
+            "command": f"`{measured[0]['command']}`",
+        }
+        lines.append(tuple(shown[column].replace("|", "/") for column in head))
+    return INTRODUCTION + "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _machine() -> str:

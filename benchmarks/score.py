@@ -1,4 +1,4 @@
-"""Scoring a generator end to end, against torch-fidelity's stock path from a folder of PNGs."""
+"""Scoring a generator end to end, compared with torch-fidelity's stock path from a folder of PNGs."""
 
 import tempfile
 import time
@@ -13,7 +13,7 @@ from torch_fidelity import FeatureExtractorBase, calculate_metrics, register_fea
 
 from analysis.measures import features, fidelity
 from benchmarks.images import drawn
-from benchmarks.results import Result
+from benchmarks.results import Measurement, Result
 from benchmarks.side_by_side import alternate
 from dcgan import sample
 from dcgan.device import environment
@@ -33,7 +33,7 @@ class StockLite0(features.EfficientNetLite0):
         self.eval().requires_grad_(False)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """uint8 (n, 3, H, W) -> the features asked for."""
+        """uint8 (n, 3, H, W) -> the requested features."""
         x = (interpolate(images.float(), (224, 224), mode="bilinear") - 127) / 128
         pooled = self.network.extract_features(x).mean((2, 3))
         outputs = {"1280": pooled, "logits": self.network._fc(pooled)}
@@ -41,7 +41,7 @@ class StockLite0(features.EfficientNetLite0):
 
 
 def bench_score(rounds: int) -> Result:
-    """IS, FID, KID, precision and recall of generated images; both have the real images' features already."""
+    """Compute IS, FID, KID, precision and recall of generated images; both sides have the real images' features."""
     environment.use_threads("auto")
     register_feature_extractor("stock_lite0", StockLite0)
     with torch.random.fork_rng(devices=[]):
@@ -53,13 +53,13 @@ def bench_score(rounds: int) -> Result:
         real = features.extract(extractor, [real_images], total=REAL, desc="real images").features
         statistics = fidelity.statistics(real)
         real_folder = _pngs(real_images, Path(place) / "real")
-        found = {}
+        fid: dict[str, float] = {}
 
         def ours() -> float:
             start = time.perf_counter()
             chunks = sample.decode(generator, sample.latents(range(IMAGES), 100))
             fake = features.extract(extractor, chunks, total=IMAGES, desc="ours")
-            found["ours"] = fidelity.fid(real=statistics, fake=fake.features)
+            fid["ours"] = fidelity.fid(real=statistics, fake=fake.features)
             fidelity.kid(real=real, fake=fake.features, seed=0)
             fidelity.inception_score(fake.logits, seed=0)
             fidelity.precision_recall(real=real, fake=fake.features, seed=0)
@@ -69,22 +69,20 @@ def bench_score(rounds: int) -> Result:
             with tempfile.TemporaryDirectory() as folder:
                 start = time.perf_counter()
                 fake = _pngs(sample.images(generator, range(IMAGES)), Path(folder) / "fake")
-                options = {"isc": True, "fid": True, "kid": True, "prc": True, "kid_subset_size": IMAGES // 2}
-                options |= {"feature_extractor": "stock_lite0", "cuda": False, "verbose": False, "datasets_root": place}
-                options |= {"input2_cache_name": "real", "cache_root": f"{place}/cache", "prc_batch_size": 500}
-                scores = calculate_metrics(input1=str(fake), input2=str(real_folder), **options)
-                found["theirs"] = scores["frechet_inception_distance"]
+                scores = calculate_metrics(
+                    input1=str(fake), input2=str(real_folder), input2_cache_name="real", cache_root=f"{place}/cache",
+                    isc=True, fid=True, kid=True, prc=True, kid_subset_size=IMAGES // 2, prc_batch_size=500,
+                    feature_extractor="stock_lite0", cuda=False, verbose=False, datasets_root=place,
+                )  # fmt: skip
+                fid["torch-fidelity"] = scores["frechet_inception_distance"]
                 return (time.perf_counter() - start) / IMAGES
 
         theirs()  # caches the real images' features
         pairs = alternate(ours, theirs, rounds=rounds)
-    return Result(
-        "score",
-        f"{pairs.told} stock",
-        f"torch-fidelity from {IMAGES:,} PNGs with the same extractor as its package has it, real features cached",
-        ">= 1.5x",
-        f"{pairs.per_second()}; FID {found['ours']:.3f} against {found['theirs']:.3f}",
-    )
+    against = f"torch-fidelity from {IMAGES:,} PNGs with the extractor as its package has it, real features cached"
+    speed = pairs.measurements("speed", against=against, goal=">= 1.5x", names=("ours", "torch-fidelity"))
+    distances = [Measurement(f"distance, {name}", value, "FID") for name, value in fid.items()]
+    return Result("score", [*speed, *distances])
 
 
 def _pngs(images: torch.Tensor, folder: Path) -> Path:

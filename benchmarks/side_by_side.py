@@ -1,37 +1,50 @@
-"""Two ways of doing the same thing, timed in alternation, so that a machine's moods hit both."""
+"""Two ways of doing the same thing, timed in turns, so that a machine's moods hit both."""
 
+import os
 import statistics
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from unittest import mock
+
+from benchmarks.results import Measurement
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """What alternation found: cost per unit (seconds an image, say) of both, one entry a round."""
+    """The costs of both sides, seconds an image, one entry a round."""
 
     ours: list[float]
     theirs: list[float]
 
     @property
     def ratios(self) -> list[float]:
-        """How many times ours is faster, by round."""
+        """How many times faster ours is, by round."""
         return [theirs / ours for ours, theirs in zip(self.ours, self.theirs, strict=True)]
 
-    @property
-    def told(self) -> str:
-        """'2.61x (2.55-2.70)': the median and the range over rounds."""
-        return f"{statistics.median(self.ratios):.2f}x ({min(self.ratios):.2f}-{max(self.ratios):.2f})"
+    def measurements(
+        self, measure: str, *, against: str, goal: str, names: tuple[str, str] = ("ours", "theirs")
+    ) -> list[Measurement]:
+        """The ratio with its range, then each side's images a second."""
+        ratio = spread(measure, self.ratios, "x", against=against, goal=goal)
+        sides = zip(names, (self.ours, self.theirs), strict=True)
+        return [ratio, *(Measurement(name, 1 / statistics.median(costs), "images/s") for name, costs in sides)]
 
-    def per_second(self, unit: str = "images") -> str:
-        """'840 against 310 images/s', medians."""
-        ours, theirs = (1 / statistics.median(costs) for costs in (self.ours, self.theirs))
-        return f"{ours:,.0f} against {theirs:,.0f} {unit}/s"
+
+def spread(measure: str, values: list[float], unit: str, *, against: str, goal: str) -> Measurement:
+    """The median over rounds, with the lowest and the highest."""
+    return Measurement(measure, statistics.median(values), unit, min(values), max(values), against, goal)
 
 
 def alternate(ours: Callable[[], float], theirs: Callable[[], float], *, rounds: int) -> Pairs:
-    """Call both in turn, `rounds` times; each returns its cost per unit."""
+    """Call both in turn, `rounds` times; each returns its cost, seconds an image."""
     pairs = Pairs([], [])
     for _ in range(rounds):
         pairs.ours.append(ours())
         pairs.theirs.append(theirs())
     return pairs
+
+
+def quiet_wandb() -> AbstractContextManager[object]:
+    """No side runs with W&B, whose own cost depends on whether it is online."""
+    return mock.patch.dict(os.environ, WANDB_MODE="disabled")

@@ -9,12 +9,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 
-from benchmarks.results import Result
-from benchmarks.side_by_side import alternate
+from benchmarks.results import Measurement, Result
+from benchmarks.side_by_side import alternate, spread
 from dcgan import UserError
 
-DONE = "what is measured ends here"
-# The command itself, but that it says so after the first step, when `Pace` is called.
+DONE = "first step done"
+# The command itself, which also prints that line after the first step, when `Pace` is called.
 RUN = f"""
 import sys, torch
 from dcgan import __main__ as command, trainer
@@ -33,13 +33,10 @@ TORCH = f"import torch; print('{DONE}', flush=True)"
 
 
 def bench_start(rounds: int) -> Result:
-    """`make run`'s command on packed drawn faces, W&B offline.
-
-    Beside it the least that any such program waits for: python importing torch.
-    """
+    """Time `make run`'s command on packed drawn faces, W&B offline, beside python importing torch, the least wait."""
     options = ["run", "tuned_lr", "--profile", "laptop", "--set", "images=2000"]
     with tempfile.TemporaryDirectory() as place:
-        fresh = iter(range(rounds + 1))  # a run's folder each
+        fresh = iter(range(rounds + 1))  # run folders
 
         def ours() -> float:
             where = ["--runs", f"{place}/{next(fresh)}", "--cache", f"{place}/cache"]
@@ -47,25 +44,21 @@ def bench_start(rounds: int) -> Result:
 
         ours()  # packs, and warms the disk's cache
         pairs = alternate(ours, lambda: _until_done([sys.executable, "-c", TORCH]), rounds=rounds)
-    return Result(
-        "start",
-        f"{statistics.median(pairs.ours):.1f} s ({min(pairs.ours):.1f}-{max(pairs.ours):.1f})",
-        "`import torch` alone",
-        "<= 6 s",
-        f"`import torch` alone takes {statistics.median(pairs.theirs):.1f} s",
-    )
+    first_step = spread("first step after", pairs.ours, "s", against="`import torch` only", goal="<= 6 s")
+    return Result("start", [first_step, Measurement("`import torch` only", statistics.median(pairs.theirs), "s")])
 
 
 def _until_done(command: Sequence[str]) -> float:
-    """Seconds from the command to its saying `DONE`. Raises UserError when it ends without."""
+    """Return the seconds until the command prints `DONE`. Raises UserError when it ends without it."""
     environment = os.environ | {"WANDB_MODE": "offline"}
     start = time.perf_counter()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
     done = any(line.strip() == DONE for line in process.stdout)
     took = time.perf_counter() - start
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.communicate(timeout=60)
     if not done:
-        raise UserError(f"{' '.join(command[3:])}: ended too early, exit code {process.returncode}")
+        raise UserError(f"{' '.join(command[3:])} ended before its first step, exit code {process.returncode}")
     return took

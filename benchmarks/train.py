@@ -1,51 +1,48 @@
-"""A whole run against the write-up's loop, and the sampler against DataLoader with PIL, on a CPU."""
+"""A whole run compared with the write-up's loop, and the sampler with DataLoader and PIL, on a CPU."""
 
 import contextlib
 import io
 import itertools
-import os
 import tempfile
 import time
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
-from torchvision import transforms
-from torchvision.datasets import ImageFolder
 
 from analysis.measures.interleaving import interleaving_ratio
-from benchmarks.images import jpegs
+from benchmarks.images import jpegs, packed, pil_batches, pil_cost
 from benchmarks.naive import naive_discriminator, naive_generator, naive_train
-from benchmarks.results import Result
-from benchmarks.side_by_side import alternate
+from benchmarks.results import Measurement, Result
+from benchmarks.side_by_side import alternate, quiet_wandb
 from dcgan import config
-from dcgan.data import Batches, open_source, pack
+from dcgan.data import Batches
 from dcgan.device import environment
 from dcgan.networks import map_channels
 from dcgan.record.folder import RunFolder
 from dcgan.trainer import train
 
-IMAGES, STEPS, WARM_UP = 2048, 60, 4
+PROFILE, IMAGES = "laptop", 2048
+STEPS, WARM_UP, SAMPLED = 60, 4, 2000  # steps of training, before it, and batches without training
 CELEBA = 202_599  # images
 CPU = torch.device("cpu")
 
 
 def bench_train(rounds: int) -> Result:
-    """tuned_lr in the laptop profile, end to end: batches, steps, history, a snapshot."""
+    """Time tuned_lr in the laptop profile, end to end: batches, steps, history, a snapshot."""
     threads = environment.use_threads("auto")
     overrides = [f"steps={STEPS}", "snapshots=1", "images=all"]
-    experiment = config.load("tuned_lr", profile="laptop", overrides=overrides)
+    experiment = config.load("tuned_lr", profile=PROFILE, overrides=overrides)
     bf16 = environment.use_precision("auto", CPU)
     widths = map_channels(experiment.image_size, experiment.generator_channels)
     waits = []
     with tempfile.TemporaryDirectory() as place, quiet_wandb():
         folder = jpegs(Path(place) / "images", IMAGES)
-        packed = pack(open_source(folder, cache=Path(place)), size=64, crop_px=None, images="all", cache=Path(place))
+        images = packed(folder, Path(place))
 
         def ours() -> float:
-            batches = Batches(packed.images, batch_size=experiment.batch_size, seed=0, device=CPU)
+            batches = Batches(images, batch_size=experiment.batch_size, seed=0, device=CPU)
             with tempfile.TemporaryDirectory() as run, contextlib.redirect_stderr(io.StringIO()):
                 kept = RunFolder(Path(run))
                 record = {"wandb_id": "benchmark"}
@@ -56,72 +53,38 @@ def bench_train(rounds: int) -> Result:
 
         def theirs() -> float:
             generator, discriminator = naive_generator(experiment.latent_dim, widths), naive_discriminator(widths)
-            rates = {"lr_g": 2e-4, "lr_d": 1e-4, "decay_g": 1e-6, "decay_d": 1e-4}
+            train_naively = partial(naive_train, lr_g=2e-4, lr_d=1e-4, decay_g=1e-6, decay_d=1e-4)
             with pil_batches(folder, experiment.batch_size) as batches:
                 for steps in (WARM_UP, STEPS):
                     start = time.perf_counter()
                     real = itertools.islice(batches, steps)
                     noises = (torch.randn(experiment.batch_size, experiment.latent_dim) for _ in range(steps))
-                    naive_train(generator, discriminator, real, noises, **rates)
+                    train_naively(generator, discriminator, real, noises)
             return (time.perf_counter() - start) / (STEPS * experiment.batch_size)
 
         pairs = alternate(ours, theirs, rounds=rounds)
-    precision = "bf16" if bf16 else "fp32"
-    return Result(
-        "train",
-        f"{pairs.told} naive",
-        "the write-up's loop (NCHW fp32, D not frozen, .item() a step) with DataLoader and PIL, 2 workers",
-        ">= 2.5x",
-        f"{pairs.per_second()}; ours waits for input {100 * max(waits):.2f} % of the time; "
-        f"threads: {threads}, {precision}",
-    )
+    against = "the write-up's loop (NCHW fp32, D not frozen, .item() a step) with DataLoader and PIL, 2 workers"
+    speed = pairs.measurements("speed", against=against, goal=">= 2.5x", names=("ours", "naive"))
+    wait = Measurement("ours waits for input", 100 * max(waits), "%")
+    return Result("train", [*speed, wait], f"{threads} threads, {'bf16' if bf16 else 'fp32'}")
 
 
 def bench_input(rounds: int) -> Result:
-    """Batches of 64 px alone, no training; ours from as many images as CelebA has, which no cache of a CPU holds."""
+    """Time batches of 64 px without training; ours from as many images as CelebA has, too many for a CPU's cache."""
     with tempfile.TemporaryDirectory() as place:
         folder = jpegs(Path(place) / "images", IMAGES)
-        packed = pack(open_source(folder, cache=Path(place)), size=64, crop_px=None, images="all", cache=Path(place))
-        many = np.resize(packed.images, (CELEBA, *packed.images.shape[1:]))  # the same ones over and over
+        images = packed(folder, Path(place))
+        many = np.resize(images, (CELEBA, *images.shape[1:]))  # the same ones over and over
         batches = Batches(many, batch_size=128, seed=0, device=CPU)
 
         def ours() -> float:
-            steps, room = 2000, batches.empty()
+            out = batches.empty()
             start = time.perf_counter()
-            for step in range(steps):
-                batches(step, out=room)
-            return (time.perf_counter() - start) / (steps * 128)
+            for step in range(SAMPLED):
+                batches(step, out=out)
+            return (time.perf_counter() - start) / (SAMPLED * 128)
 
-        def theirs() -> float:
-            with pil_batches(folder, 128) as loaded:
-                next(loaded)
-                start = time.perf_counter()
-                for _ in itertools.islice(loaded, STEPS):
-                    pass
-            return (time.perf_counter() - start) / (STEPS * 128)
-
-        pairs = alternate(ours, theirs, rounds=rounds)
+        pairs = alternate(ours, lambda: pil_cost(folder, size=64, steps=STEPS), rounds=rounds)
     against = "DataLoader with PIL, 2 workers"
-    numbers = f"{pairs.per_second()}; ours from {CELEBA:,} images in memory, {many.nbytes / 1e9:.1f} GB"
-    return Result("input", f"{pairs.told} DataLoader", against, ">= 50x", numbers)
-
-
-@contextlib.contextmanager
-def pil_batches(folder: Path, batch_size: int, size: int = 64) -> Iterator[Iterator[torch.Tensor]]:
-    """Endless batches as pytorch/examples loads them: ImageFolder, PIL, two workers."""
-    steps = [transforms.Resize(size), transforms.CenterCrop(size), transforms.RandomHorizontalFlip()]
-    steps += [transforms.ToTensor(), transforms.Normalize((0.5,) * 3, (0.5,) * 3)]
-    data = ImageFolder(str(folder), transform=transforms.Compose(steps))
-    loader = DataLoader(data, batch_size, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True)
-    yield (images for _ in itertools.count() for images, _ in loader)
-
-
-@contextlib.contextmanager
-def quiet_wandb() -> Iterator[None]:
-    """Both sides run without W&B."""
-    before = os.environ.get("WANDB_MODE")
-    os.environ["WANDB_MODE"] = "disabled"
-    try:
-        yield
-    finally:
-        os.environ.pop("WANDB_MODE") if before is None else os.environ.__setitem__("WANDB_MODE", before)
+    speed = pairs.measurements("speed", against=against, goal=">= 50x", names=("ours", "DataLoader"))
+    return Result("input", [*speed, Measurement("ours in memory", many.nbytes / 1e9, "GB")], f"{CELEBA:,} images")

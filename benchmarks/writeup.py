@@ -1,52 +1,44 @@
-"""The write-up's two numbers, taken apart: what takes how much longer at 128 px than at 64 px?"""
+"""The write-up's two numbers, taken apart: how much longer loading and arithmetic take at 128 px than at 64 px."""
 
-import itertools
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from benchmarks.images import jpegs
-from benchmarks.results import Result
+from benchmarks.images import jpegs, pil_cost
+from benchmarks.results import Measurement, Result
 from benchmarks.side_by_side import alternate
-from benchmarks.train import CELEBA, IMAGES, STEPS, pil_batches
+from benchmarks.train import CELEBA, IMAGES, STEPS
 from dcgan import config
 from dcgan.device import flops
 from dcgan.trainer import build
 
+PROFILE = "full"  # the paper's width
 MINUTES = {64: 5.0, 128: 7.5}  # an epoch in the write-up, on a V100 and on an A100
 
 
 def bench_writeup(rounds: int) -> Result:
-    """Loading as the write-up does it is timed; its arithmetic, the paper's width, is counted and not run."""
+    """Time loading as the write-up does it, and count its arithmetic at the paper's width without running it."""
     work = {size: _gflop(name) for size, name in ((64, "tuned_lr"), (128, "hires_128"))}
     with tempfile.TemporaryDirectory() as place:
         folder = jpegs(Path(place) / "images", IMAGES)
-        pairs = alternate(lambda: _load(folder, 64), lambda: _load(folder, 128), rounds=rounds)
-    pace = " and ".join(f"{CELEBA / (60 * minutes):,.0f}" for minutes in MINUTES.values())
-    return Result(
-        "writeup",
-        f"from 64 to 128 px loading takes {pairs.told}, the arithmetic {work[128] / work[64]:.2f}x",
-        f"the write-up's epochs: {MINUTES[128] / MINUTES[64]:.2f}x",
-        "none: it is a question",
-        f"loading with DataLoader and PIL, 2 workers, alone: {pairs.per_second()} at 64 and 128 px; the write-up's "
-        f"whole epochs, if of CelebA, went at {pace} images/s; {work[64]:.1f} and {work[128]:.1f} GFLOP an image, at "
-        "the paper's width",
-    )
+        at_64, at_128 = (partial(pil_cost, folder, size=size, steps=STEPS) for size in (64, 128))
+        pairs = alternate(at_64, at_128, rounds=rounds)
+    against, goal = f"the write-up's epochs: {MINUTES[128] / MINUTES[64]:.2f}x", "none: it is a question"
+    names = ("loading at 64 px", "loading at 128 px")
+    times, *loading = pairs.measurements("from 64 to 128 px loading takes", against=against, goal=goal, names=names)
+    arithmetic = Measurement("the arithmetic", work[128] / work[64], "x", against=against, goal=goal)
+    paces = [
+        Measurement(f"the write-up at {size} px, if of CelebA", CELEBA / (60 * minutes), "images/s")
+        for size, minutes in MINUTES.items()
+    ]
+    counts = [Measurement(f"arithmetic an image at {size} px", gflop, "GFLOP") for size, gflop in work.items()]
+    setting = "loading with DataLoader and PIL, 2 workers; the arithmetic at the paper's width"
+    return Result("writeup", [times, arithmetic, *loading, *paces, *counts], setting)
 
 
 def _gflop(name: str) -> float:
-    experiment = config.load(name, profile="full")
+    experiment = config.load(name, profile=PROFILE)
     players = build(experiment, torch.device("cpu"))
     return flops.flops_per_image(players, image_size=experiment.image_size, latent_dim=experiment.latent_dim) / 1e9
-
-
-def _load(folder: Path, size: int) -> float:
-    """Seconds an image."""
-    with pil_batches(folder, 128, size=size) as batches:
-        next(batches)
-        start = time.perf_counter()
-        for _ in itertools.islice(batches, STEPS):
-            pass
-    return (time.perf_counter() - start) / (STEPS * 128)

@@ -4,6 +4,7 @@ Every figure, number and verdict there comes from the comparison. The templates 
 change our mind: nothing that depends on how the runs came out.
 """
 
+import csv
 import io
 import math
 import re
@@ -33,7 +34,7 @@ FIGURES = (
 )  # fmt: skip
 FRONT = re.compile(r"(<!-- study: [^>]*-->\n).*?(<!-- end of study -->)", re.DOTALL)
 PICTURE_PX = 640  # of a picture of 64 samples, at most
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks" / "RESULTS.md"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks" / "results.csv"
 
 
 def write(comparison: Comparison, figures: Path, docs: Path) -> list[Path]:
@@ -253,11 +254,12 @@ def _predicted(comparison: Comparison, x: str) -> Prediction:
     return prediction(x, "kid_mean", "next", comparison.associations)
 
 
-def _benchmarks() -> dict[str, dict[str, str]]:
-    """The table of benchmarks: row -> column -> text."""
-    lines = [line for line in BENCHMARKS.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
-    head, *rows = ([text.strip() for text in line.strip("| ").split(" | ")] for line in lines)
-    return {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+def _benchmarks() -> dict[str, list[dict[str, str]]]:
+    """Read the table of benchmarks: the measurements of each, from the machine whose result is the newest."""
+    with BENCHMARKS.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    newest = {row["what"]: row["machine"] for row in rows}
+    return {what: [row for row in rows if (row["what"], row["machine"]) == (what, newest[what])] for what in newest}
 
 
 def _finished(comparison: Comparison) -> list[Run]:
