@@ -101,7 +101,7 @@ def test_a_key_that_is_revoked_midway(trouble, online, folder, tmp_path, said):
     server.status = trouble
     log_each(wandb, 51, 1000)
     wandb.finish(state="interrupted")  # no artifact, of which wandb would say that it failed
-    said_once(said, "the server takes no more")
+    said_once(said, "the server accepts no more")
     (piece,) = pieces(folder, "run")
     assert uploaded(piece, tmp_path) == list(range(1, 1001))
 
