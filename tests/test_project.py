@@ -45,7 +45,7 @@ def test_the_locks_agree_and_hold_versions_and_no_addresses():
 
 
 def test_every_dependency_has_an_upper_bound_and_says_what_it_is_for():
-    text = (ROOT / "pyproject.toml").read_text()
+    text = (ROOT / "pyproject.toml").read_text().partition("\n[tool.")[0]
     for line in re.findall(r'^  "[a-z][^\n]*', text, re.MULTILINE):
         assert re.search(r'>=[^"]*,<[^"]*",\s+# \w+', line), line
 
