@@ -192,6 +192,7 @@ def test_the_checksums_of_the_code_change_with_the_training_code_and_not_with_th
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits the address space")
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_too_little_memory_is_one_line_with_a_batch_to_try(tmp_path, cache):
     limited = (
         "import sys, torch, resource; from dcgan import __main__, trainer\n"

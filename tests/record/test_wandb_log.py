@@ -88,7 +88,6 @@ def test_going_on_offline_leaves_one_folder_with_all_rows_once_under_the_same_id
     assert [item["step"] for item in items(piece)] == list(range(1, 31))
 
 
-@pytest.mark.thorough
 def test_superseded_pieces_go_during_training_once_the_new_one_had_time_to_reach_the_disk(folder, monkeypatch):
     old = folder / "wandb" / "offline-run-20260101_000000-abcd1234-1"
     other = folder / "wandb" / "offline-run-20260101_000000-abcd12345"
@@ -149,7 +148,6 @@ def test_without_a_key_on_a_terminal_nothing_is_asked(folder):
     assert lines[1:] == [""]
 
 
-@pytest.mark.thorough
 def test_the_mode_of_the_environment_wins(folder, monkeypatch, said):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -162,7 +160,6 @@ def test_the_mode_of_the_environment_wins(folder, monkeypatch, said):
     assert "offline (no API key)" in second
 
 
-@pytest.mark.thorough
 def test_a_key_in_netrc_is_found_and_one_that_cannot_be_a_key_means_offline(folder, tmp_path, monkeypatch, said):
     server = Server()
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
@@ -210,7 +207,6 @@ def test_online_a_run_goes_on_where_the_server_is_not_where_the_checkpoint_is(fo
     assert KEY not in str(said())
 
 
-@pytest.mark.thorough
 def test_the_page_is_known_once_the_server_has_answered(folder, monkeypatch):
     server = Server()
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
@@ -220,7 +216,6 @@ def test_the_page_is_known_once_the_server_has_answered(folder, monkeypatch):
     wandb.finish(state="finished")
 
 
-@pytest.mark.thorough
 def test_rows_are_made_on_the_callers_thread_and_what_is_handed_over_comes_once_in_order(folder):
     threads = set()
 
@@ -273,7 +268,6 @@ except KeyboardInterrupt:
     assert len(items(piece)) == 3
 
 
-@pytest.mark.thorough
 def test_a_row_that_wandb_refuses_is_one_warning(folder, said):
     wandb = tracker(folder)
     wandb.log([{1: "a name is a string"}])
