@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dcgan import UserError
-from dcgan.options import Parser, load_experiment, one_run, perform, places, run_folder
+from dcgan.options import Parser, one_run, perform, places, request
 
 # torch, wandb and matplotlib take seconds to import: what needs them is imported where it is used.
 
@@ -100,11 +100,10 @@ def _rate(options: argparse.Namespace) -> int:
     from analysis.pages.html import show
     from analysis.runs.folders import read_folders
     from analysis.score import pictures_to_rate
-    from dcgan.data import open_source
-    from dcgan.device import environment
+    from dcgan.device.device import choose
 
-    experiment = load_experiment(options, environment.choose_device(options.device))
-    folder = run_folder(options, experiment, open_source(options.data, cache=options.cache))
+    asked = request(options, cuda=choose(options.device).type == "cuda")
+    folder = asked.folder(asked.resolved(), asked.source())
     if not folder.generator.is_file():
         raise UserError(f"{folder.path}: no generator.params; `make run` the experiment to its end first")
     runs, unusable = read_folders(folder.path)
@@ -155,10 +154,10 @@ def _leet(logs: Sequence[Path], runs: Path) -> int:
 def _scorer(options: argparse.Namespace):
     from analysis.measures import features
     from analysis.score import Scorer
-    from dcgan.device import environment
+    from dcgan.device.device import choose, use_threads
 
-    device = environment.choose_device(options.device)
-    environment.use_threads("auto")
+    device = choose(options.device).torch
+    use_threads("auto")
     extractor = features.choose(
         options.extractor, inception_weights=options.inception_weights, cache=options.cache, device=device
     )

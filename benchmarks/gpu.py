@@ -19,12 +19,12 @@ from benchmarks.results import Measurement, Result
 from benchmarks.side_by_side import alternate, quiet_wandb, spread
 from benchmarks.train import CELEBA
 from dcgan import UserError, config
-from dcgan.adversarial import Players
 from dcgan.data import Batches
-from dcgan.device import environment
-from dcgan.device.cuda_graph import CapturedStep
+from dcgan.device.cuda_graph import CapturedStep, step_taker
+from dcgan.device.device import Device, use_determinism, use_precision
+from dcgan.players import Players, build
 from dcgan.record.folder import RunFolder
-from dcgan.trainer import build, step_taker, train
+from dcgan.trainer import train
 
 BATCH, LATENT = 128, 100
 EXAMPLES = [512, 256, 128, 64]  # channels of pytorch/examples' generator, from the 4x4 end
@@ -45,11 +45,11 @@ def _epoch(what: str, name: str, goal: str, rounds: int) -> Result:
     device = _cuda()
     overrides = [f"steps={CELEBA // BATCH}", "snapshots=1"]
     experiment = config.load(name, profile="full", overrides=overrides)
-    bf16 = environment.use_precision(experiment.precision, device)
-    environment.use_determinism(experiment.deterministic, device)
+    bf16 = use_precision(experiment.precision, Device.of(device))
+    use_determinism(experiment.deterministic, Device.of(device))
     shape = (CELEBA, experiment.image_size, experiment.image_size, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    fitting = environment.resident(images.nbytes, device)
+    fitting = Device.of(device).placement(images.nbytes)
     batches = Batches(images, batch_size=BATCH, seed=0, device=device, **fitting)
     seconds, statuses = [], []
     with quiet_wandb():
@@ -76,13 +76,13 @@ def _epoch(what: str, name: str, goal: str, rounds: int) -> Result:
 def bench_examples(rounds: int) -> Result:
     """Compare pytorch/examples' layers in our engine with its loop, on the same files and without input."""
     device = _cuda()
-    bf16 = environment.use_precision("auto", device)
-    environment.use_determinism(False, device)
+    bf16 = use_precision("auto", Device.of(device))
+    use_determinism(False, Device.of(device))
     against = "pytorch/examples' loop reimplemented, float32 with TF32 as torch has it, DataLoader with PIL, 2 workers"
     with tempfile.TemporaryDirectory() as place:
         folder = jpegs(Path(place) / "images", 4096)
         images = packed(folder, Path(place))
-        fitting = environment.resident(images.nbytes, device)
+        fitting = Device.of(device).placement(images.nbytes)
         batches = Batches(images, batch_size=BATCH, seed=0, device=device, **fitting)
         step, real, latents = examples_step(device, bf16=bf16, batches=batches)
         still = itertools.repeat(batches(0).contiguous())
@@ -116,7 +116,8 @@ def examples_step(
         for n in networks
     ]
     real, latents = batches(0), torch.randn(batches.batch_size, LATENT, device=device)
-    return step_taker(Players(*networks, *adams), real=real, latents=latents, bf16=bf16), real, latents
+    step = step_taker(Players(*networks, *adams), Device.of(device), real=real, latents=latents, bf16=bf16)
+    return step, real, latents
 
 
 def _ours(step: Callable[[], Tensor], latents: Tensor, fill: Callable[[int], object], steps: int) -> float:
@@ -149,13 +150,14 @@ def bench_busy(rounds: int) -> Result:
     """Measure at baseline's full width how much of the time a kernel runs and how even steps are, without any wait."""
     device = _cuda()
     experiment = config.load("baseline", profile="full")
-    bf16 = environment.use_precision("auto", device)
-    environment.use_determinism(False, device)
+    bf16 = use_precision("auto", Device.of(device))
+    use_determinism(False, Device.of(device))
     images = np.random.default_rng(0).integers(0, 256, (20_000, 64, 64, 3), dtype=np.uint8)
-    fitting = environment.resident(images.nbytes, device)
+    fitting = Device.of(device).placement(images.nbytes)
     batches = Batches(images, batch_size=BATCH, seed=0, device=device, **fitting)
     real, latents = batches.empty(), torch.empty(BATCH, LATENT, device=device)
-    take_step = step_taker(build(experiment, device), real=real, latents=latents, bf16=bf16)
+    players = build(experiment, device, capturable=True)
+    take_step = step_taker(players, Device.of(device), real=real, latents=latents, bf16=bf16)
 
     def step(i: int) -> None:
         batches(i, out=real)

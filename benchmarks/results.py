@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from dcgan.device import environment
+from dcgan.device.device import Device, cpu_count
 from dcgan.tools.files import replacing
 
 PATH = Path(__file__).resolve().parent / "results.csv"
@@ -136,6 +137,6 @@ def markdown(rows: Iterable[Row]) -> str:
 
 
 def _machine() -> str:
-    cpu = environment.describe(torch.device("cpu"), bf16=False)["device_name"]
+    cpu = Device.of(torch.device("cpu")).name
     gpu = f" and {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{environment.cpu_count()} cores of {cpu}{gpu}"
+    return f"{cpu_count()} cores of {cpu}{gpu}"

@@ -16,7 +16,7 @@ from benchmarks.images import drawn
 from benchmarks.results import Measurement, Result
 from benchmarks.side_by_side import alternate
 from dcgan import sample
-from dcgan.device import environment
+from dcgan.device.device import use_threads
 from dcgan.networks import Generator
 
 IMAGES, REAL = 1000, 1000
@@ -42,7 +42,7 @@ class StockLite0(features.EfficientNetLite0):
 
 def bench_score(rounds: int) -> Result:
     """Compute IS, FID, KID, precision and recall of generated images; both sides have the real images' features."""
-    environment.use_threads("auto")
+    use_threads("auto")
     register_feature_extractor("stock_lite0", StockLite0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

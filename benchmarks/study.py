@@ -18,7 +18,7 @@ SECONDS = 2.0  # of each dummy run
 
 def bench_study(rounds: int) -> Result:
     """Time dummy runs of a known length on an embedded Ray, as `study` starts them."""
-    from dcgan.device.environment import cpu_count
+    from dcgan.device.device import cpu_count
     from dcgan.study import ray_tasks
 
     def dummy(seconds: float) -> None:  # defined here, Ray pickles it whole and no worker imports this module

@@ -18,7 +18,7 @@ from benchmarks.results import Measurement, Result
 from benchmarks.side_by_side import alternate, quiet_wandb
 from dcgan import config
 from dcgan.data import Batches
-from dcgan.device import environment
+from dcgan.device.device import Device, use_precision, use_threads
 from dcgan.networks import map_channels
 from dcgan.record.folder import RunFolder
 from dcgan.trainer import train
@@ -31,10 +31,10 @@ CPU = torch.device("cpu")
 
 def bench_train(rounds: int) -> Result:
     """Time tuned_lr in the laptop profile, end to end: batches, steps, history, a snapshot."""
-    threads = environment.use_threads("auto")
+    threads = use_threads("auto")
     overrides = [f"steps={STEPS}", "snapshots=1", "images=all"]
     experiment = config.load("tuned_lr", profile=PROFILE, overrides=overrides)
-    bf16 = environment.use_precision("auto", CPU)
+    bf16 = use_precision("auto", Device.of(CPU))
     widths = map_channels(experiment.image_size, experiment.generator_channels)
     waits = []
     with tempfile.TemporaryDirectory() as place, quiet_wandb():

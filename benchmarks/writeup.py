@@ -12,7 +12,7 @@ from benchmarks.side_by_side import alternate
 from benchmarks.train import CELEBA, IMAGES, STEPS
 from dcgan import config
 from dcgan.device import flops
-from dcgan.trainer import build
+from dcgan.players import build
 
 PROFILE = "full"  # the paper's width
 MINUTES = {64: 5.0, 128: 7.5}  # an epoch in the write-up, on a V100 and on an A100

@@ -5,27 +5,14 @@ ascends on the same fakes through the discriminator that has just been updated, 
 loss (label 1 for fakes).
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from dcgan.losses import bce_fake, bce_real
-from dcgan.networks import Discriminator, Generator
+from dcgan.players import Players
 
 #: What `adversarial_step` measures, in order. D(x) and D(G(z)) are both taken before D's update.
 MEASURES = ("loss_d", "loss_d_real", "loss_d_fake", "loss_g", "d_x", "d_g_z")
-
-
-@dataclass(frozen=True)
-class Players:
-    """Both networks with their optimisers, in train mode and on one device."""
-
-    generator: Generator
-    discriminator: Discriminator
-    generator_optimizer: Optimizer
-    discriminator_optimizer: Optimizer
 
 
 def adversarial_step(players: Players, *, real: Tensor, latents: Tensor, bf16: bool = False) -> Tensor:
@@ -34,8 +21,7 @@ def adversarial_step(players: Players, *, real: Tensor, latents: Tensor, bf16: b
     real: (batch, 3, side, side) in [-1, 1]; latents: (batch, latent_dim) ~ N(0, 1).
     bf16: run the networks in bfloat16; logits and losses stay in the weights' precision.
 
-    Nothing here reads a value back to the host: the caller collects the measures and reads them when it
-    pleases.
+    Nothing here reads a value back to the host: the caller collects the measures and reads them later.
     """
     g, d = players.generator, players.discriminator
     reduced = torch.autocast(real.device.type, torch.bfloat16, enabled=bf16)

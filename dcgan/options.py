@@ -1,4 +1,4 @@
-"""What the command lines of `dcgan` and `analysis` share: options, and mistakes told in one line."""
+"""What the command lines of `dcgan` and `analysis` share: options, and mistakes reported in one line."""
 
 import argparse
 import logging
@@ -10,59 +10,68 @@ from typing import NoReturn
 
 from dcgan import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UserError, config, one_line
 
+# torch takes seconds to import: what needs it is imported where it is used, so that --help answers at once.
+
 
 def perform(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
     """Parse and run `options.command`; return the exit code: 0, 2 for bad input, 130 when interrupted."""
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    for ours in ("dcgan", "analysis"):
-        logging.getLogger(ours).setLevel(logging.INFO)
+    log_to_stderr()
     try:
         return options.command(options)
     except KeyboardInterrupt:
-        print("stopped; nothing is lost, the same command goes on", file=sys.stderr)
+        print("stopped; nothing is lost, the same command resumes", file=sys.stderr)
         return EXIT_INTERRUPTED
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-    except OSError as error:  # no permission, no space: the system's fault is told, not traced
+        print("error:", error, file=sys.stderr)
+    except OSError as error:  # no permission, no space: the system's fault is reported, without a traceback
         print("error:", one_line(f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")), file=sys.stderr)
     return EXIT_BAD_INPUT
 
 
+def log_to_stderr() -> None:
+    """Show warnings of any library, and what the lab's modules report."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for package in ("dcgan", "analysis"):
+        logging.getLogger(package).setLevel(logging.INFO)
+
+
 class Parser(argparse.ArgumentParser):
-    """One line for a mistake, like everywhere else, instead of the usage before it."""
+    """Reports a mistake in one line, like everything else here, without the usage before it."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_BAD_INPUT, f"error: {one_line(message)}; see {self.prog} --help\n")
 
 
 def places(data_default: str = "the embedded drawn faces") -> argparse.ArgumentParser:
-    """Where runs and images are, and what to compute on: the options that all commands have."""
-    which = Parser(add_help=False)
-    which.add_argument(
+    """Return the options that all commands have: where runs and images are, and what to compute on."""
+    options = Parser(add_help=False)
+    options.add_argument(
         "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept (%(default)s)"
     )
-    which.add_argument(
+    options.add_argument(
         "--data",
         metavar="D",
         help=f"a folder, .zip or .tar of images, or `celeba` (default: {data_default})",
     )
-    which.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="(%(default)s)")
-    which.add_argument(
+    options.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="(%(default)s)")
+    options.add_argument(
         "--cache",
         type=Path,
         default=Path(os.environ.get("DCGAN_CACHE") or "cache"),
         metavar="DIR",
         help="where packed images, features and weights are kept (default: $DCGAN_CACHE or ./cache)",
     )
-    return which
+    return options
 
 
 def recipe() -> argparse.ArgumentParser:
-    """Places, and how experiments are changed."""
-    which = Parser(add_help=False, parents=[places()])
-    which.add_argument("--profile", help="how much: full, laptop or smoke (default: full with CUDA, else laptop)")
-    which.add_argument(
+    """Return the places, and the options that change experiments."""
+    options = Parser(add_help=False, parents=[places()])
+    options.add_argument(
+        "--profile", help="how much to train: full, laptop or smoke (default: full with CUDA, else laptop)"
+    )
+    options.add_argument(
         "--set",
         action="extend",
         nargs="+",
@@ -70,61 +79,56 @@ def recipe() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="override settings, e.g. --set batch_size=64 discriminator.learning_rate=5e-5",
     )
-    return which
+    return options
 
 
 def one_run() -> argparse.ArgumentParser:
-    """The options that name one run, for the commands that have them."""
-    which = Parser(add_help=False, parents=[recipe()])
-    which.add_argument("experiment", metavar="EXP", help="name of an experiment under experiments/, or a YAML file")
-    which.add_argument("--seed", type=int, metavar="N", help="seed of the run (default: the experiment's)")
-    return which
+    """Return the options that name one run."""
+    options = Parser(add_help=False, parents=[recipe()])
+    options.add_argument("experiment", metavar="EXP", help="name of an experiment under experiments/, or a YAML file")
+    options.add_argument("--seed", type=int, metavar="N", help="seed of the run (default: the experiment's)")
+    return options
 
 
 def seed_list(text: str) -> list[int]:
-    """'0-63' or '3,7,20-25' as a list."""
+    """Read '0-63' or '3,7,20-25' as a list. Raises ValueError for anything else."""
     seeds: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition("-")
-        some = range(int(first), int(last or first) + 1)
-        if not 0 < len(seeds) + len(some) <= 10_000 or some.stop > 2**63:
+        span = range(int(first), int(last or first) + 1)
+        if not 0 < len(seeds) + len(span) <= 10_000 or span.stop > 2**63:
             raise ValueError(text)
-        seeds.extend(some)
+        seeds.extend(span)
     return seeds
 
 
-def chosen_profile(wanted: str | None, device) -> str:
-    """The profile asked for; where none is, the one that the device affords, and one line on it."""
+def chosen_profile(wanted: str | None, *, cuda: bool) -> str:
+    """Return the profile that was asked for; otherwise the one that suits the device, and say so in a line."""
     if wanted is not None:
         return wanted
-    profile = "full" if device.type == "cuda" else "laptop"
+    profile = "full" if cuda else "laptop"
     print(
-        f"profile {profile}, as there is {'a' if profile == 'full' else 'no'} CUDA device "
+        f"profile {profile}, as there is {'a' if cuda else 'no'} CUDA device "
         f"(--profile or PROFILE= chooses: {', '.join(config.profile_names())})",
         file=sys.stderr,
     )
     return profile
 
 
-def load_experiment(options: argparse.Namespace, device) -> config.Experiment:
-    """The experiment that the options ask for, and one line where its profile was our choice."""
-    return config.load(
-        options.experiment,
-        profile=chosen_profile(options.profile, device),
-        overrides=options.set,
+def request(options: argparse.Namespace, *, cuda: bool):
+    """Return the `Request` for the run that the options of `one_run` name.
+
+    cuda: whether the run's device is a CUDA device, which chooses the profile where none is named.
+    """
+    from dcgan.run import Request
+
+    return Request(
+        experiment=options.experiment,
+        profile=chosen_profile(options.profile, cuda=cuda),
+        runs=options.runs,
+        cache=options.cache,
+        overrides=tuple(options.set),
         seed=options.seed,
-    )
-
-
-def run_folder(options: argparse.Namespace, experiment: config.Experiment, source):
-    """Where the run that the options of `one_run` name is, or would be."""
-    from dcgan.record.folder import RunFolder
-
-    return RunFolder.locate(
-        options.runs,
-        data=source.name,
-        fingerprint=source.fingerprint,
-        profile=experiment.profile,
-        slug=experiment.slug,
-        seed=experiment.seed,
+        data=options.data,
+        fresh=getattr(options, "fresh", False),
     )

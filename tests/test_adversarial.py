@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from benchmarks.naive import naive_discriminator, naive_generator, naive_train
-from dcgan.adversarial import MEASURES, Players, adversarial_step
+from dcgan.adversarial import MEASURES, adversarial_step
 from dcgan.data.faces import draw
 from dcgan.losses import bce_fake, bce_real
 from dcgan.networks import Discriminator, Generator, map_channels, normal_init_
+from dcgan.players import Players
 
 SIZE, CHANNELS, LATENT, BATCH = 32, 16, 10, 8
 RATES = {"lr_g": 2e-4, "lr_d": 1e-4, "decay_g": 1e-6, "decay_d": 1e-4}

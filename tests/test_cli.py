@@ -109,7 +109,7 @@ def test_going_on_elsewhere_is_said(tmp_path, pictures, caplog):
     (folder / "config.yaml").write_text(record.replace("  threads: 1", "  threads: 7"))
     (folder / "status.json").write_text('{"state": "interrupted"}')
     assert _run("--data", pictures) == 0
-    assert "going on elsewhere (threads 7 -> 1): the last bits will differ" in caplog.text
+    assert "resuming in another environment (threads 7 -> 1): the last bits will differ" in caplog.text
 
 
 def test_a_record_that_lacks_something_is_told_in_one_line(tmp_path, pictures, capsys):
@@ -276,9 +276,9 @@ def test_ctrl_c_saves_and_says_how_to_resume_and_the_same_command_does(tmp_path,
     printed = process.communicate(timeout=60)[0]
     assert process.returncode == 130, printed
     assert "interrupted after step" in printed
-    assert "the same command goes on from there" in printed
+    assert "the same command resumes from there" in printed
     assert main(command) == 0
-    assert "going on after step" in caplog.text
+    assert "resuming after step" in caplog.text
     history = (_folder(tmp_path) / "history.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in history] == ["step", *map(str, range(1, 301))]
 

@@ -36,12 +36,12 @@ def test_it_is_torchs_adam_to_the_last_bit_also_after_a_state_was_loaded(weight_
 def test_until_the_first_steps_are_done_torchs_compiler_is_not_imported():
     code = (
         "import sys, torch\n"
-        "from dcgan import config, trainer\n"
+        "from dcgan import config, players\n"
         "from dcgan.adversarial import adversarial_step\n"
         "experiment = config.load('tuned_lr', profile='smoke', overrides=['image_size=32'])\n"
-        "players = trainer.build(experiment, torch.device('cpu'))\n"
+        "pair = players.build(experiment, torch.device('cpu'))\n"
         "for _ in range(2):\n"
-        "    adversarial_step(players, real=torch.zeros(4, 3, 32, 32), latents=torch.zeros(4, 100), bf16=True)\n"
+        "    adversarial_step(pair, real=torch.zeros(4, 3, 32, 32), latents=torch.zeros(4, 100), bf16=True)\n"
         "sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0, "it takes seconds"

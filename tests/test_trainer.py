@@ -1,10 +1,10 @@
 """The loop: seeds, previews, stopping and going on, divergence. Real parts, a tiny network."""
 
+import dataclasses
 import os
 import re
 import signal
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,21 +12,30 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from dcgan import UserError, config, trainer
-from dcgan.adversarial import Players, adversarial_step
+from dcgan.adversarial import adversarial_step
 from dcgan.data import Batches
-from dcgan.device import environment
-from dcgan.record import trouble
+from dcgan.device import cuda_graph, flops, timing
+from dcgan.device.device import Device, use_determinism
+from dcgan.players import Players, stream
+from dcgan.record import recorder
 from dcgan.record.folder import RunFolder
-from dcgan.record.recorder import Chronicle, Stopwatch
+from dcgan.record.recorder import Recorder, last_good_snapshot
+from dcgan.tools.clock import Stopwatch
 
 TINY = ["image_size=32", "batch_size=8", "latent_dim=6", "width_multiplier=0.0079", "steps=12", "snapshots=2"]
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
 
 
+def facts(kind):
+    """The facts about a device that need not be there."""
+    cpu = Device.of(torch.device("cpu"))
+    return dataclasses.replace(cpu, torch=torch.device(kind), records_steps=kind == "cuda")
+
+
 @pytest.fixture(autouse=True)
 def _every_step_is_flushed_and_saved(monkeypatch):
     monkeypatch.setattr(trainer, "READ_SECONDS", 0.0)
-    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +71,7 @@ def _interrupting(monkeypatch, at, act):
             act()
         return adversarial_step(*args, **kwargs)
 
-    monkeypatch.setattr(trainer, "adversarial_step", step)
+    monkeypatch.setattr(cuda_graph, "adversarial_step", step)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +148,7 @@ def test_how_often_the_device_is_read_changes_nothing(whole, images, tmp_path, m
 
 
 def test_a_stop_that_is_asked_for_while_rows_are_written_loses_no_step(images, whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 60.0)
+    monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 60.0)
     append, calls = RunFolder.append_history, iter(range(1, 1000))
 
     def interrupted(*args):
@@ -181,7 +190,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(whole, images, tmp_path, mon
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "CHECKPOINT_SECONDS", 1e9 if at == 2 else 0.0)  # and once before any checkpoint
+        patch.setattr(recorder, "CHECKPOINT_SECONDS", 1e9 if at == 2 else 0.0)  # and once before any checkpoint
         _interrupting(patch, at, kill)
         with pytest.raises(Killed):
             _train(tmp_path, images)
@@ -213,17 +222,17 @@ def test_a_run_that_diverges_says_so_and_where(images, tmp_path):
 
 def test_a_run_that_diverges_names_the_last_snapshot_of_finite_weights(whole, images, tmp_path, monkeypatch):
     folder = RunFolder(tmp_path)
-    assert trouble.last_good_snapshot(folder, {6, 12}, before=12) is None
+    assert last_good_snapshot(folder, {6, 12}, before=12) is None
     good = torch.load(whole.snapshot(6), weights_only=True)
     for step in (3, 6, 9):
         torch.save(good, _ready(folder.snapshot(step)))
     first = next(iter(good))
     torch.save({**good, first: good[first] * torch.nan}, folder.snapshot(9))
-    assert trouble.last_good_snapshot(folder, {3, 6, 9, 12}, before=10) == 6, "the loss was finite at 9, G was not"
-    assert trouble.last_good_snapshot(folder, {3, 6, 9, 12}, before=6) == 3
+    assert last_good_snapshot(folder, {3, 6, 9, 12}, before=10) == 6, "the loss was finite at 9, G was not"
+    assert last_good_snapshot(folder, {3, 6, 9, 12}, before=6) == 3
 
     players, build = [], trainer.build
-    monkeypatch.setattr(trainer, "build", lambda *given: players.append(build(*given)) or players[-1])
+    monkeypatch.setattr(trainer, "build", lambda *given, **how: players.append(build(*given, **how)) or players[-1])
     _interrupting(monkeypatch, 8, lambda: _break(players))
     state, folder = _train(tmp_path / "run", images)
     assert state == "diverged"
@@ -308,7 +317,7 @@ def test_a_checkpoint_of_other_networks_is_refused(images, tmp_path, monkeypatch
 
 def test_streams_of_numbers_are_told_apart_by_seed_owner_and_step():
     draws = {
-        tuple(torch.rand(4, generator=trainer.stream(*key)).tolist())
+        tuple(torch.rand(4, generator=stream(*key)).tolist())
         for key in [(0, "init", 0), (1, "init", 0), (0, "latents", 0), (0, "latents", 1)]
     }
     assert len(draws) == 4
@@ -319,7 +328,7 @@ def sent(monkeypatch):
     """The rows that W&B gets, by step."""
     rows_by_step = {}
 
-    class Recorder:
+    class FakeTracker:
         url = None
 
         def __init__(self, *_, history, **__):
@@ -331,7 +340,7 @@ def sent(monkeypatch):
         def finish(self, **_):
             pass
 
-    monkeypatch.setattr("dcgan.record.recorder.Tracker", Recorder)
+    monkeypatch.setattr("dcgan.record.recorder.Tracker", FakeTracker)
     return rows_by_step
 
 
@@ -340,13 +349,13 @@ def test_wandb_gets_the_speed_of_the_last_rows_and_the_status_that_of_the_whole_
     clock, folder = Stopwatch(), RunFolder(tmp_path)
     clock.seconds.update(input=100.0, compute=900.0)  # an earlier session's, of 4 steps
     folder.append_history(1, np.zeros((4, 6), np.float32))
-    told = Chronicle(experiment, folder, {"wandb_id": "test0000"}, start=4, steps_per_epoch=5, clock=clock)
-    with told:
+    written = Recorder(experiment, folder, {"wandb_id": "test0000"}, start=4, steps_per_epoch=5, clock=clock)
+    with written:
         clock.seconds["input"] += 50
         clock.seconds["compute"] += 150
-        told.tell(np.zeros((3, 6), np.float32), taken=3, state="running")
+        written.write(np.zeros((3, 6), np.float32), taken=3, state="running")
         clock.seconds["compute"] += 150
-        told.tell(np.zeros((1, 6), np.float32), taken=3, state="diverged")  # at the first of three steps
+        written.write(np.zeros((1, 6), np.float32), taken=3, state="diverged")  # at the first of three steps
     speeds = {
         step: {key: sent[step].get(key) for key in ("images_per_s", "step_ms", "data_wait_fraction")} for step in sent
     }
@@ -376,7 +385,7 @@ def test_on_cuda_the_wait_for_a_batch_begins_when_the_device_has_done_what_it_ha
             return 1000 * (later.at - self.at)
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    now, wait = {"host": 0.0, "device is free": 0.0}, trainer.InputWait(torch.device("cuda"), resident=False)
+    now, wait = {"host": 0.0, "device is free": 0.0}, timing.InputWait(facts("cuda"), resident=False)
     waits = []
     for busy_for in (0.0, 2.0, 9.0):  # seconds that the device is at earlier steps while the host makes a batch in 5
         now["device is free"] = now["host"] + busy_for
@@ -395,29 +404,33 @@ def test_on_cuda_the_wait_for_a_batch_begins_when_the_device_has_done_what_it_ha
     [(2, None, 1.2, True), (2, None, 1.98, False), (1, None, 0.5, False), (2, "PASSIVE", 1.2, False)],
     ids=["shared", "alone", "one thread waits for none", "the remedy is taken"],
 )
-def test_a_run_whose_cores_others_use_is_told_of_the_remedy_once(monkeypatch, threads, policy, cores, warned):
+def test_a_run_whose_cores_others_use_names_the_remedy_once(monkeypatch, caplog, threads, policy, cores, warned):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     if policy:
         monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     now = [0.0]
-    monkeypatch.setattr(trouble.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(trouble.time, "process_time", lambda: cores * now[0])
-    ask, answers = trouble.SharedCpu(threads), []
-    for now[0] in range(1, 200):
-        answers.append(ask())
-    told = [answer for answer in answers if answer is not None]
-    assert len(told) == warned
-    assert answers[:28] == [None] * 28, "a moment says nothing"
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing.time, "process_time", lambda: cores * now[0])
+    shared_cpu = timing.SharedCpu(Device.of(torch.device("cpu")))
+    with caplog.at_level("WARNING", logger="dcgan"):
+        for now[0] in range(1, 29):
+            shared_cpu.check()
+        assert not caplog.records, "a moment says nothing"
+        for now[0] in range(29, 200):
+            shared_cpu.check()
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == warned
     if warned:
-        assert "this run has 60 % of 2 cores" in told[0]
-        assert "OMP_WAIT_POLICY=PASSIVE" in told[0]
+        assert "this run has 60 % of 2 cores" in messages[0]
+        assert "OMP_WAIT_POLICY=PASSIVE" in messages[0]
 
 
 @pytest.mark.parametrize(("resident", "waits"), [(True, 0), (False, 1)])
 def test_on_mps_the_host_waits_for_the_steps_before_a_batch_only_where_the_copy_would(monkeypatch, resident, waits):
     asked = []
     monkeypatch.setattr(torch.mps, "synchronize", lambda: asked.append("a wait"))
-    with trainer.InputWait(torch.device("mps"), resident=resident):
+    with timing.InputWait(facts("mps"), resident=resident):
         pass
     assert len(asked) == waits
 
@@ -435,7 +448,7 @@ def test_the_time_that_batches_take_is_the_input_and_none_of_the_computing(tmp_p
     assert folder.read_status()["data_wait_fraction"] == pytest.approx(
         seconds["input"] / sum(seconds.values()), abs=0.05
     )
-    monkeypatch.setattr(trainer.InputWait, "read", lambda self: 0.0)
+    monkeypatch.setattr(timing.InputWait, "read", lambda self: 0.0)
     _, unread = _train(tmp_path / "unread", images)
     assert unread.read_status()["seconds"]["input"] == 0
 
@@ -474,13 +487,13 @@ def test_on_every_device_a_run_that_was_stopped_ends_in_the_weights_of_one_that_
 
     make, stops = Batches.__call__, {"stopped"}
     monkeypatch.setattr(Batches, "__call__", stopping)
-    environment.use_determinism(True, torch.device(device))
+    use_determinism(True, Device.of(torch.device(device)))
     try:
         state, _ = _train(tmp_path / "stopped", images, device=device, on_device=on_device)
         assert state == "interrupted"
         runs = [_train(tmp_path / name, images, device=device, on_device=on_device) for name in ("stopped", "whole")]
     finally:
-        environment.use_determinism(False, torch.device(device))
+        use_determinism(False, Device.of(torch.device(device)))
     (_, stopped), (_, undisturbed) = runs
     assert [state for state, _ in runs] == ["finished"] * 2
     assert stopped.history.read_bytes() == undisturbed.history.read_bytes()
@@ -491,20 +504,20 @@ def test_a_floor_that_can_not_be_measured_takes_nothing_from_a_finished_run(tmp_
     def too_little(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory.\nand more")
 
-    monkeypatch.setattr(trainer.flops, "matmul_flops_per_s", too_little)
+    monkeypatch.setattr(flops, "matmul_flops_per_s", too_little)
     state, folder = _train(tmp_path / "run", images)
     assert state == folder.read_status()["state"] == "finished"
     assert folder.losses.exists()
     assert "the floor could not be measured (CUDA out of memory.)" in caplog.text
 
 
-def test_on_cuda_any_networks_but_parallel_ones_are_recorded(monkeypatch):
-    monkeypatch.setattr(trainer, "CapturedStep", lambda players, **_: "recorded")
-    real = SimpleNamespace(is_cuda=True)
+def test_where_steps_are_recorded_any_networks_but_parallel_ones_are(monkeypatch):
+    monkeypatch.setattr(cuda_graph, "CapturedStep", lambda players, **_: "recorded")
+    real = torch.zeros(1)
     for network, parallel in ((torch.nn.Sequential(), False), (object.__new__(DistributedDataParallel), True)):
         players = Players(network, network, None, None)
-        taken = trainer.step_taker(players, real=real, latents=real, bf16=False)
-        assert (taken == "recorded") != parallel
+        step = cuda_graph.step_taker(players, facts("cuda"), real=real, latents=real, bf16=False)
+        assert (step == "recorded") != parallel
 
 
 def test_a_signal_that_comes_while_a_run_fails_leaves_it_failed(tmp_path, images, monkeypatch):
@@ -518,7 +531,7 @@ def test_a_signal_that_comes_while_a_run_fails_leaves_it_failed(tmp_path, images
 
     write = RunFolder.write_status
     monkeypatch.setattr(RunFolder, "write_status", written)
-    monkeypatch.setattr(trainer, "adversarial_step", fails)
+    monkeypatch.setattr(cuda_graph, "adversarial_step", fails)
     with pytest.raises(RuntimeError, match="another process is gone"):
         _train(tmp_path / "run", images)
     assert RunFolder(tmp_path / "run").read_status()["state"] == "failed"

@@ -1,23 +1,49 @@
 """The adversarial step as one CUDA graph: the same kernels in the same order, launched by a single call.
 
 A small network's step is a few hundred kernels of microseconds each, and launching them one by one keeps a fast GPU
-waiting for Python. Recorded from `adversarial_step` itself, the graph can't differ from it.
+waiting for Python. The graph is recorded from `adversarial_step`
+itself, so it can't differ from it.
 """
 
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
-from dcgan.adversarial import Players, adversarial_step
+from dcgan import first_line
+from dcgan.adversarial import adversarial_step
+from dcgan.device.device import Device
+from dcgan.players import Players
+
+log = logging.getLogger(__name__)
 
 WARM_UP = 3  # steps: libraries choose their algorithms and take their workspaces, which a recording must not
 
 
-class CapturedStep:
-    """`adversarial_step` on these very tensors: fill `real` and `latents` in place, then call.
+def step_taker(players: Players, device: Device, *, real: Tensor, latents: Tensor, bf16: bool) -> Callable[[], Tensor]:
+    """Return a function that takes one adversarial step on exactly these tensors and returns its `MEASURES`.
 
-    Raises RuntimeError where the device can't record the step; the players are then as they were.
+    The step is recorded where the device can do that, unless several processes share the run.
+    """
+    parallel = isinstance(players.generator, DistributedDataParallel)  # it would need a CUDA stream of its own
+    if device.records_steps and not parallel:
+        try:
+            return CapturedStep(players, real=real, latents=latents, bf16=bf16)
+        except RuntimeError as error:
+            if "out of memory" in str(error):
+                raise
+            log.warning("the step can't be recorded as a CUDA graph, so it is slower (%s)", first_line(error))
+    return partial(adversarial_step, players, real=real, latents=latents, bf16=bf16)
+
+
+class CapturedStep:
+    """`adversarial_step` on exactly these tensors: fill `real` and `latents` in place, then call.
+
+    Raises RuntimeError where the device can't record the step; the players are then unchanged.
     """
 
     def __init__(self, players: Players, *, real: Tensor, latents: Tensor, bf16: bool):
@@ -34,9 +60,9 @@ class CapturedStep:
             with torch.cuda.graph(self._graph):
                 self._measures = adversarial_step(players, real=real, latents=latents, bf16=bf16)
         except RuntimeError as error:
-            torch.cuda.set_stream(current)  # a recording that broke off may not have left its own
-            players.discriminator.requires_grad_(True)  # nor thawed what it had frozen
-            # To end it raises an error of its own, on top of the one that says why.
+            torch.cuda.set_stream(current)  # a recording that failed may not have left its own
+            players.discriminator.requires_grad_(True)  # and may not have unfrozen D
+            # Ending the recording raises an error of its own, on top of the one that says why.
             raise (error.__context__ if isinstance(error.__context__, RuntimeError) else error) from None
 
     def __call__(self) -> Tensor:
@@ -46,11 +72,11 @@ class CapturedStep:
 
 
 @contextmanager
-def unmoved(players: Players):
-    """Whatever steps are taken within, weights, BatchNorm statistics and Adam's moments are as before, in place.
+def unmoved(players: Players) -> Iterator[None]:
+    """Restore weights, BatchNorm statistics and Adam's moments, in place, whatever steps are taken inside.
 
-    A recorded step knows tensors by their place. So Adam's moments, which it makes at its first step, stay where
-    they are and become zero again, which is what it starts them with. The same holds when a step breaks off.
+    A recorded step knows tensors by their address. So Adam's moments, which it makes at its first step, stay where
+    they are and become zero again, as Adam starts them. The same holds when a step fails.
     """
     networks, optimizers = (
         (players.generator, players.discriminator),

@@ -2,7 +2,7 @@
 
 Every process holds both networks and takes its share of each batch. Gradients are averaged by
 `DistributedDataParallel`, and BatchNorm's statistics are those of the whole batch, so that each process takes the
-very step that one alone would take. The first process alone writes, logs and samples.
+very step that one alone would take. Only the first process writes, logs and samples.
 """
 
 import logging
@@ -20,17 +20,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dcgan import UserError, one_line
-from dcgan.adversarial import Players
+from dcgan.device.device import Device
+from dcgan.players import Players
 
 EXIT_PEER_LOST = 3  # of a process that had to end because another one did
 PATIENCE = timedelta(hours=2)  # while the first process packs images; a process that dies is noticed at once
-DEVICES = ("cuda", "cpu")
 
 
 class PeerLost(RuntimeError):
-    """Another process of this run is gone, so that this one can't go on.
+    """Another process of this run is gone, so this one can't continue.
 
-    first: whether this is the process that tells.
+    first: whether this is the run's first process, which reports it.
     """
 
     def __init__(self, why: str, *, first: bool):
@@ -40,7 +40,7 @@ class PeerLost(RuntimeError):
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of one run, and which of them this is. As it stands: one, alone."""
+    """The processes of one run, and which of them this is; by default the only one."""
 
     rank: int = 0
     count: int = 1
@@ -53,7 +53,7 @@ class Ranks:
         return self.rank == 0
 
     def most(self, wish: float) -> float:
-        """The largest wish of all processes, which is how they agree; waits for none of the devices."""
+        """The largest wish of all processes, by which they agree; waits for no device."""
         return wish if self.count == 1 else self._reduced(torch.tensor(wish), dist.ReduceOp.MAX).item()
 
     def mean(self, measures: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ class Ranks:
 
     @contextmanager
     def first_goes_first(self) -> Iterator[None]:
-        """The first process goes through alone, the others follow once it is through."""
+        """Let the first process through, and the others once it has left."""
         if not self.first:
             self.most(0)
         yield
@@ -70,9 +70,9 @@ class Ranks:
             self.most(0)
 
     def together(self, players: Players, *, statistics: str) -> Players:
-        """The same players, with their backward passes averaging gradients over all processes.
+        """Return the same players, with gradients averaged over all processes in their backward passes.
 
-        statistics: BatchNorm's over the whole "batch", or over this process's "share" of it, which is another recipe.
+        statistics: BatchNorm uses the whole "batch", or only this process's "share" of it, which is another recipe.
         """
         if self.count == 1:
             return players
@@ -96,31 +96,30 @@ ALONE = Ranks()
 
 
 def launched() -> bool:
-    """Whether torchrun, or what does the same, started this process as one of several."""
-    if not {"RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"} <= os.environ.keys():  # batch systems set WORLD_SIZE, too
+    """Whether torchrun, or a program like it, started this process as one of several."""
+    if not {"RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"} <= os.environ.keys():  # batch systems also set WORLD_SIZE
         return False
     return int(os.environ.get("WORLD_SIZE", 1)) > 1
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Ranks]:
-    """The processes of this run, once all are there; one that was not started by torchrun is alone.
+def joined(device: Device) -> Iterator[Ranks]:
+    """Yield the processes of this run once all are there; a process that torchrun did not start is the only one.
 
     Raises UserError for a device that can't share its work, PeerLost when another process went away meanwhile.
     """
     if not launched():
         yield ALONE
         return
-    if device.type not in DEVICES:
+    if device.backend is None:
         raise UserError(f"several processes can't share a run on {device.type}; add --device cpu")
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     try:
         store, rank, count = next(dist.rendezvous("env://"))
-        # When torchrun starts all of them anew, the addresses of the dead are still in its store.
+        # When torchrun starts all of them again, the addresses of the dead are still in its store.
         store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=count)
+        dist.init_process_group(device.backend, store=store, rank=rank, world_size=count)
         ranks = Ranks(
             rank,
             count,
@@ -129,7 +128,7 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         )
         if not ranks.first:
             logging.getLogger("dcgan").setLevel(logging.ERROR)
-        with redirect_stdout(sys.stdout if ranks.first else None):  # one tells it for all
+        with redirect_stdout(sys.stdout if ranks.first else None):  # one speaks for all
             yield ranks
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error).lower() or "NCCL" in str(error):
@@ -151,7 +150,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         """(share, channels, height, width) -> the same, normalised over the whole batch."""
         if not self.training:
             return super().forward(features)
-        x = features.to(self.weight.dtype)  # what is summed is summed in full, as torch does
+        x = features.to(self.weight.dtype)  # sums are in full precision, as torch's are
         count = dist.get_world_size() * x.numel() // x.shape[1]
         mean = _SumOverRanks.apply(x.sum((0, 2, 3))) / count
         centred = x - mean[:, None, None]
@@ -181,11 +180,11 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 def convert_batchnorm_(network: nn.Module) -> None:
-    """Let the network's BatchNorm layers work over all processes; parameters and their names stay."""
+    """Make the network's BatchNorm layers work over all processes; parameters and their names stay."""
     for name, child in network.named_children():
         if isinstance(child, nn.BatchNorm2d):
             synced = SyncBatchNorm2d(child.num_features, child.eps, child.momentum, device=child.weight.device)
-            # The very tensors, since the optimiser knows them.
+            # The same tensors: the optimiser knows them.
             synced.weight, synced.bias = child.weight, child.bias
             for buffer in ("running_mean", "running_var", "num_batches_tracked"):
                 setattr(synced, buffer, getattr(child, buffer))

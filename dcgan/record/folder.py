@@ -6,9 +6,9 @@
     snapshots/           step-NNNNNN.pt, the generator's state dict
     losses.png           both losses over the steps
     generator.params     the final generator's state dict
-    checkpoints/         the whole state, to go on from; the two newest
-    status.json          how it stands: state, step, images/s, where the time went
-    log.txt              what it said, where a study ran it and nobody watched
+    checkpoints/         the whole state, to resume from; the two newest
+    status.json          state, step, images/s, where the time went
+    log.txt              its output, where a study ran it
     .lock                held by the process that trains it
 
 Files are written aside and renamed, so that a reader never sees half of one; `history.csv` alone grows,
@@ -21,7 +21,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 HISTORY = ("step", "loss_d", "loss_d_real", "loss_d_fake", "loss_g", "d_x", "d_g_z")
 State = Literal["running", "finished", "interrupted", "diverged", "failed"]
-ENDED = ("finished", "diverged")  # nobody goes on with a run in these states
+ENDED = ("finished", "diverged")  # a run in these states is not resumed
 STATUS_BYTES = 1_000_000  # at most; the trainer writes a few hundred
 
 
@@ -68,12 +68,12 @@ class RunFolder:
         return self.path / "snapshots" / f"step-{step:06d}.pt"
 
     def write_status(self, state: State, **facts: Any) -> None:
-        """How the run stands now: its state and plain facts about it."""
+        """Write the run's state and plain facts about it."""
         with replacing(self.status) as aside:
             aside.write_text(json.dumps({"state": state, **facts}, indent=2) + "\n", encoding="utf-8")
 
     def read_status(self) -> Mapping[str, Any]:
-        """What `write_status` wrote last; empty where nothing readable is."""
+        """Return what `write_status` wrote last; empty where nothing is readable."""
         try:
             status = json.loads(read_plain(self.status, most=STATUS_BYTES).decode())
         except (OSError, ValueError, RecursionError):
@@ -94,7 +94,7 @@ class RunFolder:
             file.write(text.getvalue())
 
     def read_history(self, *, most: int | None = None) -> "pd.DataFrame":
-        """The history, a row a step in order, without a torn last line; empty before the first step."""
+        """Return the history, a row per step in order, without a torn last line; empty before the first step."""
         import pandas as pd  # takes most of a second, and a new run has nothing to read
 
         try:
@@ -102,7 +102,7 @@ class RunFolder:
         except FileNotFoundError:
             text = b""
         whole = text[: text.rfind(b"\n") + 1] or ",".join(HISTORY).encode() + b"\n"
-        with np.errstate(invalid="ignore", over="ignore"):  # a step `inf`, a loss 1e99: no trainer's, and told as such
+        with np.errstate(invalid="ignore", over="ignore"):  # a step `inf`, a loss 1e99: reported elsewhere
             rows = pd.read_csv(
                 io.BytesIO(whole),
                 dtype={"step": int, **dict.fromkeys(HISTORY[1:], np.float32)},
@@ -116,9 +116,9 @@ class RunFolder:
         return rows.astype(dict.fromkeys(HISTORY[1:], float))  # the very numbers that were measured, for sums in double
 
     def truncate_history(self, step: int) -> list[dict[str, float]]:
-        """Drop the rows after `step`, which a checkpoint does not cover; return those that are left.
+        """Drop the rows after `step`, which no checkpoint covers; return the rest.
 
-        Raises UserError when there are fewer: somebody edited the file.
+        Raises UserError when there are fewer rows than steps: somebody edited the file.
         """
         rows = self.read_history().query("step <= @step").to_dict("records") if self.history.exists() else []
         if len(rows) != step:
@@ -129,7 +129,7 @@ class RunFolder:
         return rows
 
     def remove(self) -> None:
-        """Delete the run and everything in it but its lock and its log, which are in use."""
+        """Delete everything in the run's folder except its lock and its log, which are in use."""
         for path in self.path.iterdir() if self.path.exists() else ():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -137,10 +137,10 @@ class RunFolder:
                 path.unlink()
 
     @contextmanager
-    def locked(self):
-        """Hold the run; the system lets go of it when the process ends, however it ends.
+    def locked(self) -> Iterator[None]:
+        """Hold the run; the system releases it when the process ends, however it ends.
 
-        What a holder was writing when it was killed is removed. Raises UserError when another process has it.
+        Removes what an earlier holder was writing when it was killed. Raises UserError when another process has it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with self.lock.open("a+") as file:
@@ -157,7 +157,7 @@ class RunFolder:
             yield
 
     def wait_until_free(self, seconds: float) -> None:
-        """Wait for whoever holds the run, but no longer than this."""
+        """Wait until nobody holds the run, at most so many seconds."""
         self.path.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + seconds
         with self.lock.open("a+") as file:
@@ -168,8 +168,28 @@ class RunFolder:
                 time.sleep(0.2)
 
     def _half_written(self) -> list[Path]:
-        """Files aside (see `atomic.replacing`) of those that only the holder writes: `analysis` may be at its own."""
+        """List the temporary files (see `files.replacing`) that only the holder writes; `analysis` has its own."""
         own = (self.config, self.history, self.losses, self.generator, self.status)
         patterns = [f".{path.name}.*.tmp" for path in own]
         patterns += [f"{folder}/.*.tmp" for folder in ("samples", "snapshots", self.checkpoints.name)]
         return [path for pattern in patterns for path in self.path.glob(pattern)]
+
+
+def prunable(runs: Path) -> Iterator[tuple[RunFolder, int]]:
+    """Yield the runs under `runs` that have ended and still have checkpoints, with the checkpoints' bytes.
+
+    Raises UserError when there is no such folder.
+    """
+    if not runs.is_dir():
+        raise UserError(f"--runs {runs} (RUNS={runs}): no such folder")
+    for config in sorted(runs.glob("*/*/*/seed-*/config.yaml")):
+        folder = RunFolder(config.parent)
+        files = list(folder.checkpoints.glob("*"))
+        if files and folder.read_status().get("state") in ENDED:
+            yield folder, sum(file.stat().st_size for file in files)
+
+
+def prune(folder: RunFolder) -> None:
+    """Delete the checkpoints. Raises UserError when a process is training the run after all."""
+    with folder.locked():
+        shutil.rmtree(folder.checkpoints)

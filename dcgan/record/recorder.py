@@ -1,81 +1,44 @@
-"""What a run tells while it trains: history, sample grids, status, Weights & Biases, the progress bar, warnings."""
+"""What a run leaves while it trains: history, sample grids, checkpoints, status, W&B, the progress bar, warnings."""
 
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from dcgan import sample
-from dcgan.adversarial import MEASURES
+from dcgan import UserError, sample
 from dcgan.config import Experiment
 from dcgan.networks import Generator
-from dcgan.record import trouble, weights
-from dcgan.record.folder import RunFolder, State
+from dcgan.players import Players
+from dcgan.record import checkpoint, weights
+from dcgan.record.folder import HISTORY, RunFolder, State
 from dcgan.record.losses_png import draw_losses
 from dcgan.record.wandb_log import Tracker
-from dcgan.tools.files import replacing
+from dcgan.tools.clock import Stopwatch, speed
+from dcgan.tools.files import replacing, sync
 
 log = logging.getLogger(__name__)
 
 PREVIEW_SEEDS = range(64)
 LIVE_WINDOW = 100  # steps
+CHECKPOINT_SECONDS = 60.0  # a kill loses at most this much work
 
 
-class Stopwatch:
-    """Seconds by what they were spent on, over all the sessions of a run.
+class Recorder:
+    """Keeps the run folder and W&B up to date with what the trainer hands over now and then.
 
-    What comes before the loop and after it (packing, recording the step, W&B's last upload, the figure, the floor) is
-    not among them.
-    """
+    Entered while the run trains. An error is recorded as the run's state before it is raised further.
 
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(("input", "compute", "samples", "logging"), 0.0)
-
-    @contextmanager
-    def __call__(self, part: str):
-        """The time within goes to a part."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[part] += time.perf_counter() - start
-
-    def move(self, seconds: float, part: str, to: str) -> None:
-        """So much of a part, or all of it, was spent on another."""
-        seconds = min(seconds, self.seconds[part])
-        self.seconds[part] -= seconds
-        self.seconds[to] += seconds
-
-
-def speed(seconds: Mapping[str, float], *, steps: int, batch_size: int) -> dict[str, float | None]:
-    """How fast so many steps went, from the `Stopwatch`'s seconds: of all time, and of what it was spent on.
-
-    images_per_s counts all parts, step_ms the computing alone (milliseconds), and data_wait_fraction is the share of
-    the input. None for what no time or no step tells.
-    """
-    spent = sum(seconds.values())
-    return {
-        "images_per_s": round(steps * batch_size / spent, 1) if spent else None,
-        "step_ms": round(1000 * seconds["compute"] / steps, 3) if steps else None,
-        "data_wait_fraction": round(seconds["input"] / spent, 5) if spent else None,
-    }
-
-
-class Chronicle:
-    """Keeps the run folder and the tracker up to date with what the trainer hands over now and then.
-
-    Entered while the run trains; an error leaves its mark on the run before it goes on its way.
-
-    start: the step that the run goes on from; what the history has after it is dropped.
+    record: the content of `config.yaml`, also W&B's config.
+    start: the step that the run resumes from; later rows of the history are dropped.
     interleaving: (loss_d, loss_g, window=) -> a number for each LIVE_WINDOW steps, charted in W&B.
-    d_has_won: loss_d of all steps so far -> whether it has stayed at 0 for long, which is warned of once.
+    d_has_won: loss_d of all steps so far -> whether it has been near 0 for long, which is warned about once.
 
-    Raises UserError for a history that can't be gone on with.
+    Raises UserError for a history that can't be resumed.
     """
 
     def __init__(
@@ -91,14 +54,14 @@ class Chronicle:
         d_has_won: Callable[[np.ndarray], bool] | None = None,
     ) -> None:
         self._experiment, self._folder, self._clock = experiment, folder, clock
-        self._steps_per_epoch, self._step, self._taken = steps_per_epoch, start, start
-        self._told_at = dict(clock.seconds)
+        self._steps_per_epoch, self._step, self._steps_timed = steps_per_epoch, start, start
+        self._seconds_before = dict(clock.seconds)
+        self._saved_at = time.perf_counter()
         history = folder.truncate_history(start)
         self._loss_d = np.full(experiment.total_steps, np.nan, np.float32)
         self._loss_d[:start] = [row["loss_d"] for row in history]
-        self._d_has_won = d_has_won
-        if d_has_won is not None and d_has_won(self._loss_d[:start]):
-            self._d_has_won = None  # an earlier start has said so
+        self._d_has_won = d_has_won or (lambda loss_d: False)
+        self._warned = self._d_has_won(self._loss_d[:start])  # by an earlier session
         self._live = LiveInterleaving(interleaving)
         self._tracker = Tracker(
             folder.path,
@@ -111,7 +74,7 @@ class Chronicle:
         self._facts: dict[str, Any] = {}
         self._write_status("running")
 
-    def __enter__(self) -> "Chronicle":
+    def __enter__(self) -> "Recorder":
         self._entered = ExitStack()
         self._entered.enter_context(logging_redirect_tqdm())
         self._bar = tqdm(
@@ -139,64 +102,72 @@ class Chronicle:
             with replacing(self._folder.sample(step)) as aside:
                 sample.grid(sample.images(generator, PREVIEW_SEEDS)).save(aside, format="PNG")
 
-    def tell(self, measures: np.ndarray, *, taken: int, state: State) -> None:
-        """The `MEASURES` (n, 6) of the next n steps, and how the run stands after them.
+    def write(self, measures: np.ndarray, *, taken: int, state: State) -> None:
+        """Write down the `MEASURES` (n, 6) of the next n steps, and the run's state after them.
 
-        taken: how many steps the time went into; when a run diverges, some more than count.
+        taken: the number of steps that the time went into; a run that diverges takes a few more than it keeps.
         """
-        experiment = self._experiment
         with self._clock("logging"):
             first, self._step = self._step + 1, self._step + len(measures)
-            rows = [
-                dict(zip(("step", *MEASURES), (step, *row), strict=True))
-                for step, row in enumerate(measures.tolist(), first)
-            ]
-            now = dict(self._clock.seconds)
-            since = {part: seconds - self._told_at[part] for part, seconds in now.items()}
-            rows[-1] |= speed(since, steps=taken, batch_size=experiment.batch_size)
-            self._taken, self._told_at = self._taken + taken, now
+            rows = [dict(zip(HISTORY, (step, *row), strict=True)) for step, row in enumerate(measures.tolist(), first)]
+            seconds = {part: now - self._seconds_before[part] for part, now in self._clock.seconds.items()}
+            rows[-1] |= speed(seconds, steps=taken, batch_size=self._experiment.batch_size)
+            self._steps_timed, self._seconds_before = self._steps_timed + taken, dict(self._clock.seconds)
             self._folder.append_history(first, measures)
             self._tracker.log(self._live(self._with_samples(rows)))
             self._show(rows[-1])
-            self._loss_d[first - 1 : self._step] = measures[:, 0]
-            if self._d_has_won is not None and self._d_has_won(self._loss_d[: self._step]):
-                self._d_has_won = None
-                log.warning(trouble.remedy_for_d_that_has_won(self._step, experiment))
+            self._loss_d[first - 1 : self._step] = measures[:, HISTORY.index("loss_d") - 1]
+            self._warn_once_if_d_has_won()
             if state == "diverged":
-                good = trouble.last_good_snapshot(self._folder, experiment.snapshot_steps, before=self._step)
-                self._facts["last_good_snapshot"] = good
+                self._facts["last_good_snapshot"] = last_good_snapshot(
+                    self._folder, self._experiment.snapshot_steps, before=self._step
+                )
             self._write_status(state)
 
-    def end(self, state: State, **facts: Any) -> None:
-        """The run is over, or interrupted: the figure, the end of the tracker's run, the last status."""
+    def checkpoint(self, players: Players, step: int, *, now: bool) -> None:
+        """Save the whole state of the run, now or if the last time was CHECKPOINT_SECONDS ago."""
+        if not now and time.perf_counter() - self._saved_at < CHECKPOINT_SECONDS:
+            return
+        with self._clock("logging"):
+            sync(self._folder.history)  # a checkpoint must not outlive the rows that it covers
+            checkpoint.save(self._folder.checkpoints, vars(players), step=step, seconds=self._clock.seconds)
+        self._saved_at = time.perf_counter()
+
+    def end(self, state: State, generator: Generator, *, floor: Callable[..., dict[str, float]]) -> None:
+        """End the run's session: the final weights, the figure, W&B's run and the last status, in this order.
+
+        floor: images_per_s= -> facts about the least time that the run could have taken, asked for a finished run.
+        """
         self._bar.close()
-        self._facts |= facts
-        if state != "interrupted":  # who asked to stop does not wait for a figure
+        final = None
+        if state == "finished":
+            final = self._folder.generator
+            weights.save(final, generator)
+            self._facts |= floor(images_per_s=self._speed()["images_per_s"])
+        if state != "interrupted":  # whoever asked to stop should not wait for a figure
             draw_losses(self._folder.read_history(), self._folder.losses, title=self._experiment.slug)
-        generator = self._folder.generator if state == "finished" else None
-        self._tracker.finish(state=state, generator=generator, summary=self._told())
+        self._tracker.finish(state=state, generator=final, summary=self._status())
         self._write_status(state)
 
-    @property
-    def speed(self) -> dict[str, float | None]:
-        """Of the whole run so far, see `speed`."""
-        return speed(self._clock.seconds, steps=self._taken, batch_size=self._experiment.batch_size)
+    def _speed(self) -> dict[str, float | None]:
+        """Return the speed of the whole run so far."""
+        return speed(self._clock.seconds, steps=self._steps_timed, batch_size=self._experiment.batch_size)
 
-    def _told(self) -> dict[str, Any]:
-        """The facts of the status: how fast the whole run was, where the time went, and what came up."""
+    def _status(self) -> dict[str, Any]:
+        """Return the facts of the status: how fast the whole run was, where the time went, and what came up."""
         return {
             "steps": self._experiment.total_steps,
-            "wandb_url": self._tracker.url,  # which comes when W&B has answered
-            **self.speed,
-            "seconds": {part: round(each, 2) for part, each in self._clock.seconds.items()},
+            "wandb_url": self._tracker.url,  # known once W&B has answered
+            **self._speed(),
+            "seconds": {part: round(seconds, 2) for part, seconds in self._clock.seconds.items()},
             **self._facts,
         }
 
     def _write_status(self, state: State) -> None:
-        self._folder.write_status(state, step=self._step, **self._told())
+        self._folder.write_status(state, step=self._step, **self._status())
 
     def _with_samples(self, rows: list[dict]) -> list[dict]:
-        """The rows of history, each step that has a sample grid with the grid's path."""
+        """Add the grid's path to each row of a step that has a sample grid."""
         snapshot_steps = set(self._experiment.snapshot_steps)
         for row in rows:
             if row["step"] in snapshot_steps and (grid := self._folder.sample(row["step"])).exists():
@@ -204,13 +175,40 @@ class Chronicle:
         return rows
 
     def _show(self, row: Mapping[str, float]) -> None:
-        """Bring the progress bar up to `row`."""
+        """Move the progress bar to `row`."""
         self._bar.set_postfix_str(
             f"epoch {row['step'] / self._steps_per_epoch:.1f}, loss_d {row['loss_d']:.3f}, "
             f"loss_g {row['loss_g']:.3f}, {row['images_per_s']:.0f} images/s",
             refresh=False,
         )
         self._bar.update(row["step"] - self._bar.n)
+
+    def _warn_once_if_d_has_won(self) -> None:
+        if self._warned or not self._d_has_won(self._loss_d[: self._step]):
+            return
+        self._warned = True
+        slower = self._experiment.discriminator.learning_rate / 2
+        log.warning(
+            "D has won for good, as of step %s: its loss has stayed near 0 for long, and G has little to learn from; "
+            'try a slower D, SET="discriminator.learning_rate=%g"',
+            f"{self._step:,}",
+            slower,
+        )
+
+
+class Silent:
+    """The recorder of a process that is not the run's first: only the first one writes."""
+
+    def __enter__(self) -> "Silent":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def _nothing(self, *_: Any, **__: Any) -> None:
+        pass
+
+    snapshot = write = checkpoint = end = _nothing
 
 
 class LiveInterleaving:
@@ -230,3 +228,15 @@ class LiveInterleaving:
                     if np.isfinite(value):
                         row["interleaving_ratio"] = value
             yield row
+
+
+def last_good_snapshot(folder: RunFolder, steps: Iterable[int], *, before: int) -> int | None:
+    """Return the last of these steps whose snapshot has only finite weights.
+
+    The loss shows one step later what happened to G's weights.
+    """
+    for step in sorted((step for step in steps if step < before), reverse=True):
+        with suppress(UserError):  # missing or damaged
+            if all(value.isfinite().all() for value in weights.load(folder.snapshot(step)).values()):
+                return step
+    return None

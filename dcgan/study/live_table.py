@@ -13,7 +13,7 @@ from dcgan.record.folder import ENDED
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from dcgan.study.plan import Run
+    from dcgan.study.plan import PlannedRun
 
 QUIET_S = 300  # the longest that a log goes without a word
 TAIL_BYTES = 1000  # of history.csv: a row has at most some 120
@@ -118,9 +118,9 @@ def table(rows: Sequence[Row], *, height: int, slots: int = 1) -> "Table":
 class Watched:
     """The runs of a study, read when asked."""
 
-    def __init__(self, runs: Sequence["Run"]) -> None:
+    def __init__(self, runs: Sequence["PlannedRun"]) -> None:
         self._before = {run: _touched(run) for run in runs}
-        self._over: set[Run] = {run for run in runs if run.done}
+        self._over: set[PlannedRun] = {run for run in runs if run.done}
         self._rows = {
             run: _row(run, run.folder.read_status()["state"] if run in self._over else "waiting") for run in runs
         }
@@ -134,13 +134,13 @@ class Watched:
         self.slots = max(self.slots, sum(row.state in ("starting", "running") for row in self._rows.values()))
         return list(self._rows.values())
 
-    def ended(self, run: "Run", message: str | None) -> None:
+    def ended(self, run: "PlannedRun", message: str | None) -> None:
         """Take note that nobody trains this run any more, and what went wrong."""
         self._over.add(run)
         state = run.folder.read_status().get("state")
         self._rows[run] = _row(run, "failed" if message is not None else state if state in ENDED else "interrupted")
 
-    def _state(self, run: "Run") -> str:
+    def _state(self, run: "PlannedRun") -> str:
         """What the folder says, unless it says so from before this study; whether it failed, its task tells."""
         log, status = (now != before for now, before in zip(_touched(run), self._before[run], strict=True))
         if status:
@@ -149,7 +149,7 @@ class Watched:
         return "starting" if log else "waiting"
 
 
-def _row(run: "Run", state: str) -> Row:
+def _row(run: "PlannedRun", state: str) -> Row:
     experiment, status = run.experiment, run.folder.read_status()
     return Row(
         experiment.slug,
@@ -163,7 +163,7 @@ def _row(run: "Run", state: str) -> Row:
     )
 
 
-def _touched(run: "Run") -> list[int | None]:
+def _touched(run: "PlannedRun") -> list[int | None]:
     """When the run's log and status were last written."""
     times: list[int | None] = []
     for path in (run.folder.log, run.folder.status):
@@ -177,7 +177,7 @@ def _touched(run: "Run") -> list[int | None]:
 class Lines:
     """A line per change, and now and then one on how far all are, for a log."""
 
-    def __init__(self, runs: Sequence["Run"]) -> None:
+    def __init__(self, runs: Sequence["PlannedRun"]) -> None:
         self._watched = Watched(runs)
         self._told = {(row.experiment, row.seed): row.state for row in self._watched.rows()}
         self._spoke = time.monotonic()
@@ -195,7 +195,7 @@ class Lines:
             steps = ", ".join(f"{row.experiment} seed {row.seed} at step {row.step:,}" for row in running)
             self.line(f"{overall(rows, self._watched.slots)}: {steps}")
 
-    def ended(self, run: "Run", message: str | None) -> None:
+    def ended(self, run: "PlannedRun", message: str | None) -> None:
         """Take note that a run has ended, and what went wrong."""
         self._watched.ended(run, message)
 
@@ -208,7 +208,7 @@ class Lines:
 class Screen:
     """The table, drawn anew each time."""
 
-    def __init__(self, runs: Sequence["Run"], live) -> None:
+    def __init__(self, runs: Sequence["PlannedRun"], live) -> None:
         self._watched, self._live = Watched(runs), live
         self.ended = self._watched.ended
 
@@ -224,7 +224,7 @@ class Screen:
 
 
 @contextlib.contextmanager
-def showing(runs: Sequence["Run"]) -> Iterator[Lines | Screen]:
+def showing(runs: Sequence["PlannedRun"]) -> Iterator[Lines | Screen]:
     """Call what this gives now and then, and tell it of each run's end."""
     if not sys.stdout.isatty():
         yield Lines(runs)

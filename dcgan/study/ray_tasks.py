@@ -19,9 +19,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from dcgan import UserError, one_line
-from dcgan.options import EXIT_INTERRUPTED
+from dcgan import UserError, first_line, one_line
+from dcgan.device.device import choose, cpu_count
+from dcgan.options import log_to_stderr
 from dcgan.record.folder import RunFolder
+from dcgan.run import Request, run, summary
+from dcgan.tools.signals import as_keyboard_interrupt
 
 RETRIES = 3  # of a run whose worker or machine died, or was told to stop
 STOP_SECONDS = 20.0  # for all that runs to save
@@ -64,8 +67,6 @@ def connected(wanted: Shares):
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address is None:
-            from dcgan.device.environment import cpu_count
-
             # Nothing is shipped through Ray's store: everything lies in files.
             own = {"num_cpus": cpu_count(), "include_dashboard": False, "object_store_memory": 100 * 2**20}
             ray.init("local", **own, **quiet)
@@ -76,9 +77,7 @@ def connected(wanted: Shares):
             ray.init(address, **quiet)
     except (OSError, RuntimeError, ValueError, OverflowError, ray.exceptions.RayError) as error:
         where = f"RAY_ADDRESS={address}" if address else "Ray"
-        raise UserError(
-            f"{where}: can't be {'reached' if address else 'started'} ({str(error).partition(chr(10))[0]})"
-        ) from error
+        raise UserError(f"{where}: can't be {'reached' if address else 'started'} ({first_line(error)})") from error
     try:
         yield _shares_to_be_had(wanted)
     finally:
@@ -107,41 +106,39 @@ class Interrupted(Exception):
     """A run was told to stop by somebody else than the study, as a machine does that goes down: Ray tries again."""
 
 
-def one_task(command: Sequence[str], path: Path, variables: dict[str, str]) -> str | None:
-    """In a Ray worker: carry out the command of the run at `path`; return what went wrong, in one line."""
+def one_task(request: Request, path: Path, device: str, variables: dict[str, str]) -> str | None:
+    """Carry out the request of the run at `path` in a Ray worker; return what went wrong, in one line.
+
+    Raises Interrupted when the run was told to stop.
+    """
     os.environ.update(variables)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # how Ray cancels; `nohup study &` leaves it ignored
     folder = RunFolder(path)
     path.mkdir(parents=True, exist_ok=True)
-    with folder.log.open("a", buffering=1, encoding="utf-8") as log:
-        for standard in (1, 2):  # of this process, and so of W&B's and of all that is written in C
-            os.dup2(log.fileno(), standard)
-        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+    with folder.log.open("a", buffering=1, encoding="utf-8") as file:
+        for standard in (1, 2):  # of this process, and so of W&B's and of everything that is written in C
+            os.dup2(file.fileno(), standard)
+        with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
             print(f"--- {datetime.now():%Y-%m-%d %H:%M:%S}, process {os.getpid()} on {socket.gethostname()}")
-            begin = log.tell()
             try:
                 from tqdm import tqdm
 
-                from dcgan.__main__ import main
-
                 tqdm.__init__ = functools.partialmethod(tqdm.__init__, disable=True)  # a bar is no use in a file
+                log_to_stderr()
                 folder.wait_until_free(LOCK_SECONDS)
-                code = main(command)
-            except Exception:  # a bug, or what the system throws: this run's end, and no other's
+                outcome = run(request, choose(device))
+                print(summary(outcome))
+            except KeyboardInterrupt:
+                raise Interrupted from None
+            except UserError as error:
+                print("error:", error)
+                return str(error)
+            except Exception as error:  # a bug, or a fault of the system: the end of this run, and of no other
                 traceback.print_exc()
-                code = 1
-    if code == EXIT_INTERRUPTED:
+                return one_line(first_line(error))
+    if outcome.state == "interrupted":
         raise Interrupted
-    return _last_error(folder.log, begin) if code else None
-
-
-def _last_error(log: Path, begin: int) -> str:
-    """The line that says what went wrong, among those from `begin` on."""
-    with log.open("rb") as file:
-        file.seek(begin)
-        lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith("error: ")]
-    return one_line((told or lines or ["no word"])[-1].removeprefix("error: "))
+    return None
 
 
 def as_task(function, shares: Shares):
@@ -164,10 +161,7 @@ def train_all(runs: Sequence, shares: Shares, *, group: str, show) -> tuple[dict
     variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     variables["WANDB_RUN_GROUP"] = group
     task = as_task(one_task, shares)
-    running = {
-        task.remote([*run.command, "--device", shares.device], run.folder.path.absolute(), variables): run
-        for run in runs
-    }
+    running = {task.remote(run.request, run.folder.path, shares.device, variables): run for run in runs}
     failures: dict = {}
 
     def collect() -> None:
@@ -190,7 +184,7 @@ def train_all(runs: Sequence, shares: Shares, *, group: str, show) -> tuple[dict
             collect()
             show()
 
-    with _signals_as_ctrl_c():
+    with as_keyboard_interrupt():  # entered after Ray began, which has its own idea of SIGTERM
         try:
             until(float("inf"))
         except KeyboardInterrupt:
@@ -200,19 +194,3 @@ def train_all(runs: Sequence, shares: Shares, *, group: str, show) -> tuple[dict
             until(time.monotonic() + STOP_SECONDS)
             return failures, True
     return failures, False
-
-
-@contextlib.contextmanager
-def _signals_as_ctrl_c():
-    """SIGTERM and SIGHUP as what Ctrl-C is. Entered after Ray began, which has its own idea of SIGTERM."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    heard = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in heard}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

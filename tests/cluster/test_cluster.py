@@ -118,7 +118,7 @@ def test_a_study_that_is_stopped_or_killed_goes_on_by_the_same_command(tmp_path,
     printed = again.communicate(timeout=240)[0]
     assert again.returncode == 0, printed
     logs = [log.read_text() for log in tmp_path.rglob("log.txt")]
-    assert number == signal.SIGKILL or any("going on after step" in log for log in logs)
+    assert number == signal.SIGKILL or any("resuming after step" in log for log in logs)
     assert _weights(tmp_path / "runs") == alone
 
 

@@ -32,7 +32,7 @@ def test_torchrun_restarts_a_run_of_which_a_process_died(tmp_path):
     folder = RunFolder(found[0].parent)
     assert folder.read_status()["state"] == "finished"
     assert folder.read_history()["step"].tolist() == list(range(1, 601))
-    assert "the same command goes on from the last checkpoint" in (tmp_path / "told").read_text()
+    assert "the same command resumes from the last checkpoint" in (tmp_path / "told").read_text()
 
 
 def _second_of(launcher: int) -> int:

@@ -8,11 +8,12 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 
-from dcgan.adversarial import Players, adversarial_step
+from dcgan.adversarial import adversarial_step
 from dcgan.data import Batches
 from dcgan.device import cuda_graph
 from dcgan.device.cuda_graph import CapturedStep, unmoved
 from dcgan.networks import Discriminator, Generator
+from dcgan.players import Players
 
 SIZE, LATENT, BATCH = 32, 6, 8
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")

@@ -5,14 +5,15 @@ from itertools import pairwise
 import pytest
 import torch
 
-from dcgan import __main__ as command
 from dcgan import config
 from dcgan.device import flops
+from dcgan.device.device import Device
 from dcgan.networks import map_channels, map_sizes
+from dcgan.players import build
 from dcgan.record.folder import RunFolder
-from dcgan.trainer import beside_floor, build
+from dcgan.run import Outcome, summary
 
-CPU = torch.device("cpu")
+CPU = Device.of(torch.device("cpu"))
 
 
 def experiment(size):
@@ -36,7 +37,7 @@ def by_hand(size, latent_dim, channels):
 @pytest.mark.parametrize("size", [64, 128])
 def test_the_arithmetic_is_that_of_a_count_by_hand(size):
     asked = experiment(size)
-    counted = flops.flops_per_image(build(asked, CPU), image_size=size, latent_dim=asked.latent_dim)
+    counted = flops.flops_per_image(build(asked, CPU.torch), image_size=size, latent_dim=asked.latent_dim)
     assert counted == by_hand(size, asked.latent_dim, asked.generator_channels)
 
 
@@ -47,7 +48,7 @@ def test_the_count_by_hand_of_the_full_networks_is_14_and_19_gflop():
 
 def test_the_floors_share_is_arithmetic_over_time_and_rate(monkeypatch):
     monkeypatch.setattr(flops, "matmul_flops_per_s", lambda device, *, bf16: 1e12)
-    found = beside_floor(experiment(64), CPU, bf16=False, images_per_s=1000.0)
+    found = flops.share_of_floor(experiment(64), CPU, bf16=False, images_per_s=1000.0)
     assert found["floor_share"] == pytest.approx(1000 * by_hand(64, 100, 32) / 1e12, abs=1e-4)
     assert found["matmul_gflop_per_s"] == 1000
 
@@ -56,7 +57,7 @@ def test_a_matrix_product_is_timed():
     assert flops.matmul_flops_per_s(CPU, bf16=False) > 1e9
 
 
-def told(tmp_path, capsys, wait):
+def summary_after(tmp_path, wait):
     facts = {
         "step": 40,
         "steps": 40,
@@ -67,16 +68,15 @@ def told(tmp_path, capsys, wait):
     measured = {"gflop_per_image": 0.2, "matmul_gflop_per_s": 400.0, "floor_share": 0.25}
     folder = RunFolder(tmp_path)
     folder.write_status("finished", **facts, data_wait_fraction=wait, **measured)
-    command._report(folder, "finished")
-    return capsys.readouterr().out
+    return summary(Outcome("finished", folder, trained=True))
 
 
-def test_a_runs_end_says_where_the_time_went_and_the_floors_share(tmp_path, capsys):
-    said = told(tmp_path, capsys, 0.01)
-    assert "500.0 images/s (input 1.0 %, compute 99.0 %)\na step computes for 253.4 ms\n" in said
-    assert "the arithmetic alone would take 25 % of all that time: 0.2 GFLOP an image, at the 400 GFLOP/s" in said
-    assert "warning" not in said
+def test_a_runs_end_says_where_the_time_went_and_the_floors_share(tmp_path):
+    text = summary_after(tmp_path, 0.01)
+    assert "500.0 images/s (input 1.0 %, compute 99.0 %)\na step computes for 253.4 ms\n" in text
+    assert "the arithmetic alone would take 25 % of all that time: 0.2 GFLOP per image, at the 400 GFLOP/s" in text
+    assert "warning" not in text
 
 
-def test_a_run_that_waited_for_input_is_warned_of(tmp_path, capsys):
-    assert "warning: 40 % of the time went into waiting for input" in told(tmp_path, capsys, 0.4)
+def test_a_run_that_waited_for_input_warns_of_it(tmp_path):
+    assert "warning: 40 % of the time was spent waiting for input" in summary_after(tmp_path, 0.4)

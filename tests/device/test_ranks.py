@@ -101,7 +101,7 @@ def test_a_run_on_two_survives_a_process_that_dies_and_ctrl_c_and_one_process_ca
     os.kill(_workers(started)[1], signal.SIGKILL)
     _, errors = started.communicate(timeout=60)
     assert started.returncode == 1
-    assert "process 1 of 2 (0 to 1) ended with SIGKILL; the same command goes on from the last checkpoint" in errors
+    assert "process 1 of 2 (0 to 1) ended with SIGKILL; the same command resumes from the last checkpoint" in errors
     assert "Traceback" not in errors
     folder = _folder(tmp_path)
     assert folder.read_status()["state"] == "failed"
@@ -120,7 +120,7 @@ def test_a_run_on_two_survives_a_process_that_dies_and_ctrl_c_and_one_process_ca
     assert 0 < folder.read_status()["step"] < 400
 
     assert main(_command(tmp_path, processes=1)) == 0
-    assert "going on elsewhere (processes 2 -> 1): the last bits will differ" in caplog.text
+    assert "resuming in another environment (processes 2 -> 1): the last bits will differ" in caplog.text
     alone = tmp_path / "alone"
     assert main(_command(alone, processes=1)) == 0
     ours, theirs = (pd.read_csv(_folder(place).history) for place in (tmp_path, alone))

@@ -13,7 +13,8 @@ from support import ROOT
 
 from dcgan import __main__ as command
 from dcgan import trainer
-from dcgan.device import environment
+from dcgan.device import cuda_graph, environment
+from dcgan.record import recorder
 from dcgan.record.folder import RunFolder
 from dcgan.tools import plain_yaml
 
@@ -24,7 +25,7 @@ TINY += ["images=64", "threads=1", "precision=fp32"]
 @pytest.fixture(autouse=True)
 def _every_step_is_flushed_and_saved(monkeypatch):
     monkeypatch.setattr(trainer, "READ_SECONDS", 0.0)
-    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +59,14 @@ def whole(cache, tmp_path_factory):
 
 def _stop_at(monkeypatch, last):
     """Ask for a stop before the step `last` of a session, which then takes it and saves."""
-    step, calls = trainer.adversarial_step, iter(range(1, 100))
+    step, calls = cuda_graph.adversarial_step, iter(range(1, 100))
 
     def stopping(*args, **kwargs):
         if next(calls) == last:
             os.kill(os.getpid(), signal.SIGTERM)
         return step(*args, **kwargs)
 
-    monkeypatch.setattr(trainer, "adversarial_step", stopping)
+    monkeypatch.setattr(cuda_graph, "adversarial_step", stopping)
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_of_a_damaged_checkpoint_the_one_before_it_is_taken_and_the_log_says_so(
     with caplog.at_level("INFO"):
         assert _run(stopped, cache) == 0
     assert f"{newest} is damaged" in caplog.text
-    assert "going on after step 8" in caplog.text
+    assert "resuming after step 8" in caplog.text
     assert _result(stopped) == whole
 
 
@@ -235,7 +236,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(free_kb,
     print(free_kb, sorted(path.name for path in runs.rglob("*") if path.is_file()), told)
     assert code == 2, "the disk was full"
     assert told.startswith("error: ")
-    assert "No space left on device; make room, and the same command goes on" in told
+    assert "No space left on device; make room, and the same command resumes" in told
     filler.unlink()
     assert _run(runs, cache) == 0
     assert _result(runs) == whole

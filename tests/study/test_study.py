@@ -12,8 +12,9 @@ from support import ROOT
 
 from dcgan.__main__ import main
 from dcgan.options import Parser
-from dcgan.study import live_table, plan, ray_tasks
+from dcgan.study import command, live_table, ray_tasks
 from dcgan.study.live_table import Row
+from dcgan.study.plan import group_of
 
 TINY = [
     *("--profile", "smoke", "--device", "cpu"),
@@ -34,24 +35,24 @@ def no_ray(monkeypatch):
     monkeypatch.setattr(ray_tasks, "connected", lambda *_: pytest.fail("Ray was started"))
 
 
-def _options(*words):
+def planned(*words):
     parser = Parser()
-    plan.add_command(parser.add_subparsers())
-    return parser.parse_args(["study", *words])
+    command.add_command(parser.add_subparsers())
+    return command.planned(parser.parse_args(["study", *words]))
 
 
 def test_a_study_is_every_experiment_with_every_seed(tmp_path):
-    runs = plan.plan(_options("baseline", "tuned_lr", "baseline", "--seeds", "1,3", *TINY))
+    runs = planned("baseline", "tuned_lr", "baseline", "--seeds", "1,3", *TINY)
     assert [str(run).split("+")[0] + str(run)[-1] for run in runs] == [
         "baseline1",
         "baseline3",
         "tuned_lr1",
         "tuned_lr3",
     ]
-    command = runs[0].command
-    assert command[:6] == ["run", "baseline", "--profile", "smoke", "--seed", "1"]
-    assert command[command.index("--runs") + 1] == str(tmp_path / "runs"), "whole paths, for other machines"
-    assert "threads=1" in command
+    request = runs[0].request
+    assert (request.experiment, request.profile, request.seed) == ("baseline", "smoke", 1)
+    assert request.runs == tmp_path / "runs", "whole paths, for other machines"
+    assert "threads=1" in request.overrides
     assert list(tmp_path.iterdir()) == [], "planning writes nothing"
 
 
@@ -59,23 +60,23 @@ def test_a_study_is_every_experiment_with_every_seed(tmp_path):
     ("text", "meant"), [("5", [0, 1, 2, 3, 4]), ("1", [0]), ("0-2", [0, 1, 2]), ("1,3", [1, 3]), ("7,7", [7])]
 )
 def test_seeds_are_a_number_of_them_or_a_list(text, meant):
-    assert plan.seeds(text) == meant
+    assert command.seeds(text) == meant
 
 
 def test_a_run_gets_as_many_threads_as_cpus_unless_it_was_begun_with_others_or_is_told(tmp_path):
-    (four,) = plan.plan(_options("baseline", "--seeds", "1", "--cpus-per-run", "4", *TINY))
-    assert "threads=4" in four.command
-    (told,) = plan.plan(_options("baseline", "--seeds", "1", *TINY, "--set", "threads=3"))
-    assert told.command.index("threads=3") > told.command.index("threads=1"), "the last one counts"
+    (four,) = planned("baseline", "--seeds", "1", "--cpus-per-run", "4", *TINY)
+    assert "threads=4" in four.request.overrides
+    (told,) = planned("baseline", "--seeds", "1", *TINY, "--set", "threads=3")
+    assert told.experiment.threads == 3, "the last one counts"
     assert main(["run", "baseline", *TINY, "--set", "threads=2"]) == 0
-    (begun,) = plan.plan(_options("baseline", "--seeds", "1", *TINY))
-    assert "threads=2" in begun.command
+    (begun,) = planned("baseline", "--seeds", "1", *TINY)
+    assert begun.experiment.threads == 2
 
 
 def test_what_is_done_is_skipped_without_ray(no_ray, capsys):
     for name in ("baseline", "tuned_lr"):
         assert main(["run", name, *TINY]) == 0
-    runs = plan.plan(_options("baseline", "tuned_lr", "--seeds", "1", *TINY))
+    runs = planned("baseline", "tuned_lr", "--seeds", "1", *TINY)
     runs[1].folder.write_status("diverged", step=3)
     capsys.readouterr()
     assert main(["study", "baseline", "tuned_lr", "--seeds", "1", *TINY]) == 0
@@ -88,9 +89,9 @@ def test_what_was_trained_by_another_recipe_is_not_done(tmp_path):
     own = tmp_path / "own.yaml"
     own.write_text("extends: baseline\ndiscriminator: {learning_rate: 5e-5}\n")
     assert main(["run", str(own), *TINY]) == 0
-    assert [run.done for run in plan.plan(_options(str(own), "--seeds", "1", *TINY))] == [True]
+    assert [run.done for run in planned(str(own), "--seeds", "1", *TINY)] == [True]
     own.write_text("extends: baseline\ndiscriminator: {learning_rate: 9e-5}\n")
-    assert [run.done for run in plan.plan(_options(str(own), "--seeds", "1", *TINY))] == [False]
+    assert [run.done for run in planned(str(own), "--seeds", "1", *TINY)] == [False]
 
 
 # What is asked, and what the one line must say.
@@ -152,7 +153,7 @@ def test_planning_and_help_need_no_ray():
 
 def test_a_study_has_one_wandb_group_the_same_whenever_it_is_started(tmp_path, monkeypatch):
     def group(*words):
-        return plan.group_of(plan.plan(_options(*words, *TINY)))
+        return group_of(planned(*words, *TINY))
 
     first = group("baseline", "tuned_lr", "--seeds", "2")
     assert first.startswith("study-smoke-")
@@ -208,7 +209,7 @@ def test_the_last_losses_are_read_from_the_end_of_the_history(tmp_path):
 
 
 def test_what_a_folder_says_from_before_the_study_is_no_news(tmp_path, capsys):
-    (run,) = plan.plan(_options("baseline", "--seeds", "1", *TINY))
+    (run,) = planned("baseline", "--seeds", "1", *TINY)
     run.folder.path.mkdir(parents=True)
     run.folder.write_status("running", step=3, steps=6)
     lines = live_table.Lines([run])
@@ -226,7 +227,7 @@ def test_what_a_folder_says_from_before_the_study_is_no_news(tmp_path, capsys):
 
 
 def test_a_log_says_how_far_the_runs_are_when_nothing_else_has_happened_for_long(tmp_path, capsys, monkeypatch):
-    (run,) = plan.plan(_options("baseline", "--seeds", "1", *TINY))
+    (run,) = planned("baseline", "--seeds", "1", *TINY)
     run.folder.path.mkdir(parents=True)
     lines = live_table.Lines([run])
     run.folder.log.write_text("---")
@@ -242,7 +243,7 @@ def test_a_log_says_how_far_the_runs_are_when_nothing_else_has_happened_for_long
 
 
 def test_a_lock_is_waited_for_but_not_for_ever(tmp_path):
-    (run,) = plan.plan(_options("baseline", "--seeds", "1", *TINY))
+    (run,) = planned("baseline", "--seeds", "1", *TINY)
     with run.folder.locked():
         begin = time.monotonic()
         run.folder.wait_until_free(0.5)
@@ -255,7 +256,7 @@ def test_a_lock_is_waited_for_but_not_for_ever(tmp_path):
 @pytest.mark.slow
 def test_a_run_that_fails_is_named_and_does_not_stop_the_others(tmp_path):
     """Two runs side by side in a real Ray, as a user starts it."""
-    spoilt, other = plan.plan(_options("baseline", "--seeds", "2", *TINY))
+    spoilt, other = planned("baseline", "--seeds", "2", *TINY)
     spoilt.folder.path.mkdir(parents=True)
     spoilt.folder.config.write_text("name: baseline\n")
     done = subprocess.run(

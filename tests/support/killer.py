@@ -25,8 +25,9 @@ WRITING = {"open", "os.rename", "os.remove", "os.mkdir"}
 def main(kills: int, seed: int, place: Path, package: str, arguments: list[str]) -> None:
     perform = __import__(f"{package}.__main__", fromlist=["main"]).main
     from dcgan import trainer  # what a run would import
+    from dcgan.record import recorder
 
-    trainer.READ_SECONDS = trainer.CHECKPOINT_SECONDS = 0.0
+    trainer.READ_SECONDS = recorder.CHECKPOINT_SECONDS = 0.0
     rng = random.Random(seed)
 
     def live(life: int, event: int | None, after: float | None) -> bool:

@@ -12,8 +12,9 @@ import torch
 from dcgan import config
 from dcgan.adversarial import MEASURES, adversarial_step
 from dcgan.data import Batches
+from dcgan.device.device import Device
 from dcgan.device.ranks import Ranks, joined
-from dcgan.trainer import build, stream
+from dcgan.players import build, stream
 
 STEPS, BATCH = 20, 16
 
@@ -39,7 +40,7 @@ def take(statistics: str, ranks: Ranks) -> dict:
 
 
 if __name__ == "__main__":
-    with joined(torch.device("cpu")) as ranks:
+    with joined(Device.of(torch.device("cpu"))) as ranks:
         for statistics in sys.argv[1].split(","):
             taken = take(statistics, ranks)
             if ranks.first:

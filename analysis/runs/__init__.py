@@ -1,0 +1,1 @@
+"""What was recorded, as tables: from run folders or from W&B."""

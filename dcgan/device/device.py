@@ -1,0 +1,123 @@
+"""One record of what a run computes on: every fact about a device that the lab acts on."""
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from dcgan import UserError
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device of this machine, and how the lab uses it."""
+
+    torch: torch.device
+    name: str  # "NVIDIA H100", "AMD EPYC"
+    bf16: bool  # whether bfloat16 is done in hardware; emulated it is slower than float32
+    memory_format: torch.memory_format  # of images, feature maps and convolution weights
+    records_steps: bool  # whether the whole step can be recorded once as a graph
+    steps_ahead: int | None  # steps that the host may run ahead of the device; None: it never does
+    pins_memory: bool  # whether copies from pinned memory leave the host free meanwhile
+    backend: str | None  # through which several processes share a run; None: they can't
+
+    @classmethod
+    def of(cls, device: torch.device) -> "Device":
+        """Collect the facts about one of torch's devices."""
+        cuda = device.type == "cuda"
+        return cls(
+            torch=device,
+            name=torch.cuda.get_device_name(device) if cuda else _cpu_name(),
+            bf16=_has_bf16(device),
+            memory_format=torch.channels_last,
+            records_steps=cuda,
+            steps_ahead=8 if cuda else None,
+            pins_memory=cuda,
+            backend={"cuda": "nccl", "cpu": "gloo"}.get(device.type),
+        )
+
+    @property
+    def type(self) -> str:
+        """ "cuda", "mps" or "cpu"."""
+        return self.torch.type
+
+    def placement(self, nbytes: int) -> dict[str, bool]:
+        """Return the options of `Batches` that say where images of this size lie.
+
+        They lie on the device if they take at most half of its free memory: the networks need the rest.
+        """
+        free = 0
+        if self.type == "cuda":
+            free = torch.cuda.mem_get_info(self.torch)[0]
+        elif self.type == "mps":
+            free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+        return {"on_device": 2 * nbytes <= free, "pin_memory": self.pins_memory}
+
+
+def choose(wanted: str) -> Device:
+    """Return the device of this name; "auto" takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises UserError for a device that is not there.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    names = [name for name, is_there in available.items() if is_there]
+    if wanted == "auto":
+        return Device.of(torch.device(names[0]))
+    if wanted not in names:
+        raise UserError(
+            f"--device {wanted} (DEVICE={wanted}): not on this machine; torch {torch.__version__} sees "
+            f"{', '.join(names)}"
+        )
+    return Device.of(torch.device(wanted))
+
+
+def use_precision(precision: Literal["auto", "bf16", "fp32"], device: Device) -> bool:
+    """Return whether to train in bfloat16; "auto" means where the hardware has it.
+
+    What stays in float32 is real float32: torch would let CUDA's convolutions drop to TF32, with 10 bits.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+    return device.bf16 if precision == "auto" else precision == "bf16"
+
+
+def use_determinism(wanted: bool, device: Device) -> None:
+    """On CUDA, choose bit-identical repeats or the fastest algorithms; elsewhere repeats are identical anyway."""
+    if device.type == "cuda":
+        if wanted:  # cuBLAS reads it before its first use
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(wanted)
+        torch.backends.cudnn.benchmark = not wanted
+
+
+def use_threads(threads: int | Literal["auto"], *, processes: int = 1) -> int:
+    """Set the CPU threads of this process, one of `processes` on this machine; return their number."""
+    torch.set_num_threads(max(1, cpu_count() // processes) if threads == "auto" else threads)
+    return torch.get_num_threads()
+
+
+def cpu_count() -> int:
+    """Count the CPUs that this process may use; on a cluster they are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        # Private in torch 2.11 to 2.14; a torch without them gets float32, which is only slower.
+        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+    return False
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

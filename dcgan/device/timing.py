@@ -1,0 +1,102 @@
+"""The host beside the device: how far it may run ahead, how long the device waits for input, and who else computes."""
+
+import logging
+import os
+import time
+from collections import deque
+
+import torch
+
+from dcgan.device.device import Device
+
+log = logging.getLogger(__name__)
+
+
+class Pace:
+    """Keeps the host at most `Device.steps_ahead` steps ahead: a stop must not wait for hundreds of queued steps."""
+
+    def __init__(self, device: Device) -> None:
+        self._ahead = device.steps_ahead
+        self._marks: deque[torch.cuda.Event] = deque()
+
+    def __call__(self) -> None:
+        """Call after each step. The device never runs dry: it still has steps queued while the host waits."""
+        if self._ahead is None:
+            return
+        mark = torch.cuda.Event()
+        mark.record()
+        self._marks.append(mark)
+        if len(self._marks) > self._ahead:
+            self._marks.popleft().synchronize()
+
+
+class InputWait:
+    """Entered while a batch is made: measures how long making it delays the device.
+
+    CUDA itself measures it. While the host makes a batch, the device still has earlier steps to do, which costs no
+    time. So the delay begins when the device has done those, and ends with the batch.
+
+    resident: the images are on the device, which then makes the batch itself.
+    """
+
+    def __init__(self, device: Device, *, resident: bool) -> None:
+        self._type, self._seconds, self._resident = device.type, 0.0, resident
+        self._pairs: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def __enter__(self) -> None:
+        if self._type == "cuda":
+            self._pairs.append((torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)))
+            self._pairs[-1][0].record()
+            return
+        if self._type == "mps" and not self._resident:
+            torch.mps.synchronize()  # the copy waits for earlier steps, which is not waiting for input
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        if self._type == "cuda":
+            self._pairs[-1][1].record()
+        else:
+            self._seconds += time.perf_counter() - self._start
+
+    def read(self) -> float:
+        """Return the seconds since the last reading; the host must have waited for the device before."""
+        seconds = self._seconds + sum(start.elapsed_time(end) for start, end in self._pairs) / 1000
+        self._seconds = 0.0
+        self._pairs.clear()
+        return seconds
+
+
+class SharedCpu:
+    """Warns once when other programs take part of the CPU from a run on several threads.
+
+    The threads of a step spin while they wait for each other, so a thread that is put aside keeps the others waiting
+    at full load: with one other busy program on 2 cores a step takes three times as long, and twice as long where
+    waiting threads sleep. Without other programs spinning is faster.
+    """
+
+    LOOK_SECONDS = 30.0
+    SHARE = 0.85  # without other programs a run has 0.99 of its threads' time
+
+    def __init__(self, device: Device) -> None:
+        self._threads = torch.get_num_threads() if device.type == "cpu" else 1
+        self._silent = self._threads == 1 or "OMP_WAIT_POLICY" in os.environ
+        self._since = time.perf_counter(), time.process_time()
+
+    def check(self) -> None:
+        """Call now and then."""
+        now = time.perf_counter(), time.process_time()
+        wall, cpu = (after - before for before, after in zip(self._since, now, strict=True))
+        if self._silent or wall < self.LOOK_SECONDS:
+            return
+        self._since = now
+        share = cpu / (wall * self._threads)
+        if share > self.SHARE:
+            return
+        self._silent = True
+        log.warning(
+            "other programs use the CPU too: this run has %.0f %% of %d cores, and it loses more than that while its "
+            "threads wait for each other; end those programs, or stop this run (it loses nothing) and resume it with "
+            "OMP_WAIT_POLICY=PASSIVE before the same command",
+            100 * share,
+            self._threads,
+        )

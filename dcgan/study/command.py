@@ -1,0 +1,118 @@
+"""`python -m dcgan study EXP ... --seeds 5`: plan the runs, train those that are not done, report the others."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from dcgan import EXIT_FAILED, EXIT_INTERRUPTED, UserError
+from dcgan.options import chosen_profile, recipe, seed_list
+
+# torch, Ray and rich take seconds to import: what needs them is imported where it is used.
+
+
+def add_command(commands, **measures) -> None:
+    """Add `study` to the commands of `python -m dcgan`.
+
+    measures: the fields `interleaving` and `d_has_won` of each run's `Request`.
+    """
+    study = commands.add_parser(
+        "study",
+        parents=[recipe()],
+        help="train many runs, experiments x seeds, on this machine or a Ray cluster",
+        epilog="Finished runs are skipped, unfinished ones resume. Ctrl-C saves and stops all. "
+        "RAY_ADDRESS names a running cluster; --runs and --cache must be folders that all its machines see.",
+    )
+    study.add_argument("experiments", nargs="+", metavar="EXP", help="experiments' names, or YAML files")
+    study.add_argument(
+        "--seeds", type=seeds, default="5", metavar="N|LIST", help="5 means 0-4; or 0-4, or 1,3 (%(default)s)"
+    )
+    study.add_argument(
+        "--cpus-per-run",
+        type=share,
+        default="1",
+        metavar="N",
+        help="a run's CPUs, and threads; one is the most efficient (%(default)s)",
+    )
+    study.add_argument(
+        "--gpus-per-run",
+        type=gpu_share,
+        metavar="N",
+        help="a run's part of a GPU; 0.5: two runs share one (default: 1 where there are GPUs)",
+    )
+    study.set_defaults(command=_study, measures=measures)
+
+
+def planned(options: argparse.Namespace):
+    """Return the runs that the options ask for, see `plan`."""
+    from dcgan.study.plan import plan
+
+    threads = max(1, int(options.cpus_per_run))  # no more than CPUs, so that runs don't get in each other's way
+    return plan(options.experiments, options.seeds, _shared_request(options), threads=threads)
+
+
+def _study(options: argparse.Namespace) -> int:
+    from dcgan.study.plan import group_of, pack_images
+
+    runs = planned(options)
+    left = [run for run in runs if not run.done]
+    print(f"{len(runs)} run{'s' * (len(runs) > 1)}, {len(runs) - len(left)} done already", flush=True)
+    if not left:
+        return 0
+    from dcgan.study import ray_tasks
+    from dcgan.study.live_table import showing
+
+    pack_images(left)
+    shares = ray_tasks.Shares(options.cpus_per_run, options.gpus_per_run, options.device)
+    with ray_tasks.connected(shares) as (shares, summary), showing(runs) as show:
+        for run in left:  # a folder that can't be written is reported now
+            run.folder.path.mkdir(parents=True, exist_ok=True)
+        show.line(f"{summary}; W&B group {(group := group_of(runs))}")
+        failures, interrupted = ray_tasks.train_all(left, shares, group=group, show=show)
+    for run, message in failures.items():
+        print(f"failed: {run}: {message} ({run.folder.log})", file=sys.stderr)
+    if interrupted:
+        print("interrupted; each run saves as it stops, and the same command finishes the rest", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    done = sum(run.done for run in runs)
+    print(f"{done} of {len(runs)} runs done" + (f", {len(failures)} failed" * bool(failures)))
+    return EXIT_FAILED if done < len(runs) else 0
+
+
+def _shared_request(options: argparse.Namespace):
+    """Return the request that all runs share; experiment and seed are the plan's to fill in."""
+    from dcgan.device import device
+    from dcgan.run import Request
+
+    cluster = os.environ.get("RAY_ADDRESS")
+    if options.profile is None and cluster:
+        raise UserError("on a cluster, say how much to train: --profile full (PROFILE=full), or laptop or smoke")
+    here = device.choose("auto" if cluster else options.device)  # a cluster's machines choose their own
+    return Request(
+        experiment="",
+        profile=chosen_profile(options.profile, cuda=here.type == "cuda"),
+        runs=Path(options.runs),
+        cache=Path(options.cache),
+        overrides=tuple(options.set),
+        data=options.data,
+        **options.measures,
+    )
+
+
+def seeds(text: str) -> list[int]:
+    """Read '5' as 0 to 4, anything else as a list like '0-4' or '1,3'."""
+    return list(dict.fromkeys(seed_list(f"0-{int(text) - 1}" if text.isdigit() else text)))
+
+
+def share(text: str) -> float:
+    """Read a part of one, or a whole number: Ray knows nothing between. Raises ValueError for anything else."""
+    if not (0 < (value := float(text)) <= 1 or value == int(value) > 0):
+        raise ValueError(text)
+    return value
+
+
+def gpu_share(text: str) -> float:
+    """Read a number from 0 to 1; a run on several GPUs is `run --gpus`. Raises ValueError for anything else."""
+    if not 0 <= (value := float(text)) <= 1:
+        raise ValueError(text)
+    return value

@@ -1,0 +1,48 @@
+"""Where a run's time goes: seconds by what they were spent on, and the speed they make."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Literal
+
+Part = Literal["input", "compute", "samples", "logging"]
+
+
+class Stopwatch:
+    """Seconds by what they were spent on, over all the sessions of a run.
+
+    The time before the loop and after it (packing, recording the step, W&B's last upload, the figure, the floor) is
+    not included.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = dict.fromkeys(("input", "compute", "samples", "logging"), 0.0)
+
+    @contextmanager
+    def __call__(self, part: Part) -> Iterator[None]:
+        """Add the time spent inside to a part."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] += time.perf_counter() - start
+
+    def move(self, seconds: float, part: Part, to: Part) -> None:
+        """Move seconds, at most all of them, from one part to another."""
+        seconds = min(seconds, self.seconds[part])
+        self.seconds[part] -= seconds
+        self.seconds[to] += seconds
+
+
+def speed(seconds: Mapping[str, float], *, steps: int, batch_size: int) -> dict[str, float | None]:
+    """Return the speed of `steps` steps that took the `Stopwatch`'s seconds.
+
+    images_per_s counts all parts, step_ms (milliseconds) only the computing; data_wait_fraction is the share of the
+    input. None where there was no time or no step.
+    """
+    spent = sum(seconds.values())
+    return {
+        "images_per_s": round(steps * batch_size / spent, 1) if spent else None,
+        "step_ms": round(1000 * seconds["compute"] / steps, 3) if steps else None,
+        "data_wait_fraction": round(seconds["input"] / spent, 5) if spent else None,
+    }
