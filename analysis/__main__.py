@@ -7,13 +7,20 @@ import shutil
 import subprocess
 import sys
 import webbrowser
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from dcgan import UserError
 from dcgan.options import Parser, one_run, perform, places, request
 
-# torch, wandb and matplotlib take seconds to import: what needs them is imported where it is used.
+# torch, wandb and matplotlib take seconds to import, so modules that need them are imported where they are used.
+if TYPE_CHECKING:
+    from analysis.compare.comparison import Comparison
+    from analysis.runs.run import Run
+    from analysis.score import Scorer
+
+Number = TypeVar("Number", int, float)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,7 +32,7 @@ def _score(options: argparse.Namespace) -> int:
     from analysis.runs.folders import read_folders
 
     runs, unusable = read_folders(options.runs)
-    _tell(unusable)
+    _report(unusable)
     scorer = _scorer(options)
     scorer.score(runs)
     scored = sum(bool(scorer.found(run)[1].final) for run in runs)
@@ -39,9 +46,9 @@ def _compare(options: argparse.Namespace) -> int:
     from analysis.runs.wandb import read_wandb
 
     runs, unusable = read_wandb(options.wandb) if options.wandb else read_folders(options.runs)
-    _tell(unusable)
+    _report(unusable)
     if not runs:
-        raise UserError(f"{options.wandb or options.runs}: no run there can be used")
+        raise UserError(f"{options.wandb or options.runs}: none of the runs can be used")
     pages = [page for _, page in _reports(options, runs, unusable)]
     if not options.no_open:
         show(pages[0])
@@ -55,28 +62,30 @@ def _study_page(options: argparse.Namespace) -> int:
     if options.wandb:
         raise UserError("--wandb (WANDB=): the study shows scores and samples, which only run folders have")
     runs, unusable = read_folders(options.runs)
-    _tell(unusable)
-    several = {run.folder.path.parents[1] for run in runs}
-    if len(several) > 1:
+    _report(unusable)
+    profiles = {str(Path(run.where).parents[1]) for run in runs}
+    if len(profiles) > 1:
         raise UserError(
-            f"{options.runs}: a study is of one data set and profile, and here are {len(several)}; "
-            f"--runs (RUNS=) takes one: {', '.join(sorted(map(str, several)))}"
+            f"{options.runs}: a study needs one data set and profile, but this folder holds {len(profiles)}; "
+            f"--runs (RUNS=) takes one of them: {', '.join(sorted(profiles))}"
         )
     if not runs:
-        raise UserError(f"{options.runs}: no run there can be used")
+        raise UserError(f"{options.runs}: none of the runs can be used")
     for comparison, page in _reports(options, runs, unusable):
         for path in study_page.write(comparison, page.parent / "figures", options.docs):
             print(path)
     return 0
 
 
-def _reports(options: argparse.Namespace, runs: Sequence, unusable: Sequence[str]) -> Iterator[tuple]:
-    """Score, compare and report each group of runs that can be compared: the comparison and its page."""
+def _reports(
+    options: argparse.Namespace, runs: Sequence["Run"], unusable: Sequence[str]
+) -> Iterator[tuple["Comparison", Path]]:
+    """Score, compare and report each group of comparable runs; yield the comparison and its page."""
     from analysis.compare.build import compare, groups
     from analysis.compare.comparison import Note
     from analysis.pages import report
 
-    # W&B has no weights to score, and a report without scores must not take the place of one with them.
+    # W&B has no weights to score, and a report without scores must not replace one with them.
     scorer = None if options.wandb else _scorer(options)
     reports = options.out / "wandb" if options.wandb else options.out
     for (data, profile), members in groups(runs).items():
@@ -87,9 +96,9 @@ def _reports(options: argparse.Namespace, runs: Sequence, unusable: Sequence[str
             notes=[*map(Note, unusable), *(scorer.score(members) if scorer else ())],
         )
         folder = reports / data / profile
-        before = _numbers(folder)
+        before = _tables(folder)
         page = report.write(comparison, folder)
-        if _numbers(folder) != before:
+        if _tables(folder) != before:
             _to_wandb(comparison, folder)
         print(f"{data}, {profile}: {len(members)} run{'s' if len(members) > 1 else ''}: {page}")
         yield comparison, page
@@ -105,7 +114,7 @@ def _rate(options: argparse.Namespace) -> int:
     asked = request(options, cuda=choose(options.device).type == "cuda")
     folder = asked.folder(asked.resolved(), asked.source())
     if not folder.generator.is_file():
-        raise UserError(f"{folder.path}: no generator.params; `make run` the experiment to its end first")
+        raise UserError(f"{folder.path}: no generator.params; first train it to the end: make run EXP=...")
     runs, unusable = read_folders(folder.path)
     if not runs:
         raise UserError(unusable[0])
@@ -124,34 +133,34 @@ def _dashboard(options: argparse.Namespace) -> int:
     runs, _ = read_folders(options.runs)
     pages = sorted(options.out.glob("**/index.html"))
     print("\n".join(f"comparison: {page}" for page in pages) or "no comparison yet: make compare")
-    # A browser would open other addresses too, and take one that begins with a dash for an option.
+    # Only web addresses: a browser would open others too, and take one that begins with a dash for an option.
     urls = [url for run in runs if re.fullmatch(r"https?://[!-~]{1,500}", url := str(run.status.get("wandb_url")))]
     if urls and os.environ.get("WANDB_MODE", "online") == "online":
         project = urls[-1].partition("/runs/")[0]
         print(f"W&B project: {project}")
         webbrowser.open(project)
         return 0
-    logs = sorted((log for run in runs for log in run.folder.path.glob("wandb/*run-*/*.wandb")), key=_changed)
+    logs = [log for run in runs for log in Path(run.where).glob("wandb/*run-*/*.wandb")]
     if not logs:
         raise UserError(f"no W&B log under {options.runs}: the runs were made with WANDB_MODE=disabled")
-    return _leet(logs, options.runs)
+    return _leet(sorted(logs, key=lambda log: log.stat().st_mtime), options.runs)
 
 
 def _leet(logs: Sequence[Path], runs: Path) -> int:
-    """W&B's terminal viewer on all local runs: it wants them in one folder, so that has links to them."""
-    gathered = runs / ".wandb"
-    shutil.rmtree(gathered, ignore_errors=True)
-    gathered.mkdir()
+    """Show all local runs in W&B's terminal viewer. It wants them in one folder, so we make one of links."""
+    links = runs / ".wandb"
+    shutil.rmtree(links, ignore_errors=True)
+    links.mkdir()
     for log in logs:
-        (gathered / log.parent.name).symlink_to(log.parent.resolve(), target_is_directory=True)
-    command = [sys.executable, "-m", "wandb", "leet", str(gathered)]
+        (links / log.parent.name).symlink_to(log.parent.resolve(), target_is_directory=True)
+    command = [sys.executable, "-m", "wandb", "leet", str(links)]
     if not sys.stdout.isatty():
-        print(f"no W&B page, as the runs were logged offline; in a terminal: {' '.join(command)}")
+        print(f"no W&B page, because the runs were logged offline; in a terminal: {' '.join(command)}")
         return 0
     return subprocess.run(command, check=False).returncode
 
 
-def _scorer(options: argparse.Namespace):
+def _scorer(options: argparse.Namespace) -> "Scorer":
     from analysis.measures import features
     from analysis.score import Scorer
     from dcgan.device.device import choose, use_threads
@@ -164,8 +173,8 @@ def _scorer(options: argparse.Namespace):
     return Scorer(extractor, cache=options.cache, data=options.data, device=device, samples=options.samples)
 
 
-def _to_wandb(comparison, folder: Path) -> None:
-    """The comparison as a W&B run of its own; an older one that was logged offline makes way."""
+def _to_wandb(comparison: "Comparison", folder: Path) -> None:
+    """Log the comparison as a W&B run of its own; it replaces an older one that was logged offline."""
     from dcgan.record.wandb_log import Tracker, new_run_id
 
     shutil.rmtree(folder / "wandb", ignore_errors=True)
@@ -181,22 +190,20 @@ def _to_wandb(comparison, folder: Path) -> None:
     tracker.finish(state="finished")
 
 
-def _tell(lines: Sequence[str]) -> None:
-    for line in lines:
-        print(line, file=sys.stderr)
+def _report(problems: Sequence[str]) -> None:
+    for problem in problems:
+        print(problem, file=sys.stderr)
 
 
-def _numbers(report: Path) -> list[bytes]:
-    """What a report says, by which an unchanged one is known."""
+def _tables(report: Path) -> list[bytes]:
+    """The tables of a report. A report with the same tables is unchanged."""
     return [path.read_bytes() for name in ("compare.csv", "compare.md") if (path := report / name).is_file()]
 
 
-def _changed(path: Path) -> float:
-    return path.stat().st_mtime
+def _positive(convert: Callable[[str], Number]) -> Callable[[str], Number]:
+    """A parser of positive numbers for argparse, which quotes its name in errors."""
 
-
-def _positive(convert):
-    def parse(text: str):
+    def parse(text: str) -> Number:
         value = convert(text)
         if not 0 < value < float("inf"):
             raise ValueError(text)
@@ -212,18 +219,16 @@ def _parser() -> argparse.ArgumentParser:
 
     scoring = Parser(add_help=False, parents=[places("what each run was trained on, from the cache")])
     scoring.add_argument(
-        "--extractor", metavar="NAME", help="inception or effnet_lite0 (default: inception where its weights are)"
+        "--extractor", metavar="NAME", help="inception or effnet_lite0 (default: inception if its weights can be had)"
     )
     scoring.add_argument(
         "--inception-weights",
         type=Path,
         metavar="FILE",
         default=os.environ.get("INCEPTION_WEIGHTS") or None,
-        help="torch-fidelity's InceptionV3, where it can't be downloaded (default: $INCEPTION_WEIGHTS)",
+        help="torch-fidelity's InceptionV3, if it can't be downloaded (default: $INCEPTION_WEIGHTS)",
     )
-    scoring.add_argument(
-        "--samples", type=_positive(int), metavar="N", help="images to generate (default: what the profile says)"
-    )
+    scoring.add_argument("--samples", type=_positive(int), metavar="N", help="images to generate (default: by profile)")
     score = commands.add_parser("score", parents=[scoring], help="score what has no score yet")
     score.set_defaults(command=_score)
 
@@ -232,7 +237,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("reports"), metavar="DIR", help="where reports go (%(default)s)"
     )
     comparing.add_argument("--wandb", metavar="ENTITY/PROJECT", help="read the runs from W&B instead (no images there)")
-    comparing.add_argument("--cost-per-hour", type=_positive(float), metavar="PRICE", help="of the device")
+    comparing.add_argument("--cost-per-hour", type=_positive(float), metavar="PRICE", help="price of the device")
     compare = commands.add_parser("compare", parents=[comparing], help="score, compare and write the page")
     compare.add_argument("--no-open", action="store_true", help="don't open the page in a browser")
     compare.set_defaults(command=_compare)

@@ -54,11 +54,11 @@ def test_a_broken_weights_file_of_inception_is_one_line(tmp_path, capsys):
     assert told.count("\n") == 1
 
 
-def test_runs_that_all_are_unusable_are_told_and_nothing_is_compared(tmp_path, capsys):
+def test_when_no_run_can_be_used_each_is_reported_and_nothing_is_compared(tmp_path, capsys):
     make_run(tmp_path / "runs", "baseline").config.write_text("image_size: 64\n")
     code, told = _told(capsys, "compare", "--runs", tmp_path / "runs", "--out", tmp_path / "reports")
     assert code == 2
-    assert told.splitlines()[-1] == f"error: {tmp_path / 'runs'}: no run there can be used"
+    assert told.splitlines()[-1] == f"error: {tmp_path / 'runs'}: none of the runs can be used"
     assert "config.yaml" in told.splitlines()[0]
     assert not (tmp_path / "reports").exists()
 
@@ -76,7 +76,7 @@ def test_a_comparison_of_what_wandb_has_takes_no_scored_report_away(tmp_path, ca
 def test_rating_a_run_that_is_not_finished_says_what_to_do(tmp_path, capsys):
     code, told = _told(capsys, "rate", "baseline", "--profile", "smoke", "--runs", tmp_path)
     assert code == 2
-    assert "no generator.params; `make run` the experiment to its end first" in told
+    assert "no generator.params; first train it to the end: make run EXP=..." in told
 
 
 def test_help_answers_for_each_command(capsys):

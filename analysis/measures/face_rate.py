@@ -8,7 +8,7 @@ What the detector looks for is the coarse pattern of light and dark around eyes,
 1,000 photographs give (10, at 64 px and at 128 px) it accepts no noise, 0.3 % of smooth blobs of colour, 0.4 % of faces
 whose 16 tiles were shuffled, but 27 % of faces turned upside down and 78 % of those whose halves belong to two people.
 So a generator's rate says how many images have a face's layout; whether it is a normal one is for people to say, see
-rating.py.
+pages/rating.py.
 """
 
 import threading
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from cv2.data import haarcascades
 from tqdm import tqdm
 
 # Chosen on aligned photographs at 64 and 128 px, by what is accepted that is no face while 98 % of them are. The
@@ -66,7 +67,7 @@ def face_count(strictness: np.ndarray, setting: int) -> int:
 
 
 def _cascade() -> cv2.CascadeClassifier:
-    return cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"))
+    return cv2.CascadeClassifier(str(Path(haarcascades) / "haarcascade_frontalface_default.xml"))
 
 
 def _strictness(cascade: cv2.CascadeClassifier, image: np.ndarray) -> int:

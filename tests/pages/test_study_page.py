@@ -234,7 +234,9 @@ def test_two_profiles_are_two_studies_and_the_message_says_how_to_name_one(tmp_p
     for runs in (tmp_path, tmp_path / "faces-01234567"):
         assert main(["study-page", "--runs", str(runs), "--docs", str(tmp_path / "docs")]) == 2
         told = capsys.readouterr().err
-        assert told.startswith(f"error: {runs}: a study is of one data set and profile, and here are 2; --runs (RUNS=)")
+        assert told.startswith(
+            f"error: {runs}: a study needs one data set and profile, but this folder holds 2; --runs (RUNS=)"
+        )
         assert told.count("\n") == 1
         for folder in told.strip().partition("takes one: ")[2].split(", "):
             assert len(read_folders(Path(folder))[0]) == 1

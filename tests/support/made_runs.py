@@ -6,7 +6,8 @@ import pandas as pd
 from analysis.compare.build import compare
 from analysis.compare.comparison import Note
 from analysis.runs.folders import read_folders
-from analysis.score import COLUMNS, SMALL, SNAPSHOT_MEASURES, Protocol, Scores, _digest
+from analysis.runs.scores import COLUMNS
+from analysis.score import SMALL, SNAPSHOT_MEASURES, Protocol, Scores, _digest
 from dcgan import config
 from dcgan.record.folder import RunFolder
 from dcgan.tools import plain_yaml

@@ -1,0 +1,61 @@
+"""A run's `scores.csv`: one row a number.
+
+step, generator (hash of its weights), score, value, protocol
+"""
+
+import csv
+import io
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from analysis.runs.run import Run
+from dcgan import first_line, one_line
+from dcgan.tools.files import read_plain, replacing
+
+log = logging.getLogger(__name__)
+
+NAME = "scores.csv"
+LARGEST_BYTES = 100_000_000  # of a scores.csv; one of a whole run has 20,000
+
+
+class Row(NamedTuple):
+    """A row of scores.csv."""
+
+    step: int
+    generator: str  # hash of its weights
+    score: str
+    value: float
+    protocol: str
+
+
+COLUMNS = Row._fields
+
+
+def read_rows(run: Run) -> list[Row]:
+    """All rows of the run's scores.csv; none when there is no such file or it is damaged: the run is scored again."""
+    if run.folder is None:
+        return []
+    path = run.folder.path / NAME
+    try:
+        lines = csv.DictReader(io.StringIO(read_plain(path, most=LARGEST_BYTES).decode()), strict=True)
+        return [
+            Row(int(line["step"]), line["generator"], line["score"], float(line["value"] or "nan"), line["protocol"])
+            for line in lines
+        ]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:  # a TypeError: a line that is too short
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        log.warning("%s", one_line(f"{path}: not read, its run is scored again ({reason})"))
+        return []
+
+
+def append_rows(run: Run, rows: Sequence[Row]) -> None:
+    """Add rows to the run's scores.csv, each once: a last snapshot can be the final generator, scored alike."""
+    if run.folder is None:
+        raise ValueError(f"{run.where}: a run in W&B has no folder for scores")
+    with replacing(run.folder.path / NAME) as aside:
+        pd.DataFrame([*read_rows(run), *rows], columns=list(COLUMNS)).drop_duplicates().to_csv(aside, index=False)
