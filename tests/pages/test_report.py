@@ -526,7 +526,7 @@ def test_runs_that_all_are_unfinished_still_give_a_page(comparison, tmp_path):
     unfinished = without(comparison, runs=short, alternatives=without(comparison).alternatives[:1], table=table)
     text = _text(report.write(unfinished, tmp_path).read_text(encoding="utf-8"))
     for said in (
-        "No question could be asked",
+        "can't answer a question yet",
         "No run has finished",
         "Not finished: seed 0 interrupted at step 60",
         "No snapshot has been scored",
