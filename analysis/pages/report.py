@@ -1,12 +1,11 @@
 """A comparison -> the files that people read: index.html, compare.md, compare.csv and figures/.
 
-Everything is computed before it comes here; this only chooses, words and draws. The page is one file that needs no
-server, no network and no other file. Whatever stands in it came out of files and is escaped; its content security
-policy lets in no script but its own.
+Everything has been computed before; this only chooses, words and draws. The page is one file that needs no server, no
+network and no other file. All text from files is escaped, and the content security policy lets in no script but the
+page's own.
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,7 +126,7 @@ def _result_groups(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _best(members: Sequence[Any], measure: Measure) -> str | None:
-    """Who has the best mean; nobody where there is nobody else, or no better one to the digits shown."""
+    """The experiment with the best mean; None where there is only one, or where two are equal to the digits shown."""
     known = {each.name: estimate_of(each, measure.key) for each in members if estimate_of(each, measure.key).n}
     if measure.better is None or not known:
         return None
@@ -250,15 +249,15 @@ def _dynamics(table: pd.DataFrame) -> list[dict[str, Any]]:
         low, high = row["interleaving_ratio_low"], row["interleaving_ratio_high"]
         cells[0] = (cells[0][0], interval_text(low, high, BY_KEY["interleaving_ratio"]))
         for i, suffix in enumerate(("", "_5", "_20")):
-            if (counted := row[f"windows_counted{suffix}"]) < 1:
-                told = f"{number(counted, 0, percent=True)} of the windows"
-                cells[i] = (cells[i][0], f"{cells[i][1]} {told}".strip())
+            if (share := row[f"windows_counted{suffix}"]) < 1:
+                mean, interval = cells[i]
+                cells[i] = (mean, f"{interval} {number(share, 0, percent=True)} of the windows".strip())
         rows.append({"name": row["experiment"], "seed": row["seed"], "cells": cells})
     return rows
 
 
 def _speed(table: pd.DataFrame) -> dict[str, Any]:
-    """A row a run: how fast, how long, what it cost."""
+    """Speed, time and cost, a row a run."""
     columns = ["images_per_s", "step_ms", "data_wait_fraction", "floor_share", "gpu_hours", "cost"]
     known = table.dropna(subset=columns, how="all")
     rows = [
@@ -279,25 +278,21 @@ def _speed(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _rating(rating: Mapping[str, Any]) -> dict[str, Any]:
-    told = {"name": rating.get("experiment", "?"), "seed": rating.get("seed", "?")}
+    row = {"name": rating.get("experiment", "?"), "seed": rating.get("seed", "?")}
     for kind in ("generated", "real"):
         rate, low, high, n = (rating.get(f"{kind}_{part}") for part in ("rate", "low", "high", "n"))
         low, high = number(low, 0, percent=True), number(high, 0, percent=True)
-        told[kind] = f"{number(rate, 0, percent=True)} [{low}, {high}] of {n}"
-    return told
+        row[kind] = f"{number(rate, 0, percent=True)} [{low}, {high}] of {n}"
+    return row
 
 
 def _listed(comparison: Comparison) -> list[int]:
     """The places of the runs that the page's tables have a row for: all, or equally many of each experiment."""
-    names = list(comparison.table["experiment"])
+    names = comparison.table["experiment"].reset_index(drop=True)
     if len(names) <= LISTED:
-        return list(range(len(names)))
-    most, seen, listed = max(1, LISTED // len(set(names))), Counter(), []
-    for place, name in enumerate(names):
-        seen[name] += 1
-        if seen[name] <= most:
-            listed.append(place)
-    return listed[:LISTED]
+        return list(names.index)
+    most = max(1, LISTED // names.nunique())
+    return list(names.index[names.groupby(names).cumcount() < most][:LISTED])
 
 
 def _left_out(comparison: Comparison, listed: int) -> str:
@@ -306,11 +301,11 @@ def _left_out(comparison: Comparison, listed: int) -> str:
 
 
 def provenance(runs: Sequence[Run], listed: Sequence[int]) -> dict[str, Any]:
-    """The facts that all runs share, once, and a table of those in which they differ, of the runs `listed`."""
+    """The facts that all runs share, and a table of the others, a row for each of the runs `listed`."""
     rows = [_facts(run) for run in runs]
     keys = list(rows[0]) if rows else []
-    own = ("experiment", "seed", "state")
-    shared = [key for key in keys if key not in own and len({row[key] for row in rows}) == 1]
+    always = ("experiment", "seed", "state")
+    shared = [key for key in keys if key not in always and len({row[key] for row in rows}) == 1]
     apart = [key for key in keys if key not in shared]
     return {
         "shared": [(key, rows[0][key]) for key in shared if rows[0][key] != "-"],

@@ -1,7 +1,7 @@
 """A comparison -> the study: docs/study.md with pictures and numbers, and the front of each README.
 
-Every figure, number and verdict there comes from the comparison. The templates hold what is asked, how, and what would
-change our mind: nothing that depends on how the runs came out.
+Every figure, number and verdict comes from the comparison. The templates hold the questions, the methods and what would
+change our mind: nothing that depends on the results.
 """
 
 import csv
@@ -32,6 +32,7 @@ FIGURES = (
     "overview-64px", "scatter-interleaving_ratio-next", "scatter-isc_mean-next", "losses-baseline", "losses-tuned_lr",
     "quality-fid-128px", "measure-face_rate",
 )  # fmt: skip
+FRONT_MEASURES = ("fid", "kid_mean", "face_rate", "interleaving_ratio")
 FRONT = re.compile(r"(<!-- study: [^>]*-->\n).*?(<!-- end of study -->)", re.DOTALL)
 PICTURE_PX = 640  # of a picture of 64 samples, at most
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks" / "results.csv"
@@ -40,13 +41,13 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks" / "results.csv"
 def write(comparison: Comparison, figures: Path, docs: Path) -> list[Path]:
     """Write study.md and study/ into `docs`, and the front into each README beside it that has a place for one.
 
-    figures: the folder of the report's. Returns what was written, the page first. All is made before anything is
-    written, and what an earlier study left goes last.
+    figures: the folder of the report's figures. Returns the written pages, study.md first. Everything is rendered
+    before the first file is written, and what an earlier study left is removed last.
 
-    Raises UserError for runs that nothing has scored, and for a README that can't be read.
+    Raises UserError for runs without scores, and for a README that can't be read.
     """
     if comparison.table["fid"].isna().all():
-        raise UserError("no run has scores, and a study is about them; `make compare` tells why")
+        raise UserError("no run has scores, which a study is about; `make compare` says why")
     docs = docs.resolve()
     pictures = {path.name: path.read_bytes() for stem in FIGURES if (path := figures / f"{stem}.png").is_file()}
     shown = [Path(name).stem for name in pictures]
@@ -71,17 +72,18 @@ def write(comparison: Comparison, figures: Path, docs: Path) -> list[Path]:
 
 def _fronts(docs: Path, facts: Mapping[str, Any]) -> dict[Path, str]:
     """Each README beside `docs` that has a place for the front, with it, in the languages that have one."""
-    found = {}
+    texts = {}
     for readme in sorted(docs.parent.glob("README*.md")):
         front = readme.name.replace("README", "front")
         try:
             text = readme.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{readme}: can't be read as UTF-8 text: {one_line(str(error))}") from error
-        if FRONT.search(text) and (TEMPLATES / front).is_file():
+        place = FRONT.search(text)
+        if place and (TEMPLATES / front).is_file():
             block = _tidy(template(front, cell=cell).render(facts, docs=docs.name))
-            found[readme] = FRONT.sub(lambda place, block=block: place[1] + block + place[2], text)
-    return found
+            texts[readme] = text[: place.end(1)] + block + text[place.start(2) :]
+    return texts
 
 
 def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str, str]) -> dict[str, Any]:
@@ -137,13 +139,13 @@ def _in_cells(answer: Answer) -> dict[str, Any]:
 
 
 def _experiments(comparison: Comparison) -> list[list[str]]:
-    """What each experiment changes and asks, and what came of it."""
+    """What each experiment changes, its question and the answer."""
     rows = [["experiment", "differs from its parent in", "question", "answer"]]
     for each in comparison.alternatives:
         changes = [f"{key} {setting(old)} → {setting(new)}" for key, (old, new) in each.changes.items()]
-        told = f"{each.parent}: {'; '.join(changes)}" if each.parent else "plain DCGAN"
+        differs = f"{each.parent}: {'; '.join(changes)}" if each.parent else "plain DCGAN"
         answer = comparison.experiment_answers[each.name]
-        rows.append([cell(text) for text in (each.name, told, answer.question, answer.sentence)])
+        rows.append([cell(text) for text in (each.name, differs, answer.question, answer.sentence)])
     return rows
 
 
@@ -158,31 +160,29 @@ def _gallery(samples: Mapping[str, str], columns: int = 4) -> list[list[str]]:
 
 
 def _associations(comparison: Comparison, x: str) -> list[list[str]]:
-    """Everything that was asked of one candidate for a measure of quality."""
-    rows = [["held against each other", "partial rank correlation with", "rho", "95 % interval", "n", "says"]]
+    """All associations of one candidate with quality."""
+    rows = [["compared", "partial rank correlation with", "rho", "95 % interval", "n", "says"]]
     for claim, found in comparison.associations.items():
         if claim.x == x and found.points:
-            told = report.association(claim, found)
-            with_ = f"{told['y']} of the {told['when']}"
-            n = f"{told['clusters']}, {told['points']} snapshots"
-            rows.append(
-                [cell(text) for text in (told["among"], with_, told["rho"], told["interval"], n, told["verdict"])]
-            )
+            row = report.association(claim, found)
+            quality, n = f"{row['y']} of the {row['when']}", f"{row['clusters']}, {row['points']} snapshots"
+            cells = (row["among"], quality, row["rho"], row["interval"], n, row["verdict"])
+            rows.append([cell(text) for text in cells])
     return rows
 
 
 def _provenance(comparison: Comparison) -> dict[str, Any]:
-    """What all runs share, and a table of what they do not."""
-    told = report.provenance(comparison.runs, range(len(comparison.runs)))
-    table = [[cell(key) for key in told["columns"]], *([cell(value) for value in row] for row in told["rows"])]
+    """The facts that all runs share, and a table of the others."""
+    facts = report.provenance(comparison.runs, range(len(comparison.runs)))
+    table = [[cell(value) for value in row] for row in (facts["columns"], *facts["rows"])]
     return {
-        "shared": [(cell(key), cell(value)) for key, value in told["shared"]],
+        "shared": [(cell(key), cell(value)) for key, value in facts["shared"]],
         "table": "\n".join(table_lines(table)),
     }
 
 
 def _commands(comparison: Comparison) -> list[str]:
-    """The commands that make the finished runs anew, one for all that differ in their experiment alone."""
+    """The commands that reproduce the finished runs, one for all that differ only in their experiment."""
     experiments = {run.name: run.experiment for run in comparison.runs}
     together: dict[tuple[str, str], list[str]] = {}
     for each in comparison.alternatives:
@@ -209,8 +209,8 @@ def _seeds(seeds: Sequence[int]) -> str:
     return ",".join(map(str, seeds)) if len(seeds) > 1 else f"{seeds[0]}-{seeds[0]}"
 
 
-def _front(comparison: Comparison, samples: Mapping[str, str]) -> list[dict[str, str]]:
-    """The documented runs as a README shows them; others where none of those is there."""
+def _front(comparison: Comparison, samples: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The documented experiments as a README shows them; others where none of those is there."""
     by_name = {each.name: each for each in comparison.alternatives if each.seeds}
     names = [name for name in DOCUMENTED if name in by_name] or list(by_name)[:4]
     columns = []
@@ -223,19 +223,17 @@ def _front(comparison: Comparison, samples: Mapping[str, str]) -> list[dict[str,
                 "n": len(by_name[name].seeds),
                 "picture": samples.get(name, ""),
                 "fid_at_64": number(at_64.mean, 1) if at_64.n else "",
-                **{key: _shown(measures[key], key) for key in ("fid", "kid_mean", "face_rate", "interleaving_ratio")},
+                **{
+                    key: tables.mean_text(measures[key], tables.BY_KEY[key])
+                    for key in ("fid", "kid_mean", "face_rate", "interleaving_ratio")
+                },
             }
         )
     return columns
 
 
-def _shown(estimate: Estimate, key: str) -> str:
-    measure = tables.BY_KEY[key]
-    return number(estimate.mean, measure.decimals, percent=measure.percent)
-
-
 def _claim(comparison: Comparison) -> dict[str, Any]:
-    """What the write-up claims of interleaving, as these runs have it: for a front in any language."""
+    """The write-up's claim about interleaving in these runs' numbers, for a front in any language."""
     claim = Claim("interleaving_ratio", "kid_mean", "next", "recipes")
     found = _predicted(comparison, claim.x)
     association = comparison.associations.get(claim)
@@ -263,8 +261,8 @@ def _benchmarks() -> dict[str, list[dict[str, str]]]:
 
 
 def _finished(comparison: Comparison) -> list[Run]:
-    """One run an experiment that finished, its lowest seed's."""
-    return list({run.name: run for run in reversed(comparison.runs) if run.state == "finished"}.values())[::-1]
+    """The run of the lowest finished seed of each experiment."""
+    return [run for run in tables.representatives(comparison) if run.state == "finished"]
 
 
 def _picture(run: Run) -> bytes | None:
@@ -279,5 +277,5 @@ def _picture(run: Run) -> bytes | None:
 
 
 def _tidy(text: str) -> str:
-    """Without the blanks that a template leaves."""
+    """The text without the blanks that a template leaves."""
     return re.sub(r"\n{3,}", "\n\n", re.sub(r" +$", "", text, flags=re.MULTILINE)).strip() + "\n"

@@ -3,11 +3,10 @@
 import math
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
-from analysis.compare.comparison import Comparison
+from analysis.compare.comparison import Alternative, Comparison
 from analysis.measures.stats import Estimate
 from analysis.pages.markdown import cell, table_lines
 from analysis.pages.words import number
@@ -97,7 +96,7 @@ def interval_text(low: float, high: float, measure: Measure) -> str:
 
 
 def estimate_text(estimate: Estimate, measure: Measure) -> str:
-    """'61.2 [58.0, 64.4]'; the mean alone for one seed, a dash for none."""
+    """'61.2 [58.0, 64.4]'; only the mean for one seed, a dash for none."""
     if not estimate.n:
         return "-"
     mean = mean_text(estimate, measure)
@@ -117,13 +116,13 @@ def image_sizes(comparison: Comparison) -> dict[str, int]:
     return {run.name: run.experiment.image_size for run in reversed(comparison.runs)}
 
 
-def by_size(comparison: Comparison) -> dict[str, list]:
+def by_size(comparison: Comparison) -> dict[str, list[Alternative]]:
     """The experiments by image size, the small ones first: scores of two sizes can't be ranked.
 
-    Nor can scores against other real images, of which such runs learnt: they stand apart too.
+    Nor can scores of runs on other real images, which stand apart too.
     """
     kinds = {run.name: (run.experiment.image_size, *run.images) for run in reversed(comparison.runs)}
-    found: dict[tuple[int, int, int | None], list] = {}
+    found: dict[tuple[int, int, int | None], list[Alternative]] = {}
     for each in comparison.alternatives:
         found.setdefault(kinds[each.name], []).append(each)
     labelled = {}
@@ -135,7 +134,7 @@ def by_size(comparison: Comparison) -> dict[str, list]:
     return labelled
 
 
-def estimate_of(alternative: Any, key: str) -> Estimate:
+def estimate_of(alternative: Alternative, key: str) -> Estimate:
     """A measure of an experiment, with n = 0 where none is known."""
     return alternative.measures.get(key) or Estimate(math.nan, math.nan, math.nan, 0)
 
@@ -150,8 +149,11 @@ def representatives(comparison: Comparison) -> list[Run]:
     return list(found.values())
 
 
-def troubles(alternative: Any) -> list[str]:
+def troubles(alternative: Alternative) -> list[str]:
     """What a mean over the seeds that finished would hide."""
-    return [f"{len(alternative.diverged)} diverged"] * bool(alternative.diverged) + [
-        f"D won {len(alternative.d_won)}"
-    ] * bool(alternative.d_won)
+    lines = []
+    if alternative.diverged:
+        lines.append(f"{len(alternative.diverged)} diverged")
+    if alternative.d_won:
+        lines.append(f"D won {len(alternative.d_won)}")
+    return lines
