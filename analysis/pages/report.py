@@ -247,7 +247,8 @@ def _dynamics(table: pd.DataFrame) -> list[dict[str, Any]]:
     for _, row in table.dropna(subset=["interleaving_ratio", "lead_balance", "dominance"], how="all").iterrows():
         cells = [(number(row[key], 3) if key != "d_win_share" else number(row[key], percent=True), "") for key in keys]
         low, high = row["interleaving_ratio_low"], row["interleaving_ratio_high"]
-        cells[0] = (cells[0][0], interval_text(low, high, BY_KEY["interleaving_ratio"]))
+        if pd.notna(low):
+            cells[0] = (cells[0][0], interval_text(low, high, BY_KEY["interleaving_ratio"]))
         for i, suffix in enumerate(("", "_5", "_20")):
             if (share := row[f"windows_counted{suffix}"]) < 1:
                 mean, interval = cells[i]
