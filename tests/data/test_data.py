@@ -20,6 +20,7 @@ from PIL import Image
 
 from dcgan.data import DataError, faces, open_source, pack
 
+files = importlib.import_module("dcgan.data.files")
 packing = importlib.import_module("dcgan.data.pack")  # the package's `pack` is the function
 sources = importlib.import_module("dcgan.data.sources")
 
@@ -192,7 +193,7 @@ def test_one_pixel_fills_the_square(tmp_path):
     crop_px=st.none() | st.integers(1, 90),
     kind=st.sampled_from(["PNG", "JPEG"]),
 )
-def test_any_shape_packs_to_the_size_asked_for(width, height, size, crop_px, kind):
+def test_any_shape_packs_to_the_wanted_size(width, height, size, crop_px, kind):
     data = encoded(
         np.full((height, width, 3), (200, 100, 50), np.uint8), kind, **({"quality": 95} if kind == "JPEG" else {})
     )
@@ -271,7 +272,7 @@ def test_the_second_time_nothing_is_decoded(tmp_path, forms, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["truncated array", "no facts", "broken facts"])
-def test_a_pack_that_is_not_whole_is_made_anew(tmp_path, forms, damage):
+def test_a_pack_that_is_not_whole_is_made_again(tmp_path, forms, damage):
     first = packed(forms[0], tmp_path / "cache").images.copy()
     array, facts = *(tmp_path / "cache/packed").glob("*.npy"), *(tmp_path / "cache/packed").glob("*.json")
     if damage == "truncated array":
@@ -384,17 +385,21 @@ def test_a_damaged_member_of_a_zip_is_one_unreadable_image(tmp_path):
 # --- what is refused ---
 
 
-def test_a_missing_path_says_what_is_accepted(tmp_path):
+def test_what_is_neither_a_folder_nor_an_archive_is_refused(tmp_path):
+    written(tmp_path, {"face.png": encoded(picture())})
+    os.mkfifo(tmp_path / "pipe.zip")  # opening it would wait for ever
+    assert "neither a folder nor an archive" in refused(tmp_path / "face.png", tmp_path / "cache")
+    assert "neither a folder nor an archive" in refused(tmp_path / "pipe.zip", tmp_path / "cache")
     message = refused(tmp_path / "faecs", tmp_path / "cache")
     assert "no such folder or file" in message
-    assert ".zip" in message
+    assert ".zip" in message, "what is accepted"
 
 
-@pytest.mark.parametrize("files", [{}, {"notes.txt": b"x", "faces.csv": b"y"}])
-def test_a_folder_without_images_says_what_it_holds(tmp_path, files):
-    folder = written(tmp_path / "faces", files)
+@pytest.mark.parametrize("others", [{}, {"notes.txt": b"x", "faces.csv": b"y"}])
+def test_a_folder_without_images_says_what_it_holds(tmp_path, others):
+    folder = written(tmp_path / "faces", others)
     folder.mkdir(exist_ok=True)
-    assert ("2 other files" if files else "it is empty") in refused(folder, tmp_path / "cache")
+    assert ("2 other files" if others else "it is empty") in refused(folder, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("build", [zipped, tarred])
@@ -403,10 +408,10 @@ def test_an_archive_without_images_says_so(tmp_path, build):
     assert "no images in" in refused(path, tmp_path / "cache")
 
 
-@pytest.mark.parametrize("name", ["faces.zip", "faces.tar", "faces.tar.gz", "faces.tgz"])
+@pytest.mark.parametrize("name", ["faces.zip", "faces.tar", "faces.tar.gz"])
 @pytest.mark.parametrize("damage", ["text", "empty", "cut"])
 def test_a_broken_archive_is_refused(tmp_path, name, damage):
-    path = (zipped if name.endswith("zip") else tarred)(tmp_path / name, some(9, 200, 200))
+    path = (zipped if name.endswith("zip") else tarred)(tmp_path / name, some(9, 60, 60))
     whole = path.read_bytes()
     path.write_bytes({"text": b"hello " * 500, "empty": b"", "cut": whole[: len(whole) // 2]}[damage])
     assert "not a whole" in refused(path, tmp_path / "cache")
@@ -418,16 +423,6 @@ def test_a_tar_cut_within_a_header_is_refused(tmp_path):
         header = archive.getmembers()[5].offset
     os.truncate(path, header + 100)
     assert "not a whole tar" in refused(path, tmp_path / "cache")
-
-
-def test_one_image_is_not_a_data_set(tmp_path):
-    written(tmp_path, {"face.png": encoded(picture())})
-    assert "neither a folder nor an archive" in refused(tmp_path / "face.png", tmp_path / "cache")
-
-
-def test_a_pipe_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "faces.zip")
-    assert "neither a folder nor an archive" in refused(tmp_path / "faces.zip", tmp_path / "cache")
 
 
 def test_an_encrypted_zip_is_refused(tmp_path):
@@ -445,12 +440,10 @@ def test_an_archive_with_names_that_leave_it_is_refused(tmp_path, build, name):
     assert "leads out of it" in refused(path, tmp_path / "cache")
 
 
-def test_a_member_that_unpacks_to_hundreds_of_megabytes_is_refused(tmp_path):
-    path = tmp_path / "faces.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("bomb.png", "w") as member:
-        for _ in range(257):
-            member.write(bytes(2**20))
-    assert "bomb.png unpacks to 257 MB" in refused(path, tmp_path / "cache")
+def test_a_member_that_unpacks_to_more_than_the_limit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LARGEST_MB", 1)
+    path = zipped(tmp_path / "faces.zip", {"bomb.png": bytes(2 << 20)})
+    assert "bomb.png unpacks to 2 MB, and 1 MB is the most allowed" in refused(path, tmp_path / "cache")
 
 
 # --- the cache ---
