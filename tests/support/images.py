@@ -1,0 +1,81 @@
+"""Small images, and folders and archives of them."""
+
+import io
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dcgan.data import DataError, open_source, pack
+
+
+def picture(width: int = 40, height: int = 30, seed: int = 0) -> np.ndarray:
+    """Smooth colours, uint8 (height, width, 3): what a resize may differ in is then small."""
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    waves = [np.sin(3 * x + seed + c) * np.cos(2 * y - seed * (c + 1)) for c in range(3)]
+    return (127.5 + 120 * np.stack(waves, -1)).astype(np.uint8)
+
+
+def encoded(pixels: np.ndarray | Image.Image, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def written(folder, files: dict[str, bytes]):
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def zipped(path, files: dict[str, bytes]):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def tarred(path, files: dict[str, bytes]):
+    with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def some(count: int = 5, width: int = 40, height: int = 30) -> dict[str, bytes]:
+    return {f"{i // 3}/{i:03d}.png": encoded(picture(width, height, i)) for i in range(count)}
+
+
+def packed(data, cache, size=16, crop_px=None, images="all"):
+    return pack(open_source(data, cache=cache), size=size, crop_px=crop_px, images=images, cache=cache)
+
+
+def one(tmp_path, data: bytes, name: str = "a.png", **options) -> np.ndarray:
+    """The only image of a folder, packed: uint8 (size, size, 3)."""
+    return packed(written(tmp_path / "one", {name: data}), tmp_path / "cache", **options).images[0]
+
+
+def refused(data, cache, **options) -> str:
+    with pytest.raises(DataError) as error:
+        packed(data, cache, **options)
+    message = str(error.value)
+    assert "\n" not in message
+    assert not list(cache.glob("packed/*.part")) + list(cache.glob("packed/*.npy")), "something is left behind"
+    return message
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return 10 * np.log10(255**2 / max(np.mean((a.astype(float) - b) ** 2), 1e-9))
+
+
+def by_pillow(data: bytes, size: int) -> np.ndarray:
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return np.asarray(image.crop((left, top, left + side, top + side)).resize((size, size), Image.BILINEAR))
