@@ -39,7 +39,7 @@ COMPARED = --runs "$(RUNS)" $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--devi
 TARGETS := help setup run study sample compare study-page prune rate dashboard bench test test-long test-faults test-cluster lint lock
 .PHONY: $(TARGETS) install-study
 
-# Before the first target is made: `make run tuned_lr` would train the default and then find no target `tuned_lr`.
+# Checked before anything is made: `make run tuned_lr` would train the default and then find no target `tuned_lr`.
 STRAY := $(filter-out $(TARGETS) install-study .venv/%,$(MAKECMDGOALS))
 ifneq ($(STRAY),)
 $(error there is no target "$(firstword $(STRAY))": `make` lists them; an experiment is EXP=$(firstword $(STRAY)))
@@ -50,20 +50,23 @@ help: ## list the targets
 	@echo
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
 	@echo
-	@echo "  EXP=name       experiment under experiments/ ($(EXP))      PROFILE=full|laptop|smoke   how much"
-	@echo "  DATA=path      folder, .zip, .tar or celeba (default: drawn faces)  SEED=n  SET=\"key=value ...\"   (no spaces in a value)"
-	@echo "  EXPS=\"name ...\"  SEEDS=n|a-b|a,b  for a study            CPUS_PER_RUN=n  GPUS_PER_RUN=n, or 0.5: two share one"
-	@echo "  FRESH=1        train a finished run again                  RUNS=dir  where runs are kept ($(RUNS))"
-	@echo "  DEVICE=name    cuda, mps or cpu (default: the best)     REPORTS=dir  where comparisons go ($(REPORTS))  DOCS=dir  a study ($(DOCS))"
-	@echo "  GPUS=n         train one run on n GPUs (with DEVICE=cpu: n processes)"
-	@echo "  EXTRACTOR=inception|effnet_lite0   SAMPLES=n   INCEPTION_WEIGHTS=file   COST_PER_HOUR=price   WANDB=entity/project"
+	@echo "  EXP=name        an experiment under experiments/ ($(EXP))           PROFILE=name  how much to train: full, laptop or smoke"
+	@echo "  DATA=path       folder, .zip, .tar or celeba (default: drawn faces)   SET=\"key=value ...\"  settings to change (no spaces in a value)"
+	@echo "  SEED=n          the seed of a run                                     FRESH=1       train a finished run again"
+	@echo "  EXPS=\"name ...\"  the experiments of a study                           SEEDS=n       its seeds: n, a-b or a,b"
+	@echo "  CPUS_PER_RUN=n  cores for each of its runs                            GPUS_PER_RUN=n  GPUs for each; 0.5: two share one"
+	@echo "  DEVICE=name     cuda, mps or cpu (default: the best)                  GPUS=n        train one run on n GPUs (with DEVICE=cpu: n processes)"
+	@echo "  RUNS=dir        where runs are kept ($(RUNS))                            REPORTS=dir   where comparisons go ($(REPORTS))"
+	@echo "  DOCS=dir        where a study goes ($(DOCS))                             WANDB=entity/project  compare the runs of a W&B project"
+	@echo "  EXTRACTOR=name  inception or effnet_lite0                             INCEPTION_WEIGHTS=file  the weights of inception"
+	@echo "  SAMPLES=n       generated images to score                             COST_PER_HOUR=price  of the GPU"
 
-setup: $(READY) ## install what the lab needs (the other targets do it too)
+setup: $(READY) ## install what the lab needs (the other targets do this too)
 
 run: $(READY) ## train EXP, or resume it: make run EXP=tuned_lr
 	@$(PYTHON) -m dcgan run $(WHICH) $(if $(GPUS),--gpus "$(GPUS)") $(if $(FRESH),--fresh)
 
-# 0: all runs are done, 1: some failed; else there is nothing new to compare.
+# Exit code 0: all runs are done; 1: some failed; otherwise there is nothing new to compare.
 study: $(READY) $(STUDY_READY) ## train EXPS x SEEDS side by side, then compare: make study EXPS="baseline tuned_lr" SEEDS=5
 	@$(PYTHON) -m dcgan study $(STUDIED); code=$$?; \
 	if [ $$code -le 1 ]; then $(PYTHON) -m analysis compare $(COMPARED) || code=1; fi; exit $$code
@@ -74,7 +77,7 @@ sample: $(READY) ## draw a grid, a walk, a film of the training and single image
 compare: $(READY) ## score all runs, compare them, and open the page
 	@$(PYTHON) -m analysis compare $(COMPARED)
 
-study-page: $(READY) ## compare, and write docs/study.md and the front of the READMEs from it
+study-page: $(READY) ## compare, then write docs/study.md and the results in the READMEs
 	@$(PYTHON) -m analysis study-page $(COMPARED) --docs "$(DOCS)"
 
 prune: $(READY) ## delete the checkpoints of runs that have ended; the comparison doesn't need them
@@ -83,13 +86,13 @@ prune: $(READY) ## delete the checkpoints of runs that have ended; the compariso
 rate: $(READY) ## rate generated and real faces yourself: make rate EXP=tuned_lr
 	@$(PYTHON) -m analysis rate $(WHICH)
 
-dashboard: $(READY) ## open W&B: its page when online, else its terminal viewer on the local runs
+dashboard: $(READY) ## open W&B: its page when online, otherwise its terminal viewer on the local runs
 	@$(PYTHON) -m analysis dashboard --runs "$(RUNS)" --out "$(REPORTS)"
 
 bench: $(READY) ## measure speed and memory beside what you would run instead: make bench WHAT=train
 	@$(PYTHON) -m benchmarks $(WHAT) $(if $(ROUNDS),--rounds "$(ROUNDS)")
 
-# Slow tests start first, and a process that has no more tests takes over some of another's.
+# Slow tests start first; a process that runs out of tests takes some of another's.
 PYTEST = $(PYTHON) -m pytest
 SPREAD = -n auto --maxprocesses 4 --dist worksteal
 
@@ -115,7 +118,7 @@ lock: $(READY) ## pin the newest versions that pyproject.toml allows
 	@$(PYTHON) -m uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra study \
 		--constraint requirements.lock --no-header --no-annotate pyproject.toml -o requirements-study.lock
 
-# uv installs the lock in a quarter of pip's time.
+# uv takes a quarter of pip's time.
 .venv/.installed: requirements.lock
 	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, $(PYTHON3) is %d.%d (make PYTHON3=python3.12 ...)" % sys.version_info[:2])'
 	@echo "installing into .venv (up to 6 GB and a few minutes, once)"
