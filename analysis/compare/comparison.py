@@ -50,6 +50,11 @@ VERDICTS = {
 }
 
 
+def sentence(verdict: str, text: str) -> str:
+    """A verdict and its text: 'Better: FID is 3 lower than ...'; the text alone for a plain one."""
+    return f"{VERDICTS[verdict]}: {text}" if VERDICTS[verdict] else text
+
+
 @dataclass(frozen=True)
 class Answer:
     """One question and what the numbers say to it."""
@@ -68,9 +73,8 @@ class Answer:
 
     @property
     def sentence(self) -> str:
-        """All of it: 'Better: FID is 3 lower than ...'."""
-        text = f"{self.text} {self.more}".strip()
-        return f"{self.word}: {text}" if self.word else text
+        """All of it, the verdict first."""
+        return sentence(self.verdict, f"{self.text} {self.more}".strip())
 
 
 class Claim(NamedTuple):

@@ -1,124 +1,126 @@
-"""Which runs can be held against which, and what is told of the others: refused is named and not hidden."""
+"""Which runs can be compared with each other. A run that is left out of something gets a note that says why."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pandas as pd
 
 from analysis.compare.comparison import Note
-from analysis.measures import interleaving
 from analysis.measures.fidelity import MINIMUM
 from analysis.runs.run import Run
 from analysis.score import Scores
 from dcgan import config
 
-NO_RATIO = f"no window of {interleaving.WINDOW} steps has {interleaving.MIN_REFERENCE} reference crossings"
+
+def one_recipe_a_name(runs: Sequence[Run]) -> tuple[list[Run], list[Note]]:
+    """Leave out the runs whose YAML file was edited, so that their recipe differs from most runs of the same name."""
+    recipes = {run.title: _recipe(run) for run in runs}
+    kept, notes = [], []
+    for name in dict.fromkeys(run.name for run in runs):
+        namesakes = [run for run in runs if run.name == name]
+        usual = _most_common([recipes[run.title] for run in namesakes])
+        for run in namesakes:
+            recipe = recipes[run.title]
+            differing = [
+                f"{key} {recipe.get(key)} instead of {usual.get(key)}"
+                for key in usual | recipe
+                if recipe.get(key) != usual.get(key)
+            ]
+            if differing:
+                text = f"left out, its recipe differs from most runs of its name: {', '.join(differing)}"
+                notes.append(Note(text, run.title))
+            else:
+                kept.append(run)
+    return kept, notes
 
 
 def _recipe(run: Run) -> dict[str, Any]:
     return {key: value for key, value in config.settings(run.experiment).items() if key not in config.HOW}
 
 
-def one_recipe_a_name(runs: Sequence[Run]) -> tuple[list[Run], list[Note]]:
-    """The runs without those that an edited YAML file has given another recipe than most of the same name have."""
-    kept, told = [], []
-    by_name: dict[str, list[tuple[Run, dict[str, Any]]]] = {}
-    for run in runs:
-        by_name.setdefault(run.name, []).append((run, _recipe(run)))
-    for own in by_name.values():
-        (written, _), *_ = Counter(str(recipe) for _, recipe in own).most_common(1)
-        usual = next(recipe for _, recipe in own if str(recipe) == written)
-        for run, recipe in own:
-            if recipe == usual:
-                kept.append(run)
-                continue
-            differing = [
-                f"{key} {recipe.get(key)} instead of {usual.get(key)}"
-                for key in {**usual, **recipe}
-                if recipe.get(key) != usual.get(key)
-            ]
-            told.append(
-                Note(f"left out, it is another recipe than most of its name: {', '.join(differing)}", run.title)
-            )
-    return kept, told
-
-
-def of_the_same_images(snapshots: pd.DataFrame, runs: Sequence[Run]) -> tuple[pd.DataFrame, list[Note]]:
-    """The snapshots of runs that are held against the same real images as most of their size, and who is not."""
-    told = []
-    for size in dict.fromkeys(run.experiment.image_size for run in runs):
-        own = [run for run in runs if run.experiment.image_size == size]
-        usual = Counter(run.images for run in own).most_common(1)[0][0]
-        for run in own:
-            if run.images != usual:
-                text = (
-                    f"scored against other real images than most runs of {size} px, so its scores are not compared "
-                    "with theirs, nor drawn with them"
-                )
-                told.append(Note(text, run.title))
-                mine = (snapshots["experiment"] == run.name) & (snapshots["seed"] == run.seed)
-                snapshots = snapshots[~mine]
-    return snapshots.reset_index(drop=True), told
-
-
-def unscored(run: Run, score: Scores, notes: Sequence[Note]) -> list[Note]:
-    """What a finished run lacks, unless that is told already."""
-    if run.state != "finished":
-        return []
-    if not score.final:
-        known = any(note.run == run.title for note in notes)
-        return [] if known else [Note("finished, but its final generator has no scores by this protocol", run.title)]
-    lacks = []
-    if "fid_floor" not in score.final and "n_real" in score.final:
-        lacks.append(
-            f"no real-against-real floor: that takes {2 * MINIMUM} real images, and there are "
-            f"{score.final['n_real']:.0f}"
-        )
-    steps = set(score.snapshots["step"])
-    if missing := [f"{step:,}" for step in run.experiment.snapshot_steps if step not in steps]:
-        lacks.append(f"no scores of the snapshots at steps {', '.join(missing)} (deleted or damaged?)")
-    return [Note(text, run.title) for text in lacks]
+def _most_common(recipes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    written = {str(recipe): recipe for recipe in reversed(recipes)}
+    most, _ = Counter(map(str, recipes)).most_common(1)[0]
+    return written[most]
 
 
 def comparable_losses(runs: Sequence[Run]) -> tuple[dict[str, int], list[Note]]:
-    """Run title -> the steps from the first on over which its losses are compared; and who is refused, and why.
+    """Run title -> the number of steps, from the first on, over which its losses are compared; notes on the refused.
 
-    The batch size and the number of steps that most finished runs have are the measure: a run of another batch size
-    or of fewer steps is refused, of a longer one only that many steps are taken.
+    The batch size and number of steps that most finished runs have set the measure: a run with another batch size or
+    fewer steps is refused, and a longer one is cut to that many steps.
     """
     finished = [run for run in runs if run.state == "finished"]
     if not finished:
         return {}, []
     (batch_size, steps), _ = Counter((run.experiment.batch_size, run.steps) for run in finished).most_common(1)[0]
-    basis, refused = {}, []
+    steps_compared, notes = {}, []
     for run in finished:
         if run.experiment.batch_size != batch_size:
             why = f"its batch size is {run.experiment.batch_size}, that of the others {batch_size}"
         elif run.steps < steps:
             why = f"it has {run.steps:,} steps, the others {steps:,}"
         else:
-            basis[run.title] = steps
+            steps_compared[run.title] = steps
             continue
         text = (
             f"interleaving not compared: {why}; it depends on minibatch noise and changes during a run, so only equal "
             "batch sizes over equal steps are comparable"
         )
-        refused.append(Note(text, run.title))
-    return basis, refused
+        notes.append(Note(text, run.title))
+    return steps_compared, notes
+
+
+def of_the_same_images(snapshots: pd.DataFrame, runs: Sequence[Run]) -> tuple[pd.DataFrame, list[Note]]:
+    """Leave out the snapshots of runs that were scored against other real images than most runs of their size."""
+    notes = []
+    for size in dict.fromkeys(run.experiment.image_size for run in runs):
+        of_size = [run for run in runs if run.experiment.image_size == size]
+        usual, _ = Counter(run.images for run in of_size).most_common(1)[0]
+        for run in of_size:
+            if run.images == usual:
+                continue
+            text = (
+                f"scored against other real images than most runs of {size} px, so its scores are not compared with "
+                "theirs, nor drawn with them"
+            )
+            notes.append(Note(text, run.title))
+            snapshots = snapshots[(snapshots["experiment"] != run.name) | (snapshots["seed"] != run.seed)]
+    return snapshots.reset_index(drop=True), notes
+
+
+def unscored(run: Run, scores: Scores, noted: Collection[str | None]) -> list[Note]:
+    """Say which scores a finished run lacks.
+
+    noted: titles of runs with a note already, which says why the final generator has no scores.
+    """
+    if run.state != "finished":
+        return []
+    if not scores.final:
+        text = "finished, but its final generator has no scores by this protocol"
+        return [] if run.title in noted else [Note(text, run.title)]
+    notes = []
+    if "fid_floor" not in scores.final and "n_real" in scores.final:
+        n_real = f"{scores.final['n_real']:.0f}"
+        text = f"no real-against-real floor: that takes {2 * MINIMUM} real images, and there are {n_real}"
+        notes.append(Note(text, run.title))
+    scored = set(scores.snapshots["step"])
+    if missing := [f"{step:,}" for step in run.experiment.snapshot_steps if step not in scored]:
+        text = f"no scores of the snapshots at steps {', '.join(missing)} (deleted or damaged?)"
+        notes.append(Note(text, run.title))
+    return notes
 
 
 def unfinished(runs: Sequence[Run]) -> list[Note]:
-    told = {
-        "diverged": "diverged: a loss was no longer finite at step {step:,} of {steps:,}",
-        "running": "is being trained now, step {step:,} of {steps:,}; not scored yet",
-    }
-    otherwise = "{state} at step {step:,} of {steps:,}; not scored, the same `make run` resumes it"
-    return [
-        Note(
-            told.get(run.state, otherwise).format(state=run.state, step=run.steps, steps=run.experiment.total_steps),
-            run.title,
-        )
-        for run in runs
-        if run.state != "finished"
-    ]
+    """Say how far each run is that has not finished."""
+    return [Note(_progress(run), run.title) for run in runs if run.state != "finished"]
+
+
+def _progress(run: Run) -> str:
+    at = f"at step {run.steps:,} of {run.experiment.total_steps:,}"
+    if run.state == "diverged":
+        return f"diverged: a loss was no longer finite {at}"
+    if run.state == "running":
+        return f"is being trained now, {at}; not scored yet"
+    return f"{run.state} {at}; not scored, the same `make run` resumes it"

@@ -1,4 +1,4 @@
-"""Does a candidate predict quality? What is held against what, and the verdict in plain words."""
+"""Does a candidate predict quality? The rank correlations behind the answer, and the verdict in words."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,73 +8,78 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.compare.comparison import NEXT_COLUMNS, VERDICTS, Claim
+from analysis.compare.comparison import NEXT_COLUMNS, Claim, sentence
 from analysis.measures.stats import Association, partial_association
 from analysis.runs.run import Run
 
 WHEN = {"here": "the same snapshot", "next": "the next snapshot"}
-#: What is held against what, always at equal steps. Only recipes have the differences that the write-up speaks of, and
-#: they differ in more than interleaving: first their initialisation is taken out, then all of the recipe but the seed.
+#: What is compared, always at equal steps. The write-up is about recipes; but recipes differ in more than interleaving,
+#: so the narrower scopes first hold the initialisation fixed, then everything but the seed.
 AMONG = {
     "recipes": "between recipes",
     "same_init": "between recipes of one initialisation",
     "seeds": "between seeds of one recipe",
     "changes": "between the changes, from snapshot to snapshot, of seeds of one recipe",
 }
-CANDIDATES = {"interleaving": "interleaving_ratio", "isc": "isc_mean"}  # the write-up's two, by their question's key
-MORE = {"interleaving_ratio": "more interleaving", "isc_mean": "a higher IS"}
+#: A candidate predictor of quality, a column of the snapshots -> how people read more of it.
+CANDIDATES = {"interleaving_ratio": "more interleaving", "isc_mean": "a higher IS"}
+#: A correlation that is not settled is mentioned when it is larger than this.
+NOTABLE_RHO = 0.1
+
+
+def column(y: str, when: str) -> str:
+    """The column of the snapshots with a distance at the same snapshot or at the next one."""
+    return NEXT_COLUMNS[y] if when == "next" else y
+
+
+def of_usual_size(snapshots: pd.DataFrame) -> pd.DataFrame:
+    """The snapshots of the image size that most runs have: quality at different sizes can't be pooled."""
+    return snapshots[snapshots["image_size"] == usual_size(snapshots)]
 
 
 def usual_size(snapshots: pd.DataFrame) -> int | None:
-    """The image size that most runs have, of which questions across runs are asked; None without any."""
+    """The image size that most runs have; None without any."""
     sizes = snapshots.drop_duplicates(["experiment", "seed"])["image_size"].mode()
     return int(sizes[0]) if len(sizes) else None
 
 
 def associations_of(snapshots: pd.DataFrame, runs: Sequence[Run]) -> dict[Claim, Association]:
-    """The write-up's two candidates against two measures of quality, at equal steps.
+    """Correlate each candidate with each distance at equal steps; empty without snapshots.
 
-    Of the image size that most runs have: quality at different sizes can't be pooled. Wherever recipes are held
-    against each other whole experiments are resampled, since seeds of one recipe are no independent evidence of what
-    recipes do.
+    Wherever recipes are compared, whole experiments are resampled: seeds of one recipe are no independent evidence of
+    what recipes do.
     """
-    size = usual_size(snapshots)
-    if size is None:
+    points = of_usual_size(snapshots).sort_values(["experiment", "seed", "step"])
+    if points.empty:
         return {}
-    points = snapshots[snapshots["image_size"] == size].sort_values(["experiment", "seed", "step"])
-    step, name, seed = points["step"], points["experiment"], points["seed"]
-    of_run = points.groupby(["experiment", "seed"])
-    inits = {run.name: str(run.experiment.weight_init) for run in runs}
-    recipes = {"cluster": name, "unit": "recipe"}
+    name, seed, step = points["experiment"], points["seed"], points["step"]
+    initialisation = name.map({run.name: str(run.experiment.weight_init) for run in runs})
+    between_recipes = {"cluster": name, "unit": "recipe"}
+    between_seeds = {"given": _pairs(name, step), "cluster": _pairs(name, seed), "unit": "run"}
     scopes = {
-        "recipes": {"given": step, **recipes},
-        "same_init": {"given": _pairs(step, name.map(inits)), **recipes},
-        "seeds": {"given": _pairs(name, step), "cluster": _pairs(name, seed), "unit": "run"},
-        "changes": {"given": _pairs(name, step), "cluster": _pairs(name, seed), "unit": "run"},
+        "recipes": {"given": step, **between_recipes},
+        "same_init": {"given": _pairs(step, initialisation), **between_recipes},
+        "seeds": between_seeds,
+        "changes": between_seeds,
     }
-    columns = (*MORE, *NEXT_COLUMNS, *NEXT_COLUMNS.values())
-    changes = {key: of_run[key].diff() for key in columns}
+    columns = [*CANDIDATES, *NEXT_COLUMNS, *NEXT_COLUMNS.values()]
+    changes = points.groupby(["experiment", "seed"])[columns].diff()
     found = {}
-    for y, when, among, x in product(NEXT_COLUMNS, WHEN, scopes, MORE):
+    for y, when, among, x in product(NEXT_COLUMNS, WHEN, scopes, CANDIDATES):
         values = changes if among == "changes" else points
         found[Claim(x, y, when, among)] = partial_association(values[x], values[column(y, when)], **scopes[among])
     return found
 
 
-def column(y: str, when: str) -> str:
-    """The column of a distance at the same snapshot or at the next one."""
-    return NEXT_COLUMNS[y] if when == "next" else y
-
-
 def step_correlations(x: str, snapshots: pd.DataFrame) -> dict[int, float]:
     """Step -> rank correlation of the experiments' means of x with those of the next snapshot's KID."""
-    rows = snapshots[snapshots["image_size"] == usual_size(snapshots)].dropna(subset=[x, "next_kid_mean"])
-    found = {}
-    for step, here in rows.groupby("step"):
-        means = here.groupby("experiment")[[x, "next_kid_mean"]].mean()
+    rows = of_usual_size(snapshots).dropna(subset=[x, "next_kid_mean"])
+    correlations = {}
+    for step, of_step in rows.groupby("step"):
+        means = of_step.groupby("experiment")[[x, "next_kid_mean"]].mean()
         if len(means) > Association.MIN_COMPARISONS:
-            found[step] = means[x].corr(means["next_kid_mean"], method="spearman")
-    return found
+            correlations[step] = means[x].corr(means["next_kid_mean"], method="spearman")
+    return correlations
 
 
 def _pairs(one: pd.Series, other: pd.Series) -> list[tuple[Any, Any]]:
@@ -92,38 +97,57 @@ class Prediction:
     @property
     def sentence(self) -> str:
         """The verdict between recipes."""
-        return f"{VERDICTS[self.verdict]}: {self.text}"
+        return sentence(self.verdict, self.text)
 
 
 def prediction(x: str, y: str, when: str, associations: Mapping[Claim, Association]) -> Prediction:
-    """Whether x predicts the distance y, in plain words, the verdict first."""
-    found = {among: each for among in AMONG if (each := associations.get(Claim(x, y, when, among)))}
-    if "recipes" not in found:
+    """Say whether candidate x predicts the distance y.
+
+    The verdict is the one between recipes, unless recipes of one initialisation say the opposite.
+    """
+    scopes = {among: associations[claim] for among in AMONG if (claim := Claim(x, y, when, among)) in associations}
+    if "recipes" not in scopes:
         return Prediction("open", "No run has scored snapshots.", "")
-    faces = {among: f"{'worse' if each.rho > 0 else 'better'} faces" for among, each in found.items()}
-    settled = {among: each.rho > 0 for among, each in found.items() if each.settled}
-    main = found["recipes"]
-    verdict = "open" if "recipes" not in settled else "reversed" if settled["recipes"] else "yes"
-    if verdict != "open" and settled.get("same_init", settled["recipes"]) != settled["recipes"]:
-        verdict = "depends"
-    if verdict == "open":
-        told = f"{capital(AMONG['recipes'])}, {main.reason}."
-        if abs(main.rho) > 0.1:
-            told += f" Here {MORE[x]} went with {faces['recipes']} ({main.rho:+.2f}), which may be chance."
-    else:
-        told = f"{capital(AMONG['recipes'])}, at equal steps, {MORE[x]} goes with {faces['recipes']}"
-        told += f" (partial rank correlation {main.rho:+.2f} [{main.low:+.2f}, {main.high:+.2f}], {main.counted})."
-    narrower: dict[str, list[str]] = {}
-    for among, each in found.items():
-        if among != "recipes":
-            known = f"{each.rho:+.2f} [{each.low:+.2f}, {each.high:+.2f}]"
-            says = f"{faces[among]} ({known})" if among in settled else f"can't tell: {each.reason}"
-            says += f" ({known})" if among not in settled and not math.isnan(each.rho) else ""
-            narrower.setdefault(says, []).append(AMONG[among])
-    besides = "; ".join(f"{' and '.join(among)}: {says}" for says, among in narrower.items())
-    return Prediction(verdict, told, f"{capital(besides)}." if besides else "")
+    recipes, narrower = scopes["recipes"], {among: scopes[among] for among in scopes if among != "recipes"}
+    return Prediction(_verdict(recipes, narrower.get("same_init")), _between_recipes(x, recipes), _narrower(narrower))
 
 
-def capital(text: str) -> str:
-    """The text with its first letter in upper case, the others as they are."""
-    return text[:1].upper() + text[1:]
+def _verdict(recipes: Association, same_init: Association | None) -> str:
+    if not recipes.settled:
+        return "open"
+    if same_init and same_init.settled and (same_init.rho > 0) != (recipes.rho > 0):
+        return "depends"
+    return "reversed" if recipes.rho > 0 else "yes"
+
+
+def _between_recipes(x: str, recipes: Association) -> str:
+    if recipes.settled:
+        return (
+            f"Between recipes, at equal steps, {CANDIDATES[x]} goes with {_faces(recipes)} (partial rank correlation "
+            f"{_interval(recipes)}, {recipes.counted})."
+        )
+    text = f"Between recipes, {recipes.reason}."
+    if abs(recipes.rho) > NOTABLE_RHO:
+        text += f" Here {CANDIDATES[x]} went with {_faces(recipes)} ({recipes.rho:+.2f}), which may be chance."
+    return text
+
+
+def _narrower(scopes: Mapping[str, Association]) -> str:
+    """What each narrower scope says; those that say the same share one part of the sentence."""
+    scopes_by_finding: dict[str, list[str]] = {}
+    for among, association in scopes.items():
+        finding = _faces(association) if association.settled else f"can't tell: {association.reason}"
+        if not math.isnan(association.rho):
+            finding += f" ({_interval(association)})"
+        scopes_by_finding.setdefault(finding, []).append(AMONG[among])
+    text = "; ".join(f"{' and '.join(names)}: {finding}" for finding, names in scopes_by_finding.items())
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _faces(association: Association) -> str:
+    """What more of the candidate goes with: quality is measured as a distance, so less is better."""
+    return "worse faces" if association.rho > 0 else "better faces"
+
+
+def _interval(association: Association) -> str:
+    return f"{association.rho:+.2f} [{association.low:+.2f}, {association.high:+.2f}]"

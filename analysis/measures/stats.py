@@ -93,7 +93,7 @@ class Association:
         if self.comparisons < self.MIN_COMPARISONS:
             many = f"{self.comparisons} independent comparison{'' if self.comparisons == 1 else 's'} ({self.counted})"
             return f"{many}, and at least {self.MIN_COMPARISONS} are needed"
-        return "" if self.low > 0 or self.high < 0 else "the interval holds 0"
+        return "" if self.low > 0 or self.high < 0 else "the interval includes 0"
 
     @property
     def verdict(self) -> str:

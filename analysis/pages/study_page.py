@@ -16,7 +16,7 @@ from PIL import Image
 
 from analysis.compare import answers
 from analysis.compare.comparison import SNAPSHOT_COLUMNS, Answer, Claim, Comparison
-from analysis.compare.prediction import MORE, Prediction, prediction
+from analysis.compare.prediction import CANDIDATES, Prediction, prediction
 from analysis.measures import interleaving
 from analysis.measures.stats import Estimate
 from analysis.pages import grids, report, tables
@@ -102,7 +102,7 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "results": {size: "\n".join(table_lines(rows)) for size, rows in tables.result_tables(comparison).items()},
         "experiments": "\n".join(table_lines(_experiments(comparison))),
         "step_by_step": answers.step_by_step(comparison.step_correlations.get("interleaving_ratio", {})),
-        "associations": {x: "\n".join(table_lines(_associations(comparison, x))) for x in MORE},
+        "associations": {x: "\n".join(table_lines(_associations(comparison, x))) for x in CANDIDATES},
         "provenance": _provenance(comparison),
         "commands": _commands(comparison),
         "front": _front(comparison, samples),

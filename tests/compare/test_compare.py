@@ -95,7 +95,7 @@ def test_one_run_alone_is_compared_with_nothing(tmp_path):
     make_run(tmp_path, "tuned_lr")
     found = compared(tmp_path, {"tuned_lr": scores(50.0, along=[60, 50])})
     assert len(found.table) == 1
-    assert "No seed has a known FID here and in regularized" in found.experiment_answers["tuned_lr"].sentence
+    assert "No seed has a known FID both here and in regularized" in found.experiment_answers["tuned_lr"].sentence
     assert alternative(found, "tuned_lr").changes["discriminator.learning_rate"] == (2e-4, 1e-4)
     assert "weight_init.kind" not in alternative(found, "tuned_lr").changes
 
@@ -263,7 +263,7 @@ def test_a_recipe_that_starts_late_is_no_evidence_of_what_changes_go_with(tmp_pa
         (
             {6: [100, 80, 60, 50]},
             {6: [0, 0, 2, 2]},
-            "No: It mostly rings for nothing: FID turned in 0 of 6 runs; of the 6",
+            "No: It is mostly a false alarm: FID turned in 0 of 6 runs; of the 6",
         ),
         ({6: [100, 50, 80, 90]}, {6: [0, 2, 2, 2]}, "Can't tell: FID turned in 6 of 6 runs, in 6 after a collapse."),
         ({6: [100, 50, 80, 90]}, {6: [0, 0, 0, 2]}, "Can't tell: FID turned in 6 of 6 runs, in 0 after a collapse."),
@@ -275,7 +275,7 @@ def test_a_recipe_that_starts_late_is_no_evidence_of_what_changes_go_with(tmp_pa
         (
             {6: [100, 50, 80, 90], 12: [100, 80, 60, 50]},
             {6: [0, 2, 2, 2], 12: [2, 2, 2, 2]},
-            "Yes: It comes before most turns and seldom else: FID turned in 6 of 12 runs, in 6 after a collapse;",
+            "Yes: It comes before most turns and seldom otherwise: FID turned in 6 of 12 runs, in 6 after a collapse;",
         ),
     ],
 )
@@ -295,7 +295,7 @@ def test_a_collapse_is_an_alarm_where_fid_turns_after_it_and_seldom_where_it_doe
 
 def test_a_turn_counts_where_the_curves_say_nothing_and_one_run_is_counted_as_one(tmp_path):
     snapshots = pd.DataFrame({"experiment": "a", "seed": 0, "step": [1, 2, 3, 4], "fid": [100, 50, 80, 200.0]})
-    answer = answers._alarm(snapshots.assign(interleaving_ratio=[0.9, 0.8, np.nan, np.nan]))
+    answer = answers.alarm(snapshots.assign(interleaving_ratio=[0.9, 0.8, np.nan, np.nan]), key="alarm")
     assert answer.sentence == "Can't tell: FID turned in 1 of 1 runs, in 0 after a collapse."
 
 
@@ -463,7 +463,7 @@ def test_a_d_that_wins_for_good_is_said_to_have_won(tmp_path):
     measures[240:, 0] = 0.001
     folder.append_history(1, measures)
     answer = next(each for each in compared(tmp_path).answers if "stay there" in each.question)
-    assert answer.sentence == "Yes: In most of the last quarter of the steps it is below 0.1 in baseline."
+    assert answer.sentence == "Yes: It is below 0.1 in most of the last quarter of the steps in baseline."
 
 
 def test_a_comparison_read_from_wandb_has_losses_and_no_scores(tmp_path):

@@ -11,7 +11,8 @@ import pytest
 from support import ROOT
 from support.made_runs import DATA, make_run
 
-from analysis.compare.build import NOTHING, compare, groups
+from analysis.compare.build import compare, groups
+from analysis.compare.one_run import NOTHING
 from analysis.runs.folders import read_folders
 from analysis.score import Protocol
 from dcgan import UserError

@@ -74,7 +74,7 @@ def test_two_series_that_only_trend_are_not_associated():
     assert np.corrcoef(x, y)[0, 1] < -0.8, "the trap is there"
     found = partial_association(x, y, given=step, cluster=run)
     assert abs(found.rho) < 0.25
-    assert found.verdict == "can't tell: the interval holds 0"
+    assert found.verdict == "can't tell: the interval includes 0"
 
 
 @pytest.mark.parametrize(("slope", "verdict"), [(1.5, "positive"), (-1.5, "negative")])
@@ -128,7 +128,7 @@ def test_seeds_of_few_recipes_do_not_pass_for_many_recipes():
     across = partial_association(x, y, given=step, cluster=recipe, unit="recipe")
     assert across.verdict == "can't tell: 1 independent comparison (2 recipes), and at least 5 are needed"
     within = partial_association(x, y, given=list(zip(recipe, step, strict=True)), cluster=5 * recipe + seed)
-    assert within.verdict == "can't tell: the interval holds 0"
+    assert within.verdict == "can't tell: the interval includes 0"
 
 
 @pytest.mark.parametrize(

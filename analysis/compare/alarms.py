@@ -1,0 +1,43 @@
+"""Alarms: runs that diverged, that D has won, or whose last snapshot is much worse than their best."""
+
+import pandas as pd
+
+from analysis.compare.answers import MUCH_WORSE
+from analysis.compare.comparison import Note
+from analysis.compare.writeup import SLOWER_D
+from analysis.measures import interleaving
+
+
+def alarms_of(table: pd.DataFrame) -> list[Note]:
+    """The alarms of all runs, those that diverged first."""
+    diverged = table[table["status"] == "diverged"]
+    share = 100 * table["d_win_share_at_end"].astype(float)
+    won = table.assign(won_percent=share)[d_has_won(table)]
+    worse = table[table["last_fid"].astype(float) > MUCH_WORSE * table["best_fid"].astype(float)]
+    return [
+        *_notes(
+            diverged,
+            "diverged at step {steps:,}: a loss was no longer finite; try a lower learning rate. No mean includes this "
+            "seed",
+        ),
+        *_notes(
+            won,
+            f"D has won: its loss is below {interleaving.D_WINS_BELOW} in {{won_percent:.1f}} % of the last "
+            f"{interleaving.D_WON_STEPS:,} steps, so G learns next to nothing; try a lower discriminator.learning_rate "
+            f"({SLOWER_D})",
+        ),
+        *_notes(
+            worse,
+            "the last snapshot is much worse than the best: FID {last_fid:.1f} against {best_fid:.1f} at step "
+            "{best_step:,.0f}; the table shows the last one",
+        ),
+    ]
+
+
+def d_has_won(table: pd.DataFrame) -> pd.Series:
+    """Whether D has won each run for good."""
+    return table["d_win_share_at_end"].astype(float) > interleaving.D_WON_SHARE
+
+
+def _notes(rows: pd.DataFrame, text: str) -> list[Note]:
+    return [Note(text.format(**row), f"{row['experiment']} seed {row['seed']}") for row in rows.to_dict("records")]

@@ -1,0 +1,144 @@
+"""One run -> its part of a comparison: a row of the table, its snapshots and its windows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.compare.comparison import WINDOW_COLUMNS, Note
+from analysis.measures import interleaving
+from analysis.measures.interleaving import SMOOTHINGS
+from analysis.measures.stats import wilson
+from analysis.runs.run import Run
+from analysis.score import SNAPSHOT_MEASURES, Protocol, Scores
+from dcgan import UserError
+
+NOTHING = Scores({}, pd.DataFrame(columns=["step", *SNAPSHOT_MEASURES]))  # of a run without scores
+NO_RATIO = (
+    f"no interleaving ratio: no window of {interleaving.WINDOW} steps has {interleaving.MIN_REFERENCE} reference "
+    "crossings"
+)
+
+
+@dataclass
+class Part:
+    """One run's part of a comparison."""
+
+    row: dict[str, Any]  # of the table
+    snapshots: pd.DataFrame
+    windows: pd.DataFrame | None = None  # None: its losses are not compared
+    notes: list[Note] = field(default_factory=list)
+
+
+def part_of(
+    run: Run,
+    facts: Mapping[str, Any],
+    protocol: Protocol | None,
+    scores: Scores,
+    *,
+    steps_compared: int | None,
+    cost_per_hour: float | None,
+) -> Part:
+    """Put together what is known of one run.
+
+    facts: its row of `runs.run.table`. protocol: None for a run that can't have scores. steps_compared: the steps,
+    from the first on, over which its losses are compared; None: not at all.
+    """
+    snapshots = _snapshots(run, scores)
+    recorded = {key: value for key, value in facts.items() if key != "precision"}  # that of the arithmetic
+    part = Part(
+        row=recorded | _cost(facts, cost_per_hour) | _quality(run, protocol, scores) | _best_and_last(snapshots),
+        snapshots=snapshots.assign(interleaving_ratio=np.nan),
+    )
+    try:
+        _add_losses(part, run, steps_compared)
+    except (UserError, ValueError) as error:  # a ValueError: numbers that are no losses
+        part.notes.append(Note(str(error), run.title))
+    return part
+
+
+def _add_losses(part: Part, run: Run, steps_compared: int | None) -> None:
+    history = run.history()
+    part.row["d_win_share_at_end"] = interleaving.d_win_share_at_end(history["loss_d"])
+    if steps_compared is None:
+        return
+    part.row |= _dynamics(history[:steps_compared])
+    part.windows = _windows(run, history)
+    part.snapshots["interleaving_ratio"] = _ratios_between(part.snapshots["step"], history)
+    if np.isnan(part.row["interleaving_ratio"]):
+        part.notes.append(Note(NO_RATIO, run.title))
+
+
+def _cost(facts: Mapping[str, Any], cost_per_hour: float | None) -> dict[str, float | None]:
+    devices = facts["processes"] if facts["device"] == "cuda" and pd.notna(facts["processes"]) else 1  # a GPU each
+    hours = facts["seconds"] * devices / 3600
+    return {"gpu_hours": hours, "cost": None if cost_per_hour is None else hours * cost_per_hour}
+
+
+def _quality(run: Run, protocol: Protocol | None, scores: Scores) -> dict[str, Any]:
+    """The final generator's scores; nothing without any."""
+    if not scores.final or protocol is None:
+        return {}
+    final = dict(scores.final) | {"extractor": protocol.extractor, "n_fake": protocol.final}
+    if run.experiment.image_size == 64 and "fid" in final:
+        final["fid_at_64"] = final["fid"]
+    found, shown = (int(final.get(key, 0)) for key in ("face_found", "face_n"))
+    if 0 <= found <= shown > 0:
+        low, high = wilson(found, shown)
+        final |= {"face_rate": found / shown, "face_rate_low": low, "face_rate_high": high}
+    return final
+
+
+def _dynamics(history: pd.DataFrame) -> dict[str, float]:
+    """How the two loss curves lie to each other."""
+    d, g = history["loss_d"].to_numpy(), history["loss_g"].to_numpy()
+    around_optimum = interleaving.windows(d / 2, g)
+    row = {
+        "dominance": interleaving.dominance(d, g),
+        "equilibrium_gap": interleaving.equilibrium_gap(history["d_x"], history["d_g_z"]),
+        "equilibrium_ratio": around_optimum.ratio,
+        "equilibrium_balance": around_optimum.balance,
+        "d_win_share": interleaving.d_win_share(d),
+        "d_win_share_last": interleaving.d_win_share(d[len(d) * 3 // 4 :]),
+    }
+    for smoothing in SMOOTHINGS:
+        windows = interleaving.windows(d, g, window=interleaving.window_for(smoothing), smoothing=smoothing)
+        suffix = "" if smoothing == 1 else f"_{smoothing}"
+        row[f"interleaving_ratio{suffix}"] = windows.ratio
+        row[f"lead_balance{suffix}"] = windows.balance
+        row[f"windows_counted{suffix}"] = windows.counted
+        if smoothing == 1:
+            low, high = windows.interval(lambda some: some.ratio)
+            row |= {"interleaving_ratio_low": low, "interleaving_ratio_high": high}
+    return row
+
+
+def _windows(run: Run, history: pd.DataFrame) -> pd.DataFrame:
+    windows = interleaving.windows(history["loss_d"], history["loss_g"])
+    columns = (run.name, run.seed, windows.last_step, windows.ratios, windows.lead)
+    return pd.DataFrame(dict(zip(WINDOW_COLUMNS, columns, strict=True)))
+
+
+def _ratios_between(steps: Sequence[int], history: pd.DataFrame) -> list[float]:
+    """The interleaving ratio over the steps from the snapshot before (or the start) to each of `steps`."""
+    d, g = history["loss_d"].to_numpy(), history["loss_g"].to_numpy()
+    return [interleaving.interleaving_ratio(d[start:end], g[start:end]) for start, end in pairwise([0, *steps])]
+
+
+def _snapshots(run: Run, scores: Scores) -> pd.DataFrame:
+    """The scores along the run, a row for each snapshot that was due; NaN where one has no scores."""
+    due = [step for step in run.experiment.snapshot_steps if step <= run.steps] if run.state == "finished" else []
+    steps = sorted({*due, *scores.snapshots["step"]}) if len(scores.snapshots) else []
+    rows = scores.snapshots.set_index("step").reindex(steps).rename_axis("step").reset_index()
+    return rows.assign(experiment=run.name, seed=run.seed, image_size=run.experiment.image_size)
+
+
+def _best_and_last(snapshots: pd.DataFrame) -> dict[str, float]:
+    fid = snapshots["fid"].to_numpy(dtype=float)
+    if np.isnan(fid).all():
+        return {}
+    best = np.nanargmin(fid)
+    return {"best_step": float(snapshots["step"].iloc[best]), "best_fid": fid[best], "last_fid": fid[-1]}
