@@ -196,7 +196,7 @@ def _ratings(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def _rates(rating: Rating) -> dict[str, Any]:
-    rates = {}
+    rates: dict[str, Any] = {}
     for kind in KINDS:
         yes, n = getattr(rating, f"{kind}_yes"), getattr(rating, f"{kind}_n")
         low, high = wilson(yes, n)

@@ -82,7 +82,7 @@ def _quality(run: Run, protocol: Protocol | None, scores: Scores) -> dict[str, A
     """The final generator's scores; nothing without any."""
     if not scores.final or protocol is None:
         return {}
-    final = dict(scores.final) | {"extractor": protocol.extractor, "n_fake": protocol.final}
+    final: dict[str, Any] = {**scores.final, "extractor": protocol.extractor, "n_fake": protocol.final}
     if run.experiment.image_size == 64 and "fid" in final:
         final["fid_at_64"] = final["fid"]
     found, shown = (int(final.get(key, 0)) for key in ("face_found", "face_n"))
