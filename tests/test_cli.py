@@ -226,7 +226,7 @@ def test_a_mistyped_command_gets_one_line_too(asked, capsys):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that is not there")
 def test_a_device_that_is_not_there_is_refused(capsys):
     assert main(["run", "baseline", "--device", "cuda"]) == 2
-    assert "--device cuda: not on this machine" in capsys.readouterr().err
+    assert "--device cuda (DEVICE=cuda): not on this machine" in capsys.readouterr().err
 
 
 def test_sample_draws_from_a_run_or_from_any_generator_params(tmp_path, pictures, capsys):
