@@ -1,13 +1,13 @@
 """The share of images in which a face is detected: a proxy for "detectable as a face", NOT for "looks normal".
 
-The detector is OpenCV's frontal-face Haar cascade (Viola and Jones 2001), which passes over the image with a window
-of growing size and reports windows; hits that nearly coincide are one face, and how many they are says how sure it
-is. Its threshold on that number, `minNeighbors`, is set by the real images: as strict as accepts 98 % of them.
+The detector is OpenCV's frontal-face Haar cascade (Viola and Jones 2001). It scans the image with windows of growing
+size and reports hits; hits that nearly coincide are one face, and their number says how sure the detector is. The
+threshold on that number, `minNeighbors`, is set by the real images: the strictest one that accepts 98 % of them.
 
-What the detector looks for is the coarse pattern of light and dark around eyes, nose and mouth. At the setting that
+The detector looks for the coarse pattern of light and dark around eyes, nose and mouth. At the setting that
 1,000 photographs give (10, at 64 px and at 128 px) it accepts no noise, 0.3 % of smooth blobs of colour, 0.4 % of faces
 whose 16 tiles were shuffled, but 27 % of faces turned upside down and 78 % of those whose halves belong to two people.
-So a generator's rate says how many images have a face's layout; whether it is a normal one is for people to say, see
+So a generator's rate says how many images have a face's layout. Only people can say whether the face is normal: see
 pages/rating.py.
 """
 
@@ -20,9 +20,9 @@ import numpy as np
 from cv2.data import haarcascades
 from tqdm import tqdm
 
-# Chosen on aligned photographs at 64 and 128 px, by what is accepted that is no face while 98 % of them are. The
-# border matters most: where faces fill the image the windows that hold one reach beyond it, and without a border no
-# setting accepted more than 92 %.
+# Chosen on aligned photographs at 64 and 128 px, to accept the fewest images without a face while accepting 98 % of
+# the photographs. The border matters most: where a face fills the image, windows that hold it go beyond the edge, and
+# without a border no setting accepted more than 92 %.
 SIDE = 96  # px, to which every image is scaled: the cascade was trained on faces of 24 px
 BORDER = 0.2  # of the side, the outermost pixels repeated
 SCALE_FACTOR = 1.05  # from one window size to the next; 1.1 is twice as fast and counts half as finely
@@ -32,14 +32,14 @@ MIN_FACE = 0.4  # of the side
 def strictness(images: np.ndarray) -> np.ndarray:
     """For each RGB image of uint8 (n, H, W, 3) the largest `minNeighbors` at which a face is found, 0 for none.
 
-    int (n,). Depends on each image alone. One core does some 75 images a second.
+    int (n,). Each image is judged by itself. One core does about 75 images a second.
     """
     threads, mine = cv2.getNumThreads(), threading.local()
 
     def begin() -> None:
-        mine.cascade = _cascade()  # which is not for several threads at once
+        mine.cascade = _cascade()  # not safe to share between threads
 
-    cv2.setNumThreads(1)  # an image is too small to be shared out: each thread takes whole ones
+    cv2.setNumThreads(1)  # an image is too small to split: each thread takes whole ones
     try:
         with ThreadPoolExecutor(threads, initializer=begin) as pool:
             found = pool.map(lambda image: _strictness(mine.cascade, image), images)
@@ -62,7 +62,7 @@ def strictest(real: np.ndarray, *, accepts: float = 0.98) -> int | None:
 
 
 def face_count(strictness: np.ndarray, setting: int) -> int:
-    """In how many images a face is found at this setting."""
+    """The number of images in which a face is found at this setting."""
     return int(np.count_nonzero(np.asarray(strictness) >= setting))
 
 
@@ -81,7 +81,7 @@ def _strictness(cascade: cv2.CascadeClassifier, image: np.ndarray) -> int:
 
 
 def _seen(image: np.ndarray) -> np.ndarray:
-    """What the cascade gets to see: uint8 gray, its shorter side SIDE, with a border."""
+    """The image as the cascade sees it: uint8 gray, its shorter side SIDE, with a border."""
     gray = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
     scale = SIDE / min(gray.shape)
     gray = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)

@@ -21,12 +21,12 @@ MINIMUM = 100
 SUBSETS, SUBSET_SIZE = 100, 1000  # of KID
 NEIGHBOURS, COMPARED, AT_ONCE = 3, 10_000, 500  # of precision and recall
 SPLITS = 10  # of the Inception Score
-HALF = 5000  # images a side at most where real is held against real
+HALF = 5000  # images a side at most when real images are compared with real ones
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What FID needs to know of a set of images."""
+    """The mean and covariance that FID needs of a set of images."""
 
     mean: np.ndarray  # (dims,) float64
     covariance: np.ndarray  # (dims, dims) float64, unbiased
@@ -130,11 +130,11 @@ def drawn(features: np.ndarray, count: int, *, seed: int) -> np.ndarray:
 
 
 def _double(features: np.ndarray) -> Tensor:
-    """A copy in float64, after a look that every number is one."""
+    """A copy in float64. Raises UserError when a feature is not finite."""
     if not np.isfinite(features).all():
         rows = len(features) - int(np.isfinite(features).all(axis=1).sum())
         raise UserError(
-            f"{rows} of {len(features)} images have features that are not finite: no score of them has a meaning"
+            f"{rows} of {len(features)} images have features that are not finite, so no score of them means anything"
         )
     return torch.from_numpy(np.array(features, dtype=np.float64))
 
@@ -144,7 +144,7 @@ def _check_pair(real: int, fake: int, real_dims: int, fake_dims: int) -> None:
         raise UserError(f"{fake} generated against {real} real images: a score needs at least {MINIMUM} of each")
     if real_dims != fake_dims:
         raise UserError(
-            f"{fake_dims} features of generated against {real_dims} of real images: they are of different extractors"
+            f"{fake_dims} features of generated against {real_dims} of real images: they come from different extractors"
         )
 
 

@@ -217,7 +217,7 @@ def test_two_profiles_are_two_studies_and_the_message_says_how_to_name_one(tmp_p
             f"error: {runs}: a study needs one data set and profile, but this folder holds 2; --runs (RUNS=)"
         )
         assert told.count("\n") == 1
-        for folder in told.strip().partition("takes one: ")[2].split(", "):
+        for folder in told.strip().partition("takes one of them: ")[2].split(", "):
             assert len(read_folders(Path(folder))[0]) == 1
 
 
