@@ -43,7 +43,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(EXIT_BAD_INPUT, f"error: {one_line(message)}; see {self.prog} --help\n")
 
 
-def places(data_default: str = "the embedded drawn faces") -> argparse.ArgumentParser:
+def places(data_default: str = "the embedded drawn faces") -> Parser:
     """Return the options that all commands have: where runs and images are, and what to compute on."""
     options = Parser(add_help=False)
     options.add_argument(
@@ -65,7 +65,7 @@ def places(data_default: str = "the embedded drawn faces") -> argparse.ArgumentP
     return options
 
 
-def recipe() -> argparse.ArgumentParser:
+def recipe() -> Parser:
     """Return the places, and the options that change experiments."""
     options = Parser(add_help=False, parents=[places()])
     options.add_argument(
@@ -82,7 +82,7 @@ def recipe() -> argparse.ArgumentParser:
     return options
 
 
-def one_run() -> argparse.ArgumentParser:
+def one_run() -> Parser:
     """Return the options that name one run."""
     options = Parser(add_help=False, parents=[recipe()])
     options.add_argument("experiment", metavar="EXP", help="name of an experiment under experiments/, or a YAML file")

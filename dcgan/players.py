@@ -56,7 +56,7 @@ def build(
             normal_init_(network, std=init.std, batchnorm_mean=init.batchnorm_mean, rng=rng)
 
     def adam(network: torch.nn.Module, settings: Network) -> Adam:
-        network.to(device=device, memory_format=memory_format)
+        network.to(device).to(memory_format=memory_format)
         return Adam(
             network.parameters(),
             lr=settings.learning_rate,

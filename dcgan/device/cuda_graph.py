@@ -97,11 +97,11 @@ def unmoved(players: Players) -> Iterator[None]:
         for network, before in zip(networks, kept, strict=True):
             for tensor, value in zip(network.state_dict().values(), before, strict=True):
                 tensor.copy_(value)
-        for optimizer, before in zip(optimizers, moments, strict=True):
+        for optimizer, kept_moments in zip(optimizers, moments, strict=True):
             for parameter, state in optimizer.state.items():
                 for key, value in state.items():
-                    if parameter in before:
-                        value.copy_(before[parameter][key])
+                    if parameter in kept_moments:
+                        value.copy_(kept_moments[parameter][key])
                     else:
                         value.zero_()
             optimizer.zero_grad()

@@ -4,28 +4,37 @@ import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 import torch
+from torch import device as TorchDevice
+from torch import memory_format as MemoryFormat
 
 from dcgan import UserError
+
+
+class Placement(TypedDict):
+    """Options of `Batches` that say where its images lie."""
+
+    on_device: bool
+    pin_memory: bool
 
 
 @dataclass(frozen=True)
 class Device:
     """A device of this machine, and how the lab uses it."""
 
-    torch: torch.device
+    torch: TorchDevice  # hides the module's name from the annotations below
     name: str  # "NVIDIA H100", "AMD EPYC"
     bf16: bool  # whether bfloat16 is done in hardware; emulated it is slower than float32
-    memory_format: torch.memory_format  # of images, feature maps and convolution weights
+    memory_format: MemoryFormat  # of images, feature maps and convolution weights
     records_steps: bool  # whether the whole step can be recorded once as a graph
     steps_ahead: int | None  # steps that the host may run ahead of the device; None: it never does
     pins_memory: bool  # whether copies from pinned memory leave the host free meanwhile
     backend: str | None  # through which several processes share a run; None: they can't
 
     @classmethod
-    def of(cls, device: torch.device) -> "Device":
+    def of(cls, device: TorchDevice) -> "Device":
         """Collect the facts about one of torch's devices."""
         cuda = device.type == "cuda"
         return cls(
@@ -44,10 +53,10 @@ class Device:
         """ "cuda", "mps" or "cpu"."""
         return self.torch.type
 
-    def placement(self, nbytes: int) -> dict[str, bool]:
-        """Return the options of `Batches` that say where images of this size lie.
+    def placement(self, nbytes: int) -> Placement:
+        """Return where images of this size lie: on the device if they take at most half of its free memory.
 
-        They lie on the device if they take at most half of its free memory: the networks need the rest.
+        The networks need the rest.
         """
         free = 0
         if self.type == "cuda":

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -77,7 +78,7 @@ class Ranks:
         if self.count == 1:
             return players
 
-        def parallel(network: nn.Module) -> nn.Module:
+        def parallel(network: nn.Module) -> Any:  # called just like the network inside
             if statistics == "batch":
                 convert_batchnorm_(network)
             with warnings.catch_warnings():  # `broadcast_buffers` goes by another name from torch 2.14 on
@@ -86,7 +87,7 @@ class Ranks:
 
         return replace(players, generator=parallel(players.generator), discriminator=parallel(players.discriminator))
 
-    def _reduced(self, values: Tensor, how: dist.ReduceOp) -> Tensor:
+    def _reduced(self, values: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
         values = values.clone()
         dist.all_reduce(values, how, group=self.talk)
         return values
@@ -124,7 +125,7 @@ def joined(device: Device) -> Iterator[Ranks]:
             rank,
             count,
             int(os.environ["LOCAL_WORLD_SIZE"]),
-            dist.new_group(backend="gloo", timeout=PATIENCE),
+            cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=PATIENCE)),
         )
         if not ranks.first:
             logging.getLogger("dcgan").setLevel(logging.ERROR)
@@ -145,6 +146,11 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
     torch's own SyncBatchNorm does this on CUDA alone, and there makes the host wait for the device in each layer.
     """
+
+    running_mean: Tensor  # never None: statistics are always tracked
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
 
     def forward(self, features: Tensor) -> Tensor:
         """(share, channels, height, width) -> the same, normalised over the whole batch."""

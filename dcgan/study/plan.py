@@ -45,9 +45,9 @@ def plan(experiments: Sequence[str], seeds: Sequence[int], like: Request, *, thr
 
     Raises UserError for the first experiment, profile, setting or seed that is not possible.
     """
-    like = replace(like, runs=like.runs.absolute(), cache=like.cache.absolute(), data=_whole_path(like.data))
+    like = replace(like, runs=like.runs.absolute(), cache=like.cache.absolute(), data=_absolute_data(like.data))
     requests = [
-        replace(like, experiment=_whole_path(name) if name.endswith((".yaml", ".yml")) else name, seed=seed)
+        replace(like, experiment=_absolute(name) if name.endswith((".yaml", ".yml")) else name, seed=seed)
         for name in dict.fromkeys(experiments)
         for seed in seeds
     ]
@@ -89,8 +89,12 @@ def group_of(runs: Sequence[PlannedRun]) -> str:
     return os.environ.get("WANDB_RUN_GROUP") or ours
 
 
-def _whole_path(data: str | None) -> str | None:
-    return data if data in (None, "celeba") else str(Path(data).expanduser().absolute())
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def _absolute_data(data: str | None) -> str | None:
+    return data if data is None or data == "celeba" else _absolute(data)
 
 
 def _record(folder: RunFolder) -> dict | None:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from dcgan import UserError, first_line, one_line
 from dcgan.device.device import choose, cpu_count
@@ -64,12 +65,12 @@ def connected(wanted: Shares):
             "or pip install -r requirements-study.lock"
         ) from error
 
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address is None:
             # Nothing is shipped through Ray's store: everything lies in files.
-            own = {"num_cpus": cpu_count(), "include_dashboard": False, "object_store_memory": 100 * 2**20}
-            ray.init("local", **own, **quiet)
+            own: dict[str, Any] = {"num_cpus": cpu_count(), "include_dashboard": False}
+            ray.init("local", object_store_memory=100 * 2**20, **own, **quiet)
         else:
             if re.fullmatch(r"[\w.-]+:\d+", address):  # whether anybody listens there is told at once
                 host, _, port = address.rpartition(":")
@@ -145,13 +146,14 @@ def as_task(function, shares: Shares):
     """The function as Ray runs it for each run."""
     import ray
 
-    return ray.remote(
-        num_cpus=shares.cpus,
-        num_gpus=shares.gpus,
-        max_calls=1,  # a process for each: nothing is left over from the one before, and all memory is given back
-        max_retries=RETRIES,
-        retry_exceptions=[Interrupted],
-    )(function)
+    options: dict[str, Any] = {
+        "num_cpus": shares.cpus,
+        "num_gpus": shares.gpus,
+        "max_calls": 1,  # a process for each run: nothing is left over from the one before, all memory is given back
+        "max_retries": RETRIES,
+        "retry_exceptions": [Interrupted],
+    }
+    return ray.remote(**options)(function)
 
 
 def train_all(runs: Sequence, shares: Shares, *, group: str, show) -> tuple[dict, bool]:
