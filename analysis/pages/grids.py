@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SAMPLES_BYTES = 15_000_000  # of the page, for all grids together
 GRID_PX = 1100  # a larger grid is shrunk: 8 x 8 images of 128 px still fit
-#: How grids are made to fit, tried in order: every how-manieth step is kept, and WebP's quality.
+#: How grids are made to fit, tried in order: every n-th step is kept, counted from the last one; WebP's quality.
 FITTING = ((1, 82), (1, 65), (2, 65), (3, 65), (5, 65), (10, 60), (10**9, 60), (10**9, 35))
 
 
@@ -32,7 +32,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Samples:
-    """The grids of one run by step, and a word on what is missing."""
+    """The grids of one run by step, and a note on missing ones."""
 
     name: str
     seed: int
@@ -70,26 +70,29 @@ def _grids(run: "Run") -> dict[int, Path]:
 
 def _missing(run: "Run", *, there: int, kept: int, readable: int) -> str:
     if run.folder is None:
-        return "read from W&B, where the grids are not fetched from"
+        return "read from W&B, which has no grids"
     if not there:
         return "no sample grids in the run's folder"
-    told = [f"{counted(kept - readable, 'grid')} could not be read"] if kept > readable else []
-    told += [f"{counted(there - kept, 'grid')} left out to keep the page small"] if there > kept else []
-    return "; ".join(told)
+    reasons = []
+    if kept > readable:
+        reasons.append(f"{counted(kept - readable, 'grid')} could not be read")
+    if there > kept:
+        reasons.append(f"{counted(there - kept, 'grid')} left out to keep the page small")
+    return "; ".join(reasons)
 
 
 def picture(path: Path) -> Image.Image | None:
-    """The PNG in RGB; None where the file is no whole picture."""
+    """The PNG in RGB; None where the file is not a whole PNG."""
     try:
-        # As PNG alone: some formats that Pillow knows run other programs on what they hold.
-        with Image.open(path, formats=("PNG",)) as found:
-            return found.convert("RGB")
+        # Only as PNG: for some formats Pillow runs other programs on the content.
+        with Image.open(path, formats=("PNG",)) as image:
+            return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
 
 
 def _encode(path: Path, step: int, quality: int) -> Frame | None:
-    """The grid as WebP; None where the file is no whole picture."""
+    """The grid as WebP; None where the file is not a whole PNG."""
     if (grid := picture(path)) is None:
         return None
     if max(grid.size) > GRID_PX:

@@ -43,15 +43,15 @@ def page(tmp_path_factory):
     record["question"] = EVERYTHING
     record["wandb_id"] = EVERYTHING
     record["data"]["source"] = EVERYTHING
-    told = ("device", "device_name", "git_commit", "code", "torch", "platform")
-    record["environment"] = dict.fromkeys(told, EVERYTHING)
+    texts = ("device", "device_name", "git_commit", "code", "torch", "platform")
+    record["environment"] = dict.fromkeys(texts, EVERYTHING)
     free.config.write_text(yaml.dump(record))
     (free.path / "ratings").mkdir()
     (free.path / "ratings" / f"{HOSTILE[0][:8]}.json").write_text(json.dumps({"rater": EVERYTHING}))
     for name in ("regularized", "hires_128"):
         broken = make_run(runs, name)
         record = yaml.safe_load(broken.config.read_text())
-        key = {"regularized": "overrides", "hires_128": "profile"}[name]  # both are told in an error's text
+        key = {"regularized": "overrides", "hires_128": "profile"}[name]  # both are quoted in an error
         record[key] = {EVERYTHING: EVERYTHING} if key == "overrides" else EVERYTHING
         broken.config.write_text(yaml.dump(record))
     with pytest.MonkeyPatch.context() as patched:
@@ -73,7 +73,7 @@ def test_in_a_browser_nothing_of_what_files_hold_runs_or_is_asked_for(page, brow
         assert tab.evaluate("window.hit") is None
         assert tab.locator("script").count() == 1
         assert tab.locator("svg, iframe, object, [onerror], [onload], [onfocus], a[href^=javascript]").count() == 0
-        assert not any("49" in told for told in tab.locator(".question").all_inner_texts())
+        assert not any("49" in question for question in tab.locator(".question").all_inner_texts())
         assert HOSTILE[0] in tab.locator("#runs").inner_text()
         assert HOSTILE[0] in tab.locator("#notes").inner_text()
         assert HOSTILE[0] in tab.locator("#provenance").inner_text()

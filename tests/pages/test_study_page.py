@@ -88,19 +88,19 @@ def test_the_numbers_lie_beside_it_as_tables(comparison, docs):
     assert len(pd.read_csv(docs / "study" / "snapshots.csv")) == len(comparison.snapshots)
 
 
-def test_the_commands_that_make_it_anew_name_what_was_run(docs):
+def test_the_commands_that_reproduce_it_name_what_was_run(docs):
     text = (docs / "study.md").read_text(encoding="utf-8")
     commands = re.search(r"```sh\n(.*?)```", text, re.DOTALL)[1].splitlines()
-    told = 'make study EXPS="baseline regularized tuned_lr hires_128" SEEDS=2 PROFILE=laptop DATA="faces.zip"'
-    assert commands == [told, "make study-page EXTRACTOR=effnet_lite0"]
+    study = 'make study EXPS="baseline regularized tuned_lr hires_128" SEEDS=2 PROFILE=laptop DATA="faces.zip"'
+    assert commands == [study, "make study-page EXTRACTOR=effnet_lite0"]
 
 
-@pytest.mark.parametrize(("seeds", "told"), [([0, 1, 2], "3"), ([1, 3], "1,3"), ([4], "4-4"), ([0], "1")])
-def test_seeds_are_told_as_make_study_takes_them(seeds, told):
-    from dcgan.study.plan import seeds as parse
+@pytest.mark.parametrize(("seeds", "words"), [([0, 1, 2], "3"), ([1, 3], "1,3"), ([4], "4-4"), ([0], "1")])
+def test_seeds_are_written_as_make_study_takes_them(seeds, words):
+    from dcgan.study.command import seeds as parse
 
-    assert study_page._seeds(seeds) == told
-    assert parse(told) == seeds
+    assert study_page._seeds(seeds) == words
+    assert parse(words) == seeds
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
@@ -144,11 +144,11 @@ def test_both_fronts_say_what_the_runs_say(comparison, tmp_path, recipes, same_i
         if claim.among in rho
     }
     written(dataclasses.replace(comparison, associations=found), tmp_path)
-    told = f"{recipes:+.2f}"
+    correlation = f"{recipes:+.2f}"
     for name, verdict in (("README.md", english), ("README.zh-CN.md", chinese)):
         text = (tmp_path / name).read_text(encoding="utf-8")
         assert verdict in text
-        assert told in text or verdict == "Can't tell: "
+        assert correlation in text or verdict == "Can't tell: "
 
 
 def test_a_readme_in_a_language_without_a_front_is_left_alone(comparison, tmp_path):
@@ -158,7 +158,7 @@ def test_a_readme_in_a_language_without_a_front_is_left_alone(comparison, tmp_pa
     assert (tmp_path / "README.it.md").read_text() == text
 
 
-def test_a_readme_that_is_no_text_is_told_before_anything_is_written(comparison, tmp_path):
+def test_a_readme_that_is_no_text_is_an_error_before_anything_is_written(comparison, tmp_path):
     (tmp_path / "README.zh-CN.md").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"README.zh-CN.md: can't be read as UTF-8 text"):
         written(comparison, tmp_path)
@@ -212,12 +212,12 @@ def test_two_profiles_are_two_studies_and_the_message_says_how_to_name_one(tmp_p
     make_run(tmp_path, "baseline", profile="laptop")
     for runs in (tmp_path, tmp_path / "faces-01234567"):
         assert main(["study-page", "--runs", str(runs), "--docs", str(tmp_path / "docs")]) == 2
-        told = capsys.readouterr().err
-        assert told.startswith(
+        message = capsys.readouterr().err
+        assert message.startswith(
             f"error: {runs}: a study needs one data set and profile, but this folder holds 2; --runs (RUNS=)"
         )
-        assert told.count("\n") == 1
-        for folder in told.strip().partition("takes one of them: ")[2].split(", "):
+        assert message.count("\n") == 1
+        for folder in message.strip().partition("takes one of them: ")[2].split(", "):
             assert len(read_folders(Path(folder))[0]) == 1
 
 
