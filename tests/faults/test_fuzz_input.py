@@ -26,10 +26,7 @@ from dcgan.tools import plain_yaml
 
 packing = importlib.import_module("dcgan.data.pack")  # the package's `pack` is the function
 
-pytestmark = [
-    pytest.mark.thorough,
-    pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning"),
-]
+pytestmark = [pytest.mark.thorough, pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")]
 
 
 @pytest.fixture(scope="module")
@@ -45,53 +42,14 @@ def place(tmp_path_factory):
 
 KEYS = st.sampled_from([*config._setting_keys(), *config.IDENTITY, "generator", "adam", "weight_init"])
 BOMB = "{a: &a [x, x, x, x], b: &b [*a, *a, *a, *a], c: &c [*b, *b, *b, *b], d: [*c, *c, *c, *c]}"
-SNIPPETS = st.sampled_from(
-    [
-        *(
-            "",
-            "~",
-            "1",
-            "-1",
-            "0",
-            "2e-4",
-            "1e999",
-            ".nan",
-            "-.inf",
-            "auto",
-            "all",
-            "true",
-            "0x1F",
-            "0o17",
-            "010",
-            "1_000",
-        ),
-        *(
-            "9" * 30,
-            "9" * 5000,
-            "0x" + "f" * 5000,
-            "1:30:59",
-            "2020-01-01",
-            "1e",
-            "[0.5, 0.999]",
-            "[[]]",
-            "{}",
-            "{a: b}",
-        ),
-        *("!!python/object/apply:os.system [touch pwned]", "!!python/name:os.system", "!!binary aGVsbG8=", "!!set {a}"),
-        *("!!omap [a: 1]", "!!int x", "!!float ''", "!!null x", "!mine x", "&a [*a]", "&a {learning_rate: *a}", "*a"),
-        *(BOMB, "[" * 200 + "]" * 200, "[" * 5000, "{a: " * 300 + "1" + "}" * 300, '"\\ud800"', '"\\0"', "'a", '"\\x"'),
-        *(
-            "{<<: {steps: 1}}",
-            "{<<: 1}",
-            "{? [a] : b}",
-            "{1: 2, ~: 3}",
-            "|\n  a\n  b",
-            "x" * 3000,
-            "ä€😀",
-            "a\x85b\u2028c",
-        ),
-    ]
-)
+SNIPPETS = st.sampled_from([
+    "", "~", "1", "-1", "0", "2e-4", "1e999", ".nan", "-.inf", "auto", "all", "true", "0x1F", "0o17", "010", "1_000",
+    "9" * 30, "9" * 5000, "0x" + "f" * 5000, "1:30:59", "2020-01-01", "1e", "[0.5, 0.999]", "[[]]", "{}", "{a: b}",
+    "!!python/object/apply:os.system [touch pwned]", "!!python/name:os.system", "!!binary aGVsbG8=", "!!set {a}",
+    "!!omap [a: 1]", "!!int x", "!!float ''", "!!null x", "!mine x", "&a [*a]", "&a {learning_rate: *a}", "*a",
+    BOMB, "[" * 200 + "]" * 200, "[" * 5000, "{a: " * 300 + "1" + "}" * 300, '"\\ud800"', '"\\0"', "'a", '"\\x"',
+    "{<<: {steps: 1}}", "{<<: 1}", "{? [a] : b}", "{1: 2, ~: 3}", "|\n  a\n  b", "x" * 3000, "ä€😀", "a\x85b\u2028c",
+])  # fmt: skip
 SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.dates() | st.binary(max_size=9)
 )
@@ -194,22 +152,11 @@ def test_a_damaged_tar(place, ending, changes):
     packed_from(place, mutated(TARS[ending], changes), ending)
 
 
-NAMES = st.text(min_size=1, max_size=20) | st.sampled_from(
-    [
-        *("a.png", "b.jpg", "../a.png", "a/../../b.png", "/etc/a.png", "C:\\a.png", "\\\\server\\a.png", "..\\a.png"),
-        *(
-            "a\nb.png",
-            "\x1b[2Ja.png",
-            "x" * 300 + ".png",
-            "d/" * 200 + "a.png",
-            "inner.zip",
-            "inner.tar",
-            "._a.png",
-            " .png",
-        ),
-        *("\u202egnp.a.png", "CON.png", "a.png/", ".", "..", "a\0b.png", "\udcff.png"),
-    ]
-)
+NAMES = st.text(min_size=1, max_size=20) | st.sampled_from([
+    "a.png", "b.jpg", "../a.png", "a/../../b.png", "/etc/a.png", "C:\\a.png", "\\\\server\\a.png", "..\\a.png",
+    "a\nb.png", "\x1b[2Ja.png", "x" * 300 + ".png", "d/" * 200 + "a.png", "inner.zip", "inner.tar", "._a.png", " .png",
+    "\u202egnp.a.png", "CON.png", "a.png/", ".", "..", "a\0b.png", "\udcff.png",
+])  # fmt: skip
 CONTENTS = st.sampled_from([image(), image("JPEG"), b"", b"text", bytes(5000), ZIPS[1], TARS[".tar"]]) | st.binary(
     max_size=40
 )
@@ -338,15 +285,10 @@ def with_pickle(record: bytes) -> bytes:
 with zipfile.ZipFile(io.BytesIO(WEIGHTS)) as _file:
     RECORD = _file.read(next(name for name in _file.namelist() if name.endswith("data.pkl")))
 
-HARM = st.sampled_from(
-    [
-        b"cos\nsystem\n(X\x05\0\0\0falsetR",
-        b"cbuiltins\neval\n(X\x011tR",
-        b"cbuiltins\nbytearray\n(J\0\0\0\x7ftR",
-        b"0",
-        b"2",
-    ]
-)
+HARM = st.sampled_from([
+    b"cos\nsystem\n(X\x05\0\0\0falsetR", b"cbuiltins\neval\n(X\x011tR", b"cbuiltins\nbytearray\n(J\0\0\0\x7ftR",
+    b"0", b"2",
+])  # fmt: skip
 
 
 @given(mutations(), HARM, st.floats(0, 1), st.booleans())
@@ -356,31 +298,11 @@ def test_a_damaged_pickle_within_whole_weights(place, changes, harm, where, both
     sampled(place, with_pickle(mutated(record, changes)))
 
 
-OTHERS = st.sampled_from(
-    [
-        *(
-            torch.zeros(7),
-            torch.zeros(()),
-            torch.zeros(0, 8, 4, 4),
-            torch.zeros(4, 8, 4, 4).half(),
-            torch.zeros(2, 2).long(),
-        ),
-        *(
-            torch.zeros(1).expand(4, 10**6, 4, 4),
-            torch.zeros(1).expand(10**9, 8, 4, 4),
-            torch.eye(4).to_sparse(),
-            None,
-            "x",
-        ),
-        *(
-            3,
-            [1],
-            {"a": torch.zeros(2)},
-            torch.zeros(4, 8, 4, 4).to(torch.complex64),
-            torch.zeros(4, 8, 4, 4, device="meta"),
-        ),
-    ]
-)
+OTHERS = st.sampled_from([
+    torch.zeros(7), torch.zeros(()), torch.zeros(0, 8, 4, 4), torch.zeros(4, 8, 4, 4).half(), torch.zeros(2, 2).long(),
+    torch.zeros(1).expand(4, 10**6, 4, 4), torch.zeros(1).expand(10**9, 8, 4, 4), torch.eye(4).to_sparse(), None, "x",
+    3, [1], {"a": torch.zeros(2)}, torch.zeros(4, 8, 4, 4).to(torch.complex64), torch.zeros(4, 8, 4, 4, device="meta"),
+])  # fmt: skip
 FOREIGN = st.sampled_from([*STATE, "a", "layers", "layers.", "layers.to_512x512.0.weight", "", "\n", 3, None])
 
 
