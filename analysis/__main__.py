@@ -111,7 +111,7 @@ def _rate(options: argparse.Namespace) -> int:
     from analysis.score import pictures_to_rate
     from dcgan.device.device import choose
 
-    asked = request(options, cuda=choose(options.device).type == "cuda")
+    asked = request(options, choose(options.device).profile)
     folder = asked.folder(asked.resolved(), asked.source())
     if not folder.generator.is_file():
         raise UserError(f"{folder.path}: no generator.params; first train it to the end: make run EXP=...")

@@ -6,7 +6,6 @@ features of real images are cached under a hash of the images and of the extract
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +30,7 @@ from dcgan.data import PIXELS_VERSION, PackedImages, Source, find_pack, open_sou
 from dcgan.networks import Generator
 from dcgan.record import weights
 from dcgan.record.folder import ENDED
-from dcgan.tools.files import read_plain, replacing
+from dcgan.tools.files import checksum, read_plain, replacing
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +168,7 @@ class Scorer:
         jobs: dict[tuple[int, str], _Job] = {}
         for step, path, kind in files:
             try:
-                generator = _digest(read_plain(path))
+                generator = checksum(read_plain(path))
             except OSError as error:
                 self._note(run, f"{path.name}: can't be read ({error.strerror})")
                 continue
@@ -274,7 +273,7 @@ def pictures_to_rate(run: Run, *, cache: Path, data: str | None = None) -> dict[
         "generated": sample.images(_load(run.folder.generator), range(64)).permute(0, 2, 3, 1).numpy(),
         "real": real[chosen],
         "real_indices": chosen.tolist(),
-        "generator_hash": _digest(run.folder.generator.read_bytes()),
+        "generator_hash": checksum(run.folder.generator.read_bytes()),
     }
 
 
@@ -311,7 +310,7 @@ class _Reference:
 
     def _cached(self, what: Sequence[Any], make: Callable[[], np.ndarray]) -> np.ndarray:
         """The array from the cache, or made and put there."""
-        path = self._folder / f"{_digest(json.dumps([*self._content, *what]).encode())}.npy"
+        path = self._folder / f"{checksum(json.dumps([*self._content, *what]).encode())}.npy"
         with contextlib.suppress(OSError, ValueError):
             return np.load(path, mmap_mode="r", allow_pickle=False)
         made = make()
@@ -388,7 +387,3 @@ def _shrunk(images: Tensor, size: int) -> Tensor:
     """uint8 (n, 3, H, W) at another size, with antialiasing."""
     shrunk = interpolate(images.float(), (size, size), mode="bilinear", antialias=True)
     return shrunk.round_().clamp_(0, 255).to(torch.uint8)
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()

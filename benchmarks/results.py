@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from dcgan.device import environment
-from dcgan.device.device import Device, cpu_count
+from dcgan.device.device import Device
+from dcgan.tools.cpus import cpu_count
 from dcgan.tools.files import replacing
 
 PATH = Path(__file__).resolve().parent / "results.csv"

@@ -25,7 +25,7 @@ def _run(options: argparse.Namespace) -> int:
     from dcgan.device import device as devices
 
     device = devices.choose(options.device)
-    asked = request(options, cuda=device.type == "cuda")
+    asked = request(options, device.profile)
     if options.dry_run:
         return _dry_run(asked.resolved())
 
@@ -76,7 +76,7 @@ def _sample(options: argparse.Namespace) -> int:
         weights = Path(options.experiment)
         out = options.out or weights.with_name(f"{weights.name}-sampled")
     else:
-        asked = request(options, cuda=device.type == "cuda")
+        asked = request(options, device.profile)
         experiment = asked.resolved()
         folder = asked.folder(experiment, asked.source())
         weights, out = folder.generator, options.out or folder.path / "sampled"

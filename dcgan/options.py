@@ -102,29 +102,28 @@ def seed_list(text: str) -> list[int]:
     return seeds
 
 
-def chosen_profile(wanted: str | None, *, cuda: bool) -> str:
+def chosen_profile(wanted: str | None, suitable: str) -> str:
     """Return the profile that was asked for; otherwise the one that suits the device, and say so in a line."""
     if wanted is not None:
         return wanted
-    profile = "full" if cuda else "laptop"
     print(
-        f"profile {profile}, as there is {'a' if cuda else 'no'} CUDA device "
+        f"profile {suitable}, as there is {'a' if suitable == 'full' else 'no'} CUDA device "
         f"(--profile or PROFILE= chooses: {', '.join(config.profile_names())})",
         file=sys.stderr,
     )
-    return profile
+    return suitable
 
 
-def request(options: argparse.Namespace, *, cuda: bool):
+def request(options: argparse.Namespace, suitable: str):
     """Return the `Request` for the run that the options of `one_run` name.
 
-    cuda: whether the run's device is a CUDA device, which chooses the profile where none is named.
+    suitable: the profile that suits the run's device, where none is named.
     """
     from dcgan.run import Request
 
     return Request(
         experiment=options.experiment,
-        profile=chosen_profile(options.profile, cuda=cuda),
+        profile=chosen_profile(options.profile, suitable),
         runs=options.runs,
         cache=options.cache,
         overrides=tuple(options.set),

@@ -6,7 +6,6 @@ answers-*.json  answers as the page saves them, see Answers
 <time>.json     answers together with what they are about, see Record
 """
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from dcgan import first_line, one_line
-from dcgan.tools.files import read_plain
+from dcgan.tools.files import checksum, read_plain
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +61,7 @@ class Sheet(_Strict):
         The order follows from the generator's hash, so everybody who rates it gets the same page.
         """
         return cls(
-            seed=int(_digest(generator)[:8], 16),
+            seed=int(checksum(generator.encode(), nbytes=8)[:8], 16),
             generator=generator,
             generated_indices=tuple(range(generated)),
             real_indices=tuple(int(index) for index in real_indices),
@@ -72,7 +71,7 @@ class Sheet(_Strict):
     @property
     def page(self) -> str:
         """The page's name, by which answers find their sheet; it gives nothing of the order away."""
-        return _digest(self.model_dump_json(exclude={"title"}))
+        return checksum(self.model_dump_json(exclude={"title"}).encode(), nbytes=8)
 
     @property
     def order(self) -> list[int]:
@@ -81,7 +80,7 @@ class Sheet(_Strict):
         Sorted by hashes, not shuffled by a library whose next version may shuffle differently.
         """
         count = len(self.generated_indices) + len(self.real_indices)
-        return sorted(range(count), key=lambda index: _digest(f"{self.seed} {index}"))
+        return sorted(range(count), key=lambda index: checksum(f"{self.seed} {index}".encode(), nbytes=8))
 
 
 class Answers(_Strict):
@@ -188,7 +187,3 @@ def _read(path: Path) -> Record:
 def _count(shown: Sequence[Shown], kind: Kind) -> Count:
     answers = [picture.answer for picture in shown if picture.kind == kind]
     return Count(yes=answers.count("y"), n=len(answers))
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -11,6 +11,7 @@ from torch import device as TorchDevice
 from torch import memory_format as MemoryFormat
 
 from dcgan import UserError
+from dcgan.tools.cpus import cpu_count
 
 
 class Placement(TypedDict):
@@ -50,8 +51,13 @@ class Device:
 
     @property
     def type(self) -> str:
-        """ "cuda", "mps" or "cpu"."""
+        """The kind of device: cuda, mps or cpu."""
         return self.torch.type
+
+    @property
+    def profile(self) -> str:
+        """The profile that suits the device."""
+        return "full" if self.type == "cuda" else "laptop"
 
     def placement(self, nbytes: int) -> Placement:
         """Return where images of this size lie: on the device if they take at most half of its free memory.
@@ -106,11 +112,6 @@ def use_threads(threads: int | Literal["auto"], *, processes: int = 1) -> int:
     """Set the CPU threads of this process, one of `processes` on this machine; return their number."""
     torch.set_num_threads(max(1, cpu_count() // processes) if threads == "auto" else threads)
     return torch.get_num_threads()
-
-
-def cpu_count() -> int:
-    """Count the CPUs that this process may use; on a cluster they are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _has_bf16(device: torch.device) -> bool:

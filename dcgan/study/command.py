@@ -90,7 +90,7 @@ def _shared_request(options: argparse.Namespace):
     here = device.choose("auto" if cluster else options.device)  # a cluster's machines choose their own
     return Request(
         experiment="",
-        profile=chosen_profile(options.profile, cuda=here.type == "cuda"),
+        profile=chosen_profile(options.profile, here.profile),
         runs=Path(options.runs),
         cache=Path(options.cache),
         overrides=tuple(options.set),

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from dcgan import UserError, first_line, one_line
-from dcgan.device.device import choose, cpu_count
+from dcgan.device.device import choose
 from dcgan.options import log_to_stderr
 from dcgan.record.folder import RunFolder
 from dcgan.run import Request, run, summary
+from dcgan.tools.cpus import cpu_count
 from dcgan.tools.signals import as_keyboard_interrupt
 
 RETRIES = 3  # of a run whose worker or machine died, or was told to stop

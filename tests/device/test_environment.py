@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from dcgan.device import environment
-from dcgan.device.device import Device, choose, cpu_count, use_precision, use_threads
+from dcgan.device.device import Device, choose, use_precision, use_threads
+from dcgan.tools.cpus import cpu_count
 
 CPU = Device.of(torch.device("cpu"))
 

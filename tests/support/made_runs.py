@@ -7,10 +7,11 @@ from analysis.compare.build import compare
 from analysis.compare.comparison import Note
 from analysis.runs.folders import read_folders
 from analysis.runs.scores import COLUMNS
-from analysis.score import SMALL, SNAPSHOT_MEASURES, Protocol, Scores, _digest
+from analysis.score import SMALL, SNAPSHOT_MEASURES, Protocol, Scores
 from dcgan import config
 from dcgan.record.folder import RunFolder
 from dcgan.tools import plain_yaml
+from dcgan.tools.files import checksum
 
 DATA = {"name": "faces", "source": "faces.zip", "fingerprint": "0123456789abcdef" * 2, "count": 500, "unreadable": 0}
 FINAL = ("precision", "recall", "n_real", "fid_floor", "floor_n", "fid_at_floor_n", "face_rate_real", "face_setting")
@@ -97,7 +98,7 @@ def write_scores(folder, run, protocol, seed):
     def add(path, step, count, measures):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(f"{run.name} {seed} {step}".encode())
-        generator = _digest(path.read_bytes())
+        generator = checksum(path.read_bytes())
         for measure in measures:
             value = VALUES.get(measure, 100 * rng.uniform())
             rows.append((step, generator, protocol.name(measure, count), value, protocol.text))
