@@ -26,6 +26,7 @@ TRAINING_CODE = (
     "players.py",
     "adversarial.py",
     "trainer.py",
+    "run.py",
     "data",
     "device/cuda_graph.py",
     "device/device.py",

@@ -7,6 +7,8 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
+from support.devices import facts
+from torch.nn.parallel import DistributedDataParallel
 
 from dcgan.adversarial import adversarial_step
 from dcgan.data import Batches
@@ -141,3 +143,12 @@ def test_five_hundred_steps_never_wait_for_the_device():
             step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_where_steps_are_recorded_any_networks_but_parallel_ones_are(monkeypatch):
+    monkeypatch.setattr(cuda_graph, "CapturedStep", lambda players, **_: "recorded")
+    real = torch.zeros(1)
+    for network, parallel in ((torch.nn.Sequential(), False), (object.__new__(DistributedDataParallel), True)):
+        players = Players(network, network, None, None)
+        step = cuda_graph.step_taker(players, facts("cuda"), real=real, latents=real, bf16=False)
+        assert (step == "recorded") != parallel

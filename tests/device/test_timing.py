@@ -1,0 +1,72 @@
+"""The host beside the device: waiting for input, and other programs on the CPU. The devices are stand-ins."""
+
+import pytest
+import torch
+from support.devices import facts
+
+from dcgan.device import timing
+from dcgan.device.device import Device
+
+
+def test_on_cuda_the_wait_for_a_batch_begins_when_the_device_has_done_what_it_had(monkeypatch):
+    class Event:
+        """As CUDA's: its time is when the device comes to it, which may be after the host has asked for it."""
+
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.at = max(now["host"], now["device is free"])
+
+        def elapsed_time(self, later):
+            return 1000 * (later.at - self.at)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    now, wait = {"host": 0.0, "device is free": 0.0}, timing.InputWait(facts("cuda"), resident=False)
+    waits = []
+    for busy_for in (0.0, 2.0, 9.0):  # seconds that the device is at earlier steps while the host makes a batch in 5
+        now["device is free"] = now["host"] + busy_for
+        with wait:
+            now["host"] += 5
+        waits.append(wait.read())
+    assert waits == [5, 3, 0]
+    for _ in range(2):
+        with wait:
+            now["host"] += 5
+    assert (wait.read(), wait.read()) == (10 - 4, 0), "of a reading, all batches since the last; 4 s were left of 9"
+
+
+@pytest.mark.parametrize(
+    ("threads", "policy", "cores", "warned"),
+    [(2, None, 1.2, True), (2, None, 1.98, False), (1, None, 0.5, False), (2, "PASSIVE", 1.2, False)],
+    ids=["shared", "alone", "one thread waits for none", "the remedy is taken"],
+)
+def test_a_run_whose_cores_others_use_names_the_remedy_once(monkeypatch, caplog, threads, policy, cores, warned):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if policy:
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    now = [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing.time, "process_time", lambda: cores * now[0])
+    shared_cpu = timing.SharedCpu(Device.of(torch.device("cpu")))
+    with caplog.at_level("WARNING", logger="dcgan"):
+        for now[0] in range(1, 29):
+            shared_cpu.check()
+        assert not caplog.records, "a moment says nothing"
+        for now[0] in range(29, 200):
+            shared_cpu.check()
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == warned
+    if warned:
+        assert "this run has 60 % of 2 cores" in messages[0]
+        assert "OMP_WAIT_POLICY=PASSIVE" in messages[0]
+
+
+@pytest.mark.parametrize(("resident", "waits"), [(True, 0), (False, 1)])
+def test_on_mps_the_host_waits_for_the_steps_before_a_batch_only_where_the_copy_would(monkeypatch, resident, waits):
+    asked = []
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: asked.append("a wait"))
+    with timing.InputWait(facts("mps"), resident=resident):
+        pass
+    assert len(asked) == waits

@@ -1,0 +1,140 @@
+"""What the recorder makes of a run: its speed, its interleaving, its warnings. Real runs, a tiny network."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from support.tiny_run import TINY, interrupting, train
+
+from dcgan import config, trainer
+from dcgan.networks import Generator
+from dcgan.record import recorder
+from dcgan.record.folder import RunFolder
+from dcgan.record.recorder import Recorder, last_good_snapshot
+from dcgan.tools.clock import Stopwatch
+
+
+@pytest.fixture(autouse=True)
+def _every_step_is_flushed_and_saved(monkeypatch):
+    monkeypatch.setattr(trainer, "READ_SECONDS", 0.0)
+    monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """The rows that W&B gets, by step."""
+    rows_by_step = {}
+
+    class FakeTracker:
+        url = None
+
+        def __init__(self, *_, history, **__):
+            self.log(history)
+
+        def log(self, rows):
+            rows_by_step.update({row["step"]: row for row in rows})
+
+        def finish(self, **_):
+            pass
+
+    monkeypatch.setattr("dcgan.record.recorder.Tracker", FakeTracker)
+    return rows_by_step
+
+
+def test_wandb_gets_the_speed_of_the_last_rows_and_the_status_that_of_the_whole_run(tmp_path, sent):
+    experiment = config.load("tuned_lr", profile="smoke", overrides=TINY)  # of 8 images a batch
+    clock, folder = Stopwatch(), RunFolder(tmp_path)
+    clock.seconds.update(input=100.0, compute=900.0)  # an earlier session's, of 4 steps
+    folder.append_history(1, np.zeros((4, 6), np.float32))
+    written = Recorder(experiment, folder, {"wandb_id": "test0000"}, start=4, steps_per_epoch=5, clock=clock)
+    with written:
+        clock.seconds["input"] += 50
+        clock.seconds["compute"] += 150
+        written.write(np.zeros((3, 6), np.float32), taken=3, state="running")
+        clock.seconds["compute"] += 150
+        written.write(np.zeros((1, 6), np.float32), taken=3, state="diverged")  # at the first of three steps
+    speeds = {
+        step: {key: sent[step].get(key) for key in ("images_per_s", "step_ms", "data_wait_fraction")} for step in sent
+    }
+    nothing = dict.fromkeys(("images_per_s", "step_ms", "data_wait_fraction"))
+    assert [speeds[step] for step in (1, 2, 3, 4, 5, 6)] == [nothing] * 6, (
+        "it goes with the last of the rows told at once"
+    )
+    assert speeds[7] == {"images_per_s": 0.1, "step_ms": 50_000, "data_wait_fraction": 0.25}
+    assert speeds[8] == {"images_per_s": 0.2, "step_ms": 50_000, "data_wait_fraction": 0}
+    status = folder.read_status()
+    assert status["step_ms"] == pytest.approx(1000 * 1200 / 10)
+    assert status["data_wait_fraction"] == pytest.approx(150 / 1350, abs=1e-3)
+    assert status["images_per_s"] == pytest.approx(10 * 8 / 1350, abs=0.05)
+
+
+def test_wandb_gets_the_interleaving_of_each_window_also_of_one_that_a_stop_cut_in_two(
+    tmp_path, images, monkeypatch, sent
+):
+    monkeypatch.setattr("dcgan.record.recorder.LIVE_WINDOW", 5)
+
+    def seen(loss_d, loss_g, *, window):
+        assert len(loss_d) == len(loss_g) == window == 5
+        return float(loss_d.sum() - loss_g.sum())
+
+    interrupting(monkeypatch, 7, lambda: os.kill(os.getpid(), signal.SIGINT))
+    state, folder = train(tmp_path / "run", images, interleaving=seen)
+    assert state == "interrupted"
+    sent.clear()
+    state, folder = train(tmp_path / "run", images, interleaving=seen)
+    assert state == "finished"
+    assert [step for step, row in sent.items() if "interleaving_ratio" in row] == [5, 10]
+    losses = folder.read_history()[5:10]
+    wanted = losses["loss_d"].sum() - losses["loss_g"].sum()
+    assert sent[10]["interleaving_ratio"] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_discriminator_that_has_won_for_good_is_warned_of_once_with_the_remedy(images, tmp_path, caplog):
+    asked = []
+
+    def has_won(loss_d):
+        asked.append(loss_d.copy())
+        return len(loss_d) >= 7
+
+    with caplog.at_level("WARNING", logger="dcgan"):
+        _, folder = train(tmp_path, images, d_has_won=has_won)
+    (warning,) = [record.message for record in caplog.records]
+    assert "as of step 7" in warning
+    assert 'SET="discriminator.learning_rate=5e-05"' in warning, "half of tuned_lr's"
+    np.testing.assert_allclose(asked[-1], folder.read_history()["loss_d"][:7])
+
+
+def test_a_run_that_diverges_names_the_last_snapshot_of_finite_weights(images, tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "made")
+    assert last_good_snapshot(folder, {6, 12}, before=12) is None
+    good = Generator(32, 6, 8).state_dict()
+    for step in (3, 6, 9):
+        torch.save(good, _ready(folder.snapshot(step)))
+    first = next(iter(good))
+    torch.save({**good, first: good[first] * torch.nan}, folder.snapshot(9))
+    assert last_good_snapshot(folder, {3, 6, 9, 12}, before=10) == 6, "the loss was finite at 9, G was not"
+    assert last_good_snapshot(folder, {3, 6, 9, 12}, before=6) == 3
+
+    players, build = [], trainer.build
+    monkeypatch.setattr(trainer, "build", lambda *given, **how: players.append(build(*given, **how)) or players[-1])
+    interrupting(monkeypatch, 8, lambda: _break(players))
+    state, folder = train(tmp_path / "run", images)
+    assert state == "diverged"
+    assert folder.read_status()["last_good_snapshot"] == 6
+
+
+def _ready(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _break(players):
+    with torch.no_grad():
+        next(players[0].generator.parameters()).fill_(torch.nan)
