@@ -108,8 +108,8 @@ test-faults: $(READY) ## kill runs, fill the disk, feed them rubbish: the long t
 test-cluster: $(READY) $(STUDY_READY) ## kill machines, workers and studies midway: the long tests of `make study` (some minutes)
 	@$(PYTEST) tests/cluster -m ""
 
-lint: $(READY) ## check style
-	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
+lint: $(READY) ## check style and types
+	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy
 
 lock: $(READY) ## pin the newest versions that pyproject.toml allows
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check uv

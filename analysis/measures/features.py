@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -143,7 +144,7 @@ class EfficientNetLite0(FeatureExtractorBase):
 
     SIDE = 224
 
-    def __init__(self, name: str, features_list: list[str], **_):
+    def __init__(self, name: str, features_list: list[str], **_: Any) -> None:
         super().__init__(name, features_list)
         self.network = _efficientnet_lite0().to(memory_format=torch.channels_last)
         self.requires_grad_(False)
