@@ -1,4 +1,4 @@
-"""Start one run as several processes, as torchrun would, and say in one line how they ended."""
+"""Start one run as several processes, as torchrun does, but report in one line how they ended."""
 
 import logging
 import signal
@@ -25,7 +25,7 @@ def processes(count: int, device: Device, arguments: Sequence[str]) -> int:
         raise UserError(f"--gpus {count} (GPUS={count}): a run can't be shared on {device.type}; add --device cpu")
     if device.type == "cuda" and (there := torch.cuda.device_count()) < count:
         raise UserError(f"--gpus {count} (GPUS={count}): this machine has {there}")
-    elastic = logging.getLogger("torch.distributed.elastic")  # reports in its own words what is reported below
+    elastic = logging.getLogger("torch.distributed.elastic")  # its long report is replaced by the line below
     elastic.addHandler(logging.NullHandler())
     elastic.propagate = False
     config = LaunchConfig(
@@ -40,12 +40,12 @@ def processes(count: int, device: Device, arguments: Sequence[str]) -> int:
     )
     try:
         elastic_launch(config, sys.executable)("-m", "dcgan", *arguments)
-    except SignalException:  # it has passed the signal on and waited for them to save
+    except SignalException:  # it was passed on to the processes, which have saved
         return EXIT_INTERRUPTED
     except ChildFailedError as error:
         failures = sorted(error.failures.items(), key=lambda failure: failure[1].exitcode == EXIT_PEER_LOST)
         rank, cause = failures[0]
-        if cause.exitcode in (EXIT_BAD_INPUT, EXIT_INTERRUPTED):  # which it has reported itself
+        if cause.exitcode in (EXIT_BAD_INPUT, EXIT_INTERRUPTED):  # the process has reported it
             return cause.exitcode
         how = signal.Signals(-cause.exitcode).name if cause.exitcode < 0 else f"exit code {cause.exitcode}"
         print(

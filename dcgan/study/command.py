@@ -1,17 +1,22 @@
-"""`python -m dcgan study EXP ... --seeds 5`: plan the runs, train those that are not done, report the others."""
+"""`python -m dcgan study EXP ... --seeds 5`: plan the runs, train the unfinished ones, report the failed ones."""
 
 import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dcgan import EXIT_FAILED, EXIT_INTERRUPTED, UserError
 from dcgan.options import chosen_profile, recipe, seed_list
 
+if TYPE_CHECKING:
+    from dcgan.run import Request
+    from dcgan.study.plan import PlannedRun
+
 # torch, Ray and rich take seconds to import: what needs them is imported where it is used.
 
 
-def add_command(commands, **measures) -> None:
+def add_command(commands: Any, **measures: Any) -> None:
     """Add `study` to the commands of `python -m dcgan`.
 
     measures: the fields `interleaving` and `d_has_won` of each run's `Request`.
@@ -23,7 +28,7 @@ def add_command(commands, **measures) -> None:
         epilog="Finished runs are skipped, unfinished ones resume. Ctrl-C saves and stops all. "
         "RAY_ADDRESS names a running cluster; --runs and --cache must be folders that all its machines see.",
     )
-    study.add_argument("experiments", nargs="+", metavar="EXP", help="experiments' names, or YAML files")
+    study.add_argument("experiments", nargs="+", metavar="EXP", help="names of experiments, or YAML files")
     study.add_argument(
         "--seeds", type=seeds, default="5", metavar="N|LIST", help="5 means 0-4; or 0-4, or 1,3 (%(default)s)"
     )
@@ -32,22 +37,22 @@ def add_command(commands, **measures) -> None:
         type=share,
         default="1",
         metavar="N",
-        help="a run's CPUs, and threads; one is the most efficient (%(default)s)",
+        help="CPUs, and CPU threads, of each run; one is the most efficient (%(default)s)",
     )
     study.add_argument(
         "--gpus-per-run",
         type=gpu_share,
         metavar="N",
-        help="a run's part of a GPU; 0.5: two runs share one (default: 1 where there are GPUs)",
+        help="share of a GPU for each run; with 0.5 two runs share one (default: 1 where there are GPUs)",
     )
     study.set_defaults(command=_study, measures=measures)
 
 
-def planned(options: argparse.Namespace):
+def planned(options: argparse.Namespace) -> "list[PlannedRun]":
     """Return the runs that the options ask for, see `plan`."""
     from dcgan.study.plan import plan
 
-    threads = max(1, int(options.cpus_per_run))  # no more than CPUs, so that runs don't get in each other's way
+    threads = max(1, int(options.cpus_per_run))  # more than its CPUs, and runs would slow each other down
     return plan(options.experiments, options.seeds, _shared_request(options), threads=threads)
 
 
@@ -72,21 +77,21 @@ def _study(options: argparse.Namespace) -> int:
     for run, message in failures.items():
         print(f"failed: {run}: {message} ({run.folder.log})", file=sys.stderr)
     if interrupted:
-        print("interrupted; each run saves as it stops, and the same command finishes the rest", file=sys.stderr)
+        print("interrupted; all runs save as they stop, and the same command finishes the rest", file=sys.stderr)
         return EXIT_INTERRUPTED
     done = sum(run.done for run in runs)
     print(f"{done} of {len(runs)} runs done" + (f", {len(failures)} failed" * bool(failures)))
     return EXIT_FAILED if done < len(runs) else 0
 
 
-def _shared_request(options: argparse.Namespace):
-    """Return the request that all runs share; experiment and seed are the plan's to fill in."""
+def _shared_request(options: argparse.Namespace) -> "Request":
+    """Return the request that all runs share; the plan fills in experiment and seed."""
     from dcgan.device import device
     from dcgan.run import Request
 
     cluster = os.environ.get("RAY_ADDRESS")
     if options.profile is None and cluster:
-        raise UserError("on a cluster, say how much to train: --profile full (PROFILE=full), or laptop or smoke")
+        raise UserError("on a cluster, choose how much to train: --profile full (PROFILE=full), laptop or smoke")
     here = device.choose("auto" if cluster else options.device)  # a cluster's machines choose their own
     return Request(
         experiment="",
@@ -105,14 +110,14 @@ def seeds(text: str) -> list[int]:
 
 
 def share(text: str) -> float:
-    """Read a part of one, or a whole number: Ray knows nothing between. Raises ValueError for anything else."""
+    """Read a fraction of one, or a whole number, as Ray allows. Raises ValueError for anything else."""
     if not (0 < (value := float(text)) <= 1 or value == int(value) > 0):
         raise ValueError(text)
     return value
 
 
 def gpu_share(text: str) -> float:
-    """Read a number from 0 to 1; a run on several GPUs is `run --gpus`. Raises ValueError for anything else."""
+    """Read a number from 0 to 1; several GPUs for one run are `run --gpus`. Raises ValueError for anything else."""
     if not 0 <= (value := float(text)) <= 1:
         raise ValueError(text)
     return value

@@ -1,23 +1,27 @@
-"""How the runs of a study stand, read from their folders: a live table on a terminal, else a line per change."""
+"""How the runs of a study stand, read from their folders: live bars on a terminal, otherwise a line per change."""
 
 import contextlib
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+
+from rich.console import Console, JustifyMethod, RenderableType
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+from rich.table import Column
+from rich.text import Text
 
 from dcgan.record.folder import ENDED
+from dcgan.study.plan import PlannedRun
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from dcgan.study.plan import PlannedRun
-
-QUIET_S = 300  # the longest that a log goes without a word
+QUIET_S = 300  # the longest that a log stays silent
 TAIL_BYTES = 1000  # of history.csv: a row has at most some 120
 NOT_OVER = ("waiting", "starting", "running")
+URGENCY = {"running": 0, "starting": 1, "failed": 2, "interrupted": 2, "waiting": 3}  # a low terminal shows these first
+TITLES = ("experiment", "seed", "state", "step", "loss_d", "loss_g", "images/s", "left")
 
 
 @dataclass(frozen=True)
@@ -36,120 +40,69 @@ class Row:
 
     @property
     def seconds_left(self) -> float | None:
-        """At the run's own speed so far."""
+        """The time left at the run's own speed so far; None before it has one."""
         return (self.steps - self.step) * self.batch_size / self.images_per_s if self.images_per_s else None
 
+    def cells(self) -> dict[str, str]:
+        """Return the run's numbers as text, by TITLES."""
+        losses = ("" if loss is None else f"{loss:.3f}" for loss in (self.loss_d, self.loss_g))
+        speed = f"{self.images_per_s:,.0f}" if self.images_per_s else ""
+        left = duration(self.seconds_left) if self.state == "running" else ""
+        numbers = (f"{self.step:,}/{self.steps:,}", *losses, speed, left)
+        return dict(zip(TITLES, (self.experiment, str(self.seed), self.state, *numbers), strict=True))
 
-def last_losses(history) -> tuple[float | None, float | None]:
-    """loss_d and loss_g of the last whole row of a `history.csv`, without reading all of it."""
+
+def overall(rows: Sequence[Row], slots: int = 1) -> str:
+    """Return '3 of 8 done, 2 running, about 12 min left'. slots: how many runs are known to fit side by side."""
+    counts = Counter(row.state for row in rows)
+    parts = [f"{sum(counts[state] for state in ENDED)} of {len(rows)} done"]
+    parts += [f"{count} {state}" for state, count in counts.items() if state != "finished"]
+    if (seconds := _seconds_left(rows, slots)) is not None:
+        parts.append(f"about {duration(seconds)} left")
+    return ", ".join(parts)
+
+
+def _seconds_left(rows: Sequence[Row], slots: int) -> float | None:
+    """Divide the work left among the active runs; a waiting run is taken to be as fast as its experiment's others."""
+    running = sum(row.state == "running" and bool(row.images_per_s) for row in rows)
+    if not running:
+        return None
+    speeds: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        if row.images_per_s:
+            speeds[row.experiment].append(row.images_per_s)
+    all_speeds = [speed for some in speeds.values() for speed in some]
+    left = []
+    for row in rows:
+        if row.state in NOT_OVER:
+            speed = row.images_per_s or statistics.mean(speeds[row.experiment] or all_speeds)
+            left.append((row.steps - row.step) * row.batch_size / speed)
+    return max(max(left), sum(left) / max(running, slots))
+
+
+def duration(seconds: float | None) -> str:
+    """Return '45 s', '12 min' or '3.5 h'; nothing for None."""
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def last_losses(history: Path) -> tuple[float | None, float | None]:
+    """Return loss_d and loss_g of the last whole row of a `history.csv`, without reading all of it."""
     try:
         with history.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
             row = file.read().rpartition(b"\n")[0].rpartition(b"\n")[2].split(b",")
         return float(row[1]), float(row[4])
-    except (OSError, ValueError, IndexError):  # not there yet, or the header alone
+    except (OSError, ValueError, IndexError):  # not there yet, or only the header
         return None, None
 
 
-def overall(rows: Sequence[Row], slots: int = 1) -> str:
-    """'3 of 8 done, 2 running, about 12 min left'. slots: how many runs there is known to be room for at once."""
-    counts = {state: sum(row.state == state for row in rows) for state in dict.fromkeys(row.state for row in rows)}
-    told = [f"{sum(counts.get(state, 0) for state in ENDED)} of {len(rows)} done"]
-    told += [f"{count} {state}" for state, count in counts.items() if state != "finished"]
-    if (seconds := _seconds_left(rows, slots)) is not None:
-        told.append(f"about {duration(seconds)} left")
-    return ", ".join(told)
-
-
-def _seconds_left(rows: Sequence[Row], slots: int) -> float | None:
-    """What is left to do over how many do it; a run that waits is taken to be as fast as its experiment's others."""
-    running = [row for row in rows if row.state == "running" and row.images_per_s]
-    if not running:
-        return None
-    speeds: dict[str, list[float]] = {}
-    for row in rows:
-        if row.images_per_s:
-            speeds.setdefault(row.experiment, []).append(row.images_per_s)
-    mean = statistics.mean(speed for some in speeds.values() for speed in some)
-    left = [
-        (row.steps - row.step)
-        * row.batch_size
-        / (row.images_per_s or statistics.mean(speeds.get(row.experiment, [mean])))
-        for row in rows
-        if row.state in NOT_OVER
-    ]
-    return max(max(left), sum(left) / max(len(running), slots))
-
-
-def duration(seconds: float | None) -> str:
-    """'45 s', '12 min', '3.5 h'."""
-    if seconds is None:
-        return ""
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )
-
-
-def table(rows: Sequence[Row], *, height: int, slots: int = 1) -> "Table":
-    """The rows as a table of at most so many lines; where not all fit, those that run come first."""
-    from rich.table import Table
-
-    drawn = Table(box=None, caption=overall(rows, slots), caption_justify="left", caption_style="bold", pad_edge=False)
-    for title in ("experiment", "seed", "state", "step", "loss_d", "loss_g", "images/s", "left"):
-        drawn.add_column(title, justify="left" if title in ("experiment", "state") else "right", no_wrap=True)
-    room = height - 3  # title, overall line, and one on what is left out
-    if len(rows) > room:
-        order = {"running": 0, "starting": 1, "failed": 2, "interrupted": 2, "waiting": 3}
-        rows = sorted(rows, key=lambda row: order.get(row.state, 4))
-    for row in rows[:room]:
-        losses = ["" if loss is None else f"{loss:.3f}" for loss in (row.loss_d, row.loss_g)]
-        speed = f"{row.images_per_s:,.0f}" if row.images_per_s else ""
-        left = duration(row.seconds_left) if row.state == "running" else ""
-        drawn.add_row(row.experiment, str(row.seed), row.state, f"{row.step:,}/{row.steps:,}", *losses, speed, left)
-    if len(rows) > room:
-        drawn.add_row(f"and {len(rows) - room} more")
-    return drawn
-
-
-class Watched:
-    """The runs of a study, read when asked."""
-
-    def __init__(self, runs: Sequence["PlannedRun"]) -> None:
-        self._before = {run: _touched(run) for run in runs}
-        self._over: set[PlannedRun] = {run for run in runs if run.done}
-        self._rows = {
-            run: _row(run, run.folder.read_status()["state"] if run in self._over else "waiting") for run in runs
-        }
-        self.slots = 1  # the most runs seen at once: between one's end and the next one's start there seem to be fewer
-
-    def rows(self) -> list[Row]:
-        """How each stands now."""
-        for run in self._rows:
-            if run not in self._over:
-                self._rows[run] = _row(run, self._state(run))
-        self.slots = max(self.slots, sum(row.state in ("starting", "running") for row in self._rows.values()))
-        return list(self._rows.values())
-
-    def ended(self, run: "PlannedRun", message: str | None) -> None:
-        """Take note that nobody trains this run any more, and what went wrong."""
-        self._over.add(run)
-        state = run.folder.read_status().get("state")
-        self._rows[run] = _row(run, "failed" if message is not None else state if state in ENDED else "interrupted")
-
-    def _state(self, run: "PlannedRun") -> str:
-        """What the folder says, unless it says so from before this study; whether it failed, its task tells."""
-        log, status = (now != before for now, before in zip(_touched(run), self._before[run], strict=True))
-        if status:
-            state = run.folder.read_status().get("state", "running")
-            return "running" if state == "failed" else state
-        return "starting" if log else "waiting"
-
-
-def _row(run: "PlannedRun", state: str) -> Row:
+def _row(run: PlannedRun, state: str) -> Row:
     experiment, status = run.experiment, run.folder.read_status()
     return Row(
         experiment.slug,
@@ -163,74 +116,130 @@ def _row(run: "PlannedRun", state: str) -> Row:
     )
 
 
-def _touched(run: "PlannedRun") -> list[int | None]:
-    """When the run's log and status were last written."""
-    times: list[int | None] = []
-    for path in (run.folder.log, run.folder.status):
-        try:
-            times.append(path.stat().st_mtime_ns)
-        except OSError:
-            times.append(None)
-    return times
+def _modified(path: Path) -> int | None:
+    """Return when the file was last written, None where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
-class Lines:
-    """A line per change, and now and then one on how far all are, for a log."""
+class Watched:
+    """The runs of a study, whose folders are read at each call of `rows`."""
 
-    def __init__(self, runs: Sequence["PlannedRun"]) -> None:
-        self._watched = Watched(runs)
-        self._told = {(row.experiment, row.seed): row.state for row in self._watched.rows()}
-        self._spoke = time.monotonic()
+    def __init__(self, runs: Sequence[PlannedRun]) -> None:
+        self._before = {run: (_modified(run.folder.log), _modified(run.folder.status)) for run in runs}
+        self._over = {run for run in runs if run.done}
+        self._rows = {
+            run: _row(run, run.folder.read_status()["state"] if run in self._over else "waiting") for run in runs
+        }
+        self.slots = 1  # the most runs seen at once: between one's end and the next one's start there seem to be fewer
+
+    def rows(self) -> list[Row]:
+        """Return how each run stands now."""
+        for run in self._rows:
+            if run not in self._over:
+                self._rows[run] = _row(run, self._state(run))
+        self.slots = max(self.slots, sum(row.state in ("starting", "running") for row in self._rows.values()))
+        return list(self._rows.values())
+
+    def ended(self, run: PlannedRun, message: str | None) -> None:
+        """Note that nobody trains this run any more, and what went wrong."""
+        self._over.add(run)
+        state = run.folder.read_status().get("state")
+        self._rows[run] = _row(run, "failed" if message is not None else state if state in ENDED else "interrupted")
+
+    def _state(self, run: PlannedRun) -> str:
+        """Return the folder's state unless it is older than this study; that a run failed, only its task's end says."""
+        log_before, status_before = self._before[run]
+        if _modified(run.folder.status) != status_before:
+            state = run.folder.read_status().get("state", "running")
+            return "running" if state == "failed" else state
+        return "waiting" if _modified(run.folder.log) == log_before else "starting"
+
+
+class Lines(Watched):
+    """A line per change, and now and then one on how far all runs are, for a log."""
+
+    def __init__(self, runs: Sequence[PlannedRun]) -> None:
+        super().__init__(runs)
+        self._reported = [row.state for row in self.rows()]
+        self._printed_at = time.monotonic()
 
     def __call__(self) -> None:
-        """Tell what has changed since."""
-        rows = self._watched.rows()
-        for row in rows:
-            if self._told[row.experiment, row.seed] != row.state:
-                self._told[row.experiment, row.seed] = row.state
+        """Print what has changed since the last call."""
+        rows = self.rows()
+        for row, reported in zip(rows, self._reported, strict=True):
+            if row.state != reported:
                 at = f" at step {row.step:,} of {row.steps:,}" if row.step else ""
-                self.line(f"{row.experiment}, seed {row.seed}: {row.state}{at} ({overall(rows, self._watched.slots)})")
+                self.line(f"{row.experiment}, seed {row.seed}: {row.state}{at} ({overall(rows, self.slots)})")
+        self._reported = [row.state for row in rows]
         running = [row for row in rows if row.state == "running"]
-        if running and time.monotonic() - self._spoke > QUIET_S:
+        if running and time.monotonic() - self._printed_at > QUIET_S:
             steps = ", ".join(f"{row.experiment} seed {row.seed} at step {row.step:,}" for row in running)
-            self.line(f"{overall(rows, self._watched.slots)}: {steps}")
-
-    def ended(self, run: "PlannedRun", message: str | None) -> None:
-        """Take note that a run has ended, and what went wrong."""
-        self._watched.ended(run, message)
+            self.line(f"{overall(rows, self.slots)}: {steps}")
 
     def line(self, text: str) -> None:
-        """Say something else."""
-        self._spoke = time.monotonic()
+        """Print a line of another kind."""
+        self._printed_at = time.monotonic()
         print(text, flush=True)
 
 
-class Screen:
-    """The table, drawn anew each time."""
+class Bars(Progress):
+    """A bar with numbers for each run, as many as fit the terminal, and the overall line below."""
 
-    def __init__(self, runs: Sequence["PlannedRun"], live) -> None:
-        self._watched, self._live = Watched(runs), live
-        self.ended = self._watched.ended
+    _overall = ""
+
+    def __init__(self, count: int, console: Console | None = None) -> None:
+        columns: list[ProgressColumn] = []
+        for title in TITLES:
+            justify: JustifyMethod = "left" if title in ("experiment", "state") else "right"
+            column = Column(title, no_wrap=True, justify=justify)
+            text = f"{{task.fields[cells][{title}]}}"
+            columns.append(TextColumn(text, justify=justify, markup=False, table_column=column))
+        columns.insert(TITLES.index("step"), BarColumn(bar_width=10))
+        super().__init__(*columns, console=console, auto_refresh=False)
+        self._run_bars = [self.add_task("", visible=False) for _ in range(count)]
+
+    def show(self, rows: Sequence[Row], slots: int = 1) -> None:
+        """Draw the rows; where not all fit, the running ones go first and the rest is counted."""
+        room = max(0, self.console.height - 2)  # beside the titles and the overall line
+        first = sorted(range(len(rows)), key=lambda index: URGENCY.get(rows[index].state, 4))[:room]
+        for index, (bar, row) in enumerate(zip(self._run_bars, rows, strict=True)):
+            self.update(bar, completed=row.step, total=row.steps, visible=index in first, cells=row.cells())
+        hidden = len(rows) - len(first)
+        self._overall = overall(rows, slots) + f"; {hidden} more not shown" * bool(hidden)
+        self.refresh()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield what is drawn: the table, now with titles, and the overall line."""
+        table = self.make_tasks_table(self.tasks)
+        table.show_header = True
+        yield table
+        yield Text(self._overall, style="bold", no_wrap=True)
+
+
+class Screen(Watched):
+    """Bars on a terminal, drawn again at each call."""
+
+    def __init__(self, runs: Sequence[PlannedRun], bars: Bars) -> None:
+        super().__init__(runs)
+        self._bars = bars
 
     def __call__(self) -> None:
-        """Draw how all stand."""
-        rows = self._watched.rows()
-        shown = table(rows, height=self._live.console.height, slots=self._watched.slots)
-        self._live.update(shown, refresh=True)
+        """Draw how all runs stand."""
+        self._bars.show(self.rows(), self.slots)
 
     def line(self, text: str) -> None:
-        """Say something above the table."""
-        self._live.console.print(text, highlight=False, markup=False)
+        """Print a line above the bars."""
+        self._bars.console.print(text, highlight=False, markup=False)
 
 
 @contextlib.contextmanager
-def showing(runs: Sequence["PlannedRun"]) -> Iterator[Lines | Screen]:
-    """Call what this gives now and then, and tell it of each run's end."""
+def showing(runs: Sequence[PlannedRun]) -> Iterator[Lines | Screen]:
+    """Yield what shows the runs: call it now and then, and report each run's end to it."""
     if not sys.stdout.isatty():
         yield Lines(runs)
         return
-    from rich.console import Console
-    from rich.live import Live
-
-    with Live(console=Console(), auto_refresh=False) as live:
-        yield Screen(runs, live)
+    with Bars(len(runs)) as bars:
+        yield Screen(runs, bars)

@@ -1,7 +1,7 @@
-"""A study: experiments x seeds, each a run of its own. Planned here, before anything starts.
+"""Plan a study, experiments x seeds with a run for each, before anything starts.
 
-Everything that a run needs and leaves lies in the run folders and the cache, so the same command finishes a study that
-was stopped or killed.
+All that a run needs and leaves is in the run folders and the cache, so the same command finishes a study that was
+stopped or killed.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from dcgan.tools import plain_yaml
 
 @dataclass(frozen=True, eq=False)
 class PlannedRun:
-    """One run of a study. Its request has whole paths: it may be carried out on another machine."""
+    """One run of a study. The paths in its request are absolute: another machine may carry it out."""
 
     request: Request
     experiment: config.Experiment
@@ -30,7 +30,7 @@ class PlannedRun:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to train. A run with other settings, except for threads, does not count."""
+        """Whether nothing is left to train. A folder with another recipe does not count; other threads don't matter."""
         if self.folder.read_status().get("state") not in ENDED or not (record := _record(self.folder)):
             return False
         recorded = config.from_record(record, self.folder.config)
@@ -40,8 +40,8 @@ class PlannedRun:
 def plan(experiments: Sequence[str], seeds: Sequence[int], like: Request, *, threads: int) -> list[PlannedRun]:
     """Return every run of the study, experiment by experiment.
 
-    like: the request that all runs share, except for experiment and seed.
-    threads: of each run; one that was started keeps the number that it has.
+    like: what the requests of all runs share; experiment and seed are filled in.
+    threads: CPU threads of each run; a run that was started before keeps its number.
 
     Raises UserError for the first experiment, profile, setting or seed that is not possible.
     """
@@ -56,7 +56,7 @@ def plan(experiments: Sequence[str], seeds: Sequence[int], like: Request, *, thr
     runs: dict[Path, PlannedRun] = {}
     for request, experiment in zip(requests, resolved, strict=True):
         if experiment.seed != request.seed:
-            raise UserError("--set seed: a study has many; name them with --seeds (SEEDS=)")
+            raise UserError("--set seed: a study has many seeds; name them with --seeds (SEEDS=)")
         folder = request.folder(experiment, source)
         if folder.path in runs:
             raise UserError(f"{request.experiment}: its runs would share the folders of another experiment")
@@ -67,9 +67,9 @@ def plan(experiments: Sequence[str], seeds: Sequence[int], like: Request, *, thr
 
 
 def pack_images(runs: Sequence[PlannedRun]) -> None:
-    """Pack the images that the runs need, once: side by side each of them would do it.
+    """Pack the images that the runs need, once: started side by side, every run would do it.
 
-    Raises UserError where there are too few images.
+    Raises UserError when there are fewer images than a batch.
     """
     source = runs[0].request.source()
     packed = {}
@@ -82,11 +82,11 @@ def pack_images(runs: Sequence[PlannedRun]) -> None:
 
 
 def group_of(runs: Sequence[PlannedRun]) -> str:
-    """Return one W&B group for all runs, the same whenever the same experiments are trained on the same data."""
+    """Return the W&B group of the study: the same experiments on the same data have the same group."""
     folders = sorted({str(run.folder.path.parent.relative_to(run.folder.path.parents[3])) for run in runs})
     profile = runs[0].experiment.profile
-    ours = f"study-{profile}-{hashlib.sha256(repr(folders).encode()).hexdigest()[:8]}"
-    return os.environ.get("WANDB_RUN_GROUP") or ours
+    default = f"study-{profile}-{hashlib.sha256(repr(folders).encode()).hexdigest()[:8]}"
+    return os.environ.get("WANDB_RUN_GROUP") or default
 
 
 def _absolute(path: str) -> str:
@@ -98,7 +98,7 @@ def _absolute_data(data: str | None) -> str | None:
 
 
 def _record(folder: RunFolder) -> dict | None:
-    """Return what the run was started with, if it can be read; the run itself reports what is wrong with it."""
+    """Return what the run was started with; None if it can't be read, which the run itself will report."""
     try:
         record = plain_yaml.read(folder.config)
         config.from_record(record, folder.config)

@@ -11,13 +11,13 @@ ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 def heeded(numbers: tuple[signal.Signals, ...] = ENDING) -> list[signal.Signals]:
-    """Those of the signals that this process does not ignore."""
+    """Return those of the signals that this process does not ignore."""
     return [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
 
 
 @contextmanager
 def handled(numbers: list[signal.Signals], handler) -> Iterator[None]:
-    """Handle the signals while entered, and as before afterwards."""
+    """Handle the signals while entered; restore what handled them before."""
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
@@ -27,7 +27,7 @@ def handled(numbers: list[signal.Signals], handler) -> Iterator[None]:
 
 
 class StopRequest:
-    """While entered, the first signal to end is a request, and the second ends the process at once."""
+    """While entered, the first signal to end only sets `requested`; the second ends the process at once."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -43,8 +43,8 @@ class StopRequest:
 
     def _note(self, number: int, _frame: object) -> None:
         self.requested = True
-        for each in self._heeded:
-            signal.signal(each, signal.SIG_DFL)
+        for heeded_number in self._heeded:
+            signal.signal(heeded_number, signal.SIG_DFL)
 
 
 @contextmanager

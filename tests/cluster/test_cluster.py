@@ -1,6 +1,6 @@
 """Studies that are disturbed midway: machines and workers die, people press Ctrl-C, the study itself is killed.
 
-Whatever happens, the same command brings it to its end, with the very weights that each run gives alone.
+Whatever happens, the same command finishes the study, with the weights that each run gives by itself.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """Each run's weights, trained alone by `dcgan run`."""
+    """Return each run's weights, trained by `dcgan run` outside any study."""
     runs = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "disabled")
@@ -44,7 +44,7 @@ def alone(tmp_path_factory):
 
 @pytest.fixture
 def start(tmp_path):
-    """A function that starts the study, on a cluster's address or by itself; what it leaves behind is killed."""
+    """Return a function that starts the study, on a cluster or by itself; what is left of it is killed afterwards."""
 
     def started(address=""):
         words = ["--seeds", str(SEEDS), "--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache")]
@@ -62,7 +62,7 @@ def start(tmp_path):
             os.kill(process, signal.SIGKILL)
 
 
-def test_a_machine_that_dies_takes_nothing_with_it(tmp_path, start, alone, monkeypatch):
+def test_no_run_is_lost_with_a_machine_that_dies(tmp_path, start, alone, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # as on any machine of a cluster, where the repository is installed
     store = {"object_store_memory": 100 * 2**20}
@@ -78,8 +78,8 @@ def test_a_machine_that_dies_takes_nothing_with_it(tmp_path, start, alone, monke
         cluster.shutdown()
     assert study.returncode == 0, printed
     assert "4 of 4 runs done" in printed
-    begun = [log.read_text().count("--- ") for log in tmp_path.rglob("log.txt")]
-    assert sorted(begun) == [1, 1, 1, 2], "one was begun again"
+    starts = [log.read_text().count("--- ") for log in tmp_path.rglob("log.txt")]
+    assert sorted(starts) == [1, 1, 1, 2], "one was started again"
     assert _weights(tmp_path / "runs") == alone
 
 
@@ -93,13 +93,13 @@ def test_a_worker_that_is_killed_is_started_again(tmp_path, start, alone):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_study_that_is_stopped_or_killed_goes_on_by_the_same_command(tmp_path, start, alone, number):
+def test_a_study_that_is_stopped_or_killed_resumes_with_the_same_command(tmp_path, start, alone, number):
     study = start()
     rows = _wait_for_rows(tmp_path, study, 400)
-    asked = time.monotonic()
+    stopped_at = time.monotonic()
     study.send_signal(number)
     printed = study.communicate(timeout=60)[0]
-    assert time.monotonic() - asked < 20
+    assert time.monotonic() - stopped_at < 20
     if number == signal.SIGKILL:
         assert study.returncode == -signal.SIGKILL
     else:
@@ -112,7 +112,7 @@ def test_a_study_that_is_stopped_or_killed_goes_on_by_the_same_command(tmp_path,
     _wait_until_free(_locks(tmp_path))
     rows = _rows(tmp_path)
     time.sleep(2)
-    assert _rows(tmp_path) == rows, "nobody goes on training"
+    assert _rows(tmp_path) == rows, "nobody trains any more"
 
     again = start()
     printed = again.communicate(timeout=240)[0]
@@ -123,7 +123,7 @@ def test_a_study_that_is_stopped_or_killed_goes_on_by_the_same_command(tmp_path,
 
 
 def _weights(runs):
-    """Every run's weights, by experiment and seed."""
+    """Return every run's weights by experiment and seed."""
     return {
         (path.parts[-3].partition("+")[0], path.parts[-2]): path.read_bytes() for path in runs.rglob("generator.params")
     }
@@ -134,7 +134,7 @@ def _locks(tmp_path):
 
 
 def _wait_until_free(locks, seconds=5):
-    """A process that ends gives its memory back, and with it its environment, before it lets go of its files."""
+    """Wait for the locks: a process that ends gives back its memory, and so its environment, before its files."""
     deadline = time.monotonic() + seconds
     for lock in locks:
         with lock.open("a") as file:
@@ -143,7 +143,7 @@ def _wait_until_free(locks, seconds=5):
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
-                    assert time.monotonic() < deadline, f"somebody still holds {lock}"
+                    assert time.monotonic() < deadline, f"{lock} is still held"
                     time.sleep(0.1)
 
 
@@ -162,7 +162,7 @@ def _wait_for_rows(tmp_path, study, wanted):
 
 
 def _processes(tmp_path):
-    """Whatever lives that this test's study started, by its environment."""
+    """Return the live processes of this test's study, recognised by their environment."""
     alive = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
