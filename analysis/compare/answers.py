@@ -1,4 +1,4 @@
-"""Numbers -> plain sentences, a function a question. "Can't tell" is an answer, and one seed is said to be one seed.
+"""Numbers -> plain sentences, one function per question. "Can't tell" is an answer, and one seed is called one seed.
 
 Knows no experiment by name: `writeup` does.
 """
@@ -91,7 +91,7 @@ def _levels(this: Alternative) -> str:
 
 
 def judge(change: Estimate, parent: str, measure: str) -> tuple[str, str]:
-    """Judge a change of a distance, of which lower is better: a verdict and its text."""
+    """Judge a change of a distance, where lower is better: a verdict and its text."""
     difference = f"{abs(change.mean):.3g} {'lower' if change.mean < 0 else 'higher'} than {parent}'s"
     if change.n < 2:
         return "open", f"With one seed, {measure} is {difference}."
@@ -110,7 +110,7 @@ def _interleaving_change(this: Alternative) -> str:
     if change.n < 2:
         return f"The interleaving ratio is {abs(change.mean):.2f} {'higher' if change.mean > 0 else 'lower'}."
     if not change.settled:
-        return "Whether the loss curves interleave more can't be told."
+        return "The seeds don't show whether the loss curves interleave more or less."
     return f"The loss curves interleave {'more' if change.mean > 0 else 'less'} ({number(change, signed=True)})."
 
 
@@ -139,7 +139,7 @@ def predicts(
 
     by_step: step -> rank correlation of x with it.
     """
-    found = prediction(x, "kid_mean", "next", associations)
+    finding = prediction(x, "kid_mean", "next", associations)
     evidence = [
         f"{NAMES[claim.y]} of {WHEN[claim.when]}, {AMONG[claim.among]}: partial rank correlation "
         f"{association.rho:+.2f} [{association.low:+.2f}, {association.high:+.2f}], {association.counted}, "
@@ -148,7 +148,7 @@ def predicts(
         if claim.x == x and not math.isnan(association.rho)
     ]
     return Answer(
-        question, found.verdict, found.text, more=found.more, evidence=evidence + step_by_step(by_step), key=key
+        question, finding.verdict, finding.text, more=finding.more, evidence=evidence + step_by_step(by_step), key=key
     )
 
 
@@ -190,9 +190,9 @@ def alarm(snapshots: pd.DataFrame, *, key: str) -> Answer:
         interval = f"[{100 * false_low:.0f} to {100 * false_high:.0f} %, Wilson]"
         counts += f"; of the {calm} in which it did not, interleaving collapsed in {false} {interval}"
     if false_low > 0.5:
-        verdict, text = "no", f"It is mostly a false alarm: {counts}."
+        verdict, text = "no", f"Most runs without a turn have a false alarm: {counts}."
     elif hit_low > false_high:
-        verdict, text = "yes", f"It comes before most turns and seldom otherwise: {counts}."
+        verdict, text = "yes", f"It comes before most turns and rarely otherwise: {counts}."
     elif hit_high < false_low:
         verdict, text = "no", f"It is rarer before a turn than elsewhere: {counts}."
     else:
@@ -264,7 +264,7 @@ def speed(question: str, table: pd.DataFrame, *, key: str) -> Answer:
     elif len(floors):
         text += (
             f" The arithmetic by itself, at the rate of matrix products, would take {100 * floors.min():.0f} to "
-            f"{100 * floors.max():.0f} % of it (n = {len(floors)} runs); the rest was not broken down."
+            f"{100 * floors.max():.0f} % of it (n = {len(floors)} runs); we did not break down the rest."
         )
     return Answer(question, "plain", text, evidence=evidence, key=key)
 
@@ -290,16 +290,16 @@ def _rated(rating: Mapping[str, Any]) -> str:
 
 
 def _detected(table: pd.DataFrame) -> list[str]:
-    """In how many images a detector finds a face, a sentence a run; or why that says nothing here."""
-    found = [
+    """In how many images a detector finds a face, one sentence per run; or why that says nothing here."""
+    detections = [
         f"{row.experiment} seed {row.seed}: detectable as a face, which is not the same: {100 * row.face_rate:.1f} % "
         f"[{100 * row.face_rate_low:.1f}, {100 * row.face_rate_high:.1f}] (Wilson), of real images "
         f"{100 * row.face_rate_real:.1f} %"
         for row in table.dropna(subset="face_rate").itertuples()
     ]
     real = table["face_rate_real"].dropna()
-    if found or real.empty:
-        return found
+    if detections or real.empty:
+        return detections
     return [
         f"The face detector finds a face in {100 * real.max():.1f} % of the real images. It needs 98 % to say anything "
         "about generated ones."

@@ -64,11 +64,11 @@ def associations_of(snapshots: pd.DataFrame, runs: Sequence[Run]) -> dict[Claim,
     }
     columns = [*CANDIDATES, *NEXT_COLUMNS, *NEXT_COLUMNS.values()]
     changes = points.groupby(["experiment", "seed"])[columns].diff()
-    found = {}
+    associations = {}
     for y, when, among, x in product(NEXT_COLUMNS, WHEN, scopes, CANDIDATES):
         values = changes if among == "changes" else points
-        found[Claim(x, y, when, among)] = partial_association(values[x], values[column(y, when)], **scopes[among])
-    return found
+        associations[Claim(x, y, when, among)] = partial_association(values[x], values[column(y, when)], **scopes[among])
+    return associations
 
 
 def step_correlations(x: str, snapshots: pd.DataFrame) -> dict[int, float]:

@@ -11,7 +11,7 @@ from analysis.measures.stats import Association
 
 HIRES = "hires_128"
 FOLLOW_UPS = ("hires_128_longer", "hires_128_equal_lr", "hires_128_strong_d")
-SLOWER_D = "tuned_lr does"  # a hint beside an alarm: who has a lower learning rate of D
+SLOWER_D = "tuned_lr does"  # a hint beside an alarm: the recipe with a lower learning rate of D
 
 
 def answers_to(
@@ -44,8 +44,8 @@ def answers_to(
 
 
 def image_size(alternatives: Sequence[Alternative], snapshots: pd.DataFrame, *, key: str) -> Answer:
-    """Was 128 px worse for lack of epochs or of a strong D? Each follow-up changes one of these."""
-    question = "Was 128x128 worse for lack of epochs, or because D needs to be stronger?"
+    """Was 128 px worse because it needed more epochs, or a stronger D? Each follow-up changes one of these."""
+    question = "Was 128x128 worse because it needed more epochs, or because it needed a stronger D?"
     by_name = {alternative.name: alternative for alternative in alternatives if alternative.seeds}
     if HIRES not in by_name:
         return Answer(question, "open", f"No run of {HIRES} has finished.", key=key)
@@ -54,11 +54,11 @@ def image_size(alternatives: Sequence[Alternative], snapshots: pd.DataFrame, *, 
     follow_ups = [alternative for alternative in by_name.values() if alternative.parent == HIRES]
     if not follow_ups:
         *most, last = FOLLOW_UPS
-        text = f"That takes {', '.join(most)} and {last}, and none of them is here."
+        text = f"That takes {', '.join(most)} and {last}, and none of them has finished."
         return Answer(question, "open", text, evidence=evidence, key=key)
-    closed = {each.name: share for each in follow_ups if (share := _gap_closed(each, hires)) is not None}
-    evidence += [_follow_up_evidence(each, hires, closed.get(each.name)) for each in follow_ups]
-    better = [each.name for each in follow_ups if _is_better(each)]
+    closed = {recipe.name: share for recipe in follow_ups if (share := _gap_closed(recipe, hires)) is not None}
+    evidence += [_follow_up_evidence(recipe, hires, closed.get(recipe.name)) for recipe in follow_ups]
+    better = [recipe.name for recipe in follow_ups if _is_better(recipe)]
     if better:
         text = f"FID is lower than {HIRES}'s in {', '.join(better)}."
         return Answer(question, "better", text, evidence=evidence, key=key)
@@ -70,7 +70,7 @@ def _hires_evidence(hires: Alternative, small: Alternative | None, snapshots: pd
     """How the run at 128 px stands beside its parent at 64 px, and how its FID and D's loss went."""
     evidence = []
     if small:
-        at_64 = [f"{each.name} {answers.number(each.measures['fid_at_64'])}" for each in (hires, small)]
+        at_64 = [f"{recipe.name} {answers.number(recipe.measures['fid_at_64'])}" for recipe in (hires, small)]
         evidence.append(f"at 64 px: {', '.join(at_64)} (FID)")
     fid = snapshots[snapshots["experiment"] == HIRES].groupby("step")["fid"].mean().dropna()
     if len(fid) >= 3:
@@ -86,7 +86,7 @@ def _hires_evidence(hires: Alternative, small: Alternative | None, snapshots: pd
 
 def _gap_closed(follow_up: Alternative, hires: Alternative) -> float | None:
     """How much of the gap to the recipe at 64 px a follow-up closes, in percent; None where there is no known gap."""
-    gap, change = (each.differences.get("fid_at_64") for each in (hires, follow_up))
+    gap, change = (recipe.differences.get("fid_at_64") for recipe in (hires, follow_up))
     return -100 * change.mean / gap.mean if gap and change and gap.mean > 0 else None
 
 
@@ -111,7 +111,7 @@ def _closest(closed: Mapping[str, float], by_name: Mapping[str, Alternative], hi
     differences = by_name[most].differences
     text = f" At 64 px {most} closes the gap to {hires.parent} by {closed[most]:.0f} %, the most "
     text += f"(n = {differences['fid_at_64'].n})"
-    own_size = differences.get("fid")
-    if own_size and own_size.mean > 0:
-        text += f", but at 128 px its FID is {own_size.mean:.3g} higher than {HIRES}'s"
+    at_128 = differences.get("fid")
+    if at_128 and at_128.mean > 0:
+        text += f", but at 128 px its FID is {at_128.mean:.3g} higher than {HIRES}'s"
     return f"{text}."

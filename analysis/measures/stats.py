@@ -97,7 +97,7 @@ class Association:
 
     @property
     def verdict(self) -> str:
-        """ "positive", "negative", or why it can't be told."""
+        """'positive', 'negative', or "can't tell" with the reason."""
         if self.reason:
             return f"can't tell: {self.reason}"
         return "positive" if self.rho > 0 else "negative"

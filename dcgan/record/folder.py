@@ -11,8 +11,8 @@
     log.txt              its output, where a study ran it
     .lock                held by the process that trains it
 
-Files are written aside and renamed, so that a reader never sees half of one; `history.csv` alone grows,
-and its reader passes over a torn last line.
+Files are written aside and renamed, so that a reader never sees half of one; only `history.csv` grows, and its
+reader skips a torn last line.
 """
 
 import fcntl
@@ -122,7 +122,7 @@ class RunFolder:
         """
         rows = self.read_history().query("step <= @step").to_dict("records") if self.history.exists() else []
         if len(rows) != step:
-            raise UserError(f"{self.history}: {len(rows)} rows for {step} steps; --fresh (FRESH=1) trains anew")
+            raise UserError(f"{self.history}: {len(rows)} rows for {step} steps; --fresh (FRESH=1) trains the run again")
         if self.history.exists():
             with replacing(self.history) as aside, self.history.open("rb") as whole, aside.open("wb") as kept:
                 kept.writelines(whole.readline() for _ in range(step + 1))  # the header and the rows

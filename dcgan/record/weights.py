@@ -44,7 +44,7 @@ def load(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror or error}") from error
     except Exception as error:  # of many kinds; torch's own text advises to unpickle the file all the same
-        raise UserError(f"{path}: not a file of weights alone, or damaged ({type(error).__name__})") from error
+        raise UserError(f"{path}: not a file of weights only, or damaged ({type(error).__name__})") from error
 
 
 def load_generator(path: Path) -> Generator:
@@ -116,7 +116,7 @@ def _described(value: object) -> str:
 def _inspect(path: Path) -> None:
     """Raise UserError for a file that holds more than tensors, or that would be larger in memory than on the disk."""
     if objection := _objection(path):
-        raise UserError(f"{path}: not a file of weights alone, as it {objection}")
+        raise UserError(f"{path}: not a file of weights only, as it {objection}")
 
 
 def _objection(path: Path) -> str | None:

@@ -263,7 +263,7 @@ def test_a_recipe_that_starts_late_is_no_evidence_of_what_changes_go_with(tmp_pa
         (
             {6: [100, 80, 60, 50]},
             {6: [0, 0, 2, 2]},
-            "No: It is mostly a false alarm: FID turned in 0 of 6 runs; of the 6",
+            "No: Most runs without a turn have a false alarm: FID turned in 0 of 6 runs; of the 6",
         ),
         ({6: [100, 50, 80, 90]}, {6: [0, 2, 2, 2]}, "Can't tell: FID turned in 6 of 6 runs, in 6 after a collapse."),
         ({6: [100, 50, 80, 90]}, {6: [0, 0, 0, 2]}, "Can't tell: FID turned in 6 of 6 runs, in 0 after a collapse."),
@@ -275,11 +275,11 @@ def test_a_recipe_that_starts_late_is_no_evidence_of_what_changes_go_with(tmp_pa
         (
             {6: [100, 50, 80, 90], 12: [100, 80, 60, 50]},
             {6: [0, 2, 2, 2], 12: [2, 2, 2, 2]},
-            "Yes: It comes before most turns and seldom otherwise: FID turned in 6 of 12 runs, in 6 after a collapse;",
+            "Yes: It comes before most turns and rarely otherwise: FID turned in 6 of 12 runs, in 6 after a collapse;",
         ),
     ],
 )
-def test_a_collapse_is_an_alarm_where_fid_turns_after_it_and_seldom_where_it_does_not(tmp_path, fid, gaps, told):
+def test_a_collapse_is_an_alarm_if_fid_turns_after_it_and_rarely_without_it(tmp_path, fid, gaps, told):
     found = {}
     for seed in range(max(fid)):
         until = min(limit for limit in fid if seed < limit)

@@ -56,7 +56,7 @@ def test_every_question_is_answered_and_says_what_would_change_our_mind(comparis
         assert answer.more in own
         for sentence in answer.evidence:
             assert sentence in own or answer.key in ("interleaving", "isc"), "those have tables"
-        assert "**How it was asked.**" in own or answer.key == "dive"
+        assert "**How we asked.**" in own or answer.key == "dive"
         assert "**What would change our mind.**" in own
         assert answer.question in sections["In short"]
 
