@@ -67,7 +67,8 @@ def associations_of(snapshots: pd.DataFrame, runs: Sequence[Run]) -> dict[Claim,
     associations = {}
     for y, when, among, x in product(NEXT_COLUMNS, WHEN, scopes, CANDIDATES):
         values = changes if among == "changes" else points
-        associations[Claim(x, y, when, among)] = partial_association(values[x], values[column(y, when)], **scopes[among])
+        distance = values[column(y, when)]
+        associations[Claim(x, y, when, among)] = partial_association(values[x], distance, **scopes[among])
     return associations
 
 

@@ -122,7 +122,8 @@ class RunFolder:
         """
         rows = self.read_history().query("step <= @step").to_dict("records") if self.history.exists() else []
         if len(rows) != step:
-            raise UserError(f"{self.history}: {len(rows)} rows for {step} steps; --fresh (FRESH=1) trains the run again")
+            again = "--fresh (FRESH=1) trains the run again"
+            raise UserError(f"{self.history}: {len(rows)} rows for {step} steps; {again}")
         if self.history.exists():
             with replacing(self.history) as aside, self.history.open("rb") as whole, aside.open("wb") as kept:
                 kept.writelines(whole.readline() for _ in range(step + 1))  # the header and the rows
