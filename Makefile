@@ -89,7 +89,7 @@ rate: $(READY) ## rate generated and real faces yourself: make rate EXP=tuned_lr
 dashboard: $(READY) ## open W&B: its page when online, otherwise its terminal viewer on the local runs
 	@$(PYTHON) -m analysis dashboard --runs "$(RUNS)" --out "$(REPORTS)"
 
-bench: $(READY) ## measure speed and memory beside what you would run instead: make bench WHAT=train
+bench: $(READY) ## measure speed and memory, compared with what you would run instead: make bench WHAT=train
 	@$(PYTHON) -m benchmarks $(WHAT) $(if $(ROUNDS),--rounds "$(ROUNDS)")
 
 # Slow tests start first; a process that runs out of tests takes some of another's.

@@ -111,8 +111,8 @@ def _rate(options: argparse.Namespace) -> int:
     from analysis.score import pictures_to_rate
     from dcgan.device.device import choose
 
-    asked = request(options, choose(options.device).profile)
-    folder = asked.folder(asked.resolved(), asked.source())
+    wanted = request(options, choose(options.device).profile)
+    folder = wanted.folder(wanted.resolved(), wanted.source())
     if not folder.generator.is_file():
         raise UserError(f"{folder.path}: no generator.params; first train it to the end: make run EXP=...")
     runs, unusable = read_folders(folder.path)
@@ -219,34 +219,58 @@ def _parser() -> argparse.ArgumentParser:
 
     scoring = Parser(add_help=False, parents=[places("what each run was trained on, from the cache")])
     scoring.add_argument(
-        "--extractor", metavar="NAME", help="inception or effnet_lite0 (default: inception if its weights can be had)"
+        "--extractor",
+        metavar="NAME",
+        help="network whose features give the scores: inception or effnet_lite0 (default: inception if its weights are "
+        "here or can be downloaded)",
     )
     scoring.add_argument(
         "--inception-weights",
         type=Path,
         metavar="FILE",
         default=os.environ.get("INCEPTION_WEIGHTS") or None,
-        help="torch-fidelity's InceptionV3, if it can't be downloaded (default: $INCEPTION_WEIGHTS)",
+        help="file with the weights of torch-fidelity's InceptionV3, if it can't be downloaded (default: "
+        "$INCEPTION_WEIGHTS)",
     )
-    scoring.add_argument("--samples", type=_positive(int), metavar="N", help="images to generate (default: by profile)")
-    score = commands.add_parser("score", parents=[scoring], help="score what has no score yet")
+    scoring.add_argument(
+        "--samples",
+        type=_positive(int),
+        metavar="N",
+        help="how many generated images to score per generator (default: the profile's number)",
+    )
+    score = commands.add_parser("score", parents=[scoring], help="score the generators that have no scores yet")
     score.set_defaults(command=_score)
 
     comparing = Parser(add_help=False, parents=[scoring])
     comparing.add_argument(
-        "--out", type=Path, default=Path("reports"), metavar="DIR", help="where reports go (%(default)s)"
+        "--out", type=Path, default=Path("reports"), metavar="DIR", help="folder for the reports (default: %(default)s)"
     )
-    comparing.add_argument("--wandb", metavar="ENTITY/PROJECT", help="read the runs from W&B instead (no images there)")
-    comparing.add_argument("--cost-per-hour", type=_positive(float), metavar="PRICE", help="price of the device")
-    compare = commands.add_parser("compare", parents=[comparing], help="score, compare and write the page")
+    comparing.add_argument(
+        "--wandb", metavar="ENTITY/PROJECT", help="compare the runs of a W&B project instead (without images)"
+    )
+    comparing.add_argument(
+        "--cost-per-hour",
+        type=_positive(float),
+        metavar="PRICE",
+        help="price of the device per hour, for the cost column",
+    )
+    compare = commands.add_parser(
+        "compare", parents=[comparing], help="score and compare the runs, write the page and open it"
+    )
     compare.add_argument("--no-open", action="store_true", help="don't open the page in a browser")
     compare.set_defaults(command=_compare)
 
     study = commands.add_parser(
-        "study-page", parents=[comparing], help="compare, and write docs/study.md and the front of the READMEs"
+        "study-page",
+        parents=[comparing],
+        help="compare the runs, then write docs/study.md and the results in the READMEs",
     )
     study.add_argument(
-        "--docs", type=Path, default=Path("docs"), metavar="DIR", help="where study.md goes; READMEs lie beside it"
+        "--docs",
+        type=Path,
+        default=Path("docs"),
+        metavar="DIR",
+        help="folder for study.md; the READMEs are in the folder above it (default: %(default)s)",
     )
     study.set_defaults(command=_study_page)
 
@@ -254,12 +278,16 @@ def _parser() -> argparse.ArgumentParser:
         "rate",
         parents=[one_run()],
         help="rate generated and real images yourself",
-        epilog="64 generated and 32 real images, unmarked, on one page; keys y and n. It saves your answers as a file.",
+        epilog="The page shows 64 generated and 32 real images, unmarked; press y or n. It saves your answers.",
     )
     rate.set_defaults(command=_rate)
 
-    dashboard = commands.add_parser("dashboard", parents=[places()], help="open W&B: its page, or its terminal viewer")
-    dashboard.add_argument("--out", type=Path, default=Path("reports"), metavar="DIR", help="where reports are")
+    dashboard = commands.add_parser(
+        "dashboard", parents=[places()], help="open W&B: its page when online, otherwise its terminal viewer"
+    )
+    dashboard.add_argument(
+        "--out", type=Path, default=Path("reports"), metavar="DIR", help="folder of the reports (default: %(default)s)"
+    )
     dashboard.set_defaults(command=_dashboard)
     return parser
 

@@ -78,7 +78,7 @@ class Scores:
     """One run's scores by one protocol."""
 
     final: Mapping[str, float]  # measure -> value, of the final generator; empty before it is scored
-    snapshots: pd.DataFrame  # step and measures, a row a scored snapshot in order
+    snapshots: pd.DataFrame  # step and measures, one row per scored snapshot in order
 
 
 def read(run: Run, protocol: Protocol) -> Scores:

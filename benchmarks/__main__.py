@@ -1,4 +1,4 @@
-"""`make bench`, or `python -m benchmarks WHAT ...`: measure, print a line each, and add it to the table of results."""
+"""`make bench`, or `python -m benchmarks WHAT ...`: measure, print one line each, and add it to the results."""
 
 import argparse
 import importlib
@@ -20,12 +20,12 @@ BENCHMARKS = {
     "pack": ("packing", "packing images compared with ImageFolder and PIL, one core"),
     "memory": ("packing", "memory and cost per image with up to 200,000 images; minutes, and 12 GB of disk"),
     "score": ("score", "scoring compared with torch-fidelity from a folder of PNGs"),
-    "start": ("start", "from the command to the first step"),
-    "study": ("study", "what Ray adds to many runs, and what a run takes on disk"),
+    "start": ("start", "the time from the command to the first step"),
+    "study": ("study", "the time that Ray adds to many runs, and the disk space of a run"),
     "epoch64": ("gpu", "an epoch of CelebA's size at 64 px, full width; needs CUDA"),
     "epoch128": ("gpu", "the same at 128 px; needs CUDA"),
     "examples": ("gpu", "pytorch/examples' layers in our engine compared with its loop; needs CUDA"),
-    "busy": ("gpu", "how busy the device is kept; needs CUDA"),
+    "busy": ("gpu", "how busy the device is during training; needs CUDA"),
 }
 
 
@@ -64,13 +64,21 @@ def _parser() -> argparse.ArgumentParser:
     names = "\n".join(f"  {name:<8} {line}" for name, (_, line) in BENCHMARKS.items())
     parser = Parser(
         prog="python -m benchmarks",
-        description="Measure speed and memory, ours beside what a user would run instead.",
-        epilog=f"WHAT is one of:\n{names}\n\nWithout WHAT, everything that this machine can run is measured.",
+        description="Measure speed and memory, compared with what you would run instead.",
+        epilog=f"WHAT is one of:\n{names}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", nargs="*", metavar="WHAT", help="what to measure, see below")
-    parser.add_argument("--rounds", type=_positive, default=3, metavar="N", help="turns of each side (%(default)s)")
-    table = "the table; RESULTS.md is written beside it (%(default)s)"
+    parser.add_argument(
+        "what", nargs="*", metavar="WHAT", help="the benchmarks to run (default: all that this machine can run)"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=_positive,
+        default=3,
+        metavar="N",
+        help="how often to measure each side, in turns (default: %(default)s)",
+    )
+    table = "table to add the results to; RESULTS.md goes into the same folder (default: %(default)s)"
     parser.add_argument("--out", type=Path, default=results.PATH, metavar="FILE", help=table)
     parser.set_defaults(command=_bench)
     return parser

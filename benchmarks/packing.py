@@ -57,7 +57,7 @@ def bench_pack(rounds: int) -> Result:
 
 
 def bench_memory(rounds: int) -> Result:
-    """Measure the most resident memory beside the page cache while packing and training, and the cost of an image.
+    """Measure the most resident memory outside the page cache while packing and training, and the cost of an image.
 
     Once and not in rounds: there is no other side. The images are 2,000 drawn faces under many names.
     """

@@ -1,4 +1,4 @@
-"""The table of results: results.csv has a row a measurement, and RESULTS.md is written from it."""
+"""The table of results: results.csv has one row per measurement, and RESULTS.md is written from it."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""The costs of a study beside its runs: Ray's part of the time, and the disk."""
+"""The costs of a study without its runs: Ray's part of the time, and the disk."""
 
 import math
 import statistics

@@ -1,4 +1,4 @@
-"""The write-up's two numbers, taken apart: how much longer loading and arithmetic take at 128 px than at 64 px."""
+"""The write-up's two numbers, explained: how much longer loading and arithmetic take at 128 px than at 64 px."""
 
 import tempfile
 from functools import partial

@@ -21,14 +21,14 @@ RUN_COLUMNS = (
     "best_step", "best_fid", "last_fid", "floor_share", "d_win_share_last", "windows_counted", "windows_counted_5",
     "windows_counted_20", "d_win_share_at_end", "step_ms",
 )  # fmt: skip
-#: A row a snapshot. interleaving_ratio is over the steps since the snapshot before; NaN where it is unknown.
+#: One row per snapshot. interleaving_ratio is over the steps since the snapshot before; NaN where it is unknown.
 SNAPSHOT_COLUMNS = (
     "experiment", "seed", "image_size", "step", "fid", "kid_mean", "kid_std", "isc_mean", "isc_std",
     "interleaving_ratio",
 )  # fmt: skip
 #: The same run's next snapshot, for each distance; NaN at the last one.
 NEXT_COLUMNS = {"kid_mean": "next_kid_mean", "fid": "next_fid"}
-#: A row a window of steps.
+#: One row per window of steps.
 WINDOW_COLUMNS = ("experiment", "seed", "step", "interleaving_ratio", "lead_balance")
 
 #: The measures that are averaged over seeds and compared with the parent's.
@@ -51,7 +51,7 @@ VERDICTS = {
 
 
 def sentence(verdict: str, text: str) -> str:
-    """A verdict and its text: 'Better: FID is 3 lower than ...'; the text alone for a plain one."""
+    """A verdict and its text: 'Better: FID is 3 lower than ...'; only the text for a plain one."""
     return f"{VERDICTS[verdict]}: {text}" if VERDICTS[verdict] else text
 
 
@@ -111,9 +111,9 @@ class Comparison:
     protocol: Mapping[str, str]  # for people, key -> text: extractor, generated images, reference, BatchNorm ...
     runs: Sequence[Run]  # all of them, the unfinished ones too; an ancestor before its heirs
     alternatives: Sequence[Alternative]  # in display order; this order gives an experiment its colour
-    table: pd.DataFrame  # RUN_COLUMNS, a row a run
-    snapshots: pd.DataFrame  # SNAPSHOT_COLUMNS and NEXT_COLUMNS, a row a snapshot
-    windows: pd.DataFrame  # WINDOW_COLUMNS, a row a window
+    table: pd.DataFrame  # RUN_COLUMNS, one row per run
+    snapshots: pd.DataFrame  # SNAPSHOT_COLUMNS and NEXT_COLUMNS, one row per snapshot
+    windows: pd.DataFrame  # WINDOW_COLUMNS, one row per window
     associations: Mapping[Claim, Association]
     answers: Sequence[Answer]  # to the questions across runs
     experiment_answers: Mapping[str, Answer]  # an experiment's name -> the answer to its own question

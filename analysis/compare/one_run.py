@@ -85,15 +85,15 @@ def _quality(run: Run, protocol: Protocol | None, scores: Scores) -> dict[str, A
     final: dict[str, Any] = {**scores.final, "extractor": protocol.extractor, "n_fake": protocol.final}
     if run.experiment.image_size == 64 and "fid" in final:
         final["fid_at_64"] = final["fid"]
-    found, shown = (int(final.get(key, 0)) for key in ("face_found", "face_n"))
-    if 0 <= found <= shown > 0:
-        low, high = wilson(found, shown)
-        final |= {"face_rate": found / shown, "face_rate_low": low, "face_rate_high": high}
+    faces, images = (int(final.get(key, 0)) for key in ("face_found", "face_n"))
+    if 0 <= faces <= images > 0:
+        low, high = wilson(faces, images)
+        final |= {"face_rate": faces / images, "face_rate_low": low, "face_rate_high": high}
     return final
 
 
 def _dynamics(history: pd.DataFrame) -> dict[str, float]:
-    """How the two loss curves lie to each other."""
+    """How the two loss curves compare."""
     d, g = history["loss_d"].to_numpy(), history["loss_g"].to_numpy()
     around_optimum = interleaving.windows(d / 2, g)
     row = {

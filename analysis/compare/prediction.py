@@ -46,7 +46,7 @@ def usual_size(snapshots: pd.DataFrame) -> int | None:
 def associations_of(snapshots: pd.DataFrame, runs: Sequence[Run]) -> dict[Claim, Association]:
     """Correlate each candidate with each distance at equal steps; empty without snapshots.
 
-    Wherever recipes are compared, whole experiments are resampled: seeds of one recipe are no independent evidence of
+    Comparisons of recipes resample whole experiments: seeds of one recipe are no independent evidence of
     what recipes do.
     """
     points = of_usual_size(snapshots).sort_values(["experiment", "seed", "step"])

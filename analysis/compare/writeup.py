@@ -67,7 +67,7 @@ def image_size(alternatives: Sequence[Alternative], snapshots: pd.DataFrame, *, 
 
 
 def _hires_evidence(hires: Alternative, small: Alternative | None, snapshots: pd.DataFrame) -> list[str]:
-    """How the run at 128 px stands beside its parent at 64 px, and how its FID and D's loss went."""
+    """How the run at 128 px compares with its parent at 64 px, and how its FID and D's loss went."""
     evidence = []
     if small:
         at_64 = [f"{recipe.name} {answers.number(recipe.measures['fid_at_64'])}" for recipe in (hires, small)]

@@ -45,7 +45,7 @@ Looks = Mapping[str, plots.Style]
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure that lies in the folder, and how the page shows it."""
+    """A figure in the folder, and how the page shows it."""
 
     uri: str
     alt: str

@@ -1,4 +1,4 @@
-"""The grids of samples that lie in run folders, small enough for one page."""
+"""The grids of samples from the run folders, small enough for one page."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -61,7 +61,7 @@ def samples(runs: "Iterable[Run]", budget: int = SAMPLES_BYTES) -> list[Samples]
 
 
 def _grids(run: "Run") -> dict[int, Path]:
-    """The grids that lie in the run's folder, by step in order."""
+    """The grids in the run's folder, by step in order."""
     if run.folder is None:
         return {}
     paths = {step: run.folder.sample(step) for step in run.experiment.snapshot_steps}

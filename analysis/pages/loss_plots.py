@@ -24,7 +24,7 @@ class Losses:
     """One run's loss curves."""
 
     title: str
-    raw: pd.DataFrame  # step, loss_d, loss_g: a row a step
+    raw: pd.DataFrame  # step, loss_d, loss_g: one row per step
 
     @cached_property
     def smooth(self) -> pd.DataFrame:
@@ -125,7 +125,7 @@ def crossing_zoom(axis: Axes, window: Losses, reference: int, limits: Limits) ->
     step, crossings = window.raw["step"], window.crossings
     for loss, color in COLORS.items():
         axis.plot(step, window.raw[loss], color=color, linestyle=DASHES[loss], linewidth=1.1)
-    # Straight lines in the log scale, which is where the dots must lie on them.
+    # Straight lines in the log scale, so that the dots are on them.
     height = np.exp(window.at(crossings, np.log(window.raw["loss_d"].clip(lower=1e-12))))
     axis.plot(window.at(crossings, step), height, "o", color=INK, markersize=3.2, zorder=3)
     first, last = step.iloc[0], step.iloc[-1]

@@ -232,7 +232,7 @@ def seeds(
 ) -> Axes:
     """A line an experiment: a pale point a seed, the mean and its interval in full colour; groups set apart.
 
-    rows: experiment, value, a row a seed. means: experiment, group, n, mean, low and high (NaN where there is no
+    rows: experiment, value, one row per seed. means: experiment, group, n, mean, low and high (NaN where there is no
     interval), a row an experiment; those of different groups can't be compared.
     """
     groups = means["group"].ne(means["group"].shift()).cumsum().to_numpy() - 1

@@ -1,7 +1,7 @@
 """The page on which a person rates faces: how many generated ones look normal, with real ones as the yardstick?
 
-It shows generated and real images shuffled and unmarked and holds no hint of which is which: the order is a function of
-a seed that only Python knows. It saves the answers as a file; `analysis.runs.ratings` says what lies in the folder.
+It shows generated and real images shuffled and unmarked and gives no hint which is which: the order is a function of
+a seed that only Python knows. It saves the answers as a file; `analysis.runs.ratings` says what is in the folder.
 """
 
 import io

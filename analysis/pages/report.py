@@ -218,7 +218,7 @@ def association(claim: Claim, found: Association) -> dict[str, Any]:
     }
 
 
-#: How the curves lie to each other: a heading, and below it columns of compare.csv with headings of their own.
+#: How the curves compare: a heading, and below it columns of compare.csv with headings of their own.
 DYNAMICS = {
     "interleaving ratio, smoothed over": {
         "interleaving_ratio": "1 step",
@@ -241,7 +241,7 @@ DYNAMICS = {
 
 
 def _dynamics(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """A row a run whose losses could be compared; a cell is a number and what its windows vary over, or ''."""
+    """One row per run whose losses could be compared; a cell is a number and what its windows vary over, or ''."""
     rows = []
     keys = [key for columns in DYNAMICS.values() for key in columns]
     for _, row in table.dropna(subset=["interleaving_ratio", "lead_balance", "dominance"], how="all").iterrows():
@@ -258,7 +258,7 @@ def _dynamics(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _speed(table: pd.DataFrame) -> dict[str, Any]:
-    """Speed, time and cost, a row a run."""
+    """Speed, time and cost, one row per run."""
     columns = ["images_per_s", "step_ms", "data_wait_fraction", "floor_share", "gpu_hours", "cost"]
     known = table.dropna(subset=columns, how="all")
     rows = [

@@ -27,7 +27,7 @@ from analysis.pages.words import number, setting
 from analysis.runs.run import Run
 from dcgan import UserError, one_line
 
-#: What the study shows of a report's figures, where they are there.
+#: The report's figures that the study shows, if it has them.
 FIGURES = (
     "overview-64px", "scatter-interleaving_ratio-next", "scatter-isc_mean-next", "losses-baseline", "losses-tuned_lr",
     "quality-fid-128px", "measure-face_rate",

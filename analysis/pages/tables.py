@@ -48,7 +48,7 @@ BY_KEY = {measure.key: measure for measure in MEASURES}
 
 
 def csv(table: pd.DataFrame) -> str:
-    """The table as it is, a row a run; what is not known is empty."""
+    """The table as it is, one row per run; unknown cells are empty."""
     # A column that holds None is one of objects, which float_format passes over, and with NaN a count is a float.
     return table.convert_dtypes().to_csv(index=False, float_format="%.6g", na_rep="", lineterminator="\n")
 

@@ -149,6 +149,6 @@ def _read_rows(folder: RunFolder, steps: int) -> pd.DataFrame:
 
 
 def _in_its_place(run: Run) -> bool:
-    """Whether the run lies where its record says, and not in a copy or a renamed folder."""
+    """Whether the run is where its record says, and not in a copy or a renamed folder."""
     place = (run.data, run.profile, run.name, f"seed-{run.seed}")
     return Path(run.where).resolve().parts[-DEPTH:] == place

@@ -31,7 +31,7 @@ class Run:
     where: str = ""  # for messages: the folder, or the run's path in W&B
 
     def history(self) -> pd.DataFrame:
-        """The columns of `dcgan.record.folder.HISTORY`, a row a step from the first to the last.
+        """The columns of `dcgan.record.folder.HISTORY`, one row per step from the first to the last.
 
         Raises UserError when the rows can't be read or steps are missing.
         """
@@ -113,7 +113,7 @@ COLUMNS = {
     "images_per_s": "float64",
     "step_ms": "float64",  # milliseconds that a step computes
     "data_wait_fraction": "float64",
-    "floor_share": "float64",  # of the time, that the arithmetic alone would take; see dcgan.device.flops
+    "floor_share": "float64",  # of the time, for the arithmetic by itself; see dcgan.device.flops
     "seconds": "float64",  # spent, over all sessions
     "device": "string",
     "device_name": "string",

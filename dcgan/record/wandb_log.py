@@ -324,7 +324,7 @@ def _wants_online(wandb: Any) -> tuple[bool, str]:
 
 
 def _sync_command(piece: Path, as_id: str | None) -> str:
-    """Return what to type in this folder: wandb is seldom on the PATH, it is beside this Python."""
+    """Return what to type in this folder: wandb is rarely on the PATH, it is beside this Python."""
     program = Path(sys.executable).with_name("wandb")
     words = [_from_here(program) if program.exists() else "wandb", "sync"]
     return shlex.join([*words, *(["--id", as_id] if as_id else []), _from_here(piece)])

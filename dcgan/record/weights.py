@@ -1,4 +1,4 @@
-"""Files of weights: `generator.params` and the snapshots. A foreign file is refused before it can do harm.
+"""Files of weights: `generator.params` and the snapshots. Any other file is refused before it can do harm.
 
 torch's own loader of weights still allows calls like `bytearray(n)`, which take any memory they like, and unpacks a
 compressed archive. So each file is inspected first: an uncompressed zip of plain tensors, as `save` writes it.

@@ -13,7 +13,6 @@ from benchmarks.results import Measurement, Result
 from benchmarks.side_by_side import alternate
 from dcgan import UserError
 from dcgan.data import Batches
-from dcgan.device import environment
 
 # From torchvision 0.29, which deprecates decode_jpeg, and from a machine with fewer cores than DataLoader has workers.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:This DataLoader will create:UserWarning")
@@ -23,7 +22,7 @@ def add(folder, what="train", value=2.0, machine="A"):
     """Add one measurement to the table as if it came from `machine`; return what and value of each row."""
     result = Result(what, [Measurement("speed", value, "x", 1.0, 3.0, against="a | b", goal=">= 1x")], "fp32")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(environment, "_cpu_name", lambda: machine)
+        patch.setattr("dcgan.device.device._cpu_name", lambda: machine)
         results.add(result, rounds=3, command=f"make bench WHAT={what}", path=folder / "results.csv")
     return [(row["what"], row["value"]) for row in results.read(folder / "results.csv")]
 
