@@ -7,8 +7,9 @@ from support.made_runs import alternative, compared, make_run, row, scores
 
 from analysis.measures import interleaving
 from analysis.pages import report, tables
+from analysis.pages.figures import SECTIONS
 
-NO_FIGURES = dict.fromkeys(("losses", "measure", "overview", "quality", "windows", "scatter"), ())
+NO_FIGURES = dict.fromkeys(SECTIONS, ())
 
 
 def with_losses(folder, change):

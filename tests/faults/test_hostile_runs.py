@@ -1,0 +1,228 @@
+"""Run folders made to harm, each case by its name: the broken run is named, the other is compared as before."""
+
+import io
+import itertools
+import math
+import os
+import socket
+
+import pytest
+import yaml
+from PIL import Image
+from support.lab import STEPS, room
+from support.made_runs import DATA, make_run
+
+from analysis.pages import grids
+from analysis.runs.folders import read_folders
+
+pytestmark = pytest.mark.thorough
+
+TAGS = [
+    "!!python/object/apply:os.system ['touch {place}/owned']",
+    "!!python/object/new:os.system ['touch {place}/owned']",
+    "!!python/name:os.system",
+    "!!python/module:os",
+    "!!binary aGVsbG8=",
+    "!!set {{a, b}}",
+    "!!timestamp 2026-01-01",
+    "!!int ''",
+    "&a [*a]",
+    "!<tag:yaml.org,2002:python/object/apply:os.getcwd> []",
+    "!!float 1e999",
+]
+
+
+def _bomb(inside):
+    """Ten lines that stand for a thousand million values."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    return "\n".join([*lines, inside]).encode()
+
+
+@pytest.mark.parametrize("tag", TAGS)
+@pytest.mark.parametrize("key", ["question", "environment", "overrides"])
+def test_a_tag_in_a_record_makes_and_runs_nothing(lab, tag, key):
+    lines = [line for line in lab.valid["config.yaml"].decode().splitlines() if not line.startswith(f"{key}:")]
+    content = "\n".join([*lines, f"{key}: {tag.format(place=lab.place)}"]).encode()
+    with lab.with_file("config.yaml", content):
+        lab.look()
+    assert not (lab.place / "owned").exists()
+
+
+@pytest.mark.parametrize("key", ["environment", "overrides", "profile_changes", "question", "data", "more"])
+@pytest.mark.parametrize("bomb", ["lists", "merged"])
+def test_ten_lines_that_stand_for_gigabytes_are_refused_in_no_time(lab, key, bomb):
+    lines = [line for line in lab.valid["config.yaml"].decode().splitlines() if not line.startswith(f"{key}:")]
+    if bomb == "lists":
+        content = _bomb("\n".join([*lines, f"{key}: *a8", "environment: {torch: *a8, threads: *a8, python: *a8}"]))
+    else:
+        links = ["m0: &m0 {a: 1, b: 2}"]
+        links += [f"m{i}: &m{i} {{<<: [{', '.join([f'*m{i - 1}'] * 10)}]}}" for i in range(1, 9)]
+        content = "\n".join([*lines, *links, f"{key}: *m8"]).encode()
+    with lab.with_file("config.yaml", content):
+        lab.look()
+
+
+# ---- files that are no files
+
+
+def _socket(path):
+    here = os.open(".", os.O_RDONLY)
+    os.chdir(path.parent)  # an address has room for 100 characters
+    try:
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(path.name)
+    finally:
+        os.fchdir(here)
+        os.close(here)
+
+
+def _huge(path):
+    with path.open("wb") as file:
+        file.truncate(2**40)  # a hole: it takes no room on the disk
+
+
+KINDS = {
+    "a pipe": os.mkfifo,
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a link to nothing": lambda path: path.symlink_to("nowhere"),
+    "an endless device": lambda path: path.symlink_to("/dev/zero"),
+    "a folder": lambda path: path.mkdir(),
+    "a socket": _socket,
+    "a terabyte": _huge,
+}
+TABLES = ["config.yaml", "history.csv", "status.json", "scores.csv", "rating", "sheet", "sample"]
+WEIGHTS = ["generator.params", "snapshot"]  # may be large: reading them is dcgan.record.weights'
+NO_PLAIN_FILES = [*itertools.product(TABLES, KINDS), *itertools.product(WEIGHTS, list(KINDS)[:-1])]
+
+
+@pytest.mark.parametrize(("name", "kind"), NO_PLAIN_FILES)
+def test_what_is_no_plain_file_is_not_waited_for(lab, name, kind):
+    with lab.with_file(name, KINDS[kind]), room(2 * 2**30):
+        lab.look(untouched=False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lock_that_is_no_plain_file_is_not_waited_for(lab, kind):
+    running = lab.status(state="running")  # else nobody asks for the lock
+    with lab.with_file("status.json", running), lab.with_file(".lock", KINDS[kind]):
+        lab.look(untouched=False)
+
+
+def test_a_folder_of_runs_that_leads_into_itself_is_walked_through_once(lab):
+    loop = lab.runs / "faces-01234567" / "loop"
+    loop.symlink_to(lab.runs, target_is_directory=True)
+    try:
+        notes, good = lab.look(untouched=False)
+        assert good["experiment"] == "baseline"
+        assert len(notes) < 10
+    finally:
+        loop.unlink()
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        {"input": math.inf, "compute": -math.inf},
+        {"input": 1e308, "compute": 1e308},
+        {"input": math.nan},
+        {"input": -1.0},
+    ],
+)
+def test_spent_seconds_that_have_no_sum_make_the_status_unknown(lab, seconds):
+    with lab.with_file("status.json", lab.status(seconds=seconds)):
+        notes, _ = lab.look()
+    assert any("status.json: can't be read" in line for line in notes)
+
+
+SCORES_THAT_ARE_NONE = {
+    "more faces than images": {"face_found": "3000"},
+    "faces in no images": {"face_n": "0", "face_found": "0"},
+    "endless faces": {"face_n": "inf", "face_found": "inf"},
+    "an endless distance": {"fid": "inf"},
+    "a distance as large as numbers go": {"fid": "1.7e308", "kid_mean": "-1.7e308"},
+    "no distance": {"fid": None},
+    "no count of real images and no floor": {"n_real": None, "fid_floor": None},
+}
+
+
+@pytest.mark.parametrize("changed", SCORES_THAT_ARE_NONE.values(), ids=SCORES_THAT_ARE_NONE)
+def test_a_score_that_is_none_stops_no_other_run(lab, changed):
+    lines = []
+    for line in lab.valid["scores.csv"].decode().splitlines():
+        cells = line.split(",")
+        value = changed.get(cells[2].rpartition("_200_")[0], cells[3])
+        lines += [] if value is None else [",".join([*cells[:3], value, *cells[4:]])]
+    with lab.with_file("scores.csv", "\n".join([*lines, ""]).encode()):
+        lab.look()
+        ((run,), _) = read_folders(lab.broken.path)
+        _, found = lab.scorer.found(run)
+    assert all(abs(value) < 1e9 for value in found.final.values())
+
+
+@pytest.mark.parametrize("kind", ["EPS", "GIF", "PPM", "TIFF", "PDF"])
+def test_a_grid_that_is_another_kind_of_file_is_not_opened(lab, kind):
+    """Pillow would run Ghostscript on an EPS."""
+    content = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(content, format=kind)
+    with lab.with_file("sample", content.getvalue()):
+        lab.look()
+        assert grids._encode(lab.files["sample"], STEPS, 60) is None
+
+
+# ---- names that would lead elsewhere
+
+
+@pytest.mark.parametrize("name", ["../../../../out", "/tmp/out", "..", "a/b", "\x00", "", "x" * 300, "\x1b[2J", "a\nb"])
+@pytest.mark.parametrize("key", ["data", "profile", "name", "fingerprint"])
+def test_a_name_that_leads_out_of_the_report_is_refused_and_named(lab, key, name):
+    record = yaml.safe_load(lab.valid["config.yaml"])
+    if key == "data":
+        record["data"] = {**DATA, "name": name}
+    elif key == "fingerprint":
+        record["data"] = {**DATA, "fingerprint": name}
+    else:
+        record[key] = name
+    with lab.with_file("config.yaml", yaml.dump(record, sort_keys=False, allow_unicode=True).encode()):
+        notes, _ = lab.look()
+        found, _ = read_folders(lab.runs)
+    if key == "fingerprint" and name in ("x" * 300, ".."):  # 'faces-xxxxxxxx', 'faces-..': they lead nowhere else
+        return
+    assert [run.folder.path for run in found] == [lab.good.path]
+    assert any("config.yaml" in line for line in notes)
+
+
+def test_a_folder_whose_name_steers_terminals_is_named_without_steering_one(tmp_path):
+    folder = make_run(tmp_path / "\x1b[2J\u2028runs", "baseline", steps=STEPS)
+    folder.status.write_text("{")
+    _, (line,) = read_folders(folder.path)
+    assert line.isprintable()
+    assert "\\x1b[2J" in line
+
+
+# ---- the dashboard
+
+
+@pytest.mark.parametrize(
+    "url",
+    [7, None, [], "", "x", "javascript:alert(1)", "file:///etc/passwd", "--help", "https://\x1b[2J/runs/1", "a" * 9999],
+)
+def test_the_dashboard_opens_no_address_that_is_none(lab, url, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    with lab.with_file("status.json", lab.status(wandb_url=url)):
+        code, out, err = lab.command("dashboard")
+    assert opened == []
+    assert code == 2
+    assert err.count("\n") == 1
+    assert all(line.isprintable() for line in out.splitlines())
+
+
+def test_the_dashboard_opens_the_page_that_a_run_names(lab, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    with lab.with_file("status.json", lab.status(wandb_url="https://wandb.ai/me/faces/runs/abc")):
+        code, _, _ = lab.command("dashboard")
+    assert (code, opened) == (0, ["https://wandb.ai/me/faces"])

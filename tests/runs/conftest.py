@@ -1,0 +1,8 @@
+"""What the tests of reading runs share."""
+
+import pytest
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return tmp_path / "runs"
