@@ -227,7 +227,7 @@ SEEDS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore")  # Pillow tells of what it puts up with
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of what it tolerates
 @pytest.mark.parametrize("kind", SEEDS)
 @given(changes=mutations())
 def test_a_damaged_image_is_read_or_left_out(kind, changes):

@@ -64,12 +64,12 @@ TEXTS = {
 
 @pytest.mark.parametrize("case", TEXTS)
 def test_a_hostile_experiment_is_one_line(tmp_path, case):
-    text, told = TEXTS[case]
+    text, message = TEXTS[case]
     file = written(tmp_path / "mine.yaml", f"extends: baseline\n{text}\n".encode())
     code, _, err = command("run", str(file), *SMOKE)
     assert code == 2
     assert str(file) in err
-    assert told in err
+    assert message in err
     assert tree(tmp_path) == {"mine.yaml"}
 
 
@@ -137,8 +137,8 @@ def test_only_plain_files_of_a_tar_are_read(tmp_path, kind):
 def test_a_link_in_a_zip_is_not_followed(tmp_path):
     secret = written(tmp_path / "secret.png", image(shade=255))
     links = zipped([("link.png", os.fsencode(secret))], external_attr=0o120777 << 16, create_system=3)
-    told = packed(written(tmp_path / "faces.zip", links), tmp_path / "cache")
-    assert "link.png (not an image of a supported format)" in told
+    message = packed(written(tmp_path / "faces.zip", links), tmp_path / "cache")
+    assert "link.png (not an image of a supported format)" in message
 
 
 @pytest.mark.parametrize(("build", "ending"), [(zipped, ".zip"), (tarred, ".tar")])
@@ -150,8 +150,8 @@ def test_an_archive_within_an_archive_stays_closed(tmp_path, build, ending):
 
 @pytest.mark.parametrize(("build", "ending"), [(zipped, ".zip"), (tarred, ".tar")])
 def test_a_name_that_steers_the_terminal_is_shown_and_not_obeyed(tmp_path, build, ending):
-    told = packed(written(tmp_path / f"a{ending}", build([("../\x1b[2J\n.png", b"")])), tmp_path / "cache")
-    assert "../\\x1b[2J\\n.png" in told
+    message = packed(written(tmp_path / f"a{ending}", build([("../\x1b[2J\n.png", b"")])), tmp_path / "cache")
+    assert "../\\x1b[2J\\n.png" in message
 
 
 def zeros(path: Path, count: int, megabytes: int, noise: int = 0) -> Path:
@@ -173,8 +173,8 @@ def zeros(path: Path, count: int, megabytes: int, noise: int = 0) -> Path:
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", ["bomb.zip", "bomb.tar.gz"])
 def test_a_bomb_in_many_small_pieces_is_refused_before_it_goes_off(tmp_path, name):
-    told = packed(zeros(tmp_path / name, count=33, megabytes=32), tmp_path / "cache")
-    assert "MB or more, and 1,024 MB is the most allowed for its size" in told
+    message = packed(zeros(tmp_path / name, count=33, megabytes=32), tmp_path / "cache")
+    assert "MB or more, and 1,024 MB is the most allowed for its size" in message
 
 
 @pytest.mark.slow
@@ -189,8 +189,8 @@ def test_of_a_tar_only_some_files_are_in_memory_at_a_time(tmp_path):
 @pytest.mark.parametrize("size", [-1, -512, -1024, -(2**62)])
 def test_a_tar_that_leads_back_into_itself_is_not_followed_for_ever(tmp_path, size):
     content = tar_header(b"a.txt", 512) + bytes(512) + tar_header(b"b.txt", size) + bytes(2048)
-    told = packed(written(tmp_path / "faces.tar", content), tmp_path / "cache")
-    assert "not a whole tar archive" in told
+    message = packed(written(tmp_path / "faces.tar", content), tmp_path / "cache")
+    assert "not a whole tar archive" in message
 
 
 @pytest.mark.parametrize("kind", [b"L", b"K", b"x", b"g", b"X"])
@@ -199,8 +199,8 @@ def test_a_tar_header_of_gigabytes_is_not_read(tmp_path, kind):
         file.write(tar_header(b"a", 2 << 30, kind))
         for _ in range(64):
             file.write(bytes(1 << 20))
-    told = packed(tmp_path / "faces.tar.gz", tmp_path / "cache")
-    assert "a header of 2,147,483,648 bytes" in told
+    message = packed(tmp_path / "faces.tar.gz", tmp_path / "cache")
+    assert "a header of 2,147,483,648 bytes" in message
 
 
 def test_a_zip_whose_index_needs_a_program_of_the_future_is_refused(tmp_path):
@@ -215,7 +215,7 @@ def test_a_file_without_a_name_in_a_zip_is_no_image(tmp_path):
 
 
 @pytest.mark.parametrize("data", ["~nobody-of-this-name/faces", "a\0b", "x" * 5000])
-def test_a_path_that_is_none_is_told_in_one_line(data, tmp_path):
+def test_a_path_that_is_none_is_an_error_of_one_line(data, tmp_path):
     code, _, _ = command("run", "baseline", "--profile", "smoke", "--device", "cpu", f"--data={data}")
     assert code == 2
     assert not tree(tmp_path)

@@ -61,9 +61,9 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("case", OTHERS)
-def test_weights_that_are_not_a_generators_are_told_by_what_differs(tmp_path, case):
-    state, told = OTHERS[case]
-    assert told in sampled(tmp_path / "generator.params", state)
+def test_weights_that_are_not_a_generators_are_refused_with_what_differs(tmp_path, case):
+    state, message = OTHERS[case]
+    assert message in sampled(tmp_path / "generator.params", state)
 
 
 class Touches:

@@ -67,7 +67,7 @@ def node(run):
 def track(folder, record, rows, state, sessions):
     """Send a folder's run through the real tracker, offline; return what wandb wrote to its log."""
     values = rows.to_dict("records")
-    values[-1]["images_per_s"] = 99.5  # of the last rows alone
+    values[-1]["images_per_s"] = 99.5  # only of the last rows
     for before, after in sessions:
         tracker = Tracker(
             folder.path, run_id=record["wandb_id"], name="n", group="g", config=record, history=values[:before]

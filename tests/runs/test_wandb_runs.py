@@ -88,7 +88,7 @@ def test_words_for_numbers_that_are_not_finite_become_those_numbers(word, value)
         ("failed", "failed", 7, "failed"),
         ("crashed", "finished", 40, "finished"),  # its last message did not arrive
         ("running", "finished", 40, "finished"),
-        ("running", "interrupted", 7, "running"),  # going on; the word is of the last session
+        ("running", "interrupted", 7, "running"),  # resumed; its own word is of the last session
         ("crashed", "interrupted", 9, "interrupted"),
         ("running", None, 7, "running"),
         ("finished", None, 40, "finished"),
@@ -103,7 +103,7 @@ def test_the_state_is_the_runs_own_word_where_that_is_its_last(of_wandb, own, st
     ((run,), _) = read_wandb("e/p", api_of(wandb_run(state=of_wandb, summary=summary)))
     assert run.state == expected
     in_order = own is not None and (own in ("finished", "diverged") or of_wandb == "finished")
-    assert run.status["images_per_s"] == (5.0 if in_order else None), "else it is that of the last rows alone"
+    assert run.status["images_per_s"] == (5.0 if in_order else None), "else it is that only of the last rows"
 
 
 def test_runs_of_other_kinds_are_passed_over_in_silence_and_broken_ones_with_a_line():
@@ -128,11 +128,11 @@ def test_a_project_without_runs_of_ours_is_a_user_error():
 
 
 def test_of_two_trainings_of_a_run_the_newer_counts_and_of_two_uploads_the_longer():
-    first, anew = record_of(wandb_id="aaaaaaaa"), record_of(wandb_id="bbbbbbbb")
+    first, again = record_of(wandb_id="aaaaaaaa"), record_of(wandb_id="bbbbbbbb")
     there = [
         wandb_run(first, id="aaaaaaaa", rows=40),
-        wandb_run(anew, id="bbbbbbbb-whole", rows=30, summary={"step": 30}),
-        wandb_run(anew, id="bbbbbbbb", rows=20, summary={"step": 20}),
+        wandb_run(again, id="bbbbbbbb-whole", rows=30, summary={"step": 30}),
+        wandb_run(again, id="bbbbbbbb", rows=20, summary={"step": 20}),
     ]
     ((run,), problems) = read_wandb("e/p", api_of(*there))
     assert run.where == "e/p/bbbbbbbb-whole"
@@ -140,7 +140,7 @@ def test_of_two_trainings_of_a_run_the_newer_counts_and_of_two_uploads_the_longe
 
 
 @pytest.mark.parametrize(
-    ("history", "told"),
+    ("history", "message"),
     [
         ([], "W&B has 0 rows of a history of 40 steps"),
         ([dict(zip(HISTORY, range(1, 8), strict=True))], "W&B has 1 rows of a history of 40 steps"),
@@ -149,9 +149,9 @@ def test_of_two_trainings_of_a_run_the_newer_counts_and_of_two_uploads_the_longe
         ([dict(zip(HISTORY, "abcdefg", strict=True))], "not a table of numbers"),
     ],
 )
-def test_a_history_that_wandb_has_not_whole_is_a_user_error(history, told):
+def test_a_history_that_wandb_has_only_in_part_is_a_user_error(history, message):
     ((run,), _) = read_wandb("e/p", api_of(wandb_run(history=history)))
-    with pytest.raises(UserError, match=f"e/p/abcd1234: .*{told}"):
+    with pytest.raises(UserError, match=f"e/p/abcd1234: .*{message}"):
         run.history()
 
 

@@ -71,7 +71,7 @@ def make(runs, name="tuned_lr", *, seed=0, overrides=(), rows=40, state="finishe
 
 def wandb_run(record=None, rows=40, *, id="abcd1234", state="finished", summary=None, group="tuned_lr", history=None):
     """A run as `wandb.Api` shows it, with what the tracker writes."""
-    told = {"_step": rows - 1, "step": rows, **FACTS, "state": "finished"} if summary is None else summary
+    ended = {"_step": rows - 1, "step": rows, **FACTS, "state": "finished"} if summary is None else summary
     if history is None:
         values = measures(rows).tolist()
         history = [
@@ -84,7 +84,7 @@ def wandb_run(record=None, rows=40, *, id="abcd1234", state="finished", summary=
         url="https://wandb/e/p/runs/abcd1234",
         state=state,
         config=config,
-        summary_metrics=told,
+        summary_metrics=ended,
         group=group,
         scan_history=lambda use_cache: iter(history),
     )
