@@ -127,13 +127,16 @@ FIRST, HALFWAY, LAST, ALWAYS = [1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 
 @pytest.mark.parametrize(
     ("runs", "sentence"),
     [
-        ([(FALLS, HALFWAY)] * 6, "No: It is mostly a false alarm: FID turned in 0 of 6 runs; of the 6"),
+        (
+            [(FALLS, HALFWAY)] * 6,
+            "No: Most runs without a turn have a false alarm: FID turned in 0 of 6 runs; of the 6",
+        ),
         ([(TURNS, FIRST)] * 6, "Can't tell: FID turned in 6 of 6 runs, in 6 after a collapse."),
         ([(TURNS, LAST)] * 6, "Can't tell: FID turned in 6 of 6 runs, in 0 after a collapse."),
         ([(FALLS, ALWAYS)] * 6, "Can't tell: FID turned in 0 of 6 runs; of the 6 in which it"),
         (
             [(TURNS, FIRST)] * 6 + [(FALLS, ALWAYS)] * 6,
-            "Yes: It comes before most turns and seldom otherwise: FID turned in 6 of 12 runs, in 6 after a collapse;",
+            "Yes: It comes before most turns and rarely otherwise: FID turned in 6 of 12 runs, in 6 after a collapse;",
         ),
         (  # without a ratio the turn counts all the same
             [([100, 50, 80, 200], [0.9, 0.8, np.nan, np.nan])],
@@ -141,7 +144,7 @@ FIRST, HALFWAY, LAST, ALWAYS = [1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 
         ),
     ],
 )
-def test_a_collapse_is_an_alarm_where_fid_turns_after_it_and_seldom_where_it_does_not(runs, sentence):
+def test_a_collapse_is_an_alarm_if_fid_turns_after_it_and_rarely_without_it(runs, sentence):
     snapshots = pd.concat(
         pd.DataFrame({"experiment": "a", "seed": seed, "step": [1, 2, 3, 4], "fid": fid, "interleaving_ratio": ratio})
         for seed, (fid, ratio) in enumerate(runs)
