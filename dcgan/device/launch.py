@@ -43,8 +43,8 @@ def processes(count: int, device: Device, arguments: Sequence[str]) -> int:
     except SignalException:  # it was passed on to the processes, which have saved
         return EXIT_INTERRUPTED
     except ChildFailedError as error:
-        failures = sorted(error.failures.items(), key=lambda failure: failure[1].exitcode == EXIT_PEER_LOST)
-        rank, cause = failures[0]
+        # The process that died by itself; the others ended because of it.
+        rank, cause = min(error.failures.items(), key=lambda failure: failure[1].exitcode == EXIT_PEER_LOST)
         if cause.exitcode in (EXIT_BAD_INPUT, EXIT_INTERRUPTED):  # the process has reported it
             return cause.exitcode
         how = signal.Signals(-cause.exitcode).name if cause.exitcode < 0 else f"exit code {cause.exitcode}"

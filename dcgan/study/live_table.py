@@ -208,7 +208,7 @@ class Bars(Progress):
         for index, (bar, row) in enumerate(zip(self._run_bars, rows, strict=True)):
             self.update(bar, completed=row.step, total=row.steps, visible=index in first, cells=row.cells())
         hidden = len(rows) - len(first)
-        self._overall = overall(rows, slots) + f"; {hidden} more not shown" * bool(hidden)
+        self._overall = overall(rows, slots) + f"; {hidden} not shown" * bool(hidden)
         self.refresh()
 
     def get_renderables(self) -> Iterable[RenderableType]:

@@ -114,7 +114,7 @@ def test_a_run_on_two_survives_a_process_that_dies_and_ctrl_c_and_one_process_ca
     output, errors = again.communicate(timeout=60)
     assert again.returncode == 130, errors
     assert output.count("interrupted after step") == 1
-    assert output.count("2 x cpu") == 1
+    assert errors.count("2 x cpu") == 1
     assert yaml.safe_load(folder.config.read_text())["environment"]["processes"] == 2
     assert folder.read_status()["state"] == "interrupted"
     assert 0 < folder.read_status()["step"] < 400
@@ -131,7 +131,7 @@ def test_a_run_on_two_survives_a_process_that_dies_and_ctrl_c_and_one_process_ca
 
 def test_mistakes_are_reported_before_anything_starts(tmp_path, capsys):
     assert main(_command(tmp_path, processes=3)) == 2
-    assert capsys.readouterr().err == "error: --gpus 3: a batch of 8 has no 3 equal shares\n"
+    assert capsys.readouterr().err == "error: --gpus 3 (GPUS=3): a batch of 8 has no 3 equal shares\n"
     with pytest.raises(SystemExit, match="2"):
         main(_command(tmp_path, "--gpus", "0"))
     assert not (tmp_path / "runs").exists()

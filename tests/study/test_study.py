@@ -194,7 +194,7 @@ def test_the_table_has_a_line_a_run_and_fits_the_terminal():
     assert len(few) == 8
     assert [line.split()[2] for line in few[1:7]] == ["running"] * 6, "those that run come first"
     assert few[7].startswith("10 of 30 done, 10 running, 10 waiting")
-    assert few[7].endswith("; 24 more not shown")
+    assert few[7].endswith("; 24 not shown")
 
 
 def test_the_last_losses_are_read_from_the_end_of_the_history(tmp_path):
