@@ -139,12 +139,12 @@ def test_a_checkpoint_that_can_not_be_read_is_not_taken_for_a_damaged_one(stoppe
     assert _run(stopped, cache) == 0
 
 
-def test_without_a_whole_checkpoint_the_run_begins_anew_and_says_so(stopped, cache, whole, caplog):
+def test_without_a_whole_checkpoint_the_run_starts_again_and_says_so(stopped, cache, whole, caplog):
     for path in _folder(stopped).checkpoints.iterdir():
         _truncate(path)
     with caplog.at_level("WARNING"):
         assert _run(stopped, cache) == 0
-    assert "no checkpoint to go on from, so it begins anew" in caplog.text
+    assert "no checkpoint to resume from, so the run starts again" in caplog.text
     assert _result(stopped) == whole
 
 
