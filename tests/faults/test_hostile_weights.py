@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.hostile import command, tree
+from support.hostile import command, tree, written
 
 from dcgan import UserError
 from dcgan.networks import Generator
@@ -19,12 +19,6 @@ from dcgan.record import checkpoint, weights
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-def written(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
 
 
 STATE = Generator(32, 4, 8).state_dict()
