@@ -88,11 +88,11 @@ def read(run: Run, protocol: Protocol) -> Scores:
     def measures(count: int) -> dict[int, dict[str, float]]:
         """Step -> measure -> value, of scores from `count` images; of a score that stands there twice the later one."""
         suffix = protocol.name("", count)
-        found: dict[int, dict[str, float]] = {}
+        by_step: dict[int, dict[str, float]] = {}
         for row in rows:
             if row.score.endswith(suffix) and abs(row.value) < LARGEST:  # not NaN either
-                found.setdefault(row.step, {})[row.score.removesuffix(suffix)] = row.value
-        return dict(sorted(found.items()))
+                by_step.setdefault(row.step, {})[row.score.removesuffix(suffix)] = row.value
+        return dict(sorted(by_step.items()))
 
     finals = [measured for measured in measures(protocol.final).values() if "precision" in measured]
     snapshots = [
@@ -223,10 +223,10 @@ class Scorer:
                 self._references[name] = _Reference(images, run, self.extractor, self._cache)
             except UserError as error:
                 self._references[name] = error
-        found = self._references[name]
-        if isinstance(found, UserError):
-            raise found
-        return found
+        reference = self._references[name]
+        if isinstance(reference, UserError):
+            raise reference
+        return reference
 
     def _note(self, run: Run, text: str) -> None:
         note = Note(text, run=run.title)
@@ -246,18 +246,18 @@ def real_images(run: Run, *, size: int, cache: Path, data: str | None = None) ->
     count = known["count"] + known["unreadable"]
     drawn = open_source(None, cache=cache)
     crop_px = None if wanted.fingerprint == drawn.fingerprint else experiment.crop_px
-    found = find_pack(wanted, size=size, crop_px=crop_px, count=count, cache=cache)
-    if found is None and wanted.fingerprint == drawn.fingerprint:
-        found = pack(drawn, size=size, crop_px=None, images=count, cache=cache)
-    if found is None and data is not None:
+    packed = find_pack(wanted, size=size, crop_px=crop_px, count=count, cache=cache)
+    if packed is None and wanted.fingerprint == drawn.fingerprint:
+        packed = pack(drawn, size=size, crop_px=None, images=count, cache=cache)
+    if packed is None and data is not None:
         source = open_source(data, cache=cache)
         if source.fingerprint == wanted.fingerprint:
-            found = pack(source, size=size, crop_px=crop_px, images=experiment.images, cache=cache)
-    if found is None:
+            packed = pack(source, size=size, crop_px=crop_px, images=experiment.images, cache=cache)
+    if packed is None:
         raise UserError(
             f"the real images of {run.data} at {size} px are not in {cache}; DATA=path (--data) says where they are"
         )
-    return found
+    return packed
 
 
 def pictures_to_rate(run: Run, *, cache: Path, data: str | None = None) -> dict[str, Any]:
@@ -362,8 +362,8 @@ def _faces(real: _Reference, generator: Generator, count: int) -> dict[str, floa
     if setting is None:
         return accepted
     count = min(FACES, count)
-    found = face_rate.strictness(sample.images(generator, range(count)).permute(0, 2, 3, 1).numpy())
-    return {**accepted, "face_setting": setting, "face_n": count, "face_found": face_rate.face_count(found, setting)}
+    settings = face_rate.strictness(sample.images(generator, range(count)).permute(0, 2, 3, 1).numpy())
+    return {**accepted, "face_setting": setting, "face_n": count, "face_found": face_rate.face_count(settings, setting)}
 
 
 def _load(path: Path) -> Generator:

@@ -7,8 +7,8 @@ from analysis.__main__ import main
 from analysis.runs.folders import read_folders
 
 
-def _told(capsys, *words):
-    """Exit code and what stands on stderr."""
+def _output(capsys, *words):
+    """Exit code and the text on stderr."""
     try:
         code = main([str(word) for word in words])
     except SystemExit as stopped:
@@ -30,36 +30,36 @@ def _told(capsys, *words):
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(capsys, words, line):
-    code, told = _told(capsys, *words)
+    code, output = _output(capsys, *words)
     assert code == 2
-    assert told.startswith(line)
-    assert told.count("\n") == 1
+    assert output.startswith(line)
+    assert output.count("\n") == 1
 
 
-def test_an_unknown_extractor_is_told_with_the_names_there_are(tmp_path, capsys):
+def test_an_unknown_extractor_is_reported_with_the_known_names(tmp_path, capsys):
     make_run(tmp_path, "baseline")
-    code, told = _told(capsys, "compare", "--runs", tmp_path, "--extractor", "resnet")
+    code, output = _output(capsys, "compare", "--runs", tmp_path, "--extractor", "resnet")
     assert code == 2
-    assert "inception" in told
-    assert "effnet_lite0" in told
+    assert "inception" in output
+    assert "effnet_lite0" in output
 
 
 def test_a_broken_weights_file_of_inception_is_one_line(tmp_path, capsys):
     make_run(tmp_path, "baseline")
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"no weights")
-    code, told = _told(capsys, "compare", "--runs", tmp_path, "--inception-weights", weights)
+    code, output = _output(capsys, "compare", "--runs", tmp_path, "--inception-weights", weights)
     assert code == 2
-    assert str(weights) in told
-    assert told.count("\n") == 1
+    assert str(weights) in output
+    assert output.count("\n") == 1
 
 
 def test_when_no_run_can_be_used_each_is_reported_and_nothing_is_compared(tmp_path, capsys):
     make_run(tmp_path / "runs", "baseline").config.write_text("image_size: 64\n")
-    code, told = _told(capsys, "compare", "--runs", tmp_path / "runs", "--out", tmp_path / "reports")
+    code, output = _output(capsys, "compare", "--runs", tmp_path / "runs", "--out", tmp_path / "reports")
     assert code == 2
-    assert told.splitlines()[-1] == f"error: {tmp_path / 'runs'}: none of the runs can be used"
-    assert "config.yaml" in told.splitlines()[0]
+    assert output.splitlines()[-1] == f"error: {tmp_path / 'runs'}: none of the runs can be used"
+    assert "config.yaml" in output.splitlines()[0]
     assert not (tmp_path / "reports").exists()
 
 
@@ -74,9 +74,9 @@ def test_a_comparison_of_what_wandb_has_takes_no_scored_report_away(tmp_path, ca
 
 
 def test_rating_a_run_that_is_not_finished_says_what_to_do(tmp_path, capsys):
-    code, told = _told(capsys, "rate", "baseline", "--profile", "smoke", "--runs", tmp_path)
+    code, output = _output(capsys, "rate", "baseline", "--profile", "smoke", "--runs", tmp_path)
     assert code == 2
-    assert "no generator.params; first train it to the end: make run EXP=..." in told
+    assert "no generator.params; first train it to the end: make run EXP=..." in output
 
 
 def test_help_answers_for_each_command(capsys):

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: records, bad input in one line, going on, sampling."""
+"""The command line as a user meets it: records, bad input in one line, resuming, sampling."""
 
 import io
 import json
@@ -92,17 +92,17 @@ def test_a_finished_run_is_not_trained_again_unless_fresh(tmp_path, pictures, ca
 
 
 def test_an_edited_experiment_is_not_taken_for_the_one_that_was_trained(tmp_path, pictures, capsys):
-    own = tmp_path / "own.yaml"
-    own.write_text("extends: baseline\ndiscriminator: {learning_rate: 5e-5}\n")
-    asked = ["run", str(own), *TINY, "--data", str(pictures)]
-    assert main(asked) == 0
-    own.write_text("extends: baseline\ndiscriminator: {learning_rate: 9e-5}\n")
+    edited = tmp_path / "edited.yaml"
+    edited.write_text("extends: baseline\ndiscriminator: {learning_rate: 5e-5}\n")
+    command = ["run", str(edited), *TINY, "--data", str(pictures)]
+    assert main(command) == 0
+    edited.write_text("extends: baseline\ndiscriminator: {learning_rate: 9e-5}\n")
     capsys.readouterr()
-    assert main(asked) == 2
+    assert main(command) == 2
     assert "discriminator.learning_rate 5e-05 -> 9e-05" in capsys.readouterr().err
 
 
-def test_going_on_elsewhere_is_said(tmp_path, pictures, caplog):
+def test_resuming_elsewhere_is_reported(tmp_path, pictures, caplog):
     _run("--data", pictures)
     folder = _folder(tmp_path)
     record = (folder / "config.yaml").read_text()
@@ -112,7 +112,7 @@ def test_going_on_elsewhere_is_said(tmp_path, pictures, caplog):
     assert "resuming in another environment (threads 7 -> 1): the last bits will differ" in caplog.text
 
 
-def test_a_record_that_lacks_something_is_told_in_one_line(tmp_path, pictures, capsys):
+def test_a_record_that_lacks_something_is_reported_in_one_line(tmp_path, pictures, capsys):
     _run("--data", pictures)
     record = yaml.safe_load((_folder(tmp_path) / "config.yaml").read_text())
     for key, said in (("wandb_id", "lacks wandb_id"), ("steps", "steps: missing")):
@@ -129,7 +129,7 @@ def test_two_recipes_or_two_data_sets_never_share_a_folder(tmp_path, pictures):
     assert len(list((tmp_path / "runs").rglob("generator.params"))) == 4
 
 
-def test_a_run_does_not_go_on_with_other_settings(tmp_path, pictures, capsys):
+def test_a_run_does_not_resume_with_other_settings(tmp_path, pictures, capsys):
     _run("--data", pictures)
     folder = _folder(tmp_path)
     (folder / "status.json").write_text('{"state": "interrupted"}')
@@ -166,7 +166,7 @@ def given(tmp_path):
     return given
 
 
-# What is asked ("@" stands for the folder `given`), and what the one line must say.
+# The arguments ("@" stands for the folder `given`), and what the one line must say.
 BAD_INPUTS = {
     "unknown experiment": ("tunedlr", ["tunedlr", "did you mean tuned_lr", "baseline"]),
     "malformed YAML": ("@/torn.yaml", ["torn.yaml, line 3", "not YAML"]),
@@ -191,9 +191,9 @@ BAD_INPUTS = {
 
 @pytest.mark.parametrize("case", BAD_INPUTS)
 def test_bad_input_gets_one_line_exit_code_2_and_leaves_nothing(case, given, tmp_path, capsys):
-    asked, parts = BAD_INPUTS[case]
-    profile = [] if "--profile" in asked else ["--profile", "smoke"]
-    assert main(["run", *asked.replace("@", str(given)).split(), "--device", "cpu", *profile]) == 2
+    arguments, parts = BAD_INPUTS[case]
+    profile = [] if "--profile" in arguments else ["--profile", "smoke"]
+    assert main(["run", *arguments.replace("@", str(given)).split(), "--device", "cpu", *profile]) == 2
     printed = capsys.readouterr()
     lines = [line for line in printed.err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, printed.err
@@ -204,7 +204,7 @@ def test_bad_input_gets_one_line_exit_code_2_and_leaves_nothing(case, given, tmp
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "arguments",
     [
         "run",
         "run baseline --seed x",
@@ -213,14 +213,14 @@ def test_bad_input_gets_one_line_exit_code_2_and_leaves_nothing(case, given, tmp
         "sample x --seeds 9e9",
     ],
 )
-def test_a_mistyped_command_gets_one_line_too(asked, capsys):
+def test_a_mistyped_command_gets_one_line_too(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
-        main(asked.split())
+        main(arguments.split())
     assert ended.value.code == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert told.count("\n") == 1
-    assert "--help" in told
+    output = capsys.readouterr().err
+    assert output.startswith("error: ")
+    assert output.count("\n") == 1
+    assert "--help" in output
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that is not there")
@@ -239,7 +239,7 @@ def test_sample_draws_from_a_run_or_from_any_generator_params(tmp_path, pictures
     assert (tmp_path / "alone" / "seed-00006.png").read_bytes() == (drawn / "seed-00006.png").read_bytes()
 
 
-def test_sampling_from_what_is_not_there_or_not_ours_is_told_in_one_line(tmp_path, pictures, capsys):
+def test_a_missing_or_foreign_generator_is_reported_in_one_line(tmp_path, pictures, capsys):
     assert main(["sample", "tuned_lr", *TINY, "--data", str(pictures)]) == 2
     assert "no generator.params" in capsys.readouterr().err
     for name, content in {"junk": b"junk", "other": None}.items():
@@ -292,7 +292,7 @@ def _wait_for_steps(tmp_path, steps):
     raise AssertionError(f"no {steps} steps in a minute")
 
 
-def test_prune_deletes_what_only_going_on_needs_and_sampling_still_works(tmp_path, pictures, capsys):
+def test_prune_deletes_what_only_resuming_needs_and_sampling_still_works(tmp_path, pictures, capsys):
     assert _run("--data", pictures) == 0
     folder = _folder(tmp_path)
     others = {path for path in folder.rglob("*") if path.is_file() and path.parent.name != "checkpoints"}

@@ -20,7 +20,7 @@ def generator():
     return generator.to(memory_format=torch.channels_last)
 
 
-def test_image_n_depends_on_seed_n_alone(generator):
+def test_image_n_depends_on_seed_n_only(generator):
     many = sample.images(generator, range(150))
     assert many.shape == (150, 3, 32, 32)
     assert many.dtype == torch.uint8

@@ -1,4 +1,4 @@
-"""Scoring run folders: what is computed, what is kept, and when it is computed anew. Real images, a tiny extractor."""
+"""Scoring run folders: what is computed, what is kept, and when it is computed again. Real images, a tiny extractor."""
 
 import json
 
@@ -121,12 +121,12 @@ def test_what_has_scores_is_not_scored_again_and_what_changed_is(tmp_path, drawn
 
 
 def test_scores_do_not_depend_on_what_else_is_scored(tmp_path, drawn, cache, extractor):
-    whole, alone = _trained(tmp_path / "a", drawn), _trained(tmp_path / "b", drawn)
+    whole, pruned = _trained(tmp_path / "a", drawn), _trained(tmp_path / "b", drawn)
     for step in (200, 400):
-        alone.snapshot(step).unlink()
+        pruned.snapshot(step).unlink()
     scorer = _scorer(extractor, cache)
-    scorer.score([_run(whole), _run(alone)])
-    assert scorer.found(_run(whole))[1].final == scorer.found(_run(alone))[1].final
+    scorer.score([_run(whole), _run(pruned)])
+    assert scorer.found(_run(whole))[1].final == scorer.found(_run(pruned))[1].final
 
 
 def test_scores_of_two_extractors_never_meet(tmp_path, drawn, cache, extractor):
@@ -153,7 +153,7 @@ def test_a_deleted_snapshot_keeps_its_scores_and_a_broken_one_costs_only_its_own
     assert 200 in list(scorer.found(_run(folder))[1].snapshots["step"])
 
 
-def test_weights_of_something_else_are_told_in_a_line(tmp_path, drawn, cache, extractor):
+def test_weights_of_something_else_are_reported_in_one_line(tmp_path, drawn, cache, extractor):
     folder = _trained(tmp_path, drawn)
     torch.save({"strange": torch.zeros(2)}, folder.generator)
     notes = _scorer(extractor, cache).score([_run(folder)])
@@ -191,20 +191,20 @@ def test_a_larger_run_is_also_scored_at_64_px(tmp_path, drawn, cache, extractor)
     assert found["fid_at_64"] != found["fid"]
 
 
-def test_what_lacked_its_real_images_is_made_up_for_when_they_are_there(tmp_path, drawn, extractor):
+def test_missing_scores_are_added_once_the_real_images_are_there(tmp_path, drawn, extractor):
     photographs, cache = _photographs(tmp_path / "photographs", 250), tmp_path / "cache"
     source = open_source(photographs, cache=cache)
     packed = pack(source, size=128, crop_px=None, images="all", cache=cache)
     run = _run(_trained(tmp_path, _recorded(packed), "hires_128", size=128))
     scorer = _scorer(extractor, cache)
-    for _ in range(2):  # it is told each time
+    for _ in range(2):  # reported each time
         (note,) = scorer.score([run])
         assert "no fid_at_64" in note.text
         assert "DATA=path" in note.text
         assert "fid_at_64" not in scorer.found(run)[1].final
-    told = _scorer(extractor, cache, data=str(photographs))
-    assert told.score([run]) == []
-    assert told.found(run)[1].final["fid_at_64"] > 0
+    with_data = _scorer(extractor, cache, data=str(photographs))
+    assert with_data.score([run]) == []
+    assert with_data.found(run)[1].final["fid_at_64"] > 0
 
 
 def test_other_pixels_make_other_scores_and_features(tmp_path, drawn, cache, extractor, monkeypatch):

@@ -88,7 +88,7 @@ def compare(
         associations=associations,
         step_correlations=by_step,
         answers=writeup.answers_to(compared, alternatives, associations, by_step, snapshots, ratings),
-        experiment_answers={each.name: answers.of_experiment(each) for each in alternatives},
+        experiment_answers={alternative.name: answers.of_experiment(alternative) for alternative in alternatives},
         alarms=alarms_of(compared),
         notes=[*notes, *refused, *other_images],
         ratings=ratings,
@@ -144,9 +144,9 @@ def _alternative(run: Run, parent: str | None, parent_run: Run | None, table: pd
     ancestor = parent_run.experiment if parent_run else _in_repository(parent, run.profile) if parent else None
     changes = config.differences(ancestor, run.experiment) if ancestor else {}
     quality = _quality_measure(run, parent_run, ancestor)
-    own, theirs = (table[table["experiment"] == name] for name in (run.name, parent))
-    finished = own[own["status"] == "finished"]
-    diverged = own[own["status"] == "diverged"]
+    rows, parents = (table[table["experiment"] == name] for name in (run.name, parent))
+    finished = rows[rows["status"] == "finished"]
+    diverged = rows[rows["status"] == "diverged"]
     return Alternative(
         name=run.name,
         parent=parent,
@@ -154,10 +154,10 @@ def _alternative(run: Run, parent: str | None, parent_run: Run | None, table: pd
         changes={key: change for key, change in changes.items() if key not in config.HOW},
         seeds=sorted(finished["seed"]),
         measures={measure: t_interval(finished[measure].astype(float)) for measure in AVERAGED},
-        differences=_differences(finished, theirs[theirs["status"] == "finished"], quality),
+        differences=_differences(finished, parents[parents["status"] == "finished"], quality),
         quality=quality,
         diverged=dict(zip(diverged["seed"], diverged["steps"], strict=True)),
-        d_won=sorted(own.loc[d_has_won(own), "seed"]),
+        d_won=sorted(rows.loc[d_has_won(rows), "seed"]),
     )
 
 

@@ -42,8 +42,8 @@ def strictness(images: np.ndarray) -> np.ndarray:
     cv2.setNumThreads(1)  # an image is too small to split: each thread takes whole ones
     try:
         with ThreadPoolExecutor(threads, initializer=begin) as pool:
-            found = pool.map(lambda image: _strictness(mine.cascade, image), images)
-            bar = tqdm(found, total=len(images), desc="look for faces", unit="image", delay=2)
+            settings = pool.map(lambda image: _strictness(mine.cascade, image), images)
+            bar = tqdm(settings, total=len(images), desc="look for faces", unit="image", delay=2)
             return np.fromiter(bar, dtype=int, count=len(images))
     finally:
         cv2.setNumThreads(threads)

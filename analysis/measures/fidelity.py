@@ -35,8 +35,8 @@ class Statistics:
 
 def statistics(features: np.ndarray) -> Statistics:
     """Mean and covariance of features, so that those of a real set are computed once."""
-    found = fid_features_to_statistics(_double(features))
-    return Statistics(found["mu"], found["sigma"], len(features))
+    moments = fid_features_to_statistics(_double(features))
+    return Statistics(moments["mu"], moments["sigma"], len(features))
 
 
 def fid(*, real: np.ndarray | Statistics, fake: np.ndarray | Statistics) -> float:
@@ -47,7 +47,7 @@ def fid(*, real: np.ndarray | Statistics, fake: np.ndarray | Statistics) -> floa
     """
     one, other = (given if isinstance(given, Statistics) else statistics(given) for given in (real, fake))
     _check_pair(one.count, other.count, len(one.mean), len(other.mean))
-    pair = [{"mu": each.mean, "sigma": each.covariance} for each in (one, other)]
+    pair = [{"mu": side.mean, "sigma": side.covariance} for side in (one, other)]
     value = fid_statistics_to_metric(*pair, verbose=False)["frechet_inception_distance"]
     rounding = 1e-6 * (np.trace(one.covariance) + np.trace(other.covariance))
     if not value >= -rounding:  # a NaN isn't either
@@ -64,7 +64,7 @@ def kid(*, real: np.ndarray, fake: np.ndarray, seed: int) -> tuple[float, float]
     """
     _check_pair(len(real), len(fake), real.shape[1], fake.shape[1])
     size = min(SUBSET_SIZE, min(len(real), len(fake)) // 2)
-    found = kid_features_to_metric(
+    metrics = kid_features_to_metric(
         _double(fake),
         _double(real),
         kid_subsets=SUBSETS,
@@ -76,7 +76,7 @@ def kid(*, real: np.ndarray, fake: np.ndarray, seed: int) -> tuple[float, float]
         rng_seed=seed,
         verbose=False,
     )
-    mean, deviation = found["kernel_inception_distance_mean"], found["kernel_inception_distance_std"]
+    mean, deviation = metrics["kernel_inception_distance_mean"], metrics["kernel_inception_distance_std"]
     return _finite(mean, "KID"), _finite(deviation, "KID's deviation")
 
 
@@ -89,7 +89,7 @@ def precision_recall(*, real: np.ndarray, fake: np.ndarray, seed: int) -> tuple[
     """
     _check_pair(len(real), len(fake), real.shape[1], fake.shape[1])
     count = min(len(real), len(fake), COMPARED)
-    found = prc_features_to_metric(
+    metrics = prc_features_to_metric(
         _double(drawn(fake, count, seed=seed)),
         _double(drawn(real, count, seed=seed)),
         prc_neighborhood=NEIGHBOURS,
@@ -97,7 +97,7 @@ def precision_recall(*, real: np.ndarray, fake: np.ndarray, seed: int) -> tuple[
         save_cpu_ram=True,  # AT_ONCE rows of distances, not all pairs
         verbose=False,
     )
-    return found["precision"], found["recall"]
+    return metrics["precision"], metrics["recall"]
 
 
 def inception_score(logits: np.ndarray, *, seed: int) -> tuple[float, float]:
@@ -107,8 +107,8 @@ def inception_score(logits: np.ndarray, *, seed: int) -> tuple[float, float]:
     """
     if len(logits) < MINIMUM:
         raise UserError(f"{len(logits)} generated images: a score needs at least {MINIMUM}")
-    found = isc_features_to_metric(_double(logits), splits=SPLITS, shuffle=True, rng_seed=seed)
-    mean, deviation = found["inception_score_mean"], found["inception_score_std"]
+    metrics = isc_features_to_metric(_double(logits), splits=SPLITS, shuffle=True, rng_seed=seed)
+    mean, deviation = metrics["inception_score_mean"], metrics["inception_score_std"]
     return _finite(mean, "the Inception Score"), _finite(deviation, "the Inception Score's deviation")
 
 

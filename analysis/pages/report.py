@@ -58,7 +58,7 @@ def html(comparison: Comparison, figures: Mapping[str, Sequence[Picture]]) -> st
     names = experiments(comparison)
     looks = plots.styles(names)
     shown = samples(representatives(comparison))
-    steps = sorted({frame.step for each in shown for frame in each.frames})
+    steps = sorted({frame.step for grids in shown for frame in grids.frames})
     listed = _listed(comparison)
     rows = comparison.table.iloc[listed]
     return template("report.html", number=number).render(
@@ -73,14 +73,14 @@ def html(comparison: Comparison, figures: Mapping[str, Sequence[Picture]]) -> st
         measures=[measure for measure in MEASURES if _is_known(comparison, measure.key)],
         words=MEASURES,
         face_rate=_face_rate_note(comparison),
-        alternatives=[_alternative(each, comparison) for each in comparison.alternatives],
+        alternatives=[_alternative(recipe, comparison) for recipe in comparison.alternatives],
         samples=shown,
         steps=steps,
-        associations=[association(claim, found) for claim, found in comparison.associations.items() if found.points],
+        associations=[association(claim, result) for claim, result in comparison.associations.items() if result.points],
         dynamics=_dynamics(rows),
         dynamics_columns=DYNAMICS,
         speed=_speed(rows),
-        ratings=[_rating(each) for each in comparison.ratings],
+        ratings=[_rating(rating) for rating in comparison.ratings],
         provenance=provenance(comparison.runs, listed),
         left_out=_left_out(comparison, len(listed)),
         summary=_summary(comparison),
@@ -100,7 +100,7 @@ def _summary(comparison: Comparison) -> str:
 
 
 def _is_known(comparison: Comparison, key: str) -> bool:
-    return any(estimate_of(each, key).n for each in comparison.alternatives)
+    return any(estimate_of(recipe, key).n for recipe in comparison.alternatives)
 
 
 def _result_groups(comparison: Comparison) -> list[dict[str, Any]]:
@@ -111,15 +111,15 @@ def _result_groups(comparison: Comparison) -> list[dict[str, Any]]:
         best = {measure.key: _best(members, measure) for measure in MEASURES}
         rows = [
             {
-                "name": each.name,
-                "seeds": {0: "none finished", 1: "one seed"}.get(len(each.seeds), f"{len(each.seeds)} seeds"),
-                "troubles": troubles(each),
-                "cells": {m.key: _result(each, m, best[m.key] == each.name) for m in MEASURES},
-                "floor": _beside_floor(comparison, each.name),
-                "at_64": None if sizes[each.name] == 64 else _at_64(each),
-                "course": _course_of(comparison, each.name),
+                "name": recipe.name,
+                "seeds": {0: "none finished", 1: "one seed"}.get(len(recipe.seeds), f"{len(recipe.seeds)} seeds"),
+                "troubles": troubles(recipe),
+                "cells": {m.key: _result(recipe, m, best[m.key] == recipe.name) for m in MEASURES},
+                "floor": _beside_floor(comparison, recipe.name),
+                "at_64": None if sizes[recipe.name] == 64 else _at_64(recipe),
+                "course": _course_of(comparison, recipe.name),
             }
-            for each in members
+            for recipe in members
         ]
         groups.append({"size": size, "rows": rows})
     return groups
@@ -127,7 +127,7 @@ def _result_groups(comparison: Comparison) -> list[dict[str, Any]]:
 
 def _best(members: Sequence[Any], measure: Measure) -> str | None:
     """The experiment with the best mean; None where there is only one, or where two are equal to the digits shown."""
-    known = {each.name: estimate_of(each, measure.key) for each in members if estimate_of(each, measure.key).n}
+    known = {recipe.name: estimate_of(recipe, measure.key) for recipe in members if estimate_of(recipe, measure.key).n}
     if measure.better is None or not known:
         return None
     best = (min if measure.better == "lower" else max)(known, key=lambda name: known[name].mean)
@@ -202,19 +202,19 @@ def _alternative(alternative: Any, comparison: Comparison) -> dict[str, Any]:
 GOES = {"negative": "goes with better faces", "positive": "goes with worse faces"}
 
 
-def association(claim: Claim, found: Association) -> dict[str, Any]:
+def association(claim: Claim, result: Association) -> dict[str, Any]:
     """A row of the table of associations."""
-    known = not math.isnan(found.rho)
+    known = not math.isnan(result.rho)
     return {
         "x": BY_KEY[claim.x].title if claim.x in BY_KEY else claim.x,
         "y": BY_KEY[claim.y].title if claim.y in BY_KEY else claim.y,
         "when": WHEN.get(claim.when, claim.when).removeprefix("the "),
         "among": AMONG.get(claim.among, claim.among),
-        "rho": f"{found.rho:+.2f}" if known else "-",
-        "interval": f"[{found.low:+.2f}, {found.high:+.2f}]" if not math.isnan(found.low) else "-",
-        "clusters": found.counted,
-        "points": found.points,
-        "verdict": GOES.get(found.verdict, found.verdict),
+        "rho": f"{result.rho:+.2f}" if known else "-",
+        "interval": f"[{result.low:+.2f}, {result.high:+.2f}]" if not math.isnan(result.low) else "-",
+        "clusters": result.counted,
+        "points": result.points,
+        "verdict": GOES.get(result.verdict, result.verdict),
     }
 
 

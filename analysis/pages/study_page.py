@@ -141,11 +141,11 @@ def _in_cells(answer: Answer) -> dict[str, Any]:
 def _experiments(comparison: Comparison) -> list[list[str]]:
     """What each experiment changes, its question and the answer."""
     rows = [["experiment", "differs from its parent in", "question", "answer"]]
-    for each in comparison.alternatives:
-        changes = [f"{key} {setting(old)} → {setting(new)}" for key, (old, new) in each.changes.items()]
-        differs = f"{each.parent}: {'; '.join(changes)}" if each.parent else "plain DCGAN"
-        answer = comparison.experiment_answers[each.name]
-        rows.append([cell(text) for text in (each.name, differs, answer.question, answer.sentence)])
+    for alternative in comparison.alternatives:
+        changes = [f"{key} {setting(old)} → {setting(new)}" for key, (old, new) in alternative.changes.items()]
+        differs = f"{alternative.parent}: {'; '.join(changes)}" if alternative.parent else "plain DCGAN"
+        answer = comparison.experiment_answers[alternative.name]
+        rows.append([cell(text) for text in (alternative.name, differs, answer.question, answer.sentence)])
     return rows
 
 
@@ -155,16 +155,16 @@ def _gallery(samples: Mapping[str, str], columns: int = 4) -> list[list[str]]:
     rows = []
     for some in (names[i : i + columns] for i in range(0, len(names), columns)):
         pictures = [f'<img src="study/{samples[name]}" width="190" alt="64 faces made by {name}">' for name in some]
-        rows += [each + [""] * (columns - len(some)) for each in ([f"`{name}`" for name in some], pictures)]
+        rows += [row + [""] * (columns - len(some)) for row in ([f"`{name}`" for name in some], pictures)]
     return rows
 
 
 def _associations(comparison: Comparison, x: str) -> list[list[str]]:
     """All associations of one candidate with quality."""
     rows = [["compared", "partial rank correlation with", "rho", "95 % interval", "n", "says"]]
-    for claim, found in comparison.associations.items():
-        if claim.x == x and found.points:
-            row = report.association(claim, found)
+    for claim, result in comparison.associations.items():
+        if claim.x == x and result.points:
+            row = report.association(claim, result)
             quality, n = f"{row['y']} of the {row['when']}", f"{row['clusters']}, {row['points']} snapshots"
             cells = (row["among"], quality, row["rho"], row["interval"], n, row["verdict"])
             rows.append([cell(text) for text in cells])
@@ -185,12 +185,13 @@ def _commands(comparison: Comparison) -> list[str]:
     """The commands that reproduce the finished runs, one for all that differ only in their experiment."""
     experiments = {run.name: run.experiment for run in comparison.runs}
     together: dict[tuple[str, str], list[str]] = {}
-    for each in comparison.alternatives:
-        if each.seeds:
+    for alternative in comparison.alternatives:
+        if alternative.seeds:
             pairs = " ".join(
-                f"{key}={setting(value).replace(' ', '')}" for key, value in experiments[each.name].overrides.items()
+                f"{key}={setting(value).replace(' ', '')}"
+                for key, value in experiments[alternative.name].overrides.items()
             )
-            together.setdefault((_seeds(each.seeds), pairs), []).append(experiments[each.name].name)
+            together.setdefault((_seeds(alternative.seeds), pairs), []).append(experiments[alternative.name].name)
     known = comparison.runs[0].record["data"]
     data = "" if known["name"] == "embedded" else f' DATA="{known["source"]}"'
     made = [
@@ -211,7 +212,7 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 def _front(comparison: Comparison, samples: Mapping[str, str]) -> list[dict[str, Any]]:
     """The documented experiments as a README shows them; others where none of those is there."""
-    by_name = {each.name: each for each in comparison.alternatives if each.seeds}
+    by_name = {alternative.name: alternative for alternative in comparison.alternatives if alternative.seeds}
     names = [name for name in DOCUMENTED if name in by_name] or list(by_name)[:4]
     columns = []
     for name in names:
@@ -235,13 +236,13 @@ def _front(comparison: Comparison, samples: Mapping[str, str]) -> list[dict[str,
 def _claim(comparison: Comparison) -> dict[str, Any]:
     """The write-up's claim about interleaving in these runs' numbers, for a front in any language."""
     claim = Claim("interleaving_ratio", "kid_mean", "next", "recipes")
-    found = _predicted(comparison, claim.x)
+    finding = _predicted(comparison, claim.x)
     association = comparison.associations.get(claim)
     shown = report.association(claim, association) if association else {"rho": "-", "interval": "-"}
     recipes = association.clusters if association else 0
     return {
-        "verdict": found.verdict,
-        "sentence": cell(found.sentence),
+        "verdict": finding.verdict,
+        "sentence": cell(finding.sentence),
         "rho": shown["rho"],
         "interval": shown["interval"],
         "recipes": recipes,

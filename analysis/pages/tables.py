@@ -69,16 +69,16 @@ def markdown(comparison: Comparison) -> str:
 
 
 def result_tables(comparison: Comparison) -> dict[str, list[list[str]]]:
-    """Image size -> the results as rows of Markdown's cells, the head first: a row an experiment."""
-    found = {}
+    """Image size -> the results as rows of Markdown's cells, the head first: one row per experiment."""
+    tables = {}
     for size, members in by_size(comparison).items():
-        shown = [measure for measure in MEASURES if any(estimate_of(each, measure.key).n for each in members)]
-        found[size] = [["experiment", "n", *(measure.heading for measure in shown)]]
-        for each in members:
-            cells = [estimate_text(estimate_of(each, measure.key), measure) for measure in shown]
-            seeds = f"{len(each.seeds)}{''.join(f', {trouble}' for trouble in troubles(each))}"
-            found[size].append([cell(each.name), seeds, *cells])
-    return found
+        shown = [measure for measure in MEASURES if any(estimate_of(recipe, measure.key).n for recipe in members)]
+        tables[size] = [["experiment", "n", *(measure.heading for measure in shown)]]
+        for recipe in members:
+            cells = [estimate_text(estimate_of(recipe, measure.key), measure) for measure in shown]
+            seeds = f"{len(recipe.seeds)}{''.join(f', {trouble}' for trouble in troubles(recipe))}"
+            tables[size].append([cell(recipe.name), seeds, *cells])
+    return tables
 
 
 # --- words for numbers ---
@@ -108,7 +108,9 @@ def estimate_text(estimate: Estimate, measure: Measure) -> str:
 
 def experiments(comparison: Comparison) -> list[str]:
     """Every experiment in display order, which gives the undocumented ones their colours."""
-    return list(dict.fromkeys([each.name for each in comparison.alternatives] + [run.name for run in comparison.runs]))
+    return list(
+        dict.fromkeys([recipe.name for recipe in comparison.alternatives] + [run.name for run in comparison.runs])
+    )
 
 
 def image_sizes(comparison: Comparison) -> dict[str, int]:
@@ -122,15 +124,15 @@ def by_size(comparison: Comparison) -> dict[str, list[Alternative]]:
     Nor can scores of runs on other real images, which stand apart too.
     """
     kinds = {run.name: (run.experiment.image_size, *run.images) for run in reversed(comparison.runs)}
-    found: dict[tuple[int, int, int | None], list[Alternative]] = {}
-    for each in comparison.alternatives:
-        found.setdefault(kinds[each.name], []).append(each)
+    by_kind: dict[tuple[int, int, int | None], list[Alternative]] = {}
+    for recipe in comparison.alternatives:
+        by_kind.setdefault(kinds[recipe.name], []).append(recipe)
     labelled = {}
-    for kind in sorted(found, key=lambda kind: (kind[0], kind[1], kind[2] or 0)):
+    for kind in sorted(by_kind, key=lambda kind: (kind[0], kind[1], kind[2] or 0)):
         size, count, crop_px = kind
-        several = sum(other[0] == size for other in found) > 1
+        several = sum(other[0] == size for other in by_kind) > 1
         crop = f", the {crop_px} px in their centre" if crop_px else ""
-        labelled[f"{size} px" + (f" ({count:,} real images{crop})" if several else "")] = found[kind]
+        labelled[f"{size} px" + (f" ({count:,} real images{crop})" if several else "")] = by_kind[kind]
     return labelled
 
 
@@ -140,13 +142,13 @@ def estimate_of(alternative: Alternative, key: str) -> Estimate:
 
 
 def representatives(comparison: Comparison) -> list[Run]:
-    """One run an experiment: the lowest seed's that finished, else the lowest."""
-    found = {}
+    """One run per experiment: the lowest seed's that finished, else the lowest."""
+    chosen = {}
     for name in experiments(comparison):
         runs = [run for run in comparison.runs if run.name == name]
         if runs:
-            found[name] = min(runs, key=lambda run: (run.state != "finished", run.seed))
-    return list(found.values())
+            chosen[name] = min(runs, key=lambda run: (run.state != "finished", run.seed))
+    return list(chosen.values())
 
 
 def troubles(alternative: Alternative) -> list[str]:

@@ -32,24 +32,24 @@ def read_folders(runs: Path) -> tuple[list[Run], list[str]]:
 
     Raises UserError when there is no run.
     """
-    found: list[Run] = []
+    all_runs: list[Run] = []
     problems: list[str] = []
     paths = list(_run_folders(runs, problems)) if runs.is_dir() else []
     for path in paths:
         try:
-            found.append(_read_run(RunFolder(path)))
+            all_runs.append(_read_run(RunFolder(path)))
         except (UserError, OSError) as error:
             problems.append(one_line(str(error)))
         else:
-            if found[-1].state == "unknown":
+            if all_runs[-1].state == "unknown":
                 status = one_line(str(RunFolder(path).status))
                 problems.append(f"{status}: can't be read; the state of this run is unknown")
     if not paths and not problems:
         raise UserError(
             f"{runs}: no runs {'here' if runs.is_dir() else '(no such folder)'}; `make run EXP=baseline` makes one"
         )
-    found.sort(key=_in_its_place)  # of copies of a run this one comes last and is kept
-    return each_once(found, problems), problems
+    all_runs.sort(key=_in_its_place)  # of copies of a run this one comes last and is kept
+    return each_once(all_runs, problems), problems
 
 
 def _run_folders(path: Path, problems: list[str], depth: int = DEPTH) -> Iterator[Path]:

@@ -32,7 +32,7 @@ def read_wandb(project: str, api: Any = None) -> tuple[list[Run], list[str]]:
 
     Raises UserError, soon and without prompting, when W&B can't be reached or there is no such run.
     """
-    found: list[Run] = []
+    runs: list[Run] = []
     problems: list[str] = []
     try:
         # Not lazy: one request a page instead of one a run. Oldest first.
@@ -44,12 +44,12 @@ def read_wandb(project: str, api: Any = None) -> tuple[list[Run], list[str]]:
         ) from error
     for upload in filter(_is_ours, uploads):
         try:
-            found.append(_from_wandb(upload, f"{project}/{upload.id}"))
+            runs.append(_from_wandb(upload, f"{project}/{upload.id}"))
         except UserError as error:
             problems.append(str(error))
-    if not found and not problems:
+    if not runs and not problems:
         raise UserError(f"{project}: none of its {len(uploads)} runs in W&B is from this lab")
-    return each_once(_latest_last(found), problems), problems
+    return each_once(_latest_last(runs), problems), problems
 
 
 def _connect() -> Any:
@@ -111,13 +111,13 @@ def _state(of_wandb: str, summary: Mapping[str, Any], experiment: Experiment) ->
 
     The run's own word wins, unless an earlier session wrote it: a run that resumes is running again.
     """
-    own = summary.get("state")
-    if own in ENDED:
-        return own
+    recorded = summary.get("state")
+    if recorded in ENDED:
+        return recorded
     if of_wandb == "running":
         return "running"
-    if own is not None:
-        return own
+    if recorded is not None:
+        return recorded
     if of_wandb == "finished":  # W&B's word for a run that stopped without an error, at any step
         return "finished" if summary.get("step") == experiment.total_steps else "interrupted"
     return "failed" if of_wandb == "failed" else "interrupted"  # crashed, killed, preempted

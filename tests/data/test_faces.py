@@ -1,4 +1,4 @@
-"""The embedded faces: each a function of its index alone, the same picture at every size."""
+"""The embedded faces: each a function of its index only, the same picture at every size."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_no_indices_give_no_faces():
     assert faces.draw([], 64).shape == (0, 64, 64, 3)
 
 
-def test_a_face_depends_on_its_index_alone(monkeypatch):
+def test_a_face_depends_on_its_index_only(monkeypatch):
     batch = faces.draw(range(20), 64)
     np.testing.assert_array_equal(faces.draw([5], 64)[0], batch[5])
     np.testing.assert_array_equal(faces.draw(range(19, -1, -1), 64)[::-1], batch)

@@ -57,7 +57,7 @@ def test_one_pass_answers_what_a_pass_at_each_setting_would(drawn, noise):
             assert (len(found) > 0) == (strictness >= setting)
 
 
-def test_an_images_strictness_depends_on_that_image_alone_and_not_on_the_threads(drawn):
+def test_an_images_strictness_depends_on_that_image_only_and_not_on_the_threads(drawn):
     all_at_once = face_rate.strictness(drawn[:6])
     assert all_at_once.dtype.kind == "i"
     assert face_rate.strictness(drawn[5::-1]).tolist() == all_at_once[::-1].tolist()

@@ -74,7 +74,7 @@ def test_statistics_are_float64_from_the_first_sum_on(rng):
     assert np.abs(fid_features_to_statistics(torch.from_numpy(some))["mu"] - known.mean).max() > 1e-9
 
 
-def test_covariances_that_give_no_distance_are_not_told_as_one():
+def test_covariances_that_give_no_distance_are_an_error():
     broken = fidelity.Statistics(np.zeros(2), np.diag([-5.0, 1.0]), 200)
     with pytest.raises(ArithmeticError, match="FID came out as"):
         fidelity.fid(real=broken, fake=fidelity.Statistics(np.zeros(2), np.eye(2) * 0.1, 200))

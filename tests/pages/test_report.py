@@ -77,7 +77,7 @@ def test_the_table_leaves_empty_what_is_not_known_and_keeps_counts_whole():
     assert tables.csv(as_objects) == tables.csv(table)
 
 
-def test_the_text_tells_results_answers_and_notes(comparison, folder):
+def test_the_text_gives_results_answers_and_notes(comparison, folder):
     text = (folder / "compare.md").read_text(encoding="utf-8")
     assert text.startswith("# faces-01234567, profile laptop\n")
     assert text.index("## 64 px") < text.index("| tuned_lr") < text.index("## 128 px") < text.index("| hires_128")

@@ -55,7 +55,7 @@ def test_a_history_grows_and_a_torn_last_line_is_passed_over(folder):
     assert folder.read_history()["step"].tolist() == [1, 2, 3, 4, 5]
 
 
-def test_going_on_drops_the_rows_that_the_checkpoint_does_not_cover(folder):
+def test_resuming_drops_the_rows_that_the_checkpoint_does_not_cover(folder):
     folder.append_history(1, _measures(5))
     expected = folder.history.read_text().splitlines()[:4]
     assert len(folder.truncate_history(3)) == 3

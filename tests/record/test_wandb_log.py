@@ -72,7 +72,7 @@ def test_offline_the_log_has_the_config_and_each_step_once_and_images_and_the_ge
     assert str(generator) in json.dumps(artifact)
 
 
-def test_going_on_offline_leaves_one_folder_with_all_rows_once_under_the_same_id(folder):
+def test_resuming_offline_leaves_one_folder_with_all_rows_once_under_the_same_id(folder):
     first = tracker(folder)
     first.log(rows(1, 20))  # 16 to 20 are after the last checkpoint: they are trained again
     first.finish(state="interrupted")
@@ -105,7 +105,7 @@ def test_superseded_pieces_go_during_training_once_the_new_one_had_time_to_reach
 
 
 @pytest.mark.thorough
-def test_a_killed_run_goes_on_without_losing_a_row_even_when_killed_again_while_starting(folder):
+def test_a_killed_run_resumes_without_losing_a_row_even_when_killed_again_while_starting(folder):
     # everything dies at once, as when the machine's memory is full: wandb-core cannot write its rest
     die = "[os.kill(p, signal.SIGKILL) for p in [*wandb_core_of(os.getpid()), os.getpid()]]"
     for code in (
@@ -130,8 +130,8 @@ def test_without_a_key_it_is_offline_and_says_how_to_upload(tmp_path, monkeypatc
     tracker(folder).finish(state="finished")
     (piece,) = pieces(folder)
     ((level, line),) = said()
-    told, _, command = line.rpartition(": ")
-    assert (level, told) == ("INFO", "W&B: offline (no API key); to upload it later")
+    message, _, command = line.rpartition(": ")
+    assert (level, message) == ("INFO", "W&B: offline (no API key); to upload it later")
     program, *words = shlex.split(command)
     assert words == ["sync", f"my runs/a/wandb/{piece.name}"]
     help_text = subprocess.run([program, "sync", "--help"], capture_output=True, text=True, check=True).stdout
@@ -183,7 +183,7 @@ def test_disabled_means_that_wandb_is_not_even_imported(folder):
     assert not list(folder.iterdir())
 
 
-def test_online_a_run_goes_on_where_the_server_is_not_where_the_checkpoint_is(folder, tmp_path, monkeypatch, said):
+def test_online_a_run_resumes_where_the_server_is_not_where_the_checkpoint_is(folder, tmp_path, monkeypatch, said):
     server = Server()
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
     monkeypatch.setenv("WANDB_API_KEY", KEY)

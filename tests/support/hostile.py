@@ -50,7 +50,7 @@ class TooSlow(BaseException):
 
 
 def _memory_mb(*, peak: bool) -> float:
-    """What the process holds now, when the peak begins to count, or that peak; infinity where nobody tells."""
+    """What the process holds now, when the peak begins to count, or that peak; infinity if unknown."""
     try:
         if not peak:
             Path("/proc/self/clear_refs").write_text("5")  # or what an earlier test took would hide what this one takes

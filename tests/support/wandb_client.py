@@ -115,7 +115,7 @@ def wandb_core_of(pid):
 
 
 class Server(ThreadingHTTPServer):
-    """As much of W&B's server as a run needs: it keeps the history by offset and tells it when asked."""
+    """As much of W&B's server as a run needs: it keeps the history by offset and returns it."""
 
     daemon_threads = True
 
