@@ -51,8 +51,8 @@ VERDICTS = {
 
 
 def sentence(verdict: str, text: str) -> str:
-    """A verdict and its text: 'Better: FID is 3 lower than ...'; only the text for a plain one."""
-    return f"{VERDICTS[verdict]}: {text}" if VERDICTS[verdict] else text
+    """A verdict and its text: 'Better. FID is 3 lower than ...'; only the text for a plain one."""
+    return f"{VERDICTS[verdict]}. {text}" if VERDICTS[verdict] else text
 
 
 @dataclass(frozen=True)

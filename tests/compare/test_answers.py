@@ -20,7 +20,7 @@ def test_one_seed_is_said_to_be_one_seed_and_claims_nothing(tmp_path):
     make_run(tmp_path, "tuned_lr")
     found = compared(tmp_path, {"regularized": scores(80.0), "tuned_lr": scores(20.0)})
     answer = found.experiment_answers["tuned_lr"]
-    assert answer.sentence.startswith("Can't tell: With one seed, FID is 60 lower than regularized's.")
+    assert answer.sentence.startswith("Can't tell. With one seed, FID is 60 lower than regularized's.")
     assert any("one seed" in line for line in answer.evidence)
 
 
@@ -50,11 +50,11 @@ def test_no_claim_about_interleaving_from_few_runs_or_from_seeds_of_one_recipe(t
         if seed == 1:
             few = compared(tmp_path, found).answers[0]
     assert few.question == "Does interleaving predict quality?"
-    assert few.sentence.startswith("Can't tell: Between recipes, too few points.")
+    assert few.sentence.startswith("Can't tell. Between recipes, too few points.")
     assert "etween seeds of one recipe" in few.sentence
     assert "1 independent comparison (2 runs), and at least 5 are needed" in few.sentence
     many = compared(tmp_path, found).answers[0]
-    assert many.sentence.startswith("Can't tell: Between recipes, too few points."), "the claim is about recipes"
+    assert many.sentence.startswith("Can't tell. Between recipes, too few points."), "the claim is about recipes"
     assert re.search(r"between seeds of one recipe: better faces \(-0\.\d\d \[", many.sentence)
 
 
@@ -66,12 +66,12 @@ def association(rho, *, low=None, high=None, comparisons=9):
 @pytest.mark.parametrize(
     ("recipes", "same_init", "verdict", "sentence"),
     [
-        (association(-0.5), association(-0.4), "yes", "Yes: Between recipes, at equal steps, more int"),
-        (association(0.5), association(0.4), "reversed", "The other way round: Between recipes, at equal steps, more"),
-        (association(0.5), association(-0.4), "depends", "It depends: Between recipes"),
-        (association(0.5), association(-0.4, comparisons=4), "reversed", "The other way round: Between recipes"),
-        (association(0.2, high=0.5, low=-0.1), association(-0.4), "open", "Can't tell: Between recipes, the interv"),
-        (association(0.5, comparisons=4), association(-0.4), "open", "Can't tell: Between recipes, 4 indepen"),
+        (association(-0.5), association(-0.4), "yes", "Yes. Between recipes, at equal steps, more int"),
+        (association(0.5), association(0.4), "reversed", "The other way round. Between recipes, at equal steps, more"),
+        (association(0.5), association(-0.4), "depends", "It depends. Between recipes"),
+        (association(0.5), association(-0.4, comparisons=4), "reversed", "The other way round. Between recipes"),
+        (association(0.2, high=0.5, low=-0.1), association(-0.4), "open", "Can't tell. Between recipes, the interv"),
+        (association(0.5, comparisons=4), association(-0.4), "open", "Can't tell. Between recipes, 4 indepen"),
     ],
 )
 def test_the_verdict_is_that_between_recipes_unless_their_initialisation_says_the_opposite(
@@ -129,18 +129,18 @@ FIRST, HALFWAY, LAST, ALWAYS = [1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 
     [
         (
             [(FALLS, HALFWAY)] * 6,
-            "No: Most runs without a turn have a false alarm: FID turned in 0 of 6 runs; of the 6",
+            "No. Most runs without a turn have a false alarm: FID turned in 0 of 6 runs; of the 6",
         ),
-        ([(TURNS, FIRST)] * 6, "Can't tell: FID turned in 6 of 6 runs, in 6 after a collapse."),
-        ([(TURNS, LAST)] * 6, "Can't tell: FID turned in 6 of 6 runs, in 0 after a collapse."),
-        ([(FALLS, ALWAYS)] * 6, "Can't tell: FID turned in 0 of 6 runs; of the 6 in which it"),
+        ([(TURNS, FIRST)] * 6, "Can't tell. FID turned in 6 of 6 runs, in 6 after a collapse."),
+        ([(TURNS, LAST)] * 6, "Can't tell. FID turned in 6 of 6 runs, in 0 after a collapse."),
+        ([(FALLS, ALWAYS)] * 6, "Can't tell. FID turned in 0 of 6 runs; of the 6 in which it"),
         (
             [(TURNS, FIRST)] * 6 + [(FALLS, ALWAYS)] * 6,
-            "Yes: It comes before most turns and rarely otherwise: FID turned in 6 of 12 runs, in 6 after a collapse;",
+            "Yes. It comes before most turns and rarely otherwise: FID turned in 6 of 12 runs, in 6 after a collapse;",
         ),
         (  # without a ratio the turn counts all the same
             [([100, 50, 80, 200], [0.9, 0.8, np.nan, np.nan])],
-            "Can't tell: FID turned in 1 of 1 runs, in 0 after a collapse.",
+            "Can't tell. FID turned in 1 of 1 runs, in 0 after a collapse.",
         ),
     ],
 )
@@ -162,7 +162,7 @@ def test_a_follow_up_at_128_px_says_how_much_of_the_gap_to_64_px_it_closes(tmp_p
             fid = at_64 if name == "tuned_lr" else 2.0 * at_64 + 0.1 * seed
             found[f"{name} seed {seed}"] = scores(fid, fid_at_64=at_64)
     answer = next(each for each in compared(tmp_path, found).answers if each.key == "size")
-    assert answer.sentence == "Better: FID is lower than hires_128's in hires_128_equal_lr."
+    assert answer.sentence == "Better. FID is lower than hires_128's in hires_128_equal_lr."
     assert any("At 64 px it closes the gap to tuned_lr by 75 %." in line for line in answer.evidence)
 
 
@@ -182,7 +182,7 @@ def test_of_follow_ups_with_one_seed_the_one_that_closes_most_of_the_gap_is_name
         found[f"{name} seed 1"] = scores(fid, fid_at_64=fid)
     answer = next(each for each in compared(tmp_path, found).answers if each.key == "size")
     assert answer.sentence == (
-        "Can't tell: No follow-up is clearly better. At 64 px hires_128_longer closes the gap to tuned_lr by 50 %, "
+        "Can't tell. No follow-up is clearly better. At 64 px hires_128_longer closes the gap to tuned_lr by 50 %, "
         f"the most (n = 1){but}."
     )
     assert any("At 64 px it widens the gap to tuned_lr by 25 %." in line for line in answer.evidence)
@@ -206,9 +206,9 @@ def test_a_face_rate_carries_its_interval_and_its_name(tmp_path):
 @pytest.mark.parametrize(
     ("low", "sentence"),
     [
-        (slice(0), "No: It is never below 0.1."),
-        (slice(200), "No: It dives and comes back: below 0.1 in up to 50.0 % of all steps (baseline), and in none"),
-        (slice(240, 400), "Yes: It is below 0.1 in most of the last quarter of the steps in baseline."),
+        (slice(0), "No. It is never below 0.1."),
+        (slice(200), "No. It dives and comes back: below 0.1 in up to 50.0 % of all steps (baseline), and in none"),
+        (slice(240, 400), "Yes. It is below 0.1 in most of the last quarter of the steps in baseline."),
     ],
 )
 def test_whether_d_dives_is_asked_of_the_whole_run_and_whether_it_stays_of_the_end(tmp_path, low, sentence):

@@ -123,17 +123,17 @@ def test_the_front_of_a_readme_is_replaced_and_the_rest_is_left_alone(docs, name
         (
             -0.5,
             -0.5,
-            "Yes: Between recipes, at equal steps, more interleaving goes with better faces",
+            "Yes. Between recipes, at equal steps, more interleaving goes with better faces",
             "人脸越好",
         ),
         (
             0.5,
             0.5,
-            "The other way round: Between recipes, at equal steps, more interleaving goes with worse",
+            "The other way round. Between recipes, at equal steps, more interleaving goes with worse",
             "但方向相反",
         ),
-        (0.5, -0.5, "It depends: ", "看情况"),
-        (0.02, 0.5, "Can't tell: ", "目前还不能断定"),
+        (0.5, -0.5, "It depends. ", "看情况"),
+        (0.02, 0.5, "Can't tell. ", "目前还不能断定"),
     ],
 )
 def test_both_fronts_say_what_the_runs_say(comparison, tmp_path, recipes, same_init, english, chinese):
@@ -148,7 +148,7 @@ def test_both_fronts_say_what_the_runs_say(comparison, tmp_path, recipes, same_i
     for name, verdict in (("README.md", english), ("README.zh-CN.md", chinese)):
         text = (tmp_path / name).read_text(encoding="utf-8")
         assert verdict in text
-        assert correlation in text or verdict == "Can't tell: "
+        assert correlation in text or verdict == "Can't tell. "
 
 
 def test_a_readme_in_a_language_without_a_front_is_left_alone(comparison, tmp_path):
