@@ -139,7 +139,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog="EXP may also be the path of a generator.params. Image n depends on seed n only.",
     )
     sample.add_argument(
-        "--seeds", type=seed_list, default="0-63", metavar="LIST", help="e.g. 0-63 or 3,7,20-25 (%(default)s)"
+        "--seeds",
+        type=seed_list,
+        default="0-63",
+        metavar="LIST",
+        help="latent seeds, e.g. 3,7,20-25 (default: %(default)s)",
     )
     sample.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: beside the weights)")
     sample.set_defaults(command=_sample)
@@ -147,7 +151,9 @@ def _parser() -> argparse.ArgumentParser:
     prune = commands.add_parser(
         "prune", help="delete the checkpoints of runs that have ended; `compare` and `sample` don't need them"
     )
-    prune.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="(%(default)s)")
+    prune.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of the runs (default: %(default)s)"
+    )
     prune.add_argument("--dry-run", action="store_true", help="only list what would be deleted")
     prune.set_defaults(command=_prune)
 

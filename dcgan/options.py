@@ -6,11 +6,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from dcgan import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UserError, config, one_line
 
 # torch takes seconds to import: what needs it is imported where it is used, so that --help answers at once.
+if TYPE_CHECKING:
+    from dcgan.run import Request
 
 
 def perform(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
@@ -47,20 +49,25 @@ def places(data_default: str = "the embedded drawn faces") -> Parser:
     """Return the options that all commands have: where runs and images are, and what to compute on."""
     options = Parser(add_help=False)
     options.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept (%(default)s)"
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of the runs (default: %(default)s)"
     )
     options.add_argument(
         "--data",
         metavar="D",
         help=f"a folder, .zip or .tar of images, or `celeba` (default: {data_default})",
     )
-    options.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="(%(default)s)")
+    options.add_argument(
+        "--device",
+        choices=("auto", "cuda", "mps", "cpu"),
+        default="auto",
+        help="what to compute on (default: auto, the best of this machine)",
+    )
     options.add_argument(
         "--cache",
         type=Path,
         default=Path(os.environ.get("DCGAN_CACHE") or "cache"),
         metavar="DIR",
-        help="where packed images, features and weights are kept (default: $DCGAN_CACHE or ./cache)",
+        help="folder for packed images, features and weights (default: $DCGAN_CACHE or ./cache)",
     )
     return options
 
@@ -114,7 +121,7 @@ def chosen_profile(wanted: str | None, suitable: str) -> str:
     return suitable
 
 
-def request(options: argparse.Namespace, suitable: str):
+def request(options: argparse.Namespace, suitable: str) -> "Request":
     """Return the `Request` for the run that the options of `one_run` name.
 
     suitable: the profile that suits the run's device, where none is named.

@@ -173,13 +173,13 @@ class _SumOverRanks(torch.autograd.Function):
     """Sum over processes; the gradient of each share is the sum of all gradients, since each loss depends on it."""
 
     @staticmethod
-    def forward(ctx, share: Tensor) -> Tensor:
+    def forward(ctx: Any, share: Tensor) -> Tensor:
         total = share.clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         total = gradient.clone()
         dist.all_reduce(total)
         return total

@@ -4,8 +4,9 @@
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -16,7 +17,7 @@ def heeded(numbers: tuple[signal.Signals, ...] = ENDING) -> list[signal.Signals]
 
 
 @contextmanager
-def handled(numbers: list[signal.Signals], handler) -> Iterator[None]:
+def handled(numbers: list[signal.Signals], handler: Callable[[int, Any], None]) -> Iterator[None]:
     """Handle the signals while entered; restore what handled them before."""
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
