@@ -182,7 +182,7 @@ def test_published_weights_are_fetched_once_and_again_when_damaged(published, tm
     assert (fetched.name, fetched.weights) == ("inception", features.INCEPTION_SHA256[:16])
     assert list(tmp_path.rglob("*")) == [cached.parent, cached]
     assert choose("inception", tmp_path).weights == fetched.weights  # the server is gone
-    assert not caplog.records
+    assert all(record.levelname == "INFO" for record in caplog.records), "nothing to warn of"
 
 
 @pytest.mark.parametrize("size", [20, 5_000_000])
