@@ -32,7 +32,6 @@ FIGURES = (
     "overview-64px", "scatter-interleaving_ratio-next", "scatter-isc_mean-next", "losses-baseline", "losses-tuned_lr",
     "quality-fid-128px", "measure-face_rate",
 )  # fmt: skip
-FRONT_MEASURES = ("fid", "kid_mean", "face_rate", "interleaving_ratio")
 FRONT = re.compile(r"(<!-- study: [^>]*-->\n).*?(<!-- end of study -->)", re.DOTALL)
 PICTURE_PX = 640  # of a picture of 64 samples, at most
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks" / "results.csv"
