@@ -52,7 +52,7 @@ help: ## list the targets
 	@echo
 	@echo "  EXP=name        an experiment under experiments/ ($(EXP))           PROFILE=name  how much to train: full, laptop or smoke"
 	@echo "  DATA=path       folder, .zip, .tar or celeba (default: drawn faces)   SET=\"key=value ...\"  settings to change (no spaces in a value)"
-	@echo "  SEED=n          the seed of a run                                     FRESH=1       train a finished run again"
+	@echo "  SEED=n          the seed of a run                                     FRESH=1       delete the run and train it again"
 	@echo "  EXPS=\"name ...\"  the experiments of a study                           SEEDS=n       its seeds: n, a-b or a,b"
 	@echo "  CPUS_PER_RUN=n  cores for each of its runs                            GPUS_PER_RUN=n  GPUs for each; 0.5: two share one"
 	@echo "  DEVICE=name     cuda, mps or cpu (default: the best)                  GPUS=n        train one run on n GPUs (with DEVICE=cpu: n processes)"

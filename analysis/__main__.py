@@ -142,7 +142,7 @@ def _dashboard(options: argparse.Namespace) -> int:
         return 0
     logs = [log for run in runs for log in Path(run.where).glob("wandb/*run-*/*.wandb")]
     if not logs:
-        raise UserError(f"no W&B log under {options.runs}: the runs were made with WANDB_MODE=disabled")
+        raise UserError(f"no W&B log under {options.runs}: its runs were made with WANDB_MODE=disabled")
     return _leet(sorted(logs, key=lambda log: log.stat().st_mtime), options.runs)
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +29,6 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         return _dry_run(asked.resolved())
 
-    from analysis.measures.interleaving import d_has_won, interleaving_ratio  # dcgan knows no other analysis
     from dcgan.device import launch, ranks
     from dcgan.run import run, summary
 
@@ -41,7 +40,8 @@ def _run(options: argparse.Namespace) -> int:
                 f"{options.gpus} equal shares"
             )
         return launch.processes(options.gpus, device, [*options.arguments, "--profile", asked.profile])
-    asked = replace(asked, interleaving=interleaving_ratio, d_has_won=d_has_won)
+    measures = _measures()
+    asked = replace(asked, interleaving=measures["interleaving"], d_has_won=measures["d_has_won"])
     try:
         with ranks.joined(device) as processes:
             outcome = run(asked, device, ranks=processes)
@@ -52,6 +52,13 @@ def _run(options: argparse.Namespace) -> int:
             print(f"error: {error}; the same command resumes from the last checkpoint", file=sys.stderr)
         return ranks.EXIT_PEER_LOST
     return EXIT_INTERRUPTED if outcome.state == "interrupted" else 0
+
+
+def _measures() -> dict[str, Callable]:
+    """Return the measures of a `Request`: all that dcgan knows of the analysis."""
+    from analysis.measures.interleaving import d_has_won, interleaving_ratio
+
+    return {"interleaving": interleaving_ratio, "d_has_won": d_has_won}
 
 
 def _dry_run(experiment: config.Experiment) -> int:
@@ -82,7 +89,9 @@ def _sample(options: argparse.Namespace) -> int:
         weights, out = folder.generator, options.out or folder.path / "sampled"
         if not weights.is_file():
             state = folder.read_status().get("state", "not there")
-            raise UserError(f"{folder.path}: no generator.params, the run is {state}; `make run` it to its end first")
+            raise UserError(
+                f"{folder.path}: no generator.params yet (the run is {state}); finish it with `make run` first"
+            )
         snapshots = [path for step in experiment.snapshot_steps if (path := folder.snapshot(step)).is_file()]
 
     generators = (load_generator(path).to(device.torch) for path in (weights, *snapshots))  # one at a time in memory
@@ -157,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     prune.add_argument("--dry-run", action="store_true", help="only list what would be deleted")
     prune.set_defaults(command=_prune)
 
-    study.add_command(commands)
+    study.add_command(commands, _measures)
     return parser
 
 

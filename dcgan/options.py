@@ -22,7 +22,7 @@ def perform(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) ->
     try:
         return options.command(options)
     except KeyboardInterrupt:
-        print("stopped; nothing is lost, the same command resumes", file=sys.stderr)
+        print("stopped; run the same command again", file=sys.stderr)
         return EXIT_INTERRUPTED
     except UserError as error:
         print("error:", error, file=sys.stderr)

@@ -1,6 +1,6 @@
 """The two players of the game: both networks with their optimisers, as an experiment starts them.
 
-A learning rate's way ends here: YAML -> `config` -> `build` -> Adam.
+A learning rate reaches the optimiser here: YAML -> `config` -> `build` -> Adam.
 """
 
 import hashlib

@@ -91,9 +91,11 @@ def run(request: Request, device: Device, *, ranks: Ranks = ALONE) -> Outcome:
     with ranks.first_goes_first():  # the others find what it has packed
         source = request.source()
         folder = request.folder(experiment, source)
-        if not request.fresh and _earlier_record(folder, experiment):
+        if not request.fresh and (earlier := _earlier_record(folder, experiment)):
             ended = folder.read_status().get("state")
             if ended in ENDED:
+                if changed := _changed_code(earlier):
+                    log.warning("it was trained by other code (changed since: %s)", changed)
                 return Outcome(ended, folder, trained=False)
         images = request.pack(experiment, source)
         batches = Batches(
@@ -154,13 +156,13 @@ def summary(outcome: Outcome) -> str:
     """Return how the run ended, how fast it was and where the time went, in lines for a person."""
     folder, state = outcome.folder, outcome.state
     if not outcome.trained:
-        return f"{state} already: {folder.path}\n--fresh (FRESH=1) trains it again"
+        return f"already {state}: {folder.path}\n--fresh (FRESH=1) trains it again"
     status = folder.read_status()
     total = sum(status["seconds"].values()) or 1.0
     shares = ", ".join(f"{part} {100 * spent / total:.1f} %" for part, spent in status["seconds"].items())
     lines = [
         f"{state} after step {status['step']:,} of {status['steps']:,}, {status['images_per_s']} images/s ({shares})",
-        f"a step computes for {status['step_ms']:.4g} ms",
+        f"one step takes {status['step_ms']:.4g} ms to compute",
     ]
     if "floor_share" in status:
         lines.append(
@@ -227,17 +229,22 @@ def _earlier_record(folder: RunFolder, experiment: Experiment) -> dict[str, Any]
 
 def _refuse_other_code(folder: RunFolder, record: Mapping[str, Any]) -> None:
     """Raise UserError when the training code is not the one that the run was started with."""
-    before, now = record.get("code_files") or {}, environment.code_files()
-    changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+    changed = _changed_code(record)
     if not changed:
         return
-    listed = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
     recorded = record["environment"]
     commit = None if recorded.get("git_changed") else recorded.get("git_commit")
     raise UserError(
-        f"{folder.path}: started with other training code (changed since: {listed}); train it again with --fresh "
-        "(FRESH=1)" + (f", or check out the code of that time with `git checkout {commit}`" if commit else "")
+        f"{folder.path}: started with other training code (changed since: {changed}); train it again with --fresh "
+        "(FRESH=1)" + (f", or check out the code it was started with: `git checkout {commit}`" if commit else "")
     )
+
+
+def _changed_code(record: Mapping[str, Any]) -> str:
+    """Return the files of training code that have changed since the record was written, at most five by name."""
+    before, now = record.get("code_files") or {}, environment.code_files()
+    changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+    return ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
 
 
 def _new_record(

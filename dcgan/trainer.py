@@ -55,14 +55,14 @@ def train(
     """Train to the end, from the folder's checkpoint if there is one; return how the run ended.
 
     Trains on the device of the batches. The first SIGINT, SIGTERM or SIGHUP saves and returns "interrupted"; a second
-    one kills.
+    one kills the process.
 
     record: the content of `config.yaml`, also W&B's config.
     ranks: the processes that train this run; each calls this with its share of the batches.
     interleaving, d_has_won: see `Recorder`.
 
     Raises UserError for a checkpoint or history that can't be resumed. Any other error leaves the status "failed" and
-    is raised further; the checkpoint is there to resume from.
+    is re-raised; the checkpoint is there to resume from.
     """
     device = Device.of(batches.device)
     players = build(experiment, device.torch, memory_format=device.memory_format, capturable=device.records_steps)

@@ -85,7 +85,7 @@ def test_a_finished_run_is_not_trained_again_unless_fresh(tmp_path, pictures, ca
     weights = _folder(tmp_path) / "generator.params"
     before = weights.stat().st_mtime_ns
     assert _run("--data", pictures) == 0
-    assert "finished already" in capsys.readouterr().out
+    assert "already finished" in capsys.readouterr().out
     assert weights.stat().st_mtime_ns == before
     assert _run("--data", pictures, "--fresh") == 0
     assert weights.stat().st_mtime_ns > before
@@ -303,7 +303,7 @@ def test_prune_deletes_what_only_resuming_needs_and_sampling_still_works(tmp_pat
     assert "MB freed: the checkpoints of 1 runs that have ended" in capsys.readouterr().out
     assert {path for path in folder.rglob("*") if path.is_file()} == others
     assert main(["sample", "tuned_lr", *TINY, "--data", str(pictures), "--seeds", "0-3"]) == 0
-    assert _run("--data", pictures) == 0  # finished already
+    assert _run("--data", pictures) == 0  # already finished
     assert main(["prune"]) == 0
     assert "0 runs" in capsys.readouterr().out
     assert main(["prune", "--runs", "nowhere"]) == 2

@@ -58,4 +58,4 @@ def test_prune_finds_an_old_checkpoint(runs, capsys):
 
 def test_an_old_run_that_finished_is_not_trained_again(runs, capsys):
     assert main(["run", *RECIPE]) == 0
-    assert "finished already" in capsys.readouterr().out
+    assert "already finished" in capsys.readouterr().out

@@ -1,8 +1,7 @@
 """The adversarial step as one CUDA graph: the same kernels in the same order, launched by a single call.
 
 A small network's step is a few hundred kernels of microseconds each, and launching them one by one keeps a fast GPU
-waiting for Python. The graph is recorded from `adversarial_step`
-itself, so it can't differ from it.
+waiting for Python. The graph is recorded from `adversarial_step` itself, so it can't differ from it.
 """
 
 import logging

@@ -1,6 +1,6 @@
 """Checkpoints: the whole state of a run, from which it resumes to the last bit.
 
-No random state is saved. Every draw is a function of (seed, owner, step), see `trainer.stream`, so the step number
+No random state is saved. Every draw is a function of (seed, owner, step), see `players.stream`, so the step number
 is the state of all generators and of the position in the data.
 
 A checkpoint's name is its step and its checksum, `step-000120-6c9f...e1.pt`, so that the two can't part. The newest

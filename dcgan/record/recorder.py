@@ -31,12 +31,12 @@ CHECKPOINT_SECONDS = 60.0  # a kill loses at most this much work
 class Recorder:
     """Keeps the run folder and W&B up to date with what the trainer hands over now and then.
 
-    Entered while the run trains. An error is recorded as the run's state before it is raised further.
+    Entered while the run trains. An error is recorded as the run's state before it is re-raised.
 
     record: the content of `config.yaml`, also W&B's config.
     start: the step that the run resumes from; later rows of the history are dropped.
     interleaving: (loss_d, loss_g, window=) -> a number for each LIVE_WINDOW steps, charted in W&B.
-    d_has_won: loss_d of all steps so far -> whether it has been near 0 for long, which is warned about once.
+    d_has_won: loss_d of all steps so far -> whether it has been near 0 for a long time, which is warned about once.
 
     Raises UserError for a history that can't be resumed.
     """
@@ -189,8 +189,8 @@ class Recorder:
         self._warned = True
         slower = self._experiment.discriminator.learning_rate / 2
         log.warning(
-            "D has won for good, as of step %s: its loss has stayed near 0 for long, and G has little to learn from; "
-            'try a slower D, SET="discriminator.learning_rate=%g"',
+            "D has won for good, as of step %s: its loss has stayed near 0 for a long time, and G has little to learn "
+            'from; try a slower D, SET="discriminator.learning_rate=%g"',
             f"{self._step:,}",
             slower,
         )
@@ -223,10 +223,11 @@ class LiveInterleaving:
             if self._ratio is not None:
                 self._losses.append((row["loss_d"], row["loss_g"]))
                 if row["step"] % LIVE_WINDOW == 0:
-                    value = self._ratio(*np.array(self._losses).T, window=LIVE_WINDOW)
+                    with suppress(ValueError):  # losses below 0 have no ratio: somebody tries another loss
+                        value = self._ratio(*np.array(self._losses).T, window=LIVE_WINDOW)
+                        if np.isfinite(value):
+                            row["interleaving_ratio"] = value
                     self._losses.clear()
-                    if np.isfinite(value):
-                        row["interleaving_ratio"] = value
             yield row
 
 

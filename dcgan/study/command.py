@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
 # torch, Ray and rich take seconds to import: what needs them is imported where it is used.
 
 
-def add_command(commands: Any, **measures: Any) -> None:
+def add_command(commands: Any, measures: Callable[[], dict[str, Any]]) -> None:
     """Add `study` to the commands of `python -m dcgan`.
 
-    measures: the fields `interleaving` and `d_has_won` of each run's `Request`.
+    measures: returns the fields `interleaving` and `d_has_won` of each run's `Request`.
     """
     study = commands.add_parser(
         "study",
@@ -100,7 +101,7 @@ def _shared_request(options: argparse.Namespace) -> "Request":
         cache=Path(options.cache),
         overrides=tuple(options.set),
         data=options.data,
-        **options.measures,
+        **options.measures(),
     )
 
 

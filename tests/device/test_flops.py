@@ -73,7 +73,7 @@ def summary_after(tmp_path, wait):
 
 def test_a_runs_end_says_where_the_time_went_and_the_floors_share(tmp_path):
     text = summary_after(tmp_path, 0.01)
-    assert "500.0 images/s (input 1.0 %, compute 99.0 %)\na step computes for 253.4 ms\n" in text
+    assert "500.0 images/s (input 1.0 %, compute 99.0 %)\none step takes 253.4 ms to compute\n" in text
     assert "the arithmetic alone would take 25 % of all that time: 0.2 GFLOP per image, at the 400 GFLOP/s" in text
     assert "warning" not in text
 

@@ -262,3 +262,11 @@ def test_on_a_disk_that_fills_up_wandb_has_every_step_in_the_end(small_disk, cac
     said = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout.splitlines()
     rows = [row for row in map(json.loads, said) if "loss_d" in json.dumps(row) and "history" in json.dumps(row)[:200]]
     assert len(rows) == 300
+
+
+def test_a_finished_run_of_other_training_code_is_kept_with_a_warning(cache, tmp_path, monkeypatch, caplog):
+    assert _run(tmp_path, cache) == 0
+    known = environment.code_files()
+    monkeypatch.setattr(environment, "code_files", lambda: {**known, "dcgan/losses.py": "00000000"})
+    assert _run(tmp_path, cache) == 0
+    assert "it was trained by other code (changed since: dcgan/losses.py)" in caplog.text

@@ -138,3 +138,13 @@ def _ready(path):
 def _break(players):
     with torch.no_grad():
         next(players[0].generator.parameters()).fill_(torch.nan)
+
+
+def test_losses_below_0_have_no_ratio_and_stop_nothing(tmp_path, images, monkeypatch, sent):
+    def refuses(loss_d, loss_g, *, window):
+        raise ValueError("a cross-entropy is never negative")
+
+    monkeypatch.setattr("dcgan.record.recorder.LIVE_WINDOW", 5)
+    assert train(tmp_path, images, interleaving=refuses)[0] == "finished"
+    assert len(sent) == 12
+    assert not any("interleaving_ratio" in row for row in sent.values())

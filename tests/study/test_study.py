@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from support import ROOT
 
+from analysis.measures.interleaving import d_has_won, interleaving_ratio
 from dcgan.__main__ import main
 from dcgan.options import Parser
 from dcgan.study import command, live_table, ray_tasks
@@ -37,7 +38,7 @@ def no_ray(monkeypatch):
 
 def planned(*words):
     parser = Parser()
-    command.add_command(parser.add_subparsers())
+    command.add_command(parser.add_subparsers(), dict)
     return command.planned(parser.parse_args(["study", *words]))
 
 
@@ -278,3 +279,11 @@ def test_a_run_that_fails_is_named_and_does_not_stop_the_others(tmp_path):
     assert (status["state"], status["step"]) == ("finished", 6)
     assert "6 steps on 40 images" in other.folder.log.read_text(), "a run's output is in its folder"
     assert "threads: 1" in other.folder.config.read_text()
+
+
+def test_the_runs_of_a_study_get_the_measures_that_a_single_run_has(monkeypatch):
+    runs = []
+    monkeypatch.setattr(command, "_study", lambda options: runs.extend(command.planned(options)) or 0)
+    assert main(["study", "baseline", "--seeds", "1", *TINY]) == 0
+    assert runs[0].request.interleaving is interleaving_ratio
+    assert runs[0].request.d_has_won is d_has_won
