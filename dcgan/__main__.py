@@ -2,9 +2,10 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from dcgan import EXIT_INTERRUPTED, UserError, config
 from dcgan.options import Parser, one_run, perform, request, seed_list
@@ -94,11 +95,22 @@ def _sample(options: argparse.Namespace) -> int:
             )
         snapshots = [path for step in experiment.snapshot_steps if (path := folder.snapshot(step)).is_file()]
 
-    generators = (load_generator(path).to(device.torch) for path in (weights, *snapshots))  # one at a time in memory
-    written = sample.write(next(generators), options.seeds, out, snapshots=generators)
+    generator = load_generator(weights).to(device.torch)
+    written = sample.write(generator, options.seeds, out, snapshots=_readable(snapshots, device.torch))
     pictures = ", ".join(path.name for path in written if not path.name.startswith("seed-"))
     print(f"{len(options.seeds)} images into {out}: {pictures} and one file per seed")
     return 0
+
+
+def _readable(snapshots: Sequence[Path], device: Any) -> Iterator:
+    """Yield the generators of the snapshots, one at a time in memory, without the damaged ones, which it names."""
+    from dcgan.record.weights import load_generator
+
+    for path in snapshots:
+        try:
+            yield load_generator(path).to(device)
+        except UserError as error:
+            print(f"warning: left out of the film: {error}", file=sys.stderr)
 
 
 def _prune(options: argparse.Namespace) -> int:

@@ -27,8 +27,13 @@ def perform(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) ->
     except UserError as error:
         print("error:", error, file=sys.stderr)
     except OSError as error:  # no permission, no space: the system's fault is reported, without a traceback
-        print("error:", one_line(f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")), file=sys.stderr)
+        print("error:", system_error(error), file=sys.stderr)
     return EXIT_BAD_INPUT
+
+
+def system_error(error: OSError) -> str:
+    """Return what the system says, and of which file, in one line."""
+    return one_line(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
 
 
 def log_to_stderr() -> None:

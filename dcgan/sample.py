@@ -75,7 +75,7 @@ def walk(generator: Generator, seeds: Sequence[int], *, frames_between: int = 16
 
 
 def film(snapshots: Iterable[Generator], seeds: Sequence[int]) -> list[Image.Image]:
-    """A frame a snapshot: the grid of the same latents, drawn by each generator in turn."""
+    """Draw one frame per snapshot: the grid of the same latents, drawn by each generator in turn."""
     return [grid(images(generator, seeds)) for generator in snapshots]
 
 
@@ -92,12 +92,12 @@ def write(
     written = [folder / "grid.png", folder / "walk.gif"]
     grid(drawn).save(written[0])
     _save_animation(walk(generator, seeds[:8]), written[1], frame_ms=60)
-    if frames := film(snapshots, seeds[:16]):
-        written.append(folder / "training.webp")  # a GIF would take four times the space
-        _save_animation(frames, written[-1], frame_ms=[120] * (len(frames) - 1) + [3000])
     for seed, image in zip(seeds, drawn, strict=True):
         written.append(folder / f"seed-{seed:05d}.png")
         picture(image).save(written[-1])
+    if frames := film(snapshots, seeds[:16]):
+        written.append(folder / "training.webp")  # a GIF would take four times the space
+        _save_animation(frames, written[-1], frame_ms=[120] * (len(frames) - 1) + [3000])
     return written
 
 

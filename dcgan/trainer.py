@@ -137,16 +137,18 @@ class Pending:
 
     def __init__(self, device: Device, ranks: Ranks) -> None:
         self._ring = torch.empty(RING, len(MEASURES), device=device.torch)
-        self._ranks, self._filled, self._read_at = ranks, 0, time.perf_counter()
+        self._ranks, self._filled, self._since = ranks, 0, 0.0
 
     def add(self, measures: Tensor) -> None:
         """Keep one step's measures, (6,) on the device."""
+        if not self._filled:
+            self._since = time.perf_counter()  # the time that writing took does not count
         self._ring[self._filled] = measures
         self._filled += 1
 
     def is_due(self) -> bool:
-        """Whether the ring is full or was last read some time ago."""
-        return self._filled == RING or time.perf_counter() - self._read_at > READ_SECONDS
+        """Whether the ring is full, or its first step was some time ago."""
+        return self._filled == RING or time.perf_counter() - self._since > READ_SECONDS
 
     def read(self) -> tuple[np.ndarray, int]:
         """Wait for the device; return (measures, steps taken) since the last reading.
@@ -154,7 +156,7 @@ class Pending:
         The measures (n, 6) are means over all processes, and end with the first row that is not finite.
         """
         measures = self._ranks.mean(self._ring[: self._filled].cpu()).numpy()
-        taken, self._filled, self._read_at = self._filled, 0, time.perf_counter()
+        taken, self._filled = self._filled, 0
         finite = np.isfinite(measures).all(axis=1)
         return (measures if finite.all() else measures[: int(finite.argmin()) + 1]), taken
 

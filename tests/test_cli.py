@@ -237,6 +237,10 @@ def test_sample_draws_from_a_run_or_from_any_generator_params(tmp_path, pictures
     assert names == {"grid.png", "walk.gif", "training.webp", *(f"seed-{n:05d}.png" for n in (2, 5, 6, 7))}
     assert main(["sample", str(_folder(tmp_path) / "generator.params"), "--seeds", "6", "--out", "alone"]) == 0
     assert (tmp_path / "alone" / "seed-00006.png").read_bytes() == (drawn / "seed-00006.png").read_bytes()
+    next((_folder(tmp_path) / "snapshots").iterdir()).write_bytes(b"damaged")
+    assert main(["sample", "tuned_lr", *TINY, "--data", str(pictures), "--seeds", "9"]) == 0
+    assert (drawn / "seed-00009.png").is_file()
+    assert "warning: left out of the film: " in capsys.readouterr().err
 
 
 def test_a_missing_or_foreign_generator_is_reported_in_one_line(tmp_path, pictures, capsys):

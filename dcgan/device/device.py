@@ -3,6 +3,7 @@
 import os
 import platform
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -26,8 +27,6 @@ class Device:
     """A device of this machine, and how the lab uses it."""
 
     torch: TorchDevice  # hides the module's name from the annotations below
-    name: str  # "NVIDIA H100", "AMD EPYC"
-    bf16: bool  # whether bfloat16 is done in hardware; emulated it is slower than float32
     memory_format: MemoryFormat  # of images, feature maps and convolution weights
     records_steps: bool  # whether the whole step can be recorded once as a graph
     steps_ahead: int | None  # steps that the host may run ahead of the device; None: it never does
@@ -40,8 +39,6 @@ class Device:
         cuda = device.type == "cuda"
         return cls(
             torch=device,
-            name=torch.cuda.get_device_name(device) if cuda else _cpu_name(),
-            bf16=_has_bf16(device),
             memory_format=torch.channels_last,
             records_steps=cuda,
             steps_ahead=8 if cuda else None,
@@ -53,6 +50,16 @@ class Device:
     def type(self) -> str:
         """The kind of device: cuda, mps or cpu."""
         return self.torch.type
+
+    @cached_property  # asked late: to ask CUDA starts it, on a device that several processes have yet to share out
+    def name(self) -> str:
+        """The model: "NVIDIA H100", "AMD EPYC"."""
+        return torch.cuda.get_device_name(self.torch) if self.type == "cuda" else _cpu_name()
+
+    @cached_property
+    def bf16(self) -> bool:
+        """Whether the hardware does bfloat16; emulated it is slower than float32."""
+        return _has_bf16(self.torch)
 
     @property
     def profile(self) -> str:

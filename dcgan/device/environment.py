@@ -27,11 +27,13 @@ TRAINING_CODE = (
     "adversarial.py",
     "trainer.py",
     "run.py",
+    "sample.py",  # sets the live generator to eval mode and back
     "data",
     "device/cuda_graph.py",
     "device/device.py",
     "device/ranks.py",
     "record/checkpoint.py",
+    "record/weights.py",
 )
 
 
@@ -56,12 +58,9 @@ def code_files() -> dict[str, str]:
 
     A commit would not do: it also changes with the README.
     """
-    files = [path for name in TRAINING_CODE for path in [PACKAGE / name, *sorted((PACKAGE / name).rglob("*.py"))]]
-    return {
-        path.relative_to(PACKAGE.parent).as_posix(): checksum(path.read_bytes(), nbytes=4)
-        for path in files
-        if path.is_file()
-    }
+    places = [PACKAGE / name for name in TRAINING_CODE]
+    files = [file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
+    return {path.relative_to(PACKAGE.parent).as_posix(): checksum(path.read_bytes(), nbytes=4) for path in files}
 
 
 def commit(*paths: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from dcgan import UserError
+from dcgan import UserError, first_line
 from dcgan.tools.files import read_plain, replacing
 
 if TYPE_CHECKING:
@@ -111,6 +111,9 @@ class RunFolder:
             )
         if missing := [name for name in HISTORY if name not in rows.columns]:
             raise ValueError(f"no column {' and no column '.join(missing)}")
+        columns = whole.partition(b"\n")[0].decode(errors="replace").split(",")
+        if twice := [name for name in columns if columns.count(name) > 1]:
+            raise ValueError(f"the column {twice[0]!r} is there twice")
         if not isinstance(rows.index, pd.RangeIndex):  # pandas took a surplus first column for an index
             raise ValueError("its rows are longer than its header")
         return rows.astype(dict.fromkeys(HISTORY[1:], float))  # the very numbers that were measured, for sums in double
@@ -120,9 +123,12 @@ class RunFolder:
 
         Raises UserError when there are fewer rows than steps: somebody edited the file.
         """
-        rows = self.read_history().query("step <= @step").to_dict("records") if self.history.exists() else []
+        again = "--fresh (FRESH=1) trains the run again"
+        try:
+            rows = self.read_history().query("step <= @step").to_dict("records") if self.history.exists() else []
+        except (ValueError, TypeError, OverflowError) as error:
+            raise UserError(f"{self.history}: not a table of numbers ({first_line(error)}); {again}") from error
         if len(rows) != step:
-            again = "--fresh (FRESH=1) trains the run again"
             raise UserError(f"{self.history}: {len(rows)} rows for {step} steps; {again}")
         if self.history.exists():
             with replacing(self.history) as aside, self.history.open("rb") as whole, aside.open("wb") as kept:

@@ -66,15 +66,17 @@ def _study(options: argparse.Namespace) -> int:
     if not left:
         return 0
     from dcgan.study import ray_tasks
-    from dcgan.study.live_table import showing
 
     pack_images(left)
     shares = ray_tasks.Shares(options.cpus_per_run, options.gpus_per_run, options.device)
-    with ray_tasks.connected(shares) as (shares, summary), showing(runs) as show:
-        for run in left:  # a folder that can't be written is reported now
-            run.folder.path.mkdir(parents=True, exist_ok=True)
-        show.line(f"{summary}; W&B group {(group := group_of(runs))}")
-        failures, interrupted = ray_tasks.train_all(left, shares, group=group, show=show)
+    with ray_tasks.connected(shares) as (shares, summary):
+        from dcgan.study.live_table import showing  # needs rich, which `connected` has looked for
+
+        with showing(runs) as show:
+            for run in left:  # a folder that can't be written is reported now
+                run.folder.path.mkdir(parents=True, exist_ok=True)
+            show.line(f"{summary}; W&B group {(group := group_of(runs))}")
+            failures, interrupted = ray_tasks.train_all(left, shares, group=group, show=show)
     for run, message in failures.items():
         print(f"failed: {run}: {message} ({run.folder.log})", file=sys.stderr)
     if interrupted:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from dcgan import UserError, first_line, one_line
 from dcgan.device.device import choose
-from dcgan.options import log_to_stderr
+from dcgan.options import log_to_stderr, system_error
 from dcgan.record.folder import RunFolder
 from dcgan.run import Request, run, summary
 from dcgan.study.plan import PlannedRun
@@ -221,9 +221,12 @@ def one_task(request: Request, path: Path, device: str, variables: dict[str, str
             except UserError as error:
                 print("error:", error)
                 return str(error)
-            except Exception as error:  # a bug, or a fault of the system, ends this run and no other
+            except OSError as error:
+                print("error:", system_error(error))
+                return system_error(error)
+            except Exception as error:  # a bug ends this run and no other
                 traceback.print_exc()
-                return one_line(first_line(error))
+                return f"{type(error).__name__}: {first_line(error)}"
     if outcome.state == "interrupted":
         raise Interrupted
     return None

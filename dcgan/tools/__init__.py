@@ -1,1 +1,1 @@
-"""What any part may use: whole files, plain YAML."""
+"""What any part may use: whole files, plain YAML, signals, the clock."""

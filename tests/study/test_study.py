@@ -139,6 +139,7 @@ def test_a_cluster_that_does_not_answer_is_one_line_within_seconds(address, tmp_
 
 def test_without_ray_one_line_says_what_installs_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "rich", None)
     assert main(["study", "baseline", "--seeds", "1", *TINY]) == 2
     assert "error: a study needs ray, which is not installed: `make study` does that" in capsys.readouterr().err
 
