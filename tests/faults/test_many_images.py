@@ -34,7 +34,7 @@ def test_a_hundred_thousand_images_in_one_folder_are_packed_and_found_again(tmp_
         done = subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True)
         took.append(time.perf_counter() - start)
         assert done.returncode == 0, done.stderr
-        assert f"on {COUNT:,} images of images" in done.stdout
+        assert f"on {COUNT:,} images of images" in done.stderr
         assert ("packed 100000 images" in done.stderr) == (not more), "what is packed is not packed again"
     most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     print(f"{took[0]:.0f} s, again {took[1]:.0f} s, at most {most:.0f} MB")
