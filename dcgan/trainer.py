@@ -25,7 +25,7 @@ from dcgan.record import checkpoint
 from dcgan.record.folder import RunFolder, State
 from dcgan.record.recorder import Recorder, Silent
 from dcgan.tools.clock import Stopwatch
-from dcgan.tools.signals import StopRequest
+from dcgan.tools.signals import stop_request
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def train(
     step = start
 
     # An error is recorded while signals are still held: whoever started the run may send one just then.
-    with StopRequest() as stop, recorder:
+    with stop_request() as stop, recorder:
         real, latents = batches.empty(), torch.empty(experiment.batch_size, experiment.latent_dim, device=device.torch)
         take_step = step_taker(
             ranks.together(players, statistics=experiment.batchnorm_over), device,

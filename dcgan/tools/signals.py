@@ -28,24 +28,23 @@ def handled(numbers: list[signal.Signals], handler: Callable[[int, Any], None]) 
 
 
 class StopRequest:
-    """While entered, the first signal to end only sets `requested`; the second ends the process at once."""
+    """Whether somebody has asked this process to end."""
 
-    def __init__(self) -> None:
-        self.requested = False
+    requested = False
 
-    def __enter__(self) -> "StopRequest":
-        self._heeded = heeded()
-        self._handling = handled(self._heeded, self._note)
-        self._handling.__enter__()
-        return self
 
-    def __exit__(self, *error: object) -> None:
-        self._handling.__exit__(None, None, None)
+@contextmanager
+def stop_request() -> Iterator[StopRequest]:
+    """While entered, the first signal to end is a request, and the second ends the process at once."""
+    stop, numbers = StopRequest(), heeded()
 
-    def _note(self, number: int, _frame: object) -> None:
-        self.requested = True
-        for heeded_number in self._heeded:
-            signal.signal(heeded_number, signal.SIG_DFL)
+    def note(*_: object) -> None:
+        stop.requested = True
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+    with handled(numbers, note):
+        yield stop
 
 
 @contextmanager

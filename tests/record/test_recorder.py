@@ -6,25 +6,16 @@ import signal
 import numpy as np
 import pytest
 import torch
+from support import tiny_run
 from support.tiny_run import TINY, interrupting, train
 
 from dcgan import config, trainer
 from dcgan.networks import Generator
-from dcgan.record import recorder
 from dcgan.record.folder import RunFolder
 from dcgan.record.recorder import Recorder, last_good_snapshot
 from dcgan.tools.clock import Stopwatch
 
-
-@pytest.fixture(autouse=True)
-def _every_step_is_flushed_and_saved(monkeypatch):
-    monkeypatch.setattr(trainer, "READ_SECONDS", 0.0)
-    monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
-
-
-@pytest.fixture(scope="module")
-def images():
-    return np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+every_step_is_saved, images = tiny_run.every_step_is_saved, tiny_run.images
 
 
 @pytest.fixture

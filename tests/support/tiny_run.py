@@ -1,14 +1,29 @@
 """Training a tiny run in this process, and disturbing it at a step."""
 
+import numpy as np
+import pytest
 import torch
 
 from dcgan import config, trainer
 from dcgan.adversarial import adversarial_step
 from dcgan.data import Batches
 from dcgan.device import cuda_graph
+from dcgan.record import recorder
 from dcgan.record.folder import RunFolder
 
 TINY = ["image_size=32", "batch_size=8", "latent_dim=6", "width_multiplier=0.0079", "steps=12", "snapshots=2"]
+
+
+@pytest.fixture(autouse=True)
+def every_step_is_saved(monkeypatch):
+    """Read the device and save a checkpoint at every step."""
+    monkeypatch.setattr(trainer, "READ_SECONDS", 0.0)
+    monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
 
 
 def train(path, images, *overrides, seed=0, name="tuned_lr", bf16=False, device="cpu", on_device=False, **handed):
