@@ -15,6 +15,9 @@ from dcgan.device.device import Device
 from dcgan.device.ranks import EXIT_PEER_LOST
 from dcgan.tools.signals import ENDING, heeded
 
+# Exit codes that say little about the cause, the least telling last.
+CONSEQUENCES = {EXIT_INTERRUPTED: 1, -signal.SIGTERM: 2, EXIT_PEER_LOST: 3}
+
 
 def processes(count: int, device: Device, arguments: Sequence[str]) -> int:
     """Run `python -m dcgan` with these arguments as `count` processes on this machine; return the exit code.
@@ -43,8 +46,8 @@ def processes(count: int, device: Device, arguments: Sequence[str]) -> int:
     except SignalException:  # it was passed on to the processes, which have saved
         return EXIT_INTERRUPTED
     except ChildFailedError as error:
-        # The process that died by itself; the others ended because of it.
-        rank, cause = min(error.failures.items(), key=lambda failure: failure[1].exitcode == EXIT_PEER_LOST)
+        # The process that ended by itself. The others lost it, or the launcher sent them SIGTERM because of it.
+        rank, cause = min(error.failures.items(), key=lambda failure: CONSEQUENCES.get(failure[1].exitcode, 0))
         if cause.exitcode in (EXIT_BAD_INPUT, EXIT_INTERRUPTED):  # the process has reported it
             return cause.exitcode
         how = signal.Signals(-cause.exitcode).name if cause.exitcode < 0 else f"exit code {cause.exitcode}"

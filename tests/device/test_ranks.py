@@ -140,5 +140,9 @@ def test_mistakes_are_reported_before_anything_starts(tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.thorough
 def test_a_mistake_that_both_processes_find_is_one_line_of_each(tmp_path):
-    errors = _started(_command(tmp_path, "--set", "images=4")).communicate(timeout=60)[1]
-    assert errors.count("\n") == 2
+    started = _started(_command(tmp_path, "--set", "images=4"))
+    errors = [line for line in started.communicate(timeout=60)[1].splitlines() if "packed" not in line]
+    # One of them may be ended before it finds the mistake.
+    assert len(errors) in (1, 2)
+    assert all(line.startswith("error: 4 images don't fill one batch of 8: ") for line in errors)
+    assert started.returncode == 2
