@@ -28,7 +28,10 @@ from analysis.score import Protocol, Scores
 from dcgan import UserError, config
 
 #: Runs on other images can be compared only by these; those of two image sizes by these and FID at 64 px.
-DYNAMICS = ("interleaving_ratio", "lead_balance", "dominance", "equilibrium_gap", "d_win_share")
+DYNAMICS = (
+    "interleaving_ratio", "interleaving_ratio_5", "interleaving_ratio_20", "lead_balance", "dominance", "spread",
+    "overlap", "period_2", "smooth_crossings", "equilibrium_gap", "d_win_share",
+)  # fmt: skip
 ACROSS_SIZES = ("fid_at_64", *DYNAMICS)
 
 

@@ -19,7 +19,7 @@ RUN_COLUMNS = (
     "fid_at_floor_n", "floor_n", "face_rate_low", "face_rate_high", "face_rate_real", "interleaving_ratio_5",
     "interleaving_ratio_20", "lead_balance_5", "lead_balance_20", "equilibrium_ratio", "equilibrium_balance",
     "best_step", "best_fid", "last_fid", "floor_share", "d_win_share_last", "windows_counted", "windows_counted_5",
-    "windows_counted_20", "d_win_share_at_end", "step_ms",
+    "windows_counted_20", "d_win_share_at_end", "step_ms", "spread", "overlap", "period_2", "smooth_crossings",
 )  # fmt: skip
 #: One row per snapshot. interleaving_ratio is over the steps since the snapshot before; NaN where it is unknown.
 SNAPSHOT_COLUMNS = (
@@ -34,7 +34,8 @@ WINDOW_COLUMNS = ("experiment", "seed", "step", "interleaving_ratio", "lead_bala
 #: The measures that are averaged over seeds and compared with the parent's.
 AVERAGED = (
     "fid", "fid_at_64", "kid_mean", "isc_mean", "precision", "recall", "face_rate", "interleaving_ratio",
-    "lead_balance", "dominance", "equilibrium_gap", "d_win_share", "images_per_s", "data_wait_fraction",
+    "interleaving_ratio_5", "interleaving_ratio_20", "lead_balance", "dominance", "spread", "overlap", "period_2",
+    "smooth_crossings", "equilibrium_gap", "d_win_share", "images_per_s", "data_wait_fraction",
 )  # fmt: skip
 
 #: An answer's verdict -> how people read it. A plain answer has no verdict, only a text.

@@ -98,6 +98,10 @@ def _dynamics(history: pd.DataFrame) -> dict[str, float]:
     around_optimum = interleaving.windows(d / 2, g)
     row = {
         "dominance": interleaving.dominance(d, g),
+        "spread": interleaving.spread(d, g),
+        "overlap": interleaving.overlap(d, g),
+        "period_2": interleaving.period_2(d, g),
+        "smooth_crossings": interleaving.smooth_crossings(d, g),
         "equilibrium_gap": interleaving.equilibrium_gap(history["d_x"], history["d_g_z"]),
         "equilibrium_ratio": around_optimum.ratio,
         "equilibrium_balance": around_optimum.balance,

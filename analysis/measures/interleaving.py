@@ -26,6 +26,24 @@ r is correlated over steps all move them. Compare runs of equal batch size over 
 at more than one smoothing. And the theoretical optimum, D(x) = 1/2 everywhere (Goodfellow et al. 2014,
 arXiv:1406.2661, section 4), has d = 2 ln 2 and g = ln 2 (for the non-saturating loss): the plotted curves do not
 cross there. For interleaving around the optimum instead, pass `loss_d / 2`, which makes r = log(2 g / d).
+
+What stands beside the ratio. If r is a stationary Gaussian series, the ratio depends on z = gap / spread only: it is
+exp(-z^2 / 2) for one that is smooth over steps (Rice 1945) and 4 p (1 - p) with p = Phi(z) for white noise. So it is
+the gap in units of the noise, and the parts are worth seeing one by one, from the same losses:
+
+    gap                median of r over all steps, in nats: 0 where G's loss is typically as high as D's
+    spread             root of the mean over windows of r's variance in the window, in nats: the noise
+    overlap            mean over blocks of OVERLAP_BLOCK steps of 1 - sup |F_d - F_g|, where F_d and F_g are the
+                       distribution functions of the block's two losses (Kolmogorov and Smirnov's distance). 1: both
+                       curves lie in one band; 0: one band lies wholly above the other. For two equally wide normal
+                       bands it is the area that they share (two samples of one band give 0.95 on average). It is what
+                       the eye sees in the write-up's figure 2
+    period 2           share of r's variance within windows at periods below PERIOD_2_BELOW steps: near 1 where D and G
+                       take turns step by step, 0.19 for white noise
+    smooth crossings   crossings of r averaged over SMOOTH steps, per 1,000 steps: what is left when the alternation
+                       from step to step is taken away
+    equilibrium gap    mean over steps of |D(x) - 1/2| + |D(G(z)) - 1/2|: the distance from the theory's optimum, which
+                       needs no loss: 0 there, 1 where D tells all images apart
 """
 
 from collections.abc import Callable
@@ -38,6 +56,9 @@ from numpy.typing import ArrayLike
 WINDOW = 100  # steps
 MIN_REFERENCE = 10  # crossings
 SMOOTHINGS = (1, 5, 20)  # steps; what a report shows side by side
+OVERLAP_BLOCK = 500  # steps
+PERIOD_2_BELOW = 2.5  # steps
+SMOOTH = 20  # steps
 STEPS_PER_SMOOTHING = 20  # a window holds at least so many times the smoothing: see `window_for`
 #: A step is won by D when its loss is below this: D(x) and 1 - D(G(z)) are then above 0.9 (geometric mean 0.95).
 D_WINS_BELOW = 0.1
@@ -179,14 +200,55 @@ def crossing_positions(loss_d: ArrayLike, loss_g: ArrayLike) -> np.ndarray:
 
 
 def dominance(loss_d: ArrayLike, loss_g: ArrayLike) -> float:
-    """Median of r: how far G's loss typically lies above D's, in nats of ratio. NaN without steps."""
+    """The gap of the module's text: how far G's loss typically lies above D's, in nats. NaN without steps."""
     r = log_ratio(loss_d, loss_g)
     r = r[~np.isnan(r)]
     return float(np.median(r)) if len(r) else float("nan")
 
 
+def spread(loss_d: ArrayLike, loss_g: ArrayLike) -> float:
+    """The spread of the module's text, in nats; NaN without a window of finite r."""
+    r = _whole_windows(loss_d, loss_g)
+    return float(r.var(axis=1).mean() ** 0.5) if len(r) else float("nan")
+
+
+def overlaps(loss_d: ArrayLike, loss_g: ArrayLike) -> np.ndarray:
+    """The overlap of each whole block of OVERLAP_BLOCK steps, (blocks,); NaN in a block with a loss that is NaN."""
+    loss_d, loss_g = np.asarray(loss_d, dtype=float), np.asarray(loss_g, dtype=float)
+    blocks = len(loss_d) // OVERLAP_BLOCK
+    d, g = (loss[: blocks * OVERLAP_BLOCK].reshape(blocks, OVERLAP_BLOCK) for loss in (loss_d, loss_g))
+    return np.array([_shared_share(*pair) for pair in zip(d, g, strict=True)])
+
+
+def overlap(loss_d: ArrayLike, loss_g: ArrayLike) -> float:
+    """The overlap of the module's text; NaN without a whole block of numbers."""
+    known = overlaps(loss_d, loss_g)
+    known = known[~np.isnan(known)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def period_2(loss_d: ArrayLike, loss_g: ArrayLike) -> float:
+    """The share of variance near period 2 of the module's text; NaN without a window in which a finite r varies."""
+    r = _whole_windows(loss_d, loss_g)
+    power = np.abs(np.fft.rfft(r - r.mean(axis=1, keepdims=True))) ** 2
+    power[:, 1:-1] *= 2  # each stands for a negative frequency too; the first and, WINDOW being even, the last do not
+    total = power.sum()
+    near = np.fft.rfftfreq(WINDOW) > 1 / PERIOD_2_BELOW
+    return float(power[:, near].sum() / total) if total > 0 else float("nan")
+
+
+def smooth_crossings(loss_d: ArrayLike, loss_g: ArrayLike) -> float:
+    """The smooth crossings of the module's text, per 1,000 steps; NaN where no r is known.
+
+    A stretch without a known r is passed over.
+    """
+    r = log_ratio(loss_d, loss_g, smoothing=SMOOTH)
+    r = r[~np.isnan(r)]
+    return 1000 * float(_crossings(r[None], np.zeros((1, 1)))[0]) / len(r) if len(r) else float("nan")
+
+
 def equilibrium_gap(d_x: ArrayLike, d_g_z: ArrayLike) -> float:
-    """Mean over steps of |D(x) - 1/2| + |D(G(z)) - 1/2|: 0 at the theoretical optimum, 1 where D tells all apart.
+    """The equilibrium gap of the module's text; NaN without steps.
 
     d_x, d_g_z: (T,) the mean probability that D gives to a step's real and generated images.
     """
@@ -221,6 +283,25 @@ def d_win_share_at_end(loss_d: ArrayLike) -> float:
 def d_has_won(loss_d: ArrayLike) -> bool:
     """Whether D has won for good: its loss was below D_WINS_BELOW in more than D_WON_SHARE of the last steps."""
     return d_win_share_at_end(loss_d) > D_WON_SHARE
+
+
+def _whole_windows(loss_d: ArrayLike, loss_g: ArrayLike) -> np.ndarray:
+    """r in whole windows of WINDOW steps, (windows, WINDOW), without those in which an r is not finite."""
+    r = log_ratio(loss_d, loss_g)
+    r = r[: len(r) // WINDOW * WINDOW].reshape(-1, WINDOW)
+    return r[np.isfinite(r).all(axis=1)]
+
+
+def _shared_share(one: np.ndarray, other: np.ndarray) -> float:
+    """1 minus the greatest difference of two samples' distribution functions; NaN for one that holds a NaN.
+
+    By hand, as this module is imported at each training's start and scipy.stats takes most of a second.
+    """
+    values = np.concatenate([one, other])
+    if np.isnan(values).any():
+        return float("nan")
+    below = [np.searchsorted(np.sort(sample), values, side="right") / len(sample) for sample in (one, other)]
+    return float(1 - np.abs(below[0] - below[1]).max())
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> Any:

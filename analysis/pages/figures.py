@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from analysis.compare.comparison import Comparison
 from analysis.compare.prediction import WHEN, column, prediction, usual_size
+from analysis.measures import interleaving
 from analysis.pages import loss_plots, plots
 from analysis.pages.html import data_uri, save
 from analysis.pages.tables import BY_KEY, by_size, estimate_of, experiments, image_sizes, representatives
@@ -113,14 +114,7 @@ def _drawings(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
 
 
 def _losses(comparison: Comparison) -> Iterator[Drawing]:
-    runs = {}
-    for run in representatives(comparison):
-        try:
-            losses = loss_plots.Losses(f"{run.name}, seed {run.seed}", run.history()[["step", *loss_plots.CURVES]])
-            if len(losses.raw):
-                runs[run.name], _ = losses, losses.crossings
-        except (UserError, ValueError):  # the notes say so: comparing them has failed before
-            continue
+    runs = _readable_losses(comparison)
     if not runs:
         return
     limits = loss_plots.shared_limits(list(runs.values()))
@@ -130,6 +124,40 @@ def _losses(comparison: Comparison) -> Iterator[Drawing]:
         crossed = counted(len(losses.crossings), "time")
         alt = f"Losses of D and G over {len(losses.raw):,} steps of {losses.title}; the curves cross {crossed}"
         yield Drawing(f"losses-{name}", figure, alt)
+    yield from _bands(runs)
+
+
+def _bands(runs: Mapping[str, loss_plots.Losses]) -> Iterator[Drawing]:
+    """What the eye sees in the write-up's figure 2: where the losses of up to four recipes lie, and their overlap."""
+    long = {name: run for name, run in runs.items() if len(run.raw) >= interleaving.OVERLAP_BLOCK}
+    shown = [name for name in plots.DOCUMENTED if name in long] or list(long)[:4]
+    if not shown:
+        return
+    rows = (len(shown) + 1) // 2
+    figure = plots.figure(0.6 + 2.3 * rows)
+    axes = figure.subplots(rows, 2, squeeze=False).ravel()
+    top = 1.2 * max(float(np.nanquantile(long[name].raw[loss_plots.CURVES], 0.95)) for name in shown)
+    for axis, name in zip(axes, shown, strict=False):
+        loss_plots.bands(axis, long[name], top)
+    for axis in axes[len(shown) :]:
+        axis.axis("off")
+    plots.legend_below(axes[0], axes[0].get_legend_handles_labels()[0])
+    listed = "; ".join(f"{name} {number(100 * long[name].overlap, 0)} %" for name in shown)
+    alt = f"The middle 80 % of D's and of G's losses, by blocks of steps. They overlap: {listed}"
+    yield Drawing("windows-overlap", figure, alt)
+
+
+def _readable_losses(comparison: Comparison) -> dict[str, loss_plots.Losses]:
+    """The losses of each experiment's representative, where they can be read."""
+    runs = {}
+    for run in representatives(comparison):
+        try:
+            losses = loss_plots.Losses(f"{run.name}, seed {run.seed}", run.history()[["step", *loss_plots.CURVES]])
+            if len(losses.raw):
+                runs[run.name], _ = losses, losses.crossings
+        except (UserError, ValueError):  # the notes say so: comparing them has failed before
+            continue
+    return runs
 
 
 def _measures(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:

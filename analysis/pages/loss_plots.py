@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 
 from analysis.measures import interleaving
 from analysis.pages.plots import DPI, INK, PALE, WIDTH, log_scale, set_title, thousands
-from analysis.pages.words import counted
+from analysis.pages.words import counted, number
 from dcgan.tools.loss_style import COLORS, LABELS, SMOOTHING_STEPS
 
 #: Dashes tell G from D without colour.
 DASHES = {"loss_d": "-", "loss_g": (0, (4, 1.2))}
 CURVES = list(COLORS)
+MOST_OVERLAPS = 12  # numbers that have room side by side above the bands
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,16 @@ class Losses:
         window = self.raw[end - interleaving.WINDOW : end].reset_index(drop=True)
         return Losses(self.title, window), int(windows.reference[known[-1]])
 
+    @cached_property
+    def overlaps(self) -> np.ndarray:
+        """The overlap of the losses in each block of steps."""
+        return interleaving.overlaps(self.raw["loss_d"], self.raw["loss_g"])
+
+    @property
+    def overlap(self) -> float:
+        """The overlap of the run; NaN without a block of numbers."""
+        return interleaving.overlap(self.raw["loss_d"], self.raw["loss_g"])
+
     def at(self, places: np.ndarray, values: pd.Series) -> np.ndarray:
         """The values at places between rows."""
         return np.interp(places, np.arange(len(values)), values)
@@ -78,6 +89,26 @@ def shared_limits(runs: Sequence[Losses]) -> Limits:
     low, high = (near.min(), near.max()) if len(near) else (0.1, 10)
     top = min(max(tops), 4 * sorted(tops)[(len(tops) - 1) // 2])
     return Limits(max(run.raw["step"].iloc[-1] for run in runs), 1.06 * top, (0.85 * low, 1.2 * high))
+
+
+def bands(axis: Axes, run: Losses, top: float) -> None:
+    """Both losses as bands, the middle 80 % of each block of steps; above each block, how many percent overlap.
+
+    top: the greatest loss to leave room for. A loss above it leaves the axis.
+    """
+    block, overlaps = interleaving.OVERLAP_BLOCK, run.overlaps
+    ends = run.raw["step"].iloc[0] - 1 + block * np.arange(len(overlaps) + 1)
+    for loss, color in COLORS.items():
+        values = run.raw[loss].to_numpy()[: ends.size * block - block].reshape(-1, block)
+        low, middle, high = np.quantile(values, [0.1, 0.5, 0.9], axis=1)
+        axis.stairs(high, ends, baseline=low, color=color, alpha=0.35, fill=True)
+        axis.stairs(middle, ends, baseline=None, color=color, linestyle=DASHES[loss], linewidth=1.6, label=LABELS[loss])
+    if len(overlaps) <= MOST_OVERLAPS:
+        for place, share in zip((ends[:-1] + ends[1:]) / 2, overlaps, strict=True):
+            axis.text(place, 0.93 * top, number(100 * share, 0), ha="center", fontsize=7.5, color=INK)
+    set_title(axis, f"{run.title}\noverlap {number(100 * run.overlap, 0)} %", 30)
+    axis.set(xlim=(0, ends[-1]), ylim=(0, top), xlabel="step", ylabel="loss (nats)")
+    thousands(axis, ticks=3)
 
 
 def losses(figure: Figure, run: Losses, limits: Limits) -> None:

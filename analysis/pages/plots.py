@@ -312,9 +312,9 @@ def _over_steps(axis: Axes, rows: pd.DataFrame, title: str, label: str) -> None:
     thousands(axis)
 
 
-def thousands(axis: Axes) -> None:
-    """Round steps, with commas."""
-    axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]))
+def thousands(axis: Axes, ticks: int = 6) -> None:
+    """Round steps, with commas. ticks: at most so many."""
+    axis.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, steps=[1, 2, 2.5, 5, 10]))
     axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 

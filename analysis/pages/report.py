@@ -225,12 +225,12 @@ DYNAMICS = {
         "interleaving_ratio_5": "5 steps",
         "interleaving_ratio_20": "20 steps",
     },
-    "lead balance, smoothed over": {
-        "lead_balance": "1 step",
-        "lead_balance_5": "5 steps",
-        "lead_balance_20": "20 steps",
+    "log(G / D)": {"dominance": "gap", "spread": "spread", "period_2": "period 2"},
+    "the two curves": {
+        "overlap": "overlap",
+        "lead_balance": "lead balance",
+        "smooth_crossings": "smooth crossings",
     },
-    "typical gap": {"dominance": "log(G / D)"},
     "theoretical optimum": {
         "equilibrium_ratio": "interleaving around it",
         "equilibrium_balance": "balance around it",

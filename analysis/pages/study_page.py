@@ -29,8 +29,8 @@ from dcgan import UserError, one_line
 
 #: The report's figures that the study shows, if it has them.
 FIGURES = (
-    "overview-64px", "scatter-interleaving_ratio-next", "scatter-isc_mean-next", "losses-baseline", "losses-tuned_lr",
-    "quality-fid-128px", "measure-face_rate",
+    "windows-overlap", "overview-64px", "scatter-interleaving_ratio-next", "scatter-isc_mean-next", "losses-baseline",
+    "losses-tuned_lr", "quality-fid-128px", "measure-face_rate",
 )  # fmt: skip
 FRONT = re.compile(r"(<!-- study: [^>]*-->\n).*?(<!-- end of study -->)", re.DOTALL)
 PICTURE_PX = 640  # of a picture of 64 samples, at most
@@ -99,6 +99,10 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "collapsed_share": interleaving.COLLAPSED_SHARE,
         "collapsed_by": interleaving.COLLAPSED_BY,
         "results": {size: "\n".join(table_lines(rows)) for size, rows in tables.result_tables(comparison).items()},
+        "curves": {
+            size: "\n".join(table_lines(rows)) for size, rows in tables.result_tables(comparison, tables.CURVES).items()
+        },
+        "curve_words": [(measure.title, measure.hint) for measure in tables.CURVES],
         "experiments": "\n".join(table_lines(_experiments(comparison))),
         "step_by_step": answers.step_by_step(comparison.step_correlations.get("interleaving_ratio", {})),
         "associations": {x: "\n".join(table_lines(_associations(comparison, x))) for x in CANDIDATES},

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -44,6 +45,23 @@ MEASURES = (
     ),
     Measure("d_win_share", "steps D won", "share of steps with D's loss below 0.1", None, 1, True),
 )
+#: How a recipe's two loss curves lie: what the eye sees in the write-up's figure 2, as numbers.
+CURVES = (
+    Measure("interleaving_ratio", "interleaving ratio", "crossings / crossings with the typical gap removed"),
+    Measure("overlap", "overlap", "share of both losses' bands that they have in common, by 500 steps", None, 0, True),
+    Measure("dominance", "gap", "median of log(G's loss / D's loss), in nats", None, 2),
+    Measure("spread", "spread", "the noise of log(G's loss / D's loss), in nats", None, 2),
+    Measure(
+        "period_2",
+        "period 2",
+        "share of the noise that alternates step by step; of white noise 19 %",
+        None,
+        0,
+        True,
+    ),
+    Measure("smooth_crossings", "smooth crossings", "per 1,000 steps, of the curves averaged over 20 steps", None, 1),
+    Measure("equilibrium_gap", "equilibrium gap", "distance from D(x) = D(G(z)) = 1/2, the theory's optimum", None, 2),
+)
 BY_KEY = {measure.key: measure for measure in MEASURES}
 
 
@@ -68,11 +86,11 @@ def markdown(comparison: Comparison) -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
 
 
-def result_tables(comparison: Comparison) -> dict[str, list[list[str]]]:
+def result_tables(comparison: Comparison, measures: Sequence[Measure] = MEASURES) -> dict[str, list[list[str]]]:
     """Image size -> the results as rows of Markdown's cells, the head first: one row per experiment."""
     tables = {}
     for size, members in by_size(comparison).items():
-        shown = [measure for measure in MEASURES if any(estimate_of(recipe, measure.key).n for recipe in members)]
+        shown = [measure for measure in measures if any(estimate_of(recipe, measure.key).n for recipe in members)]
         tables[size] = [["experiment", "n", *(measure.heading for measure in shown)]]
         for recipe in members:
             cells = [estimate_text(estimate_of(recipe, measure.key), measure) for measure in shown]

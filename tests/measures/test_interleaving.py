@@ -8,12 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import ks_2samp, norm
 from support import ROOT
 
 from analysis.measures import interleaving
 from analysis.measures.interleaving import collapse, interleaving_ratio, lead_balance, windows
 
 STEPS = np.arange(1000)
+BESIDE = (
+    interleaving.dominance,
+    interleaving.spread,
+    interleaving.overlap,
+    interleaving.period_2,
+    interleaving.smooth_crossings,
+)
 TRACES = ROOT.parent / "shared" / "data" / "loss_traces"
 
 losses = arrays(float, st.integers(200, 400), elements=st.floats(0.01, 20))
@@ -173,6 +181,84 @@ def test_crossings_lie_where_straight_lines_between_the_steps_meet():
     np.testing.assert_allclose(positions, [0.5, 2.75])
     d, g = noise(1, 100), noise(2, 100)
     assert len(interleaving.crossing_positions(d, g)) == windows(d, g).crossings[0]
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.15, 0.3, 0.6])
+def test_the_ratio_of_gaussian_noise_is_the_gap_in_units_of_the_spread(gap):
+    white = np.random.default_rng(0).standard_normal(100_000)
+    smooth = np.convolve(white, np.exp(-np.square(np.arange(-9, 10) / 3)), "same")
+    ratios = []
+    for series in (white, smooth / smooth.std()):
+        d, g = np.ones(len(white)), np.exp(gap + 0.3 * series)
+        assert interleaving.dominance(d, g) == pytest.approx(gap, abs=0.01)
+        assert interleaving.spread(d, g) == pytest.approx(0.3, rel=0.05)
+        ratios.append(interleaving_ratio(d, g, window=10_000))  # in short windows the median follows the noise
+    p, z = norm.cdf(gap / 0.3), gap / 0.3
+    assert ratios == pytest.approx([4 * p * (1 - p), math.exp(-(z**2) / 2)], abs=0.02)
+
+
+def test_the_spread_is_that_within_windows_and_a_drift_over_the_run_adds_little():
+    drift = np.linspace(-2, 2, 20_000)
+    d, g = np.ones(20_000), np.exp(drift) * noise()
+    assert interleaving.spread(d, g) == pytest.approx(0.3, rel=0.02)
+    assert np.log(g).std() > 1
+
+
+@pytest.mark.parametrize("apart", [0.0, 1.0, 2.0, 6.0])
+def test_two_normal_bands_overlap_by_the_area_that_they_share(apart):
+    rng = np.random.default_rng(0)
+    d, g = 10 + rng.standard_normal(50_000), 10 + apart + rng.standard_normal(50_000)
+    assert interleaving.overlap(d, g) == pytest.approx(2 * norm.cdf(-apart / 2), abs=0.06), "0.95 for one band"
+
+
+def test_the_overlap_is_that_of_each_block_whatever_the_curves_do_between_blocks():
+    """Both losses take the same values over the run, and never at the same time."""
+    high, low = 2 + np.arange(500) / 500, 1 + np.arange(500) / 1000
+    assert interleaving.overlap(np.concatenate([high, low]), np.concatenate([low, high])) == 0
+    assert interleaving.overlap(high, high) == 1
+    d, g = noise(1, 1000), noise(2, 1000) * 1.2
+    by_scipy = [1 - ks_2samp(d[i : i + 500], g[i : i + 500]).statistic for i in (0, 500)]
+    np.testing.assert_allclose(interleaving.overlaps(d, g), by_scipy)
+
+
+@given(pairs, st.floats(0.1, 10))
+def test_the_overlap_lies_between_0_and_1_and_neither_swapping_nor_scaling_changes_it(pair, factor):
+    d, g = (np.tile(loss, 3)[:500] for loss in pair)
+    overlap = interleaving.overlap(d, g)
+    assert 0 <= overlap <= 1
+    assert interleaving.overlap(g, d) == pytest.approx(overlap)
+    assert interleaving.overlap(2 * d, 2 * g) == overlap
+
+
+def test_the_share_near_period_2_tells_taking_turns_from_noise_and_from_slow_waves():
+    turns = np.exp(0.3 * (-1.0) ** STEPS)
+    assert interleaving.period_2(np.ones(1000), turns) == pytest.approx(1)
+    assert interleaving.period_2(np.ones(20_000), noise()) == pytest.approx(19 / 99, abs=0.02)
+    slow = np.exp(np.sin(2 * np.pi * STEPS / 50))
+    assert interleaving.period_2(np.ones(1000), slow) == pytest.approx(0, abs=1e-9)
+    half = np.exp(np.sin(2 * np.pi * STEPS / 50) + np.sqrt(0.5) * (-1.0) ** STEPS)
+    assert interleaving.period_2(np.ones(1000), half) == pytest.approx(0.5)
+    assert math.isnan(interleaving.period_2(np.ones(1000), np.ones(1000)))
+
+
+def test_smooth_crossings_see_a_slow_exchange_that_the_ratio_misses_and_not_the_turns_from_step_to_step():
+    steps = np.arange(10_000)
+    slow = np.exp(0.5 * np.sin(2 * np.pi * (steps + 100) / 1000)) * np.exp(0.01 * (-1.0) ** steps)
+    ones = np.ones(10_000)
+    assert interleaving.smooth_crossings(ones, slow) == pytest.approx(2, abs=0.1), "two in each 1,000 steps"
+    assert interleaving_ratio(ones, slow) < 0.1
+    turns = np.exp(0.3 * (-1.0) ** steps + 0.1)
+    assert interleaving.smooth_crossings(ones, turns) == 0
+    assert interleaving_ratio(ones, turns) == 1
+
+
+def test_the_measures_beside_the_ratio_pass_over_losses_that_are_no_numbers():
+    d, g = noise(1, 2000), 1.2 * noise(2, 2000)
+    whole = [measure(d, g) for measure in BESIDE]
+    d[150], g[151] = np.nan, 0.0
+    np.testing.assert_allclose([measure(d, g) for measure in BESIDE], whole, rtol=0.1)
+    assert all(math.isnan(measure([], [])) for measure in BESIDE)
+    assert all(math.isnan(measure([np.nan] * 600, [1.0] * 600)) for measure in BESIDE)
 
 
 def test_equilibrium_gap_and_win_share_by_hand():

@@ -71,6 +71,19 @@ def test_every_number_has_its_n_and_the_runs_own_questions_their_answers(compari
     assert "tuned_lr: image_size 64 → 128" in text
 
 
+def test_the_bands_of_both_losses_are_compared_in_one_table_and_one_figure(docs):
+    """The losses are noise of 0.3 nats each: bands whose gap is 1.5 or 0.05 nats."""
+    text = (docs / "study.md").read_text(encoding="utf-8")
+    own = text.partition("## How the two loss curves lie")[2].partition("\n## ")[0]
+    assert "windows-overlap.png" in own
+    rows = {cells[1]: cells[2:] for line in own.splitlines() if len(cells := [c.strip() for c in line.split("|")]) > 8}
+    place = {name: number for number, name in enumerate(rows["experiment"])}
+    for name, overlap, gap in (("baseline", 1, 1.5), ("tuned_lr", 90, 0.05)):
+        assert float(rows[name][place["overlap"]].split(" ")[0]) == pytest.approx(overlap, abs=3)
+        assert float(rows[name][place["gap"]].split(" ")[0]) == pytest.approx(gap, abs=0.05)
+        assert float(rows[name][place["spread"]].split(" ")[0]) == pytest.approx(0.3 * 2**0.5, abs=0.03)
+
+
 def test_every_picture_and_file_that_is_named_is_there_and_can_be_opened(docs):
     shown = [path for path in targets(docs / "study.md") if path.parent == docs / "study"]
     assert {"overview-64px.png", "samples-hires_128.webp", "runs.csv"} <= {path.name for path in shown}
