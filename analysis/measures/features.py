@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cached_property
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,13 @@ from torch_fidelity import FeatureExtractorBase, feature_extractor_inceptionv3, 
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 from tqdm import tqdm
 
+from analysis.measures.onnx_graph import lite0_graph
 from dcgan import UserError, one_line
+
+try:
+    import onnxruntime
+except ImportError:  # it has no wheel for some machines; torch computes the same there
+    onnxruntime = None
 
 log = logging.getLogger(__name__)
 
@@ -154,19 +161,36 @@ class EfficientNetLite0(FeatureExtractorBase):
         """uint8 (n, 3, H, W) -> the features of `features_list`, each float32 (n, dims)."""
         if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
             raise ValueError(f"{images.dtype} {tuple(images.shape)} instead of uint8 (n, 3, height, width)")
-        x = images.float().contiguous(memory_format=torch.channels_last)
+        x = images.float()
         shrinks = max(x.shape[2:]) > self.SIDE
         x = interpolate(x, (self.SIDE, self.SIDE), mode="bilinear", antialias=shrinks)
         x = (x - 127) / 128  # as Lite0 was trained; not ImageNet's mean and deviation
         # (n, 3, 224, 224)
-        x = self.network.extract_features(x)
+        pooled, logits = self._by_onnxruntime(x) if x.is_cpu and self._session else self._by_torch(x)
+        outputs = {"1280": pooled, "logits": logits}
+        return tuple(outputs[feature] for feature in self.features_list)
+
+    def _by_torch(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.network.extract_features(x.contiguous(memory_format=torch.channels_last))
         # (n, 1280, 7, 7)
         pooled = x.mean((2, 3))
-        # (n, 1280)
-        outputs = {"1280": pooled}
-        if "logits" in self.features_list:
-            outputs["logits"] = self.network._fc(pooled)
-        return tuple(outputs[feature] for feature in self.features_list)
+        return pooled, self.network._fc(pooled)
+
+    def _by_onnxruntime(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        pooled, logits = self._session.run(["pooled", "logits"], {"images": x.contiguous().numpy()})
+        return torch.from_numpy(pooled), torch.from_numpy(logits)
+
+    @cached_property
+    def _session(self) -> Any:
+        """The network in onnxruntime, with torch's number of threads; None where it is not installed."""
+        if onnxruntime is None:
+            return None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        # A thread that waits for work would otherwise take a core from whatever else runs on the machine.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        graph = lite0_graph(self.network, self.SIDE)
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     @staticmethod
     def get_provided_features_list() -> tuple[str, ...]:

@@ -9,8 +9,9 @@ from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image, ImageDraw
 from torch import nn
 
-from analysis.measures import features
+from analysis.measures import features, fidelity
 from dcgan import UserError
+from dcgan.data import faces
 
 MILITARY_UNIFORM, CROSSWORD, STREET_SIGN, TRAFFIC_LIGHT = 652, 918, 919, 920  # classes of ImageNet
 
@@ -116,6 +117,43 @@ def test_the_rewritten_network_gives_what_the_packages_own_gives(lite0):
     seen = features.extract(lite0, [images], total=3, desc="images")
     assert np.abs(seen.logits - expected).max() < 1e-4
     assert np.abs(expected).max() > 1
+
+
+@pytest.fixture(scope="session")
+def lite0_by_torch():
+    with pytest.MonkeyPatch.context() as without:
+        without.setattr(features, "onnxruntime", None)
+        extractor = choose("effnet_lite0", None)
+        assert extractor.network._session is None
+    return extractor
+
+
+def test_onnxruntime_gives_torchs_features_and_scores(lite0, lite0_by_torch):
+    pytest.importorskip("onnxruntime")
+    pictures = torch.from_numpy(np.concatenate([faces.draw(range(110), 64), faces.draw(range(110), 64)[:, ::-1]]))
+    pictures = pictures.permute(0, 3, 1, 2)
+    ours, torchs = (features.extract(it, [pictures], total=220, desc="faces") for it in (lite0, lite0_by_torch))
+    assert lite0.network._session
+    for one, other in ((ours.features, torchs.features), (ours.logits, torchs.logits)):
+        assert not np.array_equal(one, other), "two programs computed them"
+        assert np.linalg.norm(one - other) < 1e-5 * np.linalg.norm(other)
+        assert np.abs(one - other).max() < 1e-5 * np.abs(other).max()
+    for score in (fidelity.fid, lambda **pair: fidelity.kid(**pair, seed=0)[0]):
+        one, other = (score(real=seen.features[:110], fake=seen.features[110:]) for seen in (ours, torchs))
+        assert one == pytest.approx(other, abs=5e-4)
+        assert other > 0.01
+
+
+def test_onnxruntime_takes_as_many_threads_as_torch():
+    pytest.importorskip("onnxruntime")
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            network = features.EfficientNetLite0("effnet_lite0", ["1280"])
+            assert network._session.get_session_options().intra_op_num_threads == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_features_do_not_depend_on_the_chunks_nor_on_how_many_images_there_are(lite0):
