@@ -6,8 +6,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from benchmarks import results
 from dcgan import UserError
 from dcgan.options import Parser, perform
@@ -20,6 +18,7 @@ BENCHMARKS = {
     "pack": ("packing", "packing images compared with ImageFolder and PIL, one core"),
     "memory": ("packing", "memory and cost per image with up to 200,000 images; minutes, and 12 GB of disk"),
     "score": ("score", "scoring compared with torch-fidelity from a folder of PNGs"),
+    "beside": ("beside", "a step beside other busy programs, by the ways of sharing the CPU with them"),
     "start": ("start", "the time from the command to the first step"),
     "study": ("study", "the time that Ray adds to many runs, and the disk space of a run"),
     "epoch64": ("gpu", "an epoch of CelebA's size at 64 px, full width; needs CUDA"),
@@ -35,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
+    import torch  # here, not above: `perform` prepares the process for it
+
     if unknown := [what for what in options.what if what not in BENCHMARKS]:
         raise UserError(f"no benchmark {unknown[0]!r}; WHAT can be {', '.join(BENCHMARKS)}")
     everything = [what for what, (module, _) in BENCHMARKS.items() if module != "gpu" or torch.cuda.is_available()]

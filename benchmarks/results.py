@@ -9,10 +9,6 @@ from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
-import torch
-
-from dcgan.device import environment
-from dcgan.device.device import Device
 from dcgan.tools.cpus import cpu_count
 from dcgan.tools.files import replacing
 
@@ -87,6 +83,8 @@ def add(result: Result, *, rounds: int, command: str, path: Path) -> None:
 
     It replaces the earlier result of the same benchmark and machine, and stands below those of other machines.
     """
+    from dcgan.device import environment  # it imports torch
+
     source = environment.commit(*CODE)
     stamp = {
         "what": result.what,
@@ -138,6 +136,10 @@ def markdown(rows: Iterable[Row]) -> str:
 
 
 def _machine() -> str:
+    import torch
+
+    from dcgan.device.device import Device
+
     cpu = Device.of(torch.device("cpu")).name
     gpu = f" and {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return f"{cpu_count()} cores of {cpu}{gpu}"

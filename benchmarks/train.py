@@ -3,9 +3,11 @@
 import contextlib
 import io
 import itertools
+import os
+import subprocess
+import sys
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,9 @@ from dcgan.trainer import train
 PROFILE, IMAGES = "laptop", 2048
 STEPS, WARM_UP, SAMPLED = 60, 4, 2000  # steps of training, before it, and batches without training
 CELEBA = 202_599  # images
+GOAL = ">= 2.8x with bf16 by AVX512, 3.6x by AMX, 1.7x without"
 CPU = torch.device("cpu")
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def bench_train(rounds: int) -> Result:
@@ -52,21 +56,31 @@ def bench_train(rounds: int) -> Result:
             return 1 / status["images_per_s"]
 
         def theirs() -> float:
-            generator, discriminator = naive_generator(experiment.latent_dim, widths), naive_discriminator(widths)
-            train_naively = partial(naive_train, lr_g=2e-4, lr_d=1e-4, decay_g=1e-6, decay_d=1e-4)
-            with pil_batches(folder, experiment.batch_size) as batches:
-                for steps in (WARM_UP, STEPS):
-                    start = time.perf_counter()
-                    real = itertools.islice(batches, steps)
-                    noises = (torch.randn(experiment.batch_size, experiment.latent_dim) for _ in range(steps))
-                    train_naively(generator, discriminator, real, noises)
-            return (time.perf_counter() - start) / (STEPS * experiment.batch_size)
+            # In a process of its own: what the lab asks of malloc and libgomp is not the user's.
+            call = f"naive_cost({str(folder)!r}, {widths}, batch_size={experiment.batch_size}, steps={STEPS})"
+            code = f"import benchmarks.train as train; print(train.{call})"
+            plain = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+            done = subprocess.run([sys.executable, "-c", code], env=plain, cwd=ROOT, text=True, stdout=subprocess.PIPE)
+            return float(done.stdout)
 
         pairs = alternate(ours, theirs, rounds=rounds)
     against = "the write-up's loop (NCHW fp32, D not frozen, .item() a step) with DataLoader and PIL, 2 workers"
-    speed = pairs.measurements("speed", against=against, goal=">= 2.5x", names=("ours", "naive"))
+    speed = pairs.measurements("speed", against=against, goal=GOAL, names=("ours", "naive"))
     wait = Measurement("ours waits for input", 100 * max(waits), "%")
     return Result("train", [*speed, wait], f"{threads} threads, {'bf16' if bf16 else 'fp32'}")
+
+
+def naive_cost(folder: str, widths: list[int], *, batch_size: int, steps: int, latent_dim: int = 100) -> float:
+    """Time the write-up's loop on all cores, its workers started: seconds an image."""
+    use_threads("auto")
+    generator, discriminator = naive_generator(latent_dim, widths), naive_discriminator(widths)
+    with pil_batches(Path(folder), batch_size) as batches:
+        for count in (WARM_UP, steps):
+            start = time.perf_counter()
+            noises = (torch.randn(batch_size, latent_dim) for _ in range(count))
+            real = itertools.islice(batches, count)
+            naive_train(generator, discriminator, real, noises, lr_g=2e-4, lr_d=1e-4, decay_g=1e-6, decay_d=1e-4)
+    return (time.perf_counter() - start) / (steps * batch_size)
 
 
 def bench_input(rounds: int) -> Result:

@@ -26,16 +26,14 @@ def adversarial_step(players: Players, *, real: Tensor, latents: Tensor, bf16: b
     g, d = players.generator, players.discriminator
     reduced = torch.autocast(real.device.type, torch.bfloat16, enabled=bf16)
 
-    def logits(images: Tensor) -> Tensor:
-        with reduced:
-            return d(images).to(latents.dtype)
-
     with reduced:
         fake = g(latents)
 
     # Discriminator: real towards 1, fake towards 0. `detach` keeps this loss out of the generator.
     players.discriminator_optimizer.zero_grad()
-    real_logits, fake_logits = logits(real), logits(fake.detach())
+    with reduced:  # one block: it casts the weights once for both passes
+        real_logits, fake_logits = d(real), d(fake.detach())
+    real_logits, fake_logits = real_logits.to(latents.dtype), fake_logits.to(latents.dtype)
     loss_d_real, loss_d_fake = bce_real(real_logits), bce_fake(fake_logits)
     loss_d = loss_d_real + loss_d_fake
     loss_d.backward()
@@ -45,7 +43,9 @@ def adversarial_step(players: Players, *, real: Tensor, latents: Tensor, bf16: b
     # respect to the images is computed, not the one for weights that nobody would use.
     players.generator_optimizer.zero_grad()
     d.requires_grad_(False)
-    loss_g = bce_real(logits(fake))
+    with reduced:
+        judged = d(fake)
+    loss_g = bce_real(judged.to(latents.dtype))
     loss_g.backward()
     d.requires_grad_(True)
     players.generator_optimizer.step()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from dcgan import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UserError, config, one_line
+from dcgan.tools import host
 
 # torch takes seconds to import: what needs it is imported where it is used, so that --help answers at once.
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 def perform(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
     """Parse and run `options.command`; return the exit code: 0, 2 for bad input, 130 when interrupted."""
     options = parser.parse_args(arguments)
+    host.prepare()
     log_to_stderr()
     try:
         return options.command(options)

@@ -116,8 +116,13 @@ def use_determinism(wanted: bool, device: Device) -> None:
 
 
 def use_threads(threads: int | Literal["auto"], *, processes: int = 1) -> int:
-    """Set the CPU threads of this process, one of `processes` on this machine; return their number."""
-    torch.set_num_threads(max(1, cpu_count() // processes) if threads == "auto" else threads)
+    """Set the CPU threads of this process, one of `processes` on this machine; return their number.
+
+    "auto" means OMP_NUM_THREADS where the user has set it, otherwise an equal share of the CPUs.
+    """
+    wish = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    share = int(wish) if wish.isdecimal() and int(wish) else max(1, cpu_count() // processes)
+    torch.set_num_threads(share if threads == "auto" else threads)
     return torch.get_num_threads()
 
 

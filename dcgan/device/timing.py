@@ -1,7 +1,6 @@
 """The host beside the device: how far it may run ahead, how long the device waits for input, and who else computes."""
 
 import logging
-import os
 import time
 from collections import deque
 
@@ -69,9 +68,9 @@ class InputWait:
 class SharedCpu:
     """Warns once when other programs take part of the CPU from a run on several threads.
 
-    The threads of a step spin while they wait for each other, so a thread that is put aside keeps the others waiting
-    at full load: with one other busy program on 2 cores a step takes three times as long, and twice as long where
-    waiting threads sleep. Without other programs spinning is faster.
+    The threads of a step wait for each other, so a thread that is put aside keeps the others waiting. With one other
+    busy program on 2 cores a step takes two to three times as long; on one thread it then takes no longer than without
+    the program (`make bench WHAT=beside`).
     """
 
     LOOK_SECONDS = 30.0
@@ -79,7 +78,7 @@ class SharedCpu:
 
     def __init__(self, device: Device) -> None:
         self._threads = torch.get_num_threads() if device.type == "cpu" else 1
-        self._silent = self._threads == 1 or "OMP_WAIT_POLICY" in os.environ
+        self._silent = self._threads == 1
         self._since = time.perf_counter(), time.process_time()
 
     def check(self) -> None:
@@ -96,7 +95,8 @@ class SharedCpu:
         log.warning(
             "other programs use the CPU too: this run has %.0f %% of %d cores, and it loses more than that while its "
             "threads wait for each other; end those programs, or stop this run (it loses nothing) and resume it with "
-            "OMP_WAIT_POLICY=PASSIVE before the same command",
+            "OMP_NUM_THREADS=%d before the same command",
             100 * share,
             self._threads,
+            max(1, int(share * self._threads)),
         )

@@ -28,6 +28,7 @@ from dcgan.options import log_to_stderr, system_error
 from dcgan.record.folder import RunFolder
 from dcgan.run import Request, run, summary
 from dcgan.study.plan import PlannedRun
+from dcgan.tools import host
 from dcgan.tools.cpus import cpu_count
 from dcgan.tools.signals import as_keyboard_interrupt
 
@@ -38,7 +39,8 @@ RETRIES = 3  # of a run whose worker or machine died, or was told to stop
 STOP_SECONDS = 20.0  # for all runs to save
 LOCK_SECONDS = 60.0  # a worker whose machine is given up for dead may hold its run a little longer
 TICK_SECONDS = 1.0
-PASSED_ON = ("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_BASE_URL")  # to other machines; no key among them
+#: To other machines; no key among them.
+PASSED_ON = ("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_BASE_URL")
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,7 @@ def one_task(request: Request, path: Path, device: str, variables: dict[str, str
     Raises Interrupted when the run was told to stop.
     """
     os.environ.update(variables)
+    host.keep_memory()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # how Ray cancels; `nohup study &` leaves it ignored
     folder = RunFolder(path)
     path.mkdir(parents=True, exist_ok=True)

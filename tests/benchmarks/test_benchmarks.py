@@ -103,6 +103,16 @@ def test_memory_and_start_are_measured_on_real_runs(small, tmp_path):
     assert float(started["first step after"]["value"]) > 0
 
 
+@pytest.mark.thorough
+def test_a_run_is_timed_beside_a_busy_program(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.beside.PROFILE", "smoke")
+    monkeypatch.setattr("benchmarks.beside.BUSY", {"beside one busy program": 1})
+    monkeypatch.setattr("benchmarks.beside.WAYS", {"as it is": {}, "OMP_NUM_THREADS=1": {"OMP_NUM_THREADS": "1"}})
+    rows = measured("beside", tmp_path)
+    assert float(rows["beside one busy program, as it is"]["value"]) > 0
+    assert float(rows["a step on one thread takes"]["value"]) > 0
+
+
 def test_the_start_ends_with_the_line_after_the_first_step_and_not_with_earlier_lines():
     slow = f"print('20 steps to go', flush=True); import time; time.sleep(0.5); print('{start.DONE}', flush=True)"
     assert start._until_done([sys.executable, "-c", slow]) > 0.5

@@ -17,9 +17,14 @@ def _threads_as_before():
     torch.set_num_threads(before)
 
 
-def test_threads_are_set_as_asked_and_all_of_them_by_default():
+def test_threads_are_set_as_asked_and_all_of_them_by_default(monkeypatch):
     assert use_threads(1) == torch.get_num_threads() == 1
-    assert use_threads("auto") == cpu_count()
+    for wish in ("3", "3,1"):
+        monkeypatch.setenv("OMP_NUM_THREADS", wish)
+        assert use_threads("auto", processes=2) == 3
+    for nothing in ("", "0", "all"):
+        monkeypatch.setenv("OMP_NUM_THREADS", nothing)
+        assert use_threads("auto") == cpu_count()
 
 
 def test_precision_is_taken_at_its_word_and_auto_means_what_the_hardware_has(monkeypatch):
