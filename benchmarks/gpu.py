@@ -114,7 +114,7 @@ def examples_step(
     discriminator = nn.Sequential(*naive_discriminator(widths, kernel=4)[:-1], nn.Flatten(0))
     networks = [network.to(device).to(memory_format=torch.channels_last) for network in (generator, discriminator)]
     adams = [
-        torch.optim.Adam(n.parameters(), 2e-4, (0.5, 0.999), fused=True, capturable=device.type == "cuda")
+        torch.optim.Adam(n.parameters(), 2e-4, (0.5, 0.999), fused=True, capturable=Device.of(device).records_steps)
         for n in networks
     ]
     # A step calls the networks and nothing else, so any modules will do.

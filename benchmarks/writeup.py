@@ -4,15 +4,12 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from benchmarks.images import jpegs, pil_cost
 from benchmarks.results import Measurement, Result
 from benchmarks.side_by_side import alternate
 from benchmarks.train import CELEBA, IMAGES, STEPS
 from dcgan import config
-from dcgan.device import flops
-from dcgan.players import build
+from dcgan.device.flops import flops_per_image
 
 PROFILE = "full"  # the paper's width
 MINUTES = {64: 5.0, 128: 7.5}  # an epoch in the write-up, on a V100 and on an A100
@@ -39,6 +36,4 @@ def bench_writeup(rounds: int) -> Result:
 
 
 def _gflop(name: str) -> float:
-    experiment = config.load(name, profile=PROFILE)
-    players = build(experiment, torch.device("cpu"))
-    return flops.flops_per_image(players, image_size=experiment.image_size, latent_dim=experiment.latent_dim) / 1e9
+    return flops_per_image(config.load(name, profile=PROFILE)) / 1e9

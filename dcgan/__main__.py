@@ -1,13 +1,15 @@
 """The command line: `python -m dcgan run EXP` trains, `sample EXP` draws, `study EXP ...` trains many."""
 
 import argparse
+import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dcgan import EXIT_INTERRUPTED, UserError, config
+from dcgan import EXIT_FAILED, EXIT_INTERRUPTED, UserError, config
 from dcgan.options import Parser, one_run, perform, request, seed_list
 from dcgan.study import command as study
 from dcgan.tools import plain_yaml
@@ -31,7 +33,7 @@ def _run(options: argparse.Namespace) -> int:
         return _dry_run(asked.resolved())
 
     from dcgan.device import launch, ranks
-    from dcgan.run import run, summary
+    from dcgan.run import note_failure, run, summary
 
     if options.gpus > 1 and not ranks.launched():
         experiment = asked.resolved()  # a mistake is reported once, before all processes start
@@ -40,7 +42,10 @@ def _run(options: argparse.Namespace) -> int:
                 f"--gpus {options.gpus} (GPUS={options.gpus}): a batch of {experiment.batch_size} has no "
                 f"{options.gpus} equal shares"
             )
-        return launch.processes(options.gpus, device, [*options.arguments, "--profile", asked.profile])
+        code = launch.processes(options.gpus, device, [*options.arguments, "--profile", asked.profile])
+        if code == EXIT_FAILED:
+            note_failure(asked)
+        return code
     measures = _measures()
     asked = replace(asked, interleaving=measures["interleaving"], d_has_won=measures["d_has_won"])
     try:
@@ -182,5 +187,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _as_one_of_several() -> int:
+    """Run the command; end at once after an error, as a normal exit would wait for processes that may never answer."""
+    try:
+        code = main()
+    except Exception:
+        traceback.print_exc()
+        code = EXIT_FAILED
+    if code not in (0, EXIT_INTERRUPTED):
+        sys.stdout.flush()
+        os._exit(code)
+    return code
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_as_one_of_several() if "LOCAL_RANK" in os.environ else main())

@@ -2,7 +2,6 @@
 
 import errno
 import logging
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from dcgan.record.folder import ENDED, RunFolder, State
 from dcgan.record.wandb_log import new_run_id
 from dcgan.tools import plain_yaml
 from dcgan.tools.files import replacing
+from dcgan.tools.memory import out_of_memory
 from dcgan.trainer import train
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def run(request: Request, device: Device, *, ranks: Ranks = ALONE) -> Outcome:
     use_threads(experiment.threads, processes=ranks.local_count)
     use_determinism(experiment.deterministic, device)
     here = environment.describe(device, bf16=bf16, processes=ranks.count)
-    with _explained_shortage(experiment, folder), folder.locked() if ranks.first else nullcontext():
+    with _explained_shortage(experiment, folder, batches), folder.locked() if ranks.first else nullcontext():
         record: dict[str, Any] = {}
         with ranks.first_goes_first():
             if ranks.first:
@@ -127,6 +127,15 @@ def run(request: Request, device: Device, *, ranks: Ranks = ALONE) -> Outcome:
             d_has_won=request.d_has_won,
         )
     return Outcome(state, folder, trained=True)
+
+
+def note_failure(request: Request) -> None:
+    """Write down that a run has failed whose processes all ended before one of them could do so."""
+    folder = request.folder(request.resolved(), request.source())
+    facts = dict(folder.read_status())
+    if facts.pop("state", None) == "running":
+        with folder.locked():
+            folder.write_status("failed", **facts | {"error": "a process of the run has ended"})
 
 
 def _announce(
@@ -273,7 +282,7 @@ def _new_record(
 
 
 @contextmanager
-def _explained_shortage(experiment: Experiment, folder: RunFolder) -> Iterator[None]:
+def _explained_shortage(experiment: Experiment, folder: RunFolder, batches: Batches) -> Iterator[None]:
     """Turn a lack of memory or disk into a UserError that says what to do."""
     try:
         yield
@@ -284,10 +293,15 @@ def _explained_shortage(experiment: Experiment, folder: RunFolder) -> Iterator[N
             f"{folder.path}: {error.strerror}; make room, and the same command resumes from the last checkpoint"
         ) from error
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not re.search("out of memory|can't allocate memory", str(error)):
+        if not out_of_memory(error):
             raise
         half = experiment.batch_size // 2
         remedy = f'try SET="batch_size={half}" (--set batch_size={half})' if half > 1 else "try narrower networks"
+        if batches.on_device:
+            remedy = (
+                "the images take room on the device, too; end other programs that use it and run the same command "
+                f"again, which keeps the images on the host where room is short, or {remedy}"
+            )
         raise UserError(
             f"out of memory with batch_size={experiment.batch_size} at {experiment.image_size} px and "
             f"width_multiplier={experiment.width_multiplier:g}: {remedy}"

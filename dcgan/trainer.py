@@ -81,9 +81,10 @@ def train(
     # An error is recorded while signals are still held: whoever started the run may send one just then.
     with stop_request() as stop, recorder:
         real, latents = batches.empty(), torch.empty(experiment.batch_size, experiment.latent_dim, device=device.torch)
+        ranks.together(players, statistics=experiment.batchnorm_over)
         take_step = step_taker(
-            ranks.together(players, statistics=experiment.batchnorm_over), device,
-            real=real, latents=latents.chunk(ranks.count)[ranks.rank], bf16=bf16,
+            players, device, real=real, latents=latents.chunk(ranks.count)[ranks.rank], bf16=bf16,
+            make_room=batches.move_to_host if batches.on_device and ranks.count == 1 else None,
         )  # fmt: skip
         pending, keep_pace, shared_cpu = Pending(device, ranks), Pace(device), SharedCpu(device)
         input_wait = InputWait(device, resident=batches.on_device)
@@ -95,12 +96,12 @@ def train(
                     batches(step - 1, out=real)
                 latents.normal_(generator=stream(experiment.seed, "latents", step, device.torch))
                 pending.add(take_step())
-                keep_pace()
 
             # Is anything due? All processes must do the same.
             wish = Due.READING if step in snapshot_steps or pending.is_due() else Due.NOTHING
             with clock("compute"):
                 due = ranks.most(Due.STOPPING if step == total or stop.requested else wish)
+                keep_pace()  # last: what a process that died leaves undone would keep the host here
             if due == Due.NOTHING:
                 continue
 

@@ -1,5 +1,6 @@
 """Packed images -> the batch of a step, by seed."""
 
+import logging
 import warnings
 
 import numpy as np
@@ -8,6 +9,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dcgan.data.files import DataError
+from dcgan.tools.memory import out_of_memory
+
+log = logging.getLogger(__name__)
 
 
 class Batches:
@@ -20,6 +24,7 @@ class Batches:
     on_device: move all images to the device once and make the batches there, without the host; otherwise each batch
         is gathered on the host and moved as uint8.
     pin_memory: copy to the device from pinned memory, so that the host doesn't wait (CUDA only).
+    memory_format: of the batches.
     share: (n, of) gives this process the n-th of so many equal shares of each batch.
     Raises DataError if there are fewer images than one batch, or if a batch has no equal shares.
     """
@@ -33,6 +38,7 @@ class Batches:
         device: torch.device | str,
         on_device: bool = False,
         pin_memory: bool = False,
+        memory_format: torch.memory_format = torch.channels_last,
         share: tuple[int, int] = (0, 1),
         dtype: torch.dtype = torch.float32,
     ):
@@ -51,13 +57,26 @@ class Batches:
         self.device, self.dtype = torch.device(device), dtype
         self.shape = (batch_size // self._of, 3, *images.shape[1:3])
         self.steps_per_epoch = len(images) // batch_size
-        self.on_device, self.pin_memory = on_device, pin_memory
-        self._images = _copied(images, self.device) if on_device else _shared(images)
-        self._epoch = -1
+        self.on_device, self.pin_memory, self.memory_format = on_device, pin_memory, memory_format
+        self._host, self._epoch = _shared(images), -1
+        self._images = self._host
+        if not on_device:
+            return
+        try:
+            self._images = _copied(images, self.device)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            self.move_to_host()
+
+    def move_to_host(self) -> None:
+        """Give the device's memory back, with a line in the log; the batches stay the same."""
+        log.info("not enough memory for all images on the %s, so they stay on the host", self.device.type)
+        self.on_device, self._images, self._epoch = False, self._host, -1
 
     def empty(self) -> Tensor:
-        """Return an uninitialised batch on the device: `shape`, float, channels_last."""
-        return torch.empty(self.shape, dtype=self.dtype, device=self.device, memory_format=torch.channels_last)
+        """Return an uninitialised batch on the device: `shape`, float, in the memory format."""
+        return torch.empty(self.shape, dtype=self.dtype, device=self.device, memory_format=self.memory_format)
 
     def __call__(self, step: int, out: Tensor | None = None) -> Tensor:
         """Return the batch of a step (from 0): `shape` in [-1, 1], written into `out` or into a new tensor."""
@@ -71,7 +90,7 @@ class Batches:
         else:
             batch = self._gathered(order, mirrored).to(self.device, non_blocking=self.pin_memory)
         out = self.empty() if out is None else out
-        # (N, H, W, 3) viewed as (N, 3, H, W) is what channels_last means: the only copy is the one to float.
+        # (N, H, W, 3) viewed as (N, 3, H, W) is what channels_last means: there, the only copy is the one to float.
         return out.copy_(batch.permute(0, 3, 1, 2)).div_(127.5).sub_(1)
 
     def _gathered(self, order: Tensor, mirrored: Tensor) -> Tensor:

@@ -11,38 +11,58 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from dcgan import first_line
 from dcgan.adversarial import adversarial_step
 from dcgan.device.device import Device
 from dcgan.players import Players
+from dcgan.tools.memory import out_of_memory
 
 log = logging.getLogger(__name__)
+
+#: CUDA's error codes for what may not be done while a stream is recorded, cudaErrorStreamCapture*.
+REFUSALS = range(900, 909)
 
 WARM_UP = 3  # steps: libraries choose their algorithms and take their workspaces, which a recording must not
 
 
-def step_taker(players: Players, device: Device, *, real: Tensor, latents: Tensor, bf16: bool) -> Callable[[], Tensor]:
+class NotRecordable(RuntimeError):
+    """The step can't be recorded; it can still be taken."""
+
+
+def step_taker(
+    players: Players,
+    device: Device,
+    *,
+    real: Tensor,
+    latents: Tensor,
+    bf16: bool,
+    make_room: Callable[[], None] | None = None,
+) -> Callable[[], Tensor]:
     """Return a function that takes one adversarial step on exactly these tensors and returns its `MEASURES`.
 
-    The step is recorded where the device can do that, unless several processes share the run.
+    The step is recorded where the device can do that; it takes no step meanwhile.
+    make_room: called once if memory runs out, before a second try.
     """
-    parallel = isinstance(players.generator, DistributedDataParallel)  # it would need a CUDA stream of its own
-    if device.records_steps and not parallel:
-        try:
-            return CapturedStep(players, real=real, latents=latents, bf16=bf16)
-        except RuntimeError as error:
-            if "out of memory" in str(error):
-                raise
-            log.warning("the step can't be recorded as a CUDA graph, so it is slower (%s)", first_line(error))
-    return partial(adversarial_step, players, real=real, latents=latents, bf16=bf16)
+    if not device.records_steps:
+        return partial(adversarial_step, players, real=real, latents=latents, bf16=bf16)
+    try:
+        return CapturedStep(players, real=real, latents=latents, bf16=bf16)
+    except NotRecordable as error:
+        log.warning("the step can't be recorded as a CUDA graph, so it is slower (%s)", first_line(error))
+        return partial(adversarial_step, players, real=real, latents=latents, bf16=bf16)
+    except RuntimeError as error:
+        if make_room is None or not out_of_memory(error):
+            raise
+    make_room()  # not in the handler: the error's frames hold memory
+    return step_taker(players, device, real=real, latents=latents, bf16=bf16)
 
 
 class CapturedStep:
     """`adversarial_step` on exactly these tensors: fill `real` and `latents` in place, then call.
 
-    Raises RuntimeError where the device can't record the step; the players are then unchanged.
+    Raises NotRecordable where CUDA refuses to record what the step does. Any other error is one that the step itself
+    has, and is raised as it is. The players are then unchanged.
     """
 
     def __init__(self, players: Players, *, real: Tensor, latents: Tensor, bf16: bool):
@@ -62,12 +82,21 @@ class CapturedStep:
             torch.cuda.set_stream(current)  # a recording that failed may not have left its own
             players.discriminator.requires_grad_(True)  # and may not have unfrozen D
             # Ending the recording raises an error of its own, on top of the one that says why.
-            raise (error.__context__ if isinstance(error.__context__, RuntimeError) else error) from None
+            cause = error.__context__ if isinstance(error.__context__, RuntimeError) else error
+            if _is_of_the_step(cause):
+                raise cause from None
+            raise NotRecordable(str(cause)) from None
 
     def __call__(self) -> Tensor:
         """One step; its `MEASURES`, (6,) on the device, in memory that the next step overwrites."""
         self._graph.replay()
         return self._measures
+
+
+def _is_of_the_step(error: RuntimeError) -> bool:
+    """Whether a step that is not recorded would raise the error, too: it ran out of memory, or CUDA itself failed."""
+    failed = isinstance(error, torch.AcceleratorError) and getattr(error, "error_code", None) not in REFUSALS
+    return failed or out_of_memory(error)
 
 
 @contextmanager

@@ -5,21 +5,26 @@ import platform
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import device as TorchDevice
 from torch import memory_format as MemoryFormat
 
 from dcgan import UserError
+from dcgan.device import nvidia
 from dcgan.tools.cpus import cpu_count
+
+SPARE_BYTES = 4 * 10**9  # of a GPU's memory that stay free beside resident images: the networks take up to 3.5 GB
+MPS_ELEMENTS = 2**31  # a tensor with as many crashes there (pytorch#149325)
 
 
 class Placement(TypedDict):
-    """Options of `Batches` that say where its images lie."""
+    """Options of `Batches` that say where its images lie, and how a batch does."""
 
     on_device: bool
     pin_memory: bool
+    memory_format: MemoryFormat
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Device:
 
     torch: TorchDevice  # hides the module's name from the annotations below
     memory_format: MemoryFormat  # of images, feature maps and convolution weights
-    records_steps: bool  # whether the whole step can be recorded once as a graph
+    records_steps: bool  # whether the whole step can be recorded once as a graph; Adam then counts on the device
     steps_ahead: int | None  # steps that the host may run ahead of the device; None: it never does
     pins_memory: bool  # whether copies from pinned memory leave the host free meanwhile
     backend: str | None  # through which several processes share a run; None: they can't
@@ -36,12 +41,13 @@ class Device:
     @classmethod
     def of(cls, device: TorchDevice) -> "Device":
         """Collect the facts about one of torch's devices."""
-        cuda = device.type == "cuda"
+        cuda, mps = device.type == "cuda", device.type == "mps"
         return cls(
             torch=device,
-            memory_format=torch.channels_last,
+            # On MPS, channels_last has given wrong gradients and slow ones (pytorch#175189, #192212, #193349).
+            memory_format=torch.contiguous_format if mps else torch.channels_last,
             records_steps=cuda,
-            steps_ahead=8 if cuda else None,
+            steps_ahead=8 if cuda or mps else None,
             pins_memory=cuda,
             backend={"cuda": "nccl", "cpu": "gloo"}.get(device.type),
         )
@@ -51,7 +57,7 @@ class Device:
         """The kind of device: cuda, mps or cpu."""
         return self.torch.type
 
-    @cached_property  # asked late: to ask CUDA starts it, on a device that several processes have yet to share out
+    @cached_property  # asked late, when each of several processes has its own device
     def name(self) -> str:
         """The model: "NVIDIA H100", "AMD EPYC"."""
         return torch.cuda.get_device_name(self.torch) if self.type == "cuda" else _cpu_name()
@@ -66,24 +72,50 @@ class Device:
         """The profile that suits the device."""
         return "full" if self.type == "cuda" else "laptop"
 
-    def placement(self, nbytes: int) -> Placement:
-        """Return where images of this size lie: on the device if they take at most half of its free memory.
+    @property
+    def largest_product(self) -> int:
+        """The side of square matrices whose product shows the device's full speed."""
+        return 1024 if self.type == "cpu" else 8192
 
-        The networks need the rest.
-        """
-        free = 0
+    def event(self) -> Any:
+        """Return a new event of the device, with `record` and `synchronize`."""
+        return torch.get_device_module(self.torch).Event()
+
+    def details(self) -> dict[str, Any]:
+        """Return what the record of a GPU has beside its name; nothing for a CPU."""
         if self.type == "cuda":
-            free = torch.cuda.mem_get_info(self.torch)[0]
+            major, minor = torch.cuda.get_device_capability(self.torch)
+            return {
+                "driver": nvidia.driver(),
+                "cuda": torch.version.cuda,
+                "capability": f"{major}.{minor}",
+                "memory_gb": round(torch.cuda.mem_get_info(self.torch)[1] / 1e9, 1),
+            }
+        if self.type == "mps":
+            return {"memory_gb": round(torch.mps.recommended_max_memory() / 1e9, 1)}
+        return {}
+
+    def placement(self, nbytes: int) -> Placement:
+        """Return where images of this size lie: on a GPU that has SPARE_BYTES more than that, otherwise on the host."""
+        room = 0
+        if self.type == "cuda":
+            room = torch.cuda.mem_get_info(self.torch)[0] - SPARE_BYTES
         elif self.type == "mps":
             free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-        return {"on_device": 2 * nbytes <= free, "pin_memory": self.pins_memory}
+            room = min(free - SPARE_BYTES, MPS_ELEMENTS - 1)
+        return {"on_device": nbytes <= room, "pin_memory": self.pins_memory, "memory_format": self.memory_format}
 
 
 def choose(wanted: str) -> Device:
     """Return the device of this name; "auto" takes CUDA, then Apple's MPS, then the CPU.
 
-    Raises UserError for a device that is not there.
+    Raises UserError for a device that is not there, and for an NVIDIA card that is there but can't be used, which
+    "auto" doesn't leave idle in silence.
     """
+    if wanted == "cpu":
+        return Device.of(torch.device("cpu"))
+    if wanted != "mps" and (problem := nvidia.problem()):
+        raise UserError(problem)
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     names = [name for name, is_there in available.items() if is_there]
     if wanted == "auto":

@@ -42,6 +42,7 @@ def describe(device: Device, *, bf16: bool, processes: int = 1) -> dict[str, Any
     return {
         "device": device.type,
         "device_name": device.name,
+        **device.details(),
         "precision": "bf16" if bf16 else "fp32",
         "threads": torch.get_num_threads(),
         "processes": processes,

@@ -6,19 +6,20 @@ arXiv:2204.02311, appendix B): 1 would be a device that does nothing but multipl
 
 import logging
 import time
+from itertools import pairwise
 
 import torch
+from torch import Tensor
 
 from dcgan import first_line
-from dcgan.adversarial import adversarial_step
 from dcgan.config import Experiment
 from dcgan.device.device import Device
-from dcgan.players import Players, build
+from dcgan.networks import map_channels, map_sizes
 
 log = logging.getLogger(__name__)
 
-SIDE_ON_CPU, SIDE_ELSEWHERE = 1024, 8192  # of the square matrices: large enough for the peak, small enough for a blink
-SECONDS = 0.2  # for measuring it
+SMALLEST = 512  # side of the square matrices
+SECONDS = 0.1  # for measuring them: a run's end waits for it
 
 
 def share_of_floor(
@@ -28,9 +29,8 @@ def share_of_floor(
 
     Returns nothing, with a warning, where there is no memory to measure it in: the run has everything else by then.
     """
+    work = flops_per_image(experiment)
     try:
-        players = build(experiment, device.torch)  # the run's own would train on
-        work = flops_per_image(players, image_size=experiment.image_size, latent_dim=experiment.latent_dim)
         rate = matmul_flops_per_s(device, bf16=bf16)
     except RuntimeError as error:
         log.warning("the floor could not be measured (%s)", first_line(error))
@@ -42,29 +42,54 @@ def share_of_floor(
     }
 
 
-def flops_per_image(players: Players, *, image_size: int, latent_dim: int) -> int:
+def flops_per_image(experiment: Experiment) -> int:
     """Count the floating-point operations of one adversarial step for one image, two per multiplication and addition.
 
-    torch counts them in a real step with two images: pass players that nobody needs any more.
+    From the shapes of the layers: torch's own counter takes seconds to import, and a test compares the two.
     """
-    from torch.utils.flop_counter import FlopCounterMode  # needed at a run's end, so not imported at its start
+    size = experiment.image_size
+    g = _multiplications(size, experiment.generator_channels)
+    d = _multiplications(size, experiment.discriminator_channels)
+    g_first = 16 * experiment.latent_dim * experiment.generator_channels  # one 4x4 map from each latent
+    d_last = 16 * experiment.discriminator_channels  # one logit from a 4x4 map
+    g_all, d_all, d_first = g_first + sum(g), d_last + sum(d), d[-1]
+    # Each pass costs as much forward as for the gradient of its weights, and as for that of its input.
+    d_step = 2 * (3 * d_all - d_first)  # on real and on fake images; images need no gradient
+    g_step = g_all + 2 * d_all + (2 * g_all - g_first)  # D is frozen: its weights get no gradient; nor do latents
+    return 2 * (d_step + g_step)
 
-    device = next(players.generator.parameters()).device
-    real = torch.zeros(2, 3, image_size, image_size, device=device)
-    latents = torch.zeros(2, latent_dim, device=device)
-    with FlopCounterMode(display=False) as counter:
-        adversarial_step(players, real=real, latents=latents)
-    return counter.get_total_flops() // 2
+
+def _multiplications(image_size: int, channels: int) -> list[int]:
+    """Multiplications per image of each 5x5 layer, from the 4x4 end; one of stride 2 does 25 a value of its small map
+    and pair of channels."""
+    sizes, widths = map_sizes(image_size), [*map_channels(image_size, channels), 3]
+    return [25 * size**2 * a * b for size, (a, b) in zip(sizes[:-1], pairwise(widths), strict=True)]
 
 
 def matmul_flops_per_s(device: Device, *, bf16: bool) -> float:
-    """Measure the operations per second of a product of square matrices on the device: the best within SECONDS."""
-    side = SIDE_ON_CPU if device.type == "cpu" else SIDE_ELSEWHERE
-    matrix = torch.ones(side, side, device=device.torch, dtype=torch.bfloat16 if bf16 else torch.float32)
-    (matrix @ matrix)[0, 0].item()  # the first product loads libraries
-    best, start_of_all = float("inf"), time.perf_counter()
-    while time.perf_counter() - start_of_all < SECONDS:
-        start = time.perf_counter()
-        (matrix @ matrix)[0, 0].item()  # waits for the device
-        best = min(best, time.perf_counter() - start)
-    return 2 * side**3 / best
+    """Measure the operations per second of a product of square matrices on the device: the best within SECONDS.
+
+    The matrices are doubled as long as that leaves time for several products.
+    """
+    dtype = torch.bfloat16 if bf16 else torch.float32
+
+    def matrix(side: int) -> Tensor:  # random: some devices multiply ones faster
+        return torch.randn(side, side, device=device.torch, dtype=dtype)
+
+    factor = matrix(SMALLEST)
+    seconds_of_product(factor)  # the first product loads libraries
+    best, left = 0.0, SECONDS
+    while True:
+        side, seconds = len(factor), seconds_of_product(factor)
+        best, left = max(best, 2 * side**3 / seconds), left - seconds
+        if seconds > left:
+            return best
+        if side < device.largest_product and 4 * 8 * seconds < left:
+            factor = matrix(2 * side)
+
+
+def seconds_of_product(factor: Tensor) -> float:
+    """Multiply the matrix by itself, wait for the device, and return how long that took."""
+    start = time.perf_counter()
+    (factor @ factor)[0, 0].item()
+    return time.perf_counter() - start

@@ -1,22 +1,29 @@
-"""Start one run as several processes, as torchrun does, but report in one line how they ended."""
+"""Start one run as several processes, as torchrun does, and report in one line how they ended.
 
-import logging
+torchrun gives a process that hangs on a lost one 30 seconds to end, and names whichever process it looks at first.
+"""
+
+import os
 import signal
+import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+import torch.distributed as dist
 
 from dcgan import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, UserError
 from dcgan.device.device import Device
 from dcgan.device.ranks import EXIT_PEER_LOST
-from dcgan.tools.signals import ENDING, heeded
+from dcgan.tools.signals import ENDING, handled, heeded
+
+GRACE_SECONDS = 10.0  # for the others to notice that a process has failed, and to write that down
+POLL_SECONDS = 0.05
 
 # Exit codes that say little about the cause, the least telling last.
-CONSEQUENCES = {EXIT_INTERRUPTED: 1, -signal.SIGTERM: 2, EXIT_PEER_LOST: 3}
+CONSEQUENCES = {EXIT_INTERRUPTED: 1, EXIT_PEER_LOST: 2}
 
 
 def processes(count: int, device: Device, arguments: Sequence[str]) -> int:
@@ -28,33 +35,67 @@ def processes(count: int, device: Device, arguments: Sequence[str]) -> int:
         raise UserError(f"--gpus {count} (GPUS={count}): a run can't be shared on {device.type}; add --device cpu")
     if device.type == "cuda" and (there := torch.cuda.device_count()) < count:
         raise UserError(f"--gpus {count} (GPUS={count}): this machine has {there}")
-    elastic = logging.getLogger("torch.distributed.elastic")  # its long report is replaced by the line below
-    elastic.addHandler(logging.NullHandler())
-    elastic.propagate = False
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=count,
-        run_id="dcgan",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",  # a free port
-        max_restarts=0,
-        signals_to_handle=",".join(number.name for number in heeded((*ENDING, signal.SIGQUIT))),
+    # Through this store the processes find each other. Its port is free, as the system has chosen it.
+    store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    shared = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "localhost", "MASTER_PORT": store.port}
+    agent = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}  # so torch uses that store
+    command = [sys.executable, "-m", "dcgan", *arguments]
+    started: list[subprocess.Popen] = []
+
+    def pass_on(number: int, _: Any) -> None:
+        for process in started:
+            process.send_signal(number)
+
+    with handled(heeded((*ENDING, signal.SIGQUIT)), pass_on):
+        try:
+            for rank in range(count):
+                ours = {name: str(value) for name, value in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+                # In a session of its own: Ctrl-C reaches it once, from here.
+                started.append(subprocess.Popen(command, env={**os.environ, **agent, **ours}, start_new_session=True))
+            codes = wait(started)
+        finally:
+            for process in started:
+                process.kill()
+    code, report = verdict(codes, count)
+    if report:
+        print(f"error: {report}", file=sys.stderr)
+    return code
+
+
+def wait(started: Sequence[subprocess.Popen]) -> dict[int, int]:
+    """Wait until all processes have ended; return their exit codes by rank, in the order in which they ended.
+
+    Once one has failed, the others have GRACE_SECONDS: one that waits for a device which waits for the lost process
+    can't even handle a signal.
+    """
+    codes: dict[int, int] = {}
+    deadline = float("inf")
+    while len(codes) < len(started):
+        for rank, process in enumerate(started):
+            if rank not in codes and (code := process.poll()) is not None:
+                codes[rank] = code
+                if code not in (0, EXIT_INTERRUPTED):
+                    deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
+        if time.monotonic() > deadline:
+            for process in started:
+                process.kill()
+        time.sleep(POLL_SECONDS)
+    return codes
+
+
+def verdict(codes: Mapping[int, int], count: int) -> tuple[int, str | None]:
+    """Return the exit code of the whole, and a line on it unless a process has reported the cause.
+
+    codes: those of the processes by rank, in the order in which they ended.
+    """
+    failures = [(rank, code) for rank, code in codes.items() if code]
+    if not failures:
+        return 0, None
+    rank, code = min(failures, key=lambda failure: CONSEQUENCES.get(failure[1], 0))  # of equals, the first to end
+    if code in (EXIT_BAD_INPUT, EXIT_INTERRUPTED):
+        return code, None
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return EXIT_FAILED, (
+        f"process {rank} of {count} (0 to {count - 1}) ended with {how}; "
+        "the same command resumes from the last checkpoint"
     )
-    try:
-        elastic_launch(config, sys.executable)("-m", "dcgan", *arguments)
-    except SignalException:  # it was passed on to the processes, which have saved
-        return EXIT_INTERRUPTED
-    except ChildFailedError as error:
-        # The process that ended by itself. The others lost it, or the launcher sent them SIGTERM because of it.
-        rank, cause = min(error.failures.items(), key=lambda failure: CONSEQUENCES.get(failure[1].exitcode, 0))
-        if cause.exitcode in (EXIT_BAD_INPUT, EXIT_INTERRUPTED):  # the process has reported it
-            return cause.exitcode
-        how = signal.Signals(-cause.exitcode).name if cause.exitcode < 0 else f"exit code {cause.exitcode}"
-        print(
-            f"error: process {rank} of {count} (0 to {count - 1}) ended with {how}; "
-            "the same command resumes from the last checkpoint",
-            file=sys.stderr,
-        )
-        return EXIT_FAILED
-    return 0

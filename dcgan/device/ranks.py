@@ -1,24 +1,26 @@
 """One run on several devices, a process each, as torchrun starts them: the result is that of one device.
 
-Every process holds both networks and takes its share of each batch. Gradients are averaged by
-`DistributedDataParallel`, and BatchNorm's statistics are those of the whole batch, so that each process takes the
-very step that one alone would take. Only the first process writes, logs and samples.
+Every process holds both networks and takes its share of each batch. Gradients are averaged before an optimiser steps,
+and BatchNorm's statistics are those of the whole batch, so that each process takes the very step that one alone would
+take. Only the first process writes, logs and samples.
+
+The messages of a step are plain all-reduces in its own stream, which NCCL lets CUDA record with the rest of the step.
+What processes agree on between steps goes through gloo, from host to host, and is not recorded.
 """
 
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from dcgan import UserError, one_line
 from dcgan.device.device import Device
@@ -70,22 +72,20 @@ class Ranks:
         if self.first:
             self.most(0)
 
-    def together(self, players: Players, *, statistics: str) -> Players:
-        """Return the same players, with gradients averaged over all processes in their backward passes.
+    def together(self, players: Players, *, statistics: str) -> None:
+        """Make the players of all processes one: the first one's weights now, and the same steps from now on.
 
         statistics: BatchNorm uses the whole "batch", or only this process's "share" of it, which is another recipe.
         """
         if self.count == 1:
-            return players
-
-        def parallel(network: nn.Module) -> Any:  # called just like the network inside
+            return
+        for network in (players.generator, players.discriminator):
             if statistics == "batch":
                 convert_batchnorm_(network)
-            with warnings.catch_warnings():  # `broadcast_buffers` goes by another name from torch 2.14 on
-                warnings.simplefilter("ignore", FutureWarning)
-                return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
-
-        return replace(players, generator=parallel(players.generator), discriminator=parallel(players.discriminator))
+            for tensor in network.state_dict().values():  # drawn alike, but not every CPU rounds alike
+                dist.broadcast(tensor, src=0)
+        for optimizer in (players.generator_optimizer, players.discriminator_optimizer):
+            optimizer.register_step_pre_hook(average_gradients)
 
     def _reduced(self, values: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
         values = values.clone()
@@ -107,7 +107,8 @@ def launched() -> bool:
 def joined(device: Device) -> Iterator[Ranks]:
     """Yield the processes of this run once all are there; a process that torchrun did not start is the only one.
 
-    Raises UserError for a device that can't share its work, PeerLost when another process went away meanwhile.
+    Raises UserError for a device that can't share its work or is not there, PeerLost when another process went away
+    meanwhile. After an error nothing is waited for: a collective that is under way may never end.
     """
     if not launched():
         yield ALONE
@@ -115,7 +116,13 @@ def joined(device: Device) -> Iterator[Ranks]:
     if device.backend is None:
         raise UserError(f"several processes can't share a run on {device.type}; add --device cpu")
     if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= there:
+            raise UserError(
+                f"LOCAL_RANK={local}: this process is for GPU {local}, counted from 0, and it sees {there}; start at "
+                "most as many processes on this machine, or let each see all GPUs (CUDA_VISIBLE_DEVICES)"
+            )
+        torch.cuda.set_device(local)
     try:
         store, rank, count = next(dist.rendezvous("env://"))
         # When torchrun starts all of them again, the addresses of the dead are still in its store.
@@ -131,14 +138,21 @@ def joined(device: Device) -> Iterator[Ranks]:
             logging.getLogger("dcgan").setLevel(logging.ERROR)
         with redirect_stdout(sys.stdout if ranks.first else None):  # one speaks for all
             yield ranks
+        dist.destroy_process_group()
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error).lower() or "NCCL" in str(error):
             first = os.environ["RANK"] == "0"
             raise PeerLost(f"lost another process of this run ({one_line(str(error))[:100]})", first=first) from error
         raise
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+
+
+def average_gradients(optimizer: Optimizer, *_: object) -> None:
+    """Replace the gradients that the optimiser is about to use by their means over all processes, in one message."""
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients]) / dist.get_world_size()
+    dist.all_reduce(flat)
+    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(mean.view(gradient.shape))
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections import deque
+from typing import Any
 
 import torch
 
@@ -15,17 +16,17 @@ class Pace:
     """Keeps the host at most `Device.steps_ahead` steps ahead: a stop must not wait for hundreds of queued steps."""
 
     def __init__(self, device: Device) -> None:
-        self._ahead = device.steps_ahead
-        self._marks: deque[torch.cuda.Event] = deque()
+        self._device = device
+        self._marks: deque[Any] = deque()
 
     def __call__(self) -> None:
         """Call after each step. The device never runs dry: it still has steps queued while the host waits."""
-        if self._ahead is None:
+        if self._device.steps_ahead is None:
             return
-        mark = torch.cuda.Event()
+        mark = self._device.event()
         mark.record()
         self._marks.append(mark)
-        if len(self._marks) > self._ahead:
+        if len(self._marks) > self._device.steps_ahead:
             self._marks.popleft().synchronize()
 
 

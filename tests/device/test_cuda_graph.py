@@ -7,15 +7,19 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
-from support.devices import facts
-from torch.nn.parallel import DistributedDataParallel
+from support import tiny_run
+from support.tiny_run import train
 
+from dcgan import trainer
 from dcgan.adversarial import adversarial_step
 from dcgan.data import Batches
 from dcgan.device import cuda_graph
 from dcgan.device.cuda_graph import CapturedStep, unmoved
+from dcgan.device.device import Device
 from dcgan.networks import Discriminator, Generator
-from dcgan.players import Players
+from dcgan.players import Adam, Players
+
+images = tiny_run.images
 
 SIZE, LATENT, BATCH = 32, 6, 8
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
@@ -84,30 +88,89 @@ def test_a_step_that_breaks_off_within_unmoved_leaves_no_trace_either():
     assert all(map(torch.equal, _state(played), _state(spared)))
 
 
-def test_a_recording_that_breaks_off_says_why_and_not_what_came_of_it(monkeypatch):
+@pytest.fixture
+def recording(monkeypatch):
+    """Return a function that makes the step fail at a call, counted from 0, on a stand-in for CUDA; and the steps."""
+
     @contextmanager
     def graph(_):  # as CUDA's: to end a broken recording is an error, too
         try:
             yield
-        finally:
-            raise RuntimeError("operation failed due to a previous error during capture")
+        except RuntimeError:
+            raise torch.AcceleratorError(
+                "CUDA error: operation failed due to a previous error during capture"
+            ) from None
 
-    def step(players, **_):
-        players.discriminator.requires_grad_(False)
-        if next(steps) == cuda_graph.WARM_UP:
-            raise RuntimeError("operation not permitted when stream is capturing")
-
-    steps = itertools.count()
-    monkeypatch.setattr(cuda_graph, "adversarial_step", step)
     for name in ("current_stream", "Stream", "CUDAGraph", "set_stream"):
         monkeypatch.setattr(torch.cuda, name, MagicMock())
     monkeypatch.setattr(torch.cuda, "stream", nullcontext)
     monkeypatch.setattr(torch.cuda, "graph", graph)
+
+    def failing(error, *, at):
+        steps = itertools.count()
+
+        def step(players, **_):
+            players.discriminator.requires_grad_(False)
+            if next(steps) == at:
+                raise error
+            return "measures"
+
+        monkeypatch.setattr(cuda_graph, "adversarial_step", step)
+
+    return failing
+
+
+def _cuda_error(code, text):
+    error = torch.AcceleratorError(f"CUDA error: {text}")
+    error.error_code = code
+    return error
+
+
+REFUSAL = _cuda_error(900, "operation not permitted when stream is capturing")
+NOT_PINNED = RuntimeError("Cannot copy between CPU and CUDA tensors during CUDA graph capture")
+ILLEGAL = _cuda_error(700, "an illegal memory access was encountered")
+NO_KERNEL = _cuda_error(209, "no kernel image is available for execution on the device")
+FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.32 GiB")
+CUDA, WHILE_RECORDING = Device.of(torch.device("cuda")), cuda_graph.WARM_UP
+
+
+def _taker(players, **more):
+    return cuda_graph.step_taker(players, CUDA, real=None, latents=None, bf16=False, **more)
+
+
+@pytest.mark.parametrize("error", [REFUSAL, NOT_PINNED], ids=["by CUDA", "by torch"])
+def test_a_step_that_is_refused_while_it_is_recorded_is_taken_without_and_the_log_says_why(recording, caplog, error):
+    recording(error, at=WHILE_RECORDING)
     players = _players()
-    with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):
-        CapturedStep(players, real=None, latents=None, bf16=False)
+    step = _taker(players)
+    assert caplog.messages == [f"the step can't be recorded as a CUDA graph, so it is slower ({error})"]
     assert all(parameter.requires_grad for parameter in players.discriminator.parameters())
     torch.cuda.set_stream.assert_called_with(torch.cuda.current_stream.return_value)
+    assert step() == "measures"
+
+
+@pytest.mark.parametrize("at", [0, WHILE_RECORDING], ids=["before recording", "while recording"])
+@pytest.mark.parametrize("error", [ILLEGAL, NO_KERNEL, FULL], ids=["illegal access", "no kernel", "memory"])
+def test_an_error_of_the_step_itself_is_no_refusal(recording, caplog, error, at):
+    recording(error, at=at)
+    with pytest.raises(type(error)) as raised:
+        _taker(_players())
+    assert raised.value is error
+    assert not caplog.messages
+
+
+def test_before_the_recording_nothing_is_a_refusal(recording):
+    recording(NOT_PINNED, at=0)
+    with pytest.raises(RuntimeError, match="Cannot copy between"):
+        _taker(_players())
+
+
+@pytest.mark.parametrize("at", [0, WHILE_RECORDING], ids=["before recording", "while recording"])
+def test_when_memory_runs_out_room_is_made_once_and_the_step_is_recorded_after_all(recording, at):
+    recording(FULL, at=at)
+    calls = []
+    assert isinstance(_taker(_players(), make_room=lambda: calls.append("room")), CapturedStep)
+    assert calls == ["room"]
 
 
 @needs_cuda
@@ -145,10 +208,27 @@ def test_five_hundred_steps_never_wait_for_the_device():
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_where_steps_are_recorded_any_networks_but_parallel_ones_are(monkeypatch):
-    monkeypatch.setattr(cuda_graph, "CapturedStep", lambda players, **_: "recorded")
-    real = torch.zeros(1)
-    for network, parallel in ((torch.nn.Sequential(), False), (object.__new__(DistributedDataParallel), True)):
-        players = Players(network, network, None, None)
-        step = cuda_graph.step_taker(players, facts("cuda"), real=real, latents=real, bf16=False)
-        assert (step == "recorded") != parallel
+@pytest.mark.parametrize("kind", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+def test_the_trainers_own_step_is_recorded_where_cuda_is(tmp_path, images, monkeypatch, caplog, kind):
+    handed = {}
+
+    def watched(players, device, **how):
+        step = cuda_graph.step_taker(players, device, **how)
+        handed.update(how, players=players, step=step)
+        return step
+
+    monkeypatch.setattr(trainer, "step_taker", watched)
+    state, _ = train(tmp_path, images, device=kind, bf16=True, on_device=True)
+    assert state == "finished"
+    assert isinstance(handed["step"], CapturedStep) == (kind == "cuda")
+    assert "can't be recorded" not in caplog.text
+    assert handed["bf16"]
+    assert handed["real"].is_contiguous(memory_format=torch.channels_last)
+    players = handed["players"]
+    for network in (players.generator, players.discriminator):
+        weights = [parameter for parameter in network.parameters() if parameter.dim() == 4]
+        assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    for optimizer in (players.generator_optimizer, players.discriminator_optimizer):
+        assert type(optimizer) is Adam
+        assert optimizer.defaults["fused"]
+        assert optimizer.defaults["capturable"] == (kind == "cuda")

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from support.devices import facts
 
 from dcgan.device import timing
 from dcgan.device.device import Device
+
+CUDA, MPS = (Device.of(torch.device(kind)) for kind in ("cuda", "mps"))
 
 
 def test_on_cuda_the_wait_for_a_batch_begins_when_the_device_has_done_what_it_had(monkeypatch):
@@ -22,7 +23,7 @@ def test_on_cuda_the_wait_for_a_batch_begins_when_the_device_has_done_what_it_ha
             return 1000 * (later.at - self.at)
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    now, wait = {"host": 0.0, "device is free": 0.0}, timing.InputWait(facts("cuda"), resident=False)
+    now, wait = {"host": 0.0, "device is free": 0.0}, timing.InputWait(CUDA, resident=False)
     waits = []
     for busy_for in (0.0, 2.0, 9.0):  # seconds that the device is at earlier steps while the host makes a batch in 5
         now["device is free"] = now["host"] + busy_for
@@ -64,6 +65,30 @@ def test_a_run_whose_cores_others_use_names_the_remedy_once(monkeypatch, caplog,
 def test_on_mps_the_host_waits_for_the_steps_before_a_batch_only_where_the_copy_would(monkeypatch, resident, waits):
     asked = []
     monkeypatch.setattr(torch.mps, "synchronize", lambda: asked.append("a wait"))
-    with timing.InputWait(facts("mps"), resident=resident):
+    with timing.InputWait(MPS, resident=resident):
         pass
     assert len(asked) == waits
+
+
+@pytest.mark.parametrize("device", [CUDA, MPS], ids=["cuda", "mps"])
+def test_the_host_runs_eight_steps_ahead_of_a_gpu_and_no_further(monkeypatch, device):
+    class Event:
+        """The device has done nothing; waiting for an event is what makes it do the steps up to there."""
+
+        def record(self):
+            self.step = launched[-1]
+
+        def synchronize(self):
+            done.append(self.step)
+
+    monkeypatch.setattr(torch.get_device_module(device.torch), "Event", Event)
+    keep_pace, launched, done, ahead = timing.Pace(device), [], [0], []
+    for step in range(1, 31):
+        launched.append(step)
+        keep_pace()
+        ahead.append(step - done[-1])
+    assert max(ahead) == ahead[-1] == 8
+
+
+def test_on_a_cpu_the_host_is_never_ahead():
+    timing.Pace(Device.of(torch.device("cpu")))()

@@ -1,0 +1,171 @@
+"""The record of the device: what is chosen, what fits, and that every option changes something."""
+
+import dataclasses
+import re
+
+import pytest
+import torch
+from support import ROOT, tiny_run
+
+from dcgan import UserError, run
+from dcgan.data import Batches, batches
+from dcgan.device import environment, nvidia
+from dcgan.device.device import Device, choose, use_precision, use_threads
+from dcgan.run import Request
+from dcgan.tools.cpus import cpu_count
+
+CPU, CUDA, MPS = (Device.of(torch.device(kind)) for kind in ("cpu", "cuda", "mps"))
+CELEBA = 202_599 * 64 * 64 * 3  # bytes
+GB = 10**9
+
+images = tiny_run.images
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_threads_are_set_as_asked_and_all_of_them_by_default(monkeypatch):
+    assert use_threads(1) == torch.get_num_threads() == 1
+    for wish in ("3", "3,1"):
+        monkeypatch.setenv("OMP_NUM_THREADS", wish)
+        assert use_threads("auto", processes=2) == 3
+    for nothing in ("", "0", "all"):
+        monkeypatch.setenv("OMP_NUM_THREADS", nothing)
+        assert use_threads("auto") == cpu_count()
+
+
+def test_precision_is_taken_at_its_word_and_auto_means_what_the_hardware_has(monkeypatch):
+    assert use_precision("bf16", CPU)
+    assert not use_precision("fp32", CPU)
+    assert not use_precision("auto", MPS)
+    for there in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda there=there: there)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        assert use_precision("auto", Device.of(torch.device("cpu"))) == there
+
+
+def test_the_best_device_there_is_is_chosen(monkeypatch):
+    monkeypatch.setattr(nvidia, "problem", lambda: None)
+    for cuda, mps, best in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
+        assert choose("auto").type == best
+        assert choose("cpu").type == "cpu"
+    with pytest.raises(UserError, match=r"--device mps \(DEVICE=mps\): not on this machine; torch .* sees cpu"):
+        choose("mps")
+
+
+@pytest.mark.parametrize(
+    ("device", "memory_format", "ahead", "recorded"),
+    [
+        (CPU, torch.channels_last, None, False),
+        (CUDA, torch.channels_last, 8, True),
+        (MPS, torch.contiguous_format, 8, False),
+    ],
+    ids=["cpu", "cuda", "mps"],
+)
+def test_each_kind_of_device_has_its_facts(device, memory_format, ahead, recorded):
+    assert (device.memory_format, device.steps_ahead, device.records_steps) == (memory_format, ahead, recorded)
+    assert device.pins_memory == recorded
+
+
+@pytest.mark.parametrize(
+    ("free", "nbytes", "resident"),
+    [
+        (5.5 * GB, CELEBA, False),  # a card of 6 GB
+        (7.5 * GB, CELEBA, True),  # of 8 GB
+        (23 * GB, 19 * GB, True),
+        (23 * GB, 19 * GB + 1, False),
+    ],
+)
+def test_on_cuda_4_gb_stay_free_beside_resident_images(monkeypatch, free, nbytes, resident):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free), 24 * GB))
+    assert CUDA.placement(nbytes)["on_device"] == resident
+
+
+@pytest.mark.parametrize(
+    ("recommended", "nbytes", "resident"),
+    [(90 * GB, CELEBA, False), (90 * GB, 2**31, False), (90 * GB, 2**31 - 1, True), (5 * GB, 2 * GB, False)],
+)
+def test_on_mps_resident_images_leave_room_and_have_less_than_2_31_elements(monkeypatch, recommended, nbytes, resident):
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: recommended)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: GB // 2)
+    placement = MPS.placement(nbytes)
+    assert placement == {"on_device": resident, "pin_memory": False, "memory_format": torch.contiguous_format}
+
+
+def test_on_a_cpu_images_stay_where_they_are():
+    assert not CPU.placement(1)["on_device"]
+
+
+def test_a_batch_has_the_devices_memory_format(images):
+    for device in (CPU, dataclasses.replace(MPS, torch=torch.device("cpu"))):
+        placed = {**device.placement(images.nbytes), "on_device": False}
+        batch = Batches(images, batch_size=8, seed=0, device="cpu", **placed)(0)
+        assert batch.is_contiguous(memory_format=device.memory_format)
+        assert batch.equal(Batches(images, batch_size=8, seed=0, device="cpu")(0))
+
+
+def test_images_that_find_no_room_on_the_device_stay_on_the_host_with_a_line(monkeypatch, caplog, images):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.32 GiB")
+
+    monkeypatch.setattr(batches, "_copied", full)
+    with caplog.at_level("INFO", logger="dcgan"):
+        squeezed = Batches(images, batch_size=8, seed=0, device="cpu", on_device=True)
+    assert not squeezed.on_device
+    assert caplog.messages == ["not enough memory for all images on the cpu, so they stay on the host"]
+    assert squeezed(7).equal(Batches(images, batch_size=8, seed=0, device="cpu")(7))
+
+
+def test_another_error_while_images_are_moved_is_no_lack_of_room(monkeypatch, images):
+    def broken(*_):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(batches, "_copied", broken)
+    with pytest.raises(torch.AcceleratorError):
+        Batches(images, batch_size=8, seed=0, device="cpu", on_device=True)
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_the_advice_when_memory_runs_out_names_resident_images_before_the_batch(tmp_path, monkeypatch, resident):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.32 GiB")
+
+    placed = {"on_device": resident, "pin_memory": False, "memory_format": torch.channels_last}
+    monkeypatch.setattr(Device, "placement", lambda self, nbytes: placed)
+    monkeypatch.setattr(run, "train", full)
+    settings = ("images=80", "batch_size=8", "image_size=32", "threads=1")
+    request = Request("baseline", "smoke", tmp_path / "runs", tmp_path / "cache", overrides=settings)
+    with pytest.raises(UserError) as raised:
+        run.run(request, CPU)
+    message = str(raised.value)
+    assert message.endswith('try SET="batch_size=4" (--set batch_size=4)')
+    assert ("images take room on the device" in message) == resident
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_the_record_of_a_gpu_has_its_memory_and_on_cuda_driver_and_capability(monkeypatch, kind):
+    monkeypatch.setattr(nvidia, "driver", lambda: "570.86.15")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100-SXM4-40GB")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (30 * GB, 42_300_000_000))
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 5_700_000_000)
+    record = environment.describe(Device.of(torch.device(kind)), bf16=False)
+    if kind == "cuda":
+        expected = {"driver": "570.86.15", "cuda": "13.0", "capability": "8.0", "memory_gb": 42.3}
+    else:
+        expected = {"memory_gb": 5.7}
+    keys = ("driver", "cuda", "capability", "memory_gb")
+    assert {key: record[key] for key in keys if key in record} == expected
+
+
+def test_only_this_folder_asks_which_device_it_is():
+    files = [path for part in ("dcgan", "analysis", "benchmarks") for path in (ROOT / part).rglob("*.py")]
+    asking = {path.relative_to(ROOT).as_posix() for path in files if re.search(r"\.type [!=]= \"", path.read_text())}
+    assert {name for name in asking if not name.startswith("dcgan/device/")} == set()
