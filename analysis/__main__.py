@@ -165,12 +165,16 @@ def _scorer(options: argparse.Namespace) -> "Scorer":
     from analysis.score import Scorer
     from dcgan.device.device import choose, use_threads
 
-    device = choose(options.device).torch
+    device = choose(options.device)
     use_threads("auto")
     extractor = features.choose(
-        options.extractor, inception_weights=options.inception_weights, cache=options.cache, device=device
+        options.extractor,
+        inception_weights=options.inception_weights,
+        cache=options.cache,
+        device=device.torch,
+        memory_format=device.memory_format,
     )
-    return Scorer(extractor, cache=options.cache, data=options.data, device=device, samples=options.samples)
+    return Scorer(extractor, cache=options.cache, data=options.data, device=device.torch, samples=options.samples)
 
 
 def _to_wandb(comparison: "Comparison", folder: Path) -> None:

@@ -73,7 +73,14 @@ class Features:
     logits: np.ndarray  # (total, classes) float32, for the Inception Score
 
 
-def choose(wanted: str | None, *, inception_weights: Path | None, cache: Path, device: torch.device | str) -> Extractor:
+def choose(
+    wanted: str | None,
+    *,
+    inception_weights: Path | None,
+    cache: Path,
+    device: torch.device | str,
+    memory_format: torch.memory_format = torch.channels_last,
+) -> Extractor:
     """The extractor called `wanted`; for None `inception` when its weights can be had, otherwise `effnet_lite0`.
 
     inception_weights: the user's file; None: the published one, from `cache`/weights or downloaded into it once.
@@ -85,7 +92,9 @@ def choose(wanted: str | None, *, inception_weights: Path | None, cache: Path, d
         raise UserError(f"extractor {wanted!r}: there are {' and '.join(NAMES)}")
     if wanted != "effnet_lite0":
         try:
-            return _inception(inception_weights or _published(cache), device)
+            extractor = _inception(inception_weights or _published(cache))
+            extractor.network.to(device).to(memory_format=memory_format)
+            return extractor
         except (OSError, HTTPException) as error:
             reason = error.reason if type(error) is URLError else error
             lack = one_line(
@@ -95,7 +104,8 @@ def choose(wanted: str | None, *, inception_weights: Path | None, cache: Path, d
                 raise UserError(lack) from error
             log.warning("%s; using effnet_lite0 instead", lack)
     network = EfficientNetLite0("effnet_lite0", ["1280", "logits"])
-    return Extractor("effnet_lite0", EFFNET_SHA256[:16], 1280, network.to(device))
+    network.memory_format = memory_format
+    return Extractor("effnet_lite0", EFFNET_SHA256[:16], 1280, network.to(device, memory_format=memory_format))
 
 
 def extract(extractor: Extractor, images: Iterable[Tensor], *, total: int, desc: str) -> Features:
@@ -103,8 +113,8 @@ def extract(extractor: Extractor, images: Iterable[Tensor], *, total: int, desc:
 
     Raises ValueError when there are more or fewer images.
     """
-    device = next(extractor.network.parameters()).device
-    size = PASS_ON_CPU if device.type == "cpu" else PASS_ELSEWHERE
+    weight = next(extractor.network.parameters())
+    size = PASS_ON_CPU if weight.is_cpu else PASS_ELSEWHERE
     features, logits, done = np.empty((total, extractor.dims), np.float32), None, 0
     bar = tqdm(total=total, desc=desc, unit="image", delay=2, dynamic_ncols=True, leave=False)
     # torch lets CUDA's convolutions drop to TF32, which has 10 bits; the context restores the setting afterwards.
@@ -115,7 +125,7 @@ def extract(extractor: Extractor, images: Iterable[Tensor], *, total: int, desc:
             if done + count > total:
                 raise ValueError(f"{total} images were announced, and there are more")
             padded = torch.cat([chunk, chunk.new_zeros(size - count, *chunk.shape[1:])])
-            pooled, classes = (output[:count].cpu().numpy() for output in extractor.network(padded.to(device)))
+            pooled, classes = (output[:count].cpu().numpy() for output in extractor.network(padded.to(weight.device)))
             if logits is None:
                 logits = np.empty((total, classes.shape[1]), np.float32)
             features[done : done + count], logits[done : done + count] = pooled, classes
@@ -150,10 +160,11 @@ class EfficientNetLite0(FeatureExtractorBase):
     """
 
     SIDE = 224
+    memory_format = torch.channels_last
 
     def __init__(self, name: str, features_list: list[str], **_: Any) -> None:
         super().__init__(name, features_list)
-        self.network = _efficientnet_lite0().to(memory_format=torch.channels_last)
+        self.network = _efficientnet_lite0().to(memory_format=self.memory_format)
         self.requires_grad_(False)
         self.eval()
 
@@ -171,7 +182,7 @@ class EfficientNetLite0(FeatureExtractorBase):
         return tuple(outputs[feature] for feature in self.features_list)
 
     def _by_torch(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.network.extract_features(x.contiguous(memory_format=torch.channels_last))
+        x = self.network.extract_features(x.contiguous(memory_format=self.memory_format))
         # (n, 1280, 7, 7)
         pooled = x.mean((2, 3))
         return pooled, self.network._fc(pooled)
@@ -250,7 +261,7 @@ def _fold_norms(network: EfficientNet) -> None:
 # --- InceptionV3 ---
 
 
-def _inception(path: Path, device: torch.device | str) -> Extractor:
+def _inception(path: Path) -> Extractor:
     """torch-fidelity's InceptionV3 with the weights in a file. Raises UserError when the file holds anything else."""
     try:
         state, sha256 = _load(path)
@@ -277,7 +288,7 @@ def _inception(path: Path, device: torch.device | str) -> Extractor:
         log.warning(
             "%s: not the published weights (SHA-256 %s...); its scores compare only with each other", path, sha256[:16]
         )
-    return Extractor("inception", sha256[:16], 2048, network.to(device, memory_format=torch.channels_last))
+    return Extractor("inception", sha256[:16], 2048, network)
 
 
 def _right_file() -> str:
