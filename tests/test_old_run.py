@@ -23,7 +23,7 @@ ROW = {
     "n_fake": 200, "n_real": 300, "isc_mean": 1.09435, "fid": 326.897, "fid_floor": 42.472, "kid_mean": 0.596998,
     "kid_std": 0.0110472, "precision": 0, "recall": 0, "lead_balance": 0, "dominance": -0.685272,
     "equilibrium_gap": 0.00407949, "d_win_share": 0, "images_per_s": 1146.5, "data_wait_fraction": 0.00877,
-    "gpu_hours": 0.00186111, "fid_at_floor_n": 326.405, "face_rate_real": 0.953333, "best_step": 120,
+    "gpu_hours": 0.00186111, "fid_at_floor_n": 326.405, "face_rate_real": 0.953333,
 }  # fmt: skip
 
 

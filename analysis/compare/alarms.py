@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from analysis.compare.answers import MUCH_WORSE
 from analysis.compare.comparison import Note
+from analysis.compare.quality import MUCH_WORSE
 from analysis.compare.writeup import SLOWER_D
 from analysis.measures import interleaving
 
@@ -28,8 +28,8 @@ def alarms_of(table: pd.DataFrame) -> list[Note]:
         ),
         *_notes(
             worse,
-            "the last snapshot is much worse than the best: FID {last_fid:.1f} against {best_fid:.1f} at step "
-            "{best_step:,.0f}; the table shows the last one",
+            "its last three snapshots are much worse than the best three in a row: FID {last_fid:.1f} against "
+            "{best_fid:.1f} around step {best_step:,.0f}; the table shows the final generator",
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""Numbers -> plain sentences, one function per question. "Can't tell" is an answer, and one seed is called one seed.
+"""Numbers -> plain sentences, one function per question across runs. "Can't tell" is an answer.
 
 Knows no experiment by name: `writeup` does.
 """
@@ -10,121 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.compare.comparison import Alternative, Answer, Claim
+from analysis.compare.comparison import Answer, Claim
+from analysis.compare.own_question import NAMES
 from analysis.compare.prediction import AMONG, WHEN, prediction
+from analysis.compare.quality import has_turned
 from analysis.measures import interleaving
-from analysis.measures.stats import Association, Estimate, wilson
+from analysis.measures.stats import Association, wilson
 
-#: The measures that are evidence, in this order.
-NAMES = {
-    "fid": "FID",
-    "fid_at_64": "FID at 64 px",
-    "kid_mean": "KID",
-    "isc_mean": "Inception Score",
-    "precision": "precision",
-    "recall": "recall",
-    "face_rate": "share detectable as a face",
-    "interleaving_ratio": "interleaving ratio",
-    "lead_balance": "lead balance",
-    "d_win_share": "share of steps with D's loss below 0.1",
-}
-#: A last snapshot whose FID is above this many times the best one's is much worse: FID has turned.
-MUCH_WORSE = 1.25
-SAME_RATIO = 0.005  # interleaving ratios that differ by less are the same to two digits
+#: A collapse of interleaving is an alarm only where KID is below this: before that, training has hardly begun.
+LEARNT_KID = 0.3
 LONG_WAIT = 0.05  # of a run's time; from here on, waiting for input is where the time goes
-
-
-# --- the question of one experiment ---
-
-
-def of_experiment(this: Alternative) -> Answer:
-    """Answer an experiment's own question: its quality and interleaving compared with its parent's."""
-    verdict, text = _outcome(this)
-    names = {key: name for key, name in NAMES.items() if key != "fid_at_64" or this.quality == key}
-    evidence = _troubles(this)
-    evidence += [f"{name}: {number(this.measures[key])}" for key, name in names.items() if this.measures[key].n]
-    if this.quality in this.differences:
-        evidence += [
-            f"{names[key]}, minus {this.parent}'s: {number(difference, signed=True)}"
-            for key, difference in this.differences.items()
-            if key in names
-        ]
-    return Answer(this.question, verdict, text, evidence=evidence)
-
-
-def _outcome(this: Alternative) -> tuple[str, str]:
-    """A verdict and its text."""
-    if not this.seeds:
-        return "open", f"No run of it has finished{f', and {len(this.diverged)} diverged' if this.diverged else ''}."
-    if this.parent is None:
-        return "plain", _levels(this)
-    if this.quality is None:
-        return "open", f"Its parent, {this.parent}, was trained on other images."
-    name = NAMES[this.quality]
-    change = this.differences.get(this.quality)
-    if change is None:
-        return "open", f"No seed has a known {name} both here and in {this.parent}."
-    verdict, text = judge(change, this.parent, name)
-    return verdict, f"{text} {_interleaving_change(this)}".strip()
-
-
-def _troubles(this: Alternative) -> list[str]:
-    """What the means would hide."""
-    troubles = []
-    if this.diverged:
-        seeds = ", ".join(f"seed {seed} at step {step:,}" for seed, step in this.diverged.items())
-        troubles.append(f"diverged, and so in none of these means: {seeds}")
-    if this.d_won:
-        troubles.append(f"D has won for good in seed {', '.join(map(str, this.d_won))}")
-    return troubles
-
-
-def _levels(this: Alternative) -> str:
-    """How an experiment without a parent stands by itself."""
-    fid, wins, ratio = (this.measures[key] for key in ("fid", "d_win_share", "interleaving_ratio"))
-    parts = [f"FID {number(fid)}" if fid.n else "Not scored"]
-    if wins.n:
-        parts.append(f"D's loss is below 0.1 in {100 * wins.mean:.1f} % of the steps")
-    if ratio.n:
-        parts.append(f"the interleaving ratio is {ratio.mean:.2f}")
-    return "; ".join(parts) + "."
-
-
-def judge(change: Estimate, parent: str, measure: str) -> tuple[str, str]:
-    """Judge a change of a distance, where lower is better: a verdict and its text."""
-    difference = f"{abs(change.mean):.3g} {'lower' if change.mean < 0 else 'higher'} than {parent}'s"
-    if change.n < 2:
-        return "open", f"With one seed, {measure} is {difference}."
-    if not change.settled:
-        return "open", f"On average {measure} is {difference}, but the interval over {change.n} seeds includes 0."
-    verdict = "better" if change.mean < 0 else "worse"
-    return verdict, f"{measure} is {difference} ({number(change, signed=True)})."
-
-
-def _interleaving_change(this: Alternative) -> str:
-    change = this.differences.get("interleaving_ratio")
-    if change is None:
-        return ""
-    if abs(change.mean) < SAME_RATIO:
-        return "The interleaving ratio is the same to two digits."
-    if change.n < 2:
-        return f"The interleaving ratio is {abs(change.mean):.2f} {'higher' if change.mean > 0 else 'lower'}."
-    if not change.settled:
-        return "The seeds don't show whether the loss curves interleave more or less."
-    return f"The loss curves interleave {'more' if change.mean > 0 else 'less'} ({number(change, signed=True)})."
-
-
-def number(estimate: Estimate, *, signed: bool = False) -> str:
-    """'61.2 (one seed)' or '61.2 [58.0, 64.4], n = 3 seeds'."""
-    if not estimate.n:
-        return "not known"
-    form = "+.4g" if signed else ".4g"
-    if estimate.n < 2:
-        return f"{estimate.mean:{form}} (one seed)"
-    return f"{estimate.mean:{form}} [{estimate.low:{form}}, {estimate.high:{form}}], n = {estimate.n} seeds"
-
-
-# --- questions across runs ---
 
 
 def predicts(
@@ -201,8 +96,10 @@ def alarm(snapshots: pd.DataFrame, *, key: str) -> Answer:
 
 
 def _course(title: str, rows: pd.DataFrame) -> _Course:
-    step, fid, ratio = (rows[column].to_numpy(dtype=float) for column in ("step", "fid", "interleaving_ratio"))
-    turned, at = bool(fid[-1] > MUCH_WORSE * fid.min()), interleaving.collapse(ratio)
+    step, fid, kid, ratio = (
+        rows[key].to_numpy(dtype=float) for key in ("step", "fid", "kid_mean", "interleaving_ratio")
+    )
+    turned, at = has_turned(fid), interleaving.collapse(ratio, counts=kid < LEARNT_KID)
     if at is None:
         return _Course(turned, collapsed=False, warned=False, text="")
     text = (
@@ -214,35 +111,36 @@ def _course(title: str, rows: pd.DataFrame) -> _Course:
 
 
 def dives(table: pd.DataFrame, *, key: str) -> Answer:
-    """Does D's loss dive, over all steps, and does it stay there, in the last quarter?"""
+    """Does D's loss dive, over all of a run's own steps, and does it stay there, in their last quarter?"""
     question = "Does D's loss dive to 0 and stay there?"
-    known = table.dropna(subset=["d_win_share", "d_win_share_last"])
+    known = table[table["status"] == "finished"].dropna(subset=["d_win_share_whole", "d_win_share_last"])
     if known.empty:
-        return Answer(question, "open", "No run has finished whose losses could be compared.", key=key)
+        return Answer(question, "open", "No run has finished whose losses could be read.", key=key)
     by_experiment = known.groupby("experiment", sort=False)
-    shares = by_experiment[["d_win_share", "d_win_share_last"]].mean()
+    shares = by_experiment[["d_win_share_whole", "d_win_share_last"]].mean()
     evidence = [
-        f"{name}: below 0.1 in {100 * row['d_win_share']:.1f} % of all steps, in {100 * row['d_win_share_last']:.1f} % "
-        f"of the last quarter, n = {by_experiment.size()[name]}"
+        f"{name}: below 0.1 in {100 * row['d_win_share_whole']:.1f} % of all its steps, in "
+        f"{100 * row['d_win_share_last']:.1f} % of the last quarter, n = {by_experiment.size()[name]}"
         for name, row in shares.iterrows()
     ]
     stayed = list(shares.index[shares["d_win_share_last"] > 0.5])
     if stayed:
         text = f"It is below 0.1 in most of the last quarter of the steps in {', '.join(stayed)}."
         return Answer(question, "yes", text, evidence=evidence, key=key)
-    if (shares["d_win_share"] > 0).any():
+    if (shares["d_win_share_whole"] > 0).any():
         return Answer(question, "no", _dives_and_comes_back(shares), evidence=evidence, key=key)
     return Answer(question, "no", "It is never below 0.1.", evidence=evidence, key=key)
 
 
 def _dives_and_comes_back(shares: pd.DataFrame) -> str:
-    most, end = shares["d_win_share"].idxmax(), 100 * shares["d_win_share_last"].max()
+    most, end = shares["d_win_share_whole"].idxmax(), 100 * shares["d_win_share_last"].max()
     at_the_end = "none" if end < 0.05 else f"up to {end:.1f} %"
-    names = shares.index[shares["d_win_share"] < 0.0005]
+    names = shares.index[shares["d_win_share_whole"] < 0.0005]
     never = f"; never in {', '.join(names)}" if len(names) else ""
+    highest = 100 * shares["d_win_share_whole"].max()
     return (
-        f"It dives and comes back: below 0.1 in up to {100 * shares['d_win_share'].max():.1f} % of all steps ({most}), "
-        f"and in {at_the_end} of the last quarter{never}."
+        f"It dives and comes back: below 0.1 in up to {highest:.1f} % of all steps ({most}), and in {at_the_end} "
+        f"of the last quarter{never}."
     )
 
 

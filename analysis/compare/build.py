@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.compare import answers, eligible, writeup
+from analysis.compare import eligible, own_question, writeup
 from analysis.compare.alarms import alarms_of, d_has_won
 from analysis.compare.comparison import (
     AVERAGED,
@@ -19,9 +19,11 @@ from analysis.compare.comparison import (
 )
 from analysis.compare.one_run import NOTHING, Part, part_of
 from analysis.compare.prediction import CANDIDATES, associations_of, step_correlations
+from analysis.compare.quality import Outcome, outcomes
 from analysis.measures import interleaving
+from analysis.measures.inference import Effect, welch_effect
 from analysis.measures.interleaving import SMOOTHINGS
-from analysis.measures.stats import Estimate, paired_difference, t_interval, wilson
+from analysis.measures.stats import t_interval, wilson
 from analysis.runs.ratings import KINDS, Rating, read_ratings
 from analysis.runs.run import Run, table
 from analysis.score import Protocol, Scores
@@ -75,9 +77,12 @@ def compare(
 
     compared = pd.DataFrame([part.row for part in parts], columns=list(RUN_COLUMNS))
     snapshots, other_images = eligible.of_the_same_images(_all_snapshots(parts), runs)
-    alternatives = _alternatives(runs, parents, compared)
-    associations = associations_of(snapshots, runs)
-    by_step = {x: step_correlations(x, snapshots) for x in CANDIDATES}
+    shared = eligible.twins([(run, part.opening) for run, part in zip(runs, parts, strict=True)])
+    notes += [Note(f"{twin.text}; where runs are counted they count once", twin.longer.title) for twin in shared]
+    alternatives = _alternatives(runs, parents, compared, snapshots, shared)
+    distinct = eligible.without_shared_steps(snapshots, shared)
+    associations = associations_of(distinct, runs)
+    by_step = {x: step_correlations(x, distinct) for x in CANDIDATES}
     ratings = _ratings(runs)
     return Comparison(
         data=runs[0].data,
@@ -90,8 +95,15 @@ def compare(
         windows=_all_windows(parts),
         associations=associations,
         step_correlations=by_step,
-        answers=writeup.answers_to(compared, alternatives, associations, by_step, snapshots, ratings),
-        experiment_answers={alternative.name: answers.of_experiment(alternative) for alternative in alternatives},
+        answers=writeup.answers_to(
+            compared,
+            alternatives,
+            associations,
+            by_step,
+            eligible.without_shorter_twins(snapshots, shared),
+            ratings,
+        ),
+        experiment_answers={alternative.name: own_question.of_experiment(alternative) for alternative in alternatives},
         alarms=alarms_of(compared),
         notes=[*notes, *refused, *other_images],
         ratings=ratings,
@@ -136,17 +148,45 @@ def _in_repository(name: str, profile: str = "full") -> config.Experiment | None
         return None
 
 
-def _alternatives(runs: Sequence[Run], parents: Mapping[str, str | None], table: pd.DataFrame) -> list[Alternative]:
+def _alternatives(
+    runs: Sequence[Run],
+    parents: Mapping[str, str | None],
+    table: pd.DataFrame,
+    snapshots: pd.DataFrame,
+    shared: Sequence[eligible.Twin],
+) -> list[Alternative]:
     by_name = {run.name: run for run in reversed(runs)}  # the lowest seed's
-    names = dict.fromkeys(run.name for run in runs)
-    return [_alternative(by_name[name], parents[name], by_name.get(parents[name] or ""), table) for name in names]
+    qualities = {name: _quality_measure(run, by_name.get(parents[name] or "")) for name, run in by_name.items()}
+    compared = outcomes(
+        table, snapshots, {name: parents[name] for name, quality in qualities.items() if quality == "kid_endpoint"}
+    )
+    return [
+        _alternative(
+            by_name[name],
+            parents[name],
+            by_name.get(parents[name] or ""),
+            table,
+            quality=qualities[name],
+            outcome=compared.get(name),
+            copies=[twin for twin in shared if (twin.longer.name, twin.shorter.name) == (name, parents[name])],
+        )
+        for name in dict.fromkeys(run.name for run in runs)
+    ]
 
 
-def _alternative(run: Run, parent: str | None, parent_run: Run | None, table: pd.DataFrame) -> Alternative:
+def _alternative(
+    run: Run,
+    parent: str | None,
+    parent_run: Run | None,
+    table: pd.DataFrame,
+    *,
+    quality: str | None,
+    outcome: Outcome | None,
+    copies: Sequence[eligible.Twin],
+) -> Alternative:
     """An experiment compared with its parent. parent_run: a run of the parent, where there is one."""
-    ancestor = parent_run.experiment if parent_run else _in_repository(parent, run.profile) if parent else None
+    ancestor = _ancestor(run, parent_run)
     changes = config.differences(ancestor, run.experiment) if ancestor else {}
-    quality = _quality_measure(run, parent_run, ancestor)
     rows, parents = (table[table["experiment"] == name] for name in (run.name, parent))
     finished = rows[rows["status"] == "finished"]
     diverged = rows[rows["status"] == "diverged"]
@@ -157,33 +197,46 @@ def _alternative(run: Run, parent: str | None, parent_run: Run | None, table: pd
         changes={key: change for key, change in changes.items() if key not in config.HOW},
         seeds=sorted(finished["seed"]),
         measures={measure: t_interval(finished[measure].astype(float)) for measure in AVERAGED},
-        differences=_differences(finished, parents[parents["status"] == "finished"], quality),
+        differences=_differences(finished, parents[parents["status"] == "finished"], quality, copies),
         quality=quality,
+        outcome=outcome,
+        copied=[f"seed {twin.longer.seed}: {twin.text}" for twin in copies],
         diverged=dict(zip(diverged["seed"], diverged["steps"], strict=True)),
         d_won=sorted(rows.loc[d_has_won(rows), "seed"]),
     )
 
 
-def _quality_measure(run: Run, parent_run: Run | None, ancestor: config.Experiment | None) -> str | None:
+def _ancestor(run: Run, parent_run: Run | None) -> config.Experiment | None:
+    """The experiment that a run's is compared with: that of the parent's run, else the repository's."""
+    parent = _parent(run)
+    if parent_run:
+        return parent_run.experiment
+    return _in_repository(parent, run.profile) if parent else None
+
+
+def _quality_measure(run: Run, parent_run: Run | None) -> str | None:
     """The measure by which an experiment is compared with its parent; None where they were trained on other images."""
+    ancestor = _ancestor(run, parent_run)
     if parent_run and parent_run.images != run.images:
         return None
     if ancestor and ancestor.image_size != run.experiment.image_size:
         return "fid_at_64"
-    return "fid"
+    return "kid_endpoint"
 
 
-def _differences(own: pd.DataFrame, parents: pd.DataFrame, quality: str | None) -> dict[str, Estimate]:
-    """The differences that can be taken, paired by seed."""
-    comparable = {"fid": AVERAGED, "fid_at_64": ACROSS_SIZES, None: DYNAMICS}[quality]
-    differences = {
-        measure: paired_difference(_by_seed(own, measure), _by_seed(parents, measure)) for measure in comparable
-    }
-    return {measure: difference for measure, difference in differences.items() if difference.n}
-
-
-def _by_seed(rows: pd.DataFrame, measure: str) -> dict[int, float]:
-    return dict(zip(rows["seed"], rows[measure].astype(float), strict=True))
+def _differences(
+    own: pd.DataFrame, parents: pd.DataFrame, quality: str | None, copies: Sequence[eligible.Twin]
+) -> dict[str, Effect]:
+    """The differences that can be taken. A run whose losses are a parent's over again says nothing of them."""
+    comparable = {"kid_endpoint": AVERAGED, "fid_at_64": ACROSS_SIZES, None: DYNAMICS}[quality]
+    new = own[~own["seed"].isin([twin.longer.seed for twin in copies])]
+    differences = {}
+    for measure in comparable:
+        rows = new if measure in DYNAMICS else own
+        values, others = (some[measure].astype(float).dropna().to_list() for some in (rows, parents))
+        if values and others:
+            differences[measure] = welch_effect(values, others)
+    return differences
 
 
 # --- ratings and protocol ---

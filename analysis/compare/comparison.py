@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from analysis.compare.quality import Outcome
+from analysis.measures.inference import Effect
 from analysis.measures.stats import Association, Estimate
 from analysis.runs.notes import Note
 from analysis.runs.run import Run
@@ -20,6 +22,7 @@ RUN_COLUMNS = (
     "interleaving_ratio_20", "lead_balance_5", "lead_balance_20", "equilibrium_ratio", "equilibrium_balance",
     "best_step", "best_fid", "last_fid", "floor_share", "d_win_share_last", "windows_counted", "windows_counted_5",
     "windows_counted_20", "d_win_share_at_end", "step_ms", "spread", "overlap", "period_2", "smooth_crossings",
+    "kid_endpoint", "d_win_share_whole",
 )  # fmt: skip
 #: One row per snapshot. interleaving_ratio is over the steps since the snapshot before; NaN where it is unknown.
 SNAPSHOT_COLUMNS = (
@@ -41,6 +44,7 @@ AVERAGED = (
 #: An answer's verdict -> how people read it. A plain answer has no verdict, only a text.
 VERDICTS = {
     "better": "Better",
+    "behind": "Behind, and still improving",
     "worse": "Worse",
     "yes": "Yes",
     "no": "No",
@@ -97,8 +101,10 @@ class Alternative:
     changes: Mapping[str, tuple[Any, Any]]  # dotted key -> (the parent's value, its own)
     seeds: Sequence[int]  # that finished
     measures: Mapping[str, Estimate]  # one of AVERAGED -> mean over seeds
-    differences: Mapping[str, Estimate]  # a measure -> this minus parent, paired by seed; empty for a root
-    quality: str | None  # the measure by which it is compared with its parent; None: trained on other images
+    differences: Mapping[str, Effect]  # a measure -> this minus parent, by Welch's t; empty for a root
+    quality: str | None  # what it is compared with its parent by: `kid_endpoint`, `fid_at_64`; None: on other images
+    outcome: Outcome | None = None  # its endpoint compared with the parent's, where both are known
+    copied: Sequence[str] = ()  # its runs whose compared steps are a parent's run over again, as `Twin.text` says it
     diverged: Mapping[int, int] = field(default_factory=dict)  # seed -> step; these are in none of the means
     d_won: Sequence[int] = ()  # seeds in which D has won for good
 

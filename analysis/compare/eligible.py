@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -70,6 +72,53 @@ def comparable_losses(runs: Sequence[Run]) -> tuple[dict[str, int], list[Note]]:
         )
         notes.append(Note(text, run.title))
     return steps_compared, notes
+
+
+@dataclass(frozen=True)
+class Twin:
+    """Two runs with one trajectory: the losses of the shorter one's steps are the same to the last bit."""
+
+    longer: Run
+    shorter: Run
+
+    @property
+    def text(self) -> str:
+        """The fact, of the longer run."""
+        return f"its first {self.shorter.steps:,} steps are those of {self.shorter.title}, to the last bit"
+
+
+def twins(runs: Sequence[tuple[Run, bytes]]) -> list[Twin]:
+    """Pairs of finished runs with one trajectory, of which only one may count, as those of two lengths and one seed.
+
+    runs: each with the losses of its first steps, by which candidates are found; all steps are then compared.
+    """
+    by_opening: dict[bytes, list[Run]] = {}
+    for run, opening in runs:
+        if opening and run.state == "finished":
+            by_opening.setdefault(opening, []).append(run)
+    found = []
+    for candidates in by_opening.values():
+        for shorter, longer in pairwise(sorted(candidates, key=lambda run: run.steps)):
+            losses = [run.history()[["loss_d", "loss_g"]].head(shorter.steps) for run in (shorter, longer)]
+            if losses[0].equals(losses[1]):
+                found.append(Twin(longer, shorter))
+    return found
+
+
+def without_shared_steps(snapshots: pd.DataFrame, shared: Sequence[Twin]) -> pd.DataFrame:
+    """The snapshots without those of a longer run that another run has, too: at equal steps they would count twice."""
+    for twin in shared:
+        own = (snapshots["experiment"] == twin.longer.name) & (snapshots["seed"] == twin.longer.seed)
+        snapshots = snapshots[~(own & (snapshots["step"] <= twin.shorter.steps))]
+    return snapshots
+
+
+def without_shorter_twins(snapshots: pd.DataFrame, shared: Sequence[Twin]) -> pd.DataFrame:
+    """The snapshots without runs of which a longer run shows all: for questions about whole runs."""
+    for twin in shared:
+        own = (snapshots["experiment"] == twin.shorter.name) & (snapshots["seed"] == twin.shorter.seed)
+        snapshots = snapshots[~own]
+    return snapshots
 
 
 def of_the_same_images(snapshots: pd.DataFrame, runs: Sequence[Run]) -> tuple[pd.DataFrame, list[Note]]:

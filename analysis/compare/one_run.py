@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.compare.comparison import WINDOW_COLUMNS, Note
+from analysis.compare.quality import LAST, endpoint, running_means
 from analysis.measures import interleaving
 from analysis.measures.interleaving import SMOOTHINGS
 from analysis.measures.stats import wilson
@@ -17,6 +18,7 @@ from analysis.score import SNAPSHOT_MEASURES, Protocol, Scores
 from dcgan import UserError
 
 NOTHING = Scores({}, pd.DataFrame(columns=["step", *SNAPSHOT_MEASURES]))  # of a run without scores
+OPENING_STEPS = 100
 NO_RATIO = (
     f"no interleaving ratio: no window of {interleaving.WINDOW} steps has {interleaving.MIN_REFERENCE} reference "
     "crossings"
@@ -31,6 +33,7 @@ class Part:
     snapshots: pd.DataFrame
     windows: pd.DataFrame | None = None  # None: its losses are not compared
     notes: list[Note] = field(default_factory=list)
+    opening: bytes = b""  # the losses of its first OPENING_STEPS steps; empty where there are fewer
 
 
 def part_of(
@@ -62,7 +65,16 @@ def part_of(
 
 def _add_losses(part: Part, run: Run, steps_compared: int | None) -> None:
     history = run.history()
-    part.row["d_win_share_at_end"] = interleaving.d_win_share_at_end(history["loss_d"])
+    # Questions about the run itself, and its end, look at all of it, however long the others are.
+    d = history["loss_d"].to_numpy()
+    interleaving.log_ratio(d, history["loss_g"])  # raises ValueError for numbers that are no losses
+    part.row |= {
+        "d_win_share_at_end": interleaving.d_win_share_at_end(d),
+        "d_win_share_whole": interleaving.d_win_share(d),
+        "d_win_share_last": interleaving.d_win_share(d[len(d) * 3 // 4 :]),
+    }
+    if len(history) >= OPENING_STEPS:
+        part.opening = history[["loss_d", "loss_g"]].head(OPENING_STEPS).to_numpy().tobytes()
     if steps_compared is None:
         return
     part.row |= _dynamics(history[:steps_compared])
@@ -106,7 +118,6 @@ def _dynamics(history: pd.DataFrame) -> dict[str, float]:
         "equilibrium_ratio": around_optimum.ratio,
         "equilibrium_balance": around_optimum.balance,
         "d_win_share": interleaving.d_win_share(d),
-        "d_win_share_last": interleaving.d_win_share(d[len(d) * 3 // 4 :]),
     }
     for smoothing in SMOOTHINGS:
         windows = interleaving.windows(d, g, window=interleaving.window_for(smoothing), smoothing=smoothing)
@@ -141,8 +152,14 @@ def _snapshots(run: Run, scores: Scores) -> pd.DataFrame:
 
 
 def _best_and_last(snapshots: pd.DataFrame) -> dict[str, float]:
-    fid = snapshots["fid"].to_numpy(dtype=float)
-    if np.isnan(fid).all():
-        return {}
-    best = np.nanargmin(fid)
-    return {"best_step": float(snapshots["step"].iloc[best]), "best_fid": fid[best], "last_fid": fid[-1]}
+    """KID's endpoint, and FID over the last snapshots and over the best ones in a row; one snapshot is too noisy."""
+    row = {"kid_endpoint": endpoint(snapshots["kid_mean"])}
+    fid = running_means(snapshots["fid"])
+    if not len(fid) or np.isnan(fid).all():
+        return row
+    best = int(np.nanargmin(fid))
+    return row | {
+        "best_step": float(snapshots["step"].iloc[best + LAST // 2]),
+        "best_fid": float(fid[best]),
+        "last_fid": float(fid[-1]),
+    }

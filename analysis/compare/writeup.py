@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.compare import answers
+from analysis.compare import answers, own_question
 from analysis.compare.comparison import Alternative, Answer, Claim, sentence
 from analysis.measures.stats import Association
 
@@ -56,21 +56,25 @@ def image_size(alternatives: Sequence[Alternative], snapshots: pd.DataFrame, *, 
         *most, last = FOLLOW_UPS
         text = f"That takes {', '.join(most)} and {last}, and none of them has finished."
         return Answer(question, "open", text, evidence=evidence, key=key)
-    closed = {recipe.name: share for recipe in follow_ups if (share := _gap_closed(recipe, hires)) is not None}
-    evidence += [_follow_up_evidence(recipe, hires, closed.get(recipe.name)) for recipe in follow_ups]
-    better = [recipe.name for recipe in follow_ups if _is_better(recipe)]
+    evidence += [_follow_up_evidence(recipe, hires) for recipe in follow_ups]
+    better = [recipe.name for recipe in follow_ups if _improves(recipe)]
     if better:
-        text = f"FID is lower than {HIRES}'s in {', '.join(better)}."
+        text = f"KID is lower than {HIRES}'s in {', '.join(better)}."
         return Answer(question, "better", text, evidence=evidence, key=key)
-    text = f"No follow-up is clearly better.{_closest(closed, by_name, hires)}"
+    seeds = min(len(recipe.seeds) for recipe in (hires, *follow_ups))
+    text = f"No follow-up is clearly better (n = {seeds} at least)."
     return Answer(question, "open", text, evidence=evidence, key=key)
+
+
+def _improves(follow_up: Alternative) -> bool:
+    return follow_up.outcome is not None and follow_up.outcome.settled and follow_up.outcome.ratio < 1
 
 
 def _hires_evidence(hires: Alternative, small: Alternative | None, snapshots: pd.DataFrame) -> list[str]:
     """How the run at 128 px compares with its parent at 64 px, and how its FID and D's loss went."""
     evidence = []
     if small:
-        at_64 = [f"{recipe.name} {answers.number(recipe.measures['fid_at_64'])}" for recipe in (hires, small)]
+        at_64 = [f"{recipe.name} {own_question.number(recipe.measures['fid_at_64'])}" for recipe in (hires, small)]
         evidence.append(f"at 64 px: {', '.join(at_64)} (FID)")
     fid = snapshots[snapshots["experiment"] == HIRES].groupby("step")["fid"].mean().dropna()
     if len(fid) >= 3:
@@ -84,34 +88,13 @@ def _hires_evidence(hires: Alternative, small: Alternative | None, snapshots: pd
     return evidence
 
 
-def _gap_closed(follow_up: Alternative, hires: Alternative) -> float | None:
-    """How much of the gap to the recipe at 64 px a follow-up closes, in percent; None where there is no known gap."""
+def _follow_up_evidence(follow_up: Alternative, hires: Alternative) -> str:
+    """What a follow-up changes, and how much of the gap to 64 px it closes, where both have more than one seed."""
+    text = "its endpoint is not known."
+    if follow_up.outcome:
+        text = sentence(*own_question.judge_outcome(follow_up.outcome, HIRES))
     gap, change = (recipe.differences.get("fid_at_64") for recipe in (hires, follow_up))
-    return -100 * change.mean / gap.mean if gap and change and gap.mean > 0 else None
-
-
-def _follow_up_evidence(follow_up: Alternative, hires: Alternative, closed: float | None) -> str:
-    change = follow_up.differences.get(follow_up.quality or "")
-    text = sentence(*answers.judge(change, HIRES, "FID")) if change else "no pair to compare."
-    if closed is not None:
+    if gap and change and gap.settled and change.settled and gap.difference > 0:
+        closed = -100 * change.difference / gap.difference
         text += f" At 64 px it {'closes' if closed > 0 else 'widens'} the gap to {hires.parent} by {abs(closed):.0f} %."
     return f"{follow_up.name}: {text}"
-
-
-def _is_better(follow_up: Alternative) -> bool:
-    change = follow_up.differences.get(follow_up.quality or "")
-    return bool(change and change.settled and change.mean < 0)
-
-
-def _closest(closed: Mapping[str, float], by_name: Mapping[str, Alternative], hires: Alternative) -> str:
-    """Which follow-up closes most of the gap, and whether its FID at 128 px speaks against it; "" if none does."""
-    most = max(closed, key=lambda name: closed[name], default="")
-    if not most or closed[most] <= 0:
-        return ""
-    differences = by_name[most].differences
-    text = f" At 64 px {most} closes the gap to {hires.parent} by {closed[most]:.0f} %, the most "
-    text += f"(n = {differences['fid_at_64'].n})"
-    at_128 = differences.get("fid")
-    if at_128 and at_128.mean > 0:
-        text += f", but at 128 px its FID is {at_128.mean:.3g} higher than {HIRES}'s"
-    return f"{text}."

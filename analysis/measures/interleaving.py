@@ -257,14 +257,15 @@ def equilibrium_gap(d_x: ArrayLike, d_g_z: ArrayLike) -> float:
     return float(gap.mean()) if len(gap) else float("nan")
 
 
-def collapse(ratios: ArrayLike) -> int | None:
+def collapse(ratios: ArrayLike, *, counts: ArrayLike = True) -> int | None:
     """The first place at which a series of ratios, one for each stretch of a run, has collapsed; None if it never does.
 
-    Ratios that are not numbers are passed over.
+    counts: where a collapse counts, by place; the highest ratio before it may be anywhere. Ratios that are not numbers
+    are passed over.
     """
     ratios = np.asarray(ratios, dtype=float)
     highest = np.fmax.accumulate(ratios)
-    fallen = (ratios < COLLAPSED_SHARE * highest) & (highest - ratios >= COLLAPSED_BY)
+    fallen = (ratios < COLLAPSED_SHARE * highest) & (highest - ratios >= COLLAPSED_BY) & np.asarray(counts)
     return int(fallen.argmax()) if fallen.any() else None
 
 

@@ -25,11 +25,6 @@ class Estimate:
     high: float
     n: int
 
-    @property
-    def settled(self) -> bool:
-        """Whether the interval is there and leaves out 0: for a difference, that its sign is known."""
-        return bool(self.low > 0 or self.high < 0)
-
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
     """Wilson's score interval of a share (Wilson 1927); unlike the textbook's it stays within 0 and 1.
@@ -51,11 +46,6 @@ def t_interval(values: ArrayLike) -> Estimate:
         return Estimate(float(numbers[0]) if n else NAN, NAN, NAN, n)
     mean, half = numbers.mean(), stdtrit(n - 1, 0.975) * numbers.std(ddof=1) / n**0.5
     return Estimate(float(mean), float(mean - half), float(mean + half), n)
-
-
-def paired_difference(child: dict[int, float], parent: dict[int, float]) -> Estimate:
-    """Mean and t interval of child minus parent, over the seeds that both have: these saw images in the same order."""
-    return t_interval([child[seed] - parent[seed] for seed in sorted(child.keys() & parent.keys())])
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from analysis.compare import answers
+from analysis.compare import answers, quality
 from analysis.compare.comparison import SNAPSHOT_COLUMNS, Answer, Claim, Comparison
 from analysis.compare.prediction import CANDIDATES, Prediction, prediction
 from analysis.measures import interleaving
@@ -95,7 +95,8 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "answers": {answer.key: _in_cells(answer) for answer in comparison.answers},
         "figures": figures,
         "gallery": "\n".join(table_lines(_gallery(samples))) if samples else "(No run has sample grids.)",
-        "much_worse": answers.MUCH_WORSE,
+        "much_worse": quality.MUCH_WORSE,
+        "learnt_kid": answers.LEARNT_KID,
         "collapsed_share": interleaving.COLLAPSED_SHARE,
         "collapsed_by": interleaving.COLLAPSED_BY,
         "results": {size: "\n".join(table_lines(rows)) for size, rows in tables.result_tables(comparison).items()},

@@ -16,30 +16,74 @@ from analysis.runs.folders import read_folders
 
 
 def test_one_seed_is_said_to_be_one_seed_and_claims_nothing(tmp_path):
-    make_run(tmp_path, "regularized")
-    make_run(tmp_path, "tuned_lr")
-    found = compared(tmp_path, {"regularized": scores(80.0), "tuned_lr": scores(20.0)})
+    for name in ("regularized", "tuned_lr"):
+        make_run(tmp_path, name, steps=800)
+    found = compared(tmp_path, {"regularized": scores(80.0, [90] * 4), "tuned_lr": scores(20.0, [45] * 4)})
     answer = found.experiment_answers["tuned_lr"]
-    assert answer.sentence.startswith("Can't tell. With one seed, FID is 60 lower than regularized's.")
+    assert answer.sentence.startswith(
+        "Can't tell. KID over the last 3 snapshots is 0.50 times regularized's (n = 1 and 1 seeds): one seed claims"
+    )
     assert any("one seed" in line for line in answer.evidence)
 
 
-@pytest.mark.parametrize(
-    ("changes", "verdict"),
-    [([-10, -11, -12], "better"), ([10, 11, 12], "worse"), ([-10, 0, 11], "open")],
-)
-def test_a_difference_is_paired_by_seed_and_claimed_when_its_interval_leaves_out_0(tmp_path, changes, verdict):
+def courses(tmp_path, own, parents, *, steps=1200):
+    """Runs of tuned_lr and regularized, one for each course of FID, compared."""
     found = {}
-    for seed, change in enumerate(changes):
-        make_run(tmp_path, "regularized", seed)
-        make_run(tmp_path, "tuned_lr", seed)
-        found[f"regularized seed {seed}"] = scores(100.0 + 30 * seed)  # seeds differ more than the experiments do
-        found[f"tuned_lr seed {seed}"] = scores(100.0 + 30 * seed + change)
-    comparison = compared(tmp_path, found)
-    tuned = alternative(comparison, "tuned_lr")
-    assert comparison.experiment_answers["tuned_lr"].verdict == verdict
-    assert tuned.differences["fid"].mean == pytest.approx(np.mean(changes))
-    assert (tuned.differences["fid"].n, tuned.measures["fid"].n) == (3, 3)
+    for name, fids in (("tuned_lr", own), ("regularized", parents)):
+        for seed, along in enumerate(fids):
+            make_run(tmp_path, name, seed, steps=steps)
+            found[f"{name} seed {seed}"] = scores(along[-1], along=along)
+    return compared(tmp_path, found).experiment_answers["tuned_lr"]
+
+
+FLAT = [100, 100, 100, 100, 100, 100]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "start"),
+    [
+        ((0.8, 0.81, 0.79), "Better. KID over the last 3 snapshots is 0.80 times regularized's [0.7"),
+        ((1.3, 1.31, 1.29), "Worse. KID over the last 3 snapshots is 1.30 times regularized's [1.2"),
+        ((1.3, 0.8, 1.1), "Can't tell. KID over the last 3 snapshots is 1.05 times regularized's [0."),
+    ],
+)
+def test_a_ratio_of_kids_is_claimed_when_its_corrected_p_is_small(tmp_path, ratios, start):
+    seeds = [[level * value for value in FLAT] for level in (1.0, 1.02, 0.98)]
+    answer = courses(tmp_path, [[ratio * value for value in FLAT] for ratio in ratios], seeds)
+    assert answer.sentence.startswith(start)
+    assert "n = 3 and 3 seeds" in answer.text
+
+
+def test_a_recipe_that_is_worse_and_still_improves_is_called_slower_and_not_worse(tmp_path):
+    """Both fall at the same rate per step; one is a snapshot late."""
+    course = [320, 160, 80, 40, 20, 10, 5]
+    noise = (1.0, 1.02, 0.98)
+    early = [[level * value for value in course[1:]] for level in noise]
+    answer = courses(tmp_path, [[level * value for value in course[:-1]] for level in noise], early)
+    assert answer.verdict == "behind"
+    assert "KID over the last 3 snapshots is 2.00 times regularized's" in answer.text
+    assert "It still falls in every seed and ends where regularized was at step 1,000: slower, and not" in answer.text
+
+
+def test_a_lead_that_only_one_outlier_snapshot_makes_is_not_claimed(tmp_path):
+    own = [[100, 100, 100, 100, 100, 40 * (1 + 0.01 * seed)] for seed in range(3)]
+    last = courses(tmp_path, own, [[100 + seed, 95, 105, 100, 95, 105] for seed in range(3)])
+    assert "is 0.7" in last.text, "three snapshots are averaged, on a log scale"
+
+
+def test_of_many_comparisons_one_small_p_is_not_enough(tmp_path):
+    """Holm: four recipes are compared with baseline, of which one has p of about 0.03 by itself."""
+    rng = np.random.default_rng(2)
+    found, names = {}, ("baseline", "slow_d_only", "init_only", "decay_only", "regularized")
+    for name in names:
+        for seed in range(3):
+            make_run(tmp_path, name, seed, steps=800)
+            level = 100 * np.exp(0.05 * rng.standard_normal() + 0.11 * (name == "slow_d_only"))
+            found[f"{name} seed {seed}"] = scores(level, along=[level] * 4)
+    outcome = alternative(compared(tmp_path, found), "slow_d_only").outcome
+    assert outcome.low > 1
+    assert outcome.p > 0.05
+    assert not outcome.settled
 
 
 def test_no_claim_about_interleaving_from_few_runs_or_from_seeds_of_one_recipe(tmp_path):
@@ -120,72 +164,71 @@ def test_a_recipe_that_starts_late_is_no_evidence_of_what_changes_go_with(tmp_pa
     assert not changes.settled
 
 
-FALLS, TURNS = [100, 80, 60, 50], [100, 50, 80, 90]
-FIRST, HALFWAY, LAST, ALWAYS = [1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0]
+FALLS, TURNS = [100, 80, 60, 50, 50, 50, 50], [100, 50, 50, 50, 80, 90, 95]
+FIRST, LAST, ALWAYS = [1, 0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 0], [0] * 7
+LEARNT, UNLEARNT = [0.1] * 7, [0.5] * 7
 
 
 @pytest.mark.parametrize(
     ("runs", "sentence"),
     [
         (
-            [(FALLS, HALFWAY)] * 6,
+            [(FALLS, FIRST, LEARNT)] * 6,
             "No. Most runs without a turn have a false alarm: FID turned in 0 of 6 runs; of the 6",
         ),
-        ([(TURNS, FIRST)] * 6, "Can't tell. FID turned in 6 of 6 runs, in 6 after a collapse."),
-        ([(TURNS, LAST)] * 6, "Can't tell. FID turned in 6 of 6 runs, in 0 after a collapse."),
-        ([(FALLS, ALWAYS)] * 6, "Can't tell. FID turned in 0 of 6 runs; of the 6 in which it"),
+        ([(TURNS, FIRST, LEARNT)] * 6, "Can't tell. FID turned in 6 of 6 runs, in 6 after a collapse."),
+        ([(TURNS, FIRST, UNLEARNT)] * 6, "Can't tell. FID turned in 6 of 6 runs, in 0 after a collapse."),
+        ([(TURNS, LAST, LEARNT)] * 6, "Can't tell. FID turned in 6 of 6 runs, in 0 after a collapse."),
+        ([(FALLS, ALWAYS, LEARNT)] * 6, "Can't tell. FID turned in 0 of 6 runs; of the 6 in which it"),
         (
-            [(TURNS, FIRST)] * 6 + [(FALLS, ALWAYS)] * 6,
+            [(TURNS, FIRST, LEARNT)] * 6 + [(FALLS, ALWAYS, LEARNT)] * 6,
             "Yes. It comes before most turns and rarely otherwise: FID turned in 6 of 12 runs, in 6 after a collapse;",
         ),
         (  # without a ratio the turn counts all the same
-            [([100, 50, 80, 200], [0.9, 0.8, np.nan, np.nan])],
+            [(TURNS, [0.9, 0.8, *[np.nan] * 5], LEARNT)],
             "Can't tell. FID turned in 1 of 1 runs, in 0 after a collapse.",
+        ),
+        (  # one bad snapshot is no turn, however bad
+            [([100, 80, 60, 50, 50, 50, 80], ALWAYS, LEARNT)],
+            "Can't tell. FID turned in 0 of 1 runs",
         ),
     ],
 )
 def test_a_collapse_is_an_alarm_if_fid_turns_after_it_and_rarely_without_it(runs, sentence):
     snapshots = pd.concat(
-        pd.DataFrame({"experiment": "a", "seed": seed, "step": [1, 2, 3, 4], "fid": fid, "interleaving_ratio": ratio})
-        for seed, (fid, ratio) in enumerate(runs)
+        pd.DataFrame(
+            {
+                "experiment": "a",
+                "seed": seed,
+                "step": range(1, 8),
+                "fid": fid,
+                "interleaving_ratio": ratio,
+                "kid_mean": kid,
+            }
+        )
+        for seed, (fid, ratio, kid) in enumerate(runs)
     )
     answer = answers.alarm(snapshots, key="alarm")
     assert answer.question.startswith("Does interleaving collapse before FID turns")
     assert answer.sentence.startswith(sentence)
 
 
-def test_a_follow_up_at_128_px_says_how_much_of_the_gap_to_64_px_it_closes(tmp_path):
+@pytest.mark.parametrize(("seeds", "closed"), [(3, True), (1, False)])
+def test_a_share_of_the_gap_to_64_px_takes_more_than_one_seed(tmp_path, seeds, closed):
     found = {}
     for name, at_64 in (("tuned_lr", 60), ("hires_128", 100), ("hires_128_equal_lr", 70)):
-        for seed in (0, 1, 2):
-            make_run(tmp_path, name, seed)
-            fid = at_64 if name == "tuned_lr" else 2.0 * at_64 + 0.1 * seed
-            found[f"{name} seed {seed}"] = scores(fid, fid_at_64=at_64)
+        for seed in range(seeds):
+            make_run(tmp_path, name, seed, steps=800)
+            fid = at_64 if name == "tuned_lr" else (2.0 + 0.01 * seed) * at_64
+            found[f"{name} seed {seed}"] = scores(fid, along=[fid] * 4, fid_at_64=at_64 + 0.1 * seed)
     answer = next(each for each in compared(tmp_path, found).answers if each.key == "size")
-    assert answer.sentence == "Better. FID is lower than hires_128's in hires_128_equal_lr."
-    assert any("At 64 px it closes the gap to tuned_lr by 75 %." in line for line in answer.evidence)
-
-
-HIGHER = ", but at 128 px its FID is 30 higher than hires_128's"
-
-
-@pytest.mark.parametrize(("own_size", "but"), [(80, ""), (130, HIGHER)])
-def test_of_follow_ups_with_one_seed_the_one_that_closes_most_of_the_gap_is_named(tmp_path, own_size, but):
-    at_64 = {"tuned_lr": 60, "hires_128": 100, "hires_128_equal_lr": 110, "hires_128_longer": 80}
-    for name in at_64:
-        make_run(tmp_path, name)
-    found = {f"{name} seed 0": scores(fid, fid_at_64=fid) for name, fid in at_64.items()}
-    found["hires_128_longer seed 0"] = scores(own_size, fid_at_64=80)
-    # A seed that only the parents have moves no follow-up: one seed is compared.
-    for name, fid in (("tuned_lr", 10), ("hires_128", 50)):
-        make_run(tmp_path, name, 1)
-        found[f"{name} seed 1"] = scores(fid, fid_at_64=fid)
-    answer = next(each for each in compared(tmp_path, found).answers if each.key == "size")
-    assert answer.sentence == (
-        "Can't tell. No follow-up is clearly better. At 64 px hires_128_longer closes the gap to tuned_lr by 50 %, "
-        f"the most (n = 1){but}."
-    )
-    assert any("At 64 px it widens the gap to tuned_lr by 25 %." in line for line in answer.evidence)
+    evidence = " ".join(answer.evidence)
+    assert ("closes the gap to tuned_lr by 75 %" in evidence) == closed
+    assert "the gap" not in answer.text
+    if closed:
+        assert answer.sentence == "Better. KID is lower than hires_128's in hires_128_equal_lr."
+    else:
+        assert answer.sentence == "Can't tell. No follow-up is clearly better (n = 1 at least)."
 
 
 def test_without_ratings_the_report_says_that_there_are_none(tmp_path):
@@ -212,9 +255,89 @@ def test_a_face_rate_carries_its_interval_and_its_name(tmp_path):
     ],
 )
 def test_whether_d_dives_is_asked_of_the_whole_run_and_whether_it_stays_of_the_end(tmp_path, low, sentence):
-    folder = make_run(tmp_path, "baseline")
+    dive(make_run(tmp_path, "baseline"), low)
+    answer = next(answer for answer in compared(tmp_path).answers if "stay there" in answer.question)
+    assert answer.sentence.startswith(sentence)
+
+
+def dive(folder, low):
+    """Put D's loss near 0 in some steps."""
     measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
     measures[low, 0] = 0.001
     folder.append_history(1, measures)
-    answer = next(answer for answer in compared(tmp_path).answers if "stay there" in answer.question)
-    assert answer.sentence.startswith(sentence)
+
+
+def test_a_run_that_is_longer_than_the_others_is_asked_about_its_own_end(tmp_path):
+    """D wins after the steps that the runs have in common, as in a run of twice the length of the others."""
+    for name in ("baseline", "regularized"):
+        make_run(tmp_path, name, steps=2000)
+    dive(make_run(tmp_path, "tuned_lr", steps=4000), slice(2500, 4000))
+    found = compared(tmp_path)
+    longer = row(found, "tuned_lr")
+    assert longer["d_win_share"] == 0, "at equal steps"
+    assert (longer["d_win_share_whole"], longer["d_win_share_last"], longer["d_win_share_at_end"]) == (0.375, 1, 1)
+    answer = next(answer for answer in found.answers if answer.key == "dive")
+    assert answer.sentence == "Yes. It is below 0.1 in most of the last quarter of the steps in tuned_lr."
+    assert "tuned_lr: below 0.1 in 37.5 % of all its steps, in 100.0 % of the last quarter, n = 1" in answer.evidence
+
+
+@pytest.mark.parametrize(
+    ("noise", "sentence"),
+    [
+        (0.3, "From step to step the loss curves interleave more"),
+        (0.02, "The loss curves interleave more"),
+    ],
+)
+def test_a_claim_about_interleaving_that_smoothing_takes_away_says_so(tmp_path, noise, sentence):
+    """G's loss alternates around a gap that it closes at every second step, or changes slowly around no gap."""
+    for seed in range(3):
+        for name in ("baseline", "slow_d_only"):
+            folder = make_run(tmp_path, name, seed, steps=2000)
+            rng = np.random.default_rng([seed, len(name)])
+            shown = 0.02 * rng.standard_normal(2000)
+            if name == "slow_d_only" and noise > 0.1:
+                shown += noise * (-1.0) ** np.arange(2000) + 0.15
+            elif name == "slow_d_only":
+                shown += 0.5 * np.sin(np.arange(2000) / 3)
+            else:
+                shown += 1
+            measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
+            measures[:, 3] = measures[:, 0] * np.exp(shown)
+            folder.append_history(1, measures)
+    text = compared(tmp_path).experiment_answers["slow_d_only"].text
+    assert sentence in text
+    assert ("but not once they are averaged: " in text) == (noise > 0.1)
+    assert ("over 5 steps" in text) == (noise > 0.1)
+
+
+def test_a_trajectory_that_two_runs_share_is_counted_once(tmp_path):
+    """tuned_lr at twice the length repeats its shorter run, and the alarm counts the trajectory once."""
+    for name, steps in (("regularized", 1200), ("baseline", 1200), ("tuned_lr", 1200)):
+        make_run(tmp_path, name, steps=steps)
+    twin = make_run(tmp_path, "tuned_lr", steps=2400, overrides=["duration_multiplier=2"])
+    first = read_folders(tmp_path)[0]
+    short = next(run for run in first if run.name == "tuned_lr")
+    measures = twin.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
+    measures[:1200] = short.folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
+    twin.append_history(1, measures)
+    long = next(run for run in first if run.name.startswith("tuned_lr+"))
+    found = compared(
+        tmp_path,
+        {run.title: scores(50.0, along=[60, 55, 50], at=[run.steps // 4, run.steps // 2, run.steps]) for run in first},
+    )
+    text = "its first 1,200 steps are those of tuned_lr seed 0, to the last bit"
+    assert any(note.run == long.title and note.text.startswith(text) for note in found.notes)
+    answer = found.experiment_answers[long.name]
+    assert f"Its losses can't be compared with tuned_lr's: seed 0: {text}." in answer.text
+    assert "interleaving_ratio" not in alternative(found, long.name).differences
+    alarm = next(each for each in found.answers if each.key == "alarm")
+    assert "FID turned in 0 of 3 runs" in alarm.text, "of four folders"
+
+
+def test_runs_that_only_begin_alike_are_two(tmp_path):
+    for overrides in ([], ["duration_multiplier=2"]):
+        folder = make_run(tmp_path, "tuned_lr", steps=1200 * (1 + len(overrides)), overrides=overrides)
+        measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
+        measures[:500] = 1
+        folder.append_history(1, measures)
+    assert not any("to the last bit" in note.text for note in compared(tmp_path).notes)

@@ -34,7 +34,7 @@ def make_run(
     environment = {"device": device, "device_name": "a test", "torch": "2", "threads": 1, "processes": processes}
     record = {**config.to_record(experiment), "data": data, "environment": environment, "wandb_id": "test0000"}
     folder.config.write_text(plain_yaml.dump(record))
-    rng = np.random.default_rng([seed, len(name)])
+    rng = np.random.default_rng([seed, *experiment.slug.encode()])
     done = steps if state == "finished" else steps // 2
     d, g = np.exp(0.3 * rng.standard_normal(done)), np.exp(gap + 0.3 * rng.standard_normal(done))
     if lowest is not None:
@@ -58,10 +58,11 @@ def make_run(
     return folder
 
 
-def scores(fid=None, along=(), **more):
-    """What scoring would have found; `along` are the FIDs of the snapshots at 200, 400, ..."""
+def scores(fid=None, along=(), *, at=None, **more):
+    """What scoring would have found; `along` are the FIDs of the snapshots at 200, 400, ..., or at the steps `at`."""
     final = {} if fid is None else {"fid": fid, "fid_floor": 5.0, "n_real": 500, "kid_mean": fid / 1000, **more}
-    rows = [{"step": 200 * (i + 1), "fid": value, "kid_mean": value / 1000} for i, value in enumerate(along)]
+    steps = at or range(200, 200 * len(along) + 1, 200)
+    rows = [{"step": step, "fid": value, "kid_mean": value / 1000} for step, value in zip(steps, along, strict=True)]
     columns = ["step", "fid", "kid_mean", "kid_std", "isc_mean", "isc_std"]
     return Scores(final, pd.DataFrame(rows, columns=columns, dtype=float).astype({"step": int}))
 

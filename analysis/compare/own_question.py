@@ -1,0 +1,160 @@
+"""The answer to an experiment's own question: its quality and its loss curves compared with its parent's.
+
+Knows no experiment by name. All of it is exploratory.
+"""
+
+import math
+
+from analysis.compare.comparison import Alternative, Answer
+from analysis.compare.quality import LAST, Outcome
+from analysis.measures import interleaving
+from analysis.measures.inference import Effect
+from analysis.measures.stats import Estimate
+
+#: The measures that are evidence, in this order.
+NAMES = {
+    "fid": "FID",
+    "fid_at_64": "FID at 64 px",
+    "kid_mean": "KID",
+    "isc_mean": "Inception Score",
+    "precision": "precision",
+    "recall": "recall",
+    "face_rate": "share detectable as a face",
+    "interleaving_ratio": "interleaving ratio",
+    "interleaving_ratio_5": "interleaving ratio, averaged over 5 steps",
+    "interleaving_ratio_20": "interleaving ratio, averaged over 20 steps",
+    "overlap": "overlap of the two losses' bands",
+    "lead_balance": "lead balance",
+    "d_win_share": "share of steps with D's loss below 0.1",
+}
+
+
+def of_experiment(this: Alternative) -> Answer:
+    """Answer an experiment's own question: its quality and interleaving compared with its parent's. Exploratory."""
+    verdict, text = _outcome(this)
+    names = {key: name for key, name in NAMES.items() if key != "fid_at_64" or this.quality == key}
+    evidence = _troubles(this)
+    evidence += [f"{name}: {number(this.measures[key])}" for key, name in names.items() if this.measures[key].n]
+    evidence += [
+        f"{names[key]}, minus {this.parent}'s: {effect_text(difference)}"
+        for key, difference in this.differences.items()
+        if key in names and this.quality is not None
+    ]
+    evidence += this.copied
+    return Answer(this.question, verdict, text, evidence=evidence)
+
+
+def _outcome(this: Alternative) -> tuple[str, str]:
+    """A verdict and its text."""
+    if not this.seeds:
+        return "open", f"No run of it has finished{f', and {len(this.diverged)} diverged' if this.diverged else ''}."
+    if this.parent is None:
+        return "plain", _levels(this)
+    if this.quality is None:
+        return "open", f"Its parent, {this.parent}, was trained on other images."
+    verdict, text = _compared(this)
+    return verdict, f"{text} {_interleaving_change(this)}".strip()
+
+
+def _compared(this: Alternative) -> tuple[str, str]:
+    """The verdict on quality and its text; `this` has a parent and runs that finished."""
+    if this.quality == "fid_at_64":
+        change = this.differences.get("fid_at_64")
+        if change is None:
+            return "open", f"No FID at 64 px is known both here and in {this.parent}."
+        return judge(change, str(this.parent), NAMES["fid_at_64"])
+    if this.outcome is None:
+        return "open", f"No run has {LAST} scored snapshots at its end both here and in {this.parent}."
+    return judge_outcome(this.outcome, str(this.parent))
+
+
+def judge_outcome(outcome: Outcome, parent: str) -> tuple[str, str]:
+    """Judge a ratio of endpoints: a verdict and its text. Worse is worse only where KID no longer falls."""
+    ratio = f"KID over the last {LAST} snapshots is {outcome.ratio:.2f} times {parent}'s"
+    n = f"n = {outcome.n[0]} and {outcome.n[1]} seeds"
+    if min(outcome.n) < 2:
+        return "open", f"{ratio} ({n}): one seed claims nothing."
+    facts = f"{ratio} [{outcome.low:.2f}, {outcome.high:.2f}], {n}"
+    if not outcome.settled:
+        return "open", f"{facts}: not settled (p = {outcome.p:.2g}, corrected by Holm)."
+    facts += f", p = {outcome.p:.1g}, corrected by Holm."
+    if outcome.ratio < 1:
+        return "better", facts
+    if not outcome.falling:
+        return "worse", facts
+    place = f"where {parent} was at step {outcome.reached:,.0f}" if outcome.reached else "higher"
+    return "behind", f"{facts} It still falls in every seed and ends {place}: slower, and not shown to be worse."
+
+
+def _troubles(this: Alternative) -> list[str]:
+    """What the means would hide."""
+    troubles = []
+    if this.diverged:
+        seeds = ", ".join(f"seed {seed} at step {step:,}" for seed, step in this.diverged.items())
+        troubles.append(f"diverged, and so in none of these means: {seeds}")
+    if this.d_won:
+        troubles.append(f"D has won for good in seed {', '.join(map(str, this.d_won))}")
+    return troubles
+
+
+def _levels(this: Alternative) -> str:
+    """How an experiment without a parent stands by itself."""
+    fid, wins, ratio = (this.measures[key] for key in ("fid", "d_win_share", "interleaving_ratio"))
+    parts = [f"FID {number(fid)}" if fid.n else "Not scored"]
+    if wins.n:
+        parts.append(f"D's loss is below 0.1 in {100 * wins.mean:.1f} % of the steps")
+    if ratio.n:
+        parts.append(f"the interleaving ratio is {ratio.mean:.2f}")
+    return "; ".join(parts) + "."
+
+
+def judge(change: Effect, parent: str, measure: str) -> tuple[str, str]:
+    """Judge a change of a distance, where lower is better: a verdict and its text."""
+    direction = "lower" if change.difference < 0 else "higher"
+    difference = f"{measure} is {abs(change.difference):.3g} {direction} than {parent}'s"
+    if math.isnan(change.p):
+        return "open", f"{difference} (n = {change.n[0]} and {change.n[1]} seeds): one seed claims nothing."
+    if not change.settled:
+        return "open", f"On average {difference}, but the interval includes 0 ({effect_text(change)})."
+    return "better" if change.difference < 0 else "worse", f"{difference} ({effect_text(change)})."
+
+
+def _interleaving_change(this: Alternative) -> str:
+    """Whether the curves interleave more or less than the parent's, and whether that outlasts smoothing."""
+    change = this.differences.get("interleaving_ratio")
+    if change is None:
+        return f"Its losses can't be compared with {this.parent}'s: {'; '.join(this.copied)}." if this.copied else ""
+    direction = "more" if change.difference > 0 else "less"
+    if math.isnan(change.p):
+        return f"The interleaving ratio is {abs(change.difference):.2f} {'higher' if direction == 'more' else 'lower'}."
+    if not change.settled:
+        return "The seeds don't show whether the loss curves interleave more or less."
+    smoothed = {steps: this.differences.get(f"interleaving_ratio_{steps}") for steps in interleaving.SMOOTHINGS[1:]}
+    known = {steps: other for steps, other in smoothed.items() if other is not None}
+    lost = [
+        f"{other.difference:+.3f} [{other.low:+.3f}, {other.high:+.3f}] over {steps} steps"
+        for steps, other in known.items()
+        if not other.settled or (other.difference > 0) != (change.difference > 0)
+    ]
+    if lost:
+        return (
+            f"From step to step the loss curves interleave {direction} ({effect_text(change)}), but not once they are "
+            f"averaged: {', '.join(lost)}."
+        )
+    also = f", also averaged over {' and '.join(map(str, known))} steps" if known else ""
+    return f"The loss curves interleave {direction} ({effect_text(change)}){also}."
+
+
+def effect_text(effect: Effect) -> str:
+    """'+0.25 [+0.18, +0.33], n = 3 and 2 seeds'; without an interval where a side has one seed."""
+    interval = "" if math.isnan(effect.low) else f" [{effect.low:+.3g}, {effect.high:+.3g}]"
+    return f"{effect.difference:+.3g}{interval}, n = {effect.n[0]} and {effect.n[1]} seeds"
+
+
+def number(estimate: Estimate) -> str:
+    """'61.2 (one seed)' or '61.2 [58.0, 64.4], n = 3 seeds'."""
+    if not estimate.n:
+        return "not known"
+    if estimate.n < 2:
+        return f"{estimate.mean:.4g} (one seed)"
+    return f"{estimate.mean:.4g} [{estimate.low:.4g}, {estimate.high:.4g}], n = {estimate.n} seeds"
