@@ -61,7 +61,7 @@ def places(data_default: str = "the embedded drawn faces") -> Parser:
     options.add_argument(
         "--data",
         metavar="D",
-        help=f"a folder, .zip or .tar of images, or `celeba` (default: {data_default})",
+        help=f"a folder, .zip or .tar of images, .parquet, .npz or .npy, or `celeba` (default: {data_default})",
     )
     options.add_argument(
         "--device",

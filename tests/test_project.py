@@ -24,7 +24,7 @@ LOCK, STUDY_LOCK = (
 
 def test_the_lock_pins_every_dependency_within_its_bounds():
     extras = PROJECT["optional-dependencies"]
-    assert extras.keys() == {"dev", "study"}
+    assert extras.keys() == {"dev", "study", "data"}
     wanted = [(requirement, LOCK) for requirement in PROJECT["dependencies"] + extras["dev"]]
     wanted += [(requirement, STUDY_LOCK) for requirement in PROJECT["dependencies"] + extras["study"]]
     assert len(wanted) > 10
@@ -60,7 +60,8 @@ def test_the_conda_environment_follows_pyproject_and_the_lock():
 
 def test_everything_that_is_imported_is_a_declared_dependency():
     names = {"pillow": "PIL", "pyyaml": "yaml", "opencv-python-headless": "cv2"}
-    wanted = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["study"]
+    extras = PROJECT["optional-dependencies"]
+    wanted = PROJECT["dependencies"] + extras["study"] + extras["data"]
     declared = {names.get(name, name.replace("-", "_")) for name in (Requirement(r).name for r in wanted)}
     imported = {
         name.split(".")[0]
@@ -71,6 +72,15 @@ def test_everything_that_is_imported_is_a_declared_dependency():
     }
     # matplotlib is what seaborn draws with, gdown what torchvision downloads CelebA with
     assert imported - {"dcgan", "analysis", "benchmarks", "matplotlib"} | {"gdown"} == declared
+
+
+@pytest.mark.slow
+def test_every_module_is_imported_where_there_is_no_fcntl():
+    """As on Windows."""
+    places = [path.relative_to(ROOT) for room in ("dcgan", "analysis") for path in sorted((ROOT / room).rglob("*.py"))]
+    modules = [".".join(path.with_suffix("").parts) for path in places if path.stem != "__init__"]
+    without = f"import sys, importlib; sys.modules['fcntl'] = None; list(map(importlib.import_module, {modules}))"
+    subprocess.run([sys.executable, "-c", without], cwd=ROOT, check=True)
 
 
 def test_make_alone_lists_the_targets_with_one_line_each():

@@ -7,7 +7,6 @@
 A run that can't be used is one line in `problems`; the others are read.
 """
 
-import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -120,6 +119,10 @@ def _is_held(folder: RunFolder) -> bool:
     microseconds is refused with "is training this run now", and the same command then starts it; one that is running
     notices nothing. Readers do not block each other.
     """
+    try:
+        import fcntl
+    except ImportError:  # Windows; filelock's locks would also keep out other readers
+        return False
     if folder.lock.exists() and not folder.lock.is_file():
         return True
     try:

@@ -1,10 +1,6 @@
 """Image files in a folder, a zip or a tar, read in place and never extracted.
 
-Each of the three has
-    names: list[str]        the images, sorted
-    others: str             what else it holds, for an error
-    signature: str          changes when a file changes; cheap, as no image is read
-    entries(ranks)          an Entry for each of these places in `names`, in the cheapest order to read
+Each of the three, like `arrays.Arrays` and `parquet.Parquet`, has what `Files` lists.
 """
 
 import os
@@ -12,15 +8,19 @@ import re
 import stat
 import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
+from typing import IO, Protocol
+
+from tqdm import tqdm
 
 from dcgan import UserError, first_line
+from dcgan.data import kinds
+from dcgan.data.parallel import Held, in_parallel
 from dcgan.tools.files import read_plain
 
-FORMS = "a folder of images, a .zip or .tar[.gz] of images, 'celeba', or nothing for the drawn faces"
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 LARGEST_MB = 256  # of a file; no photograph is larger, a zip bomb is
 # Of an archive, unpacked: this size, or this multiple of its own size. Photographs are compressed already, and even
 # bitmaps of drawings don't shrink that far.
@@ -30,14 +30,22 @@ LARGEST_HEADER_KB = 16  # of what tar writes before a file: a long name, a few a
 Entry = tuple[int, str, Callable[[], bytes]]  # index into `ranks`, name, function that reads its bytes
 
 
-class Held:
-    """A reader of bytes that are in memory already; not too many of them may wait at a time."""
+class Files(Protocol):
+    """Images that can be read, and what is known about them before any is."""
 
-    def __init__(self, data: bytes):
-        self.data = data
+    #: Changes when a file changes; cheap, as no file is opened.
+    signature: str
 
-    def __call__(self) -> bytes:
-        return self.data
+    @property
+    def count(self) -> int:
+        """Number of images. Files whose names don't say what they are are opened for this."""
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """Numbers of other files by kind, known once `count` is."""
+
+    def entries(self, ranks: Sequence[int]) -> Iterator[Entry]:
+        """Yield an Entry for each of these places, ascending, in the images' order, as is cheapest to read."""
 
 
 class DataError(UserError):
@@ -49,78 +57,137 @@ class Folder:
 
     def __init__(self, root: Path):
         self.root = root
+        self._odd: Counter[str] = Counter()
         stats: list[tuple[str, int, int, int]] = []  # name, size, times of the last change
-        others, entered = 0, {str(root)}
+        entered = {str(root)}
 
         def refuse(error: OSError) -> None:
             raise DataError(f"can't read {error.filename}: {error.strerror}") from error
 
         for folder, below, files in os.walk(root, followlinks=True, onerror=refuse):
-            real = {name: os.path.realpath(Path(folder, name)) for name in sorted(below)}
+            real = {name: os.path.realpath(Path(folder, name)) for name in sorted(below) if not kinds.is_litter(name)}
             below[:] = [name for name, path in real.items() if path not in entered]
             entered.update(real.values())
             prefix = Path(folder).relative_to(root).as_posix()
             for name in files:
+                if kinds.is_litter(name):
+                    continue
                 try:
                     status = Path(folder, name).stat()
-                except OSError:  # a link to nowhere
-                    others += 1
+                except OSError:
+                    self._odd["links to nowhere"] += 1
                     continue
-                if stat.S_ISREG(status.st_mode) and _is_image(name):
+                if stat.S_ISREG(status.st_mode):
                     relative = name if prefix == "." else f"{prefix}/{name}"
                     stats.append((relative, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
                 else:
-                    others += 1
+                    self._odd["special files"] += 1
         stats.sort()
-        self.names = [name for name, *_ in stats]
-        self.signature = f"{root!r}{stats}"
-        self.others = f"{others} other files" if others else "it is empty"
+        self.files = [name for name, *_ in stats]
+        self.signature = f"{root!r}{stats}{sorted(self._odd.items()) or ''}"
+
+    @property
+    def count(self) -> int:
+        return len(self._listed[0])
+
+    @property
+    def left_out(self) -> Counter[str]:
+        return self._listed[1]
+
+    @cached_property
+    def _listed(self) -> tuple[list[str], Counter[str]]:
+        """The images' names, sorted, and the others."""
+        unsure = [name for name in self.files if not kinds.is_named_as_image(name)]
+        others, left_out = set(), self._odd.copy()
+        bar = tqdm(total=len(unsure), desc=f"look into {self.root.name}", unit="file", delay=2)
+        with bar, in_parallel(self._looked_into, unsure) as looked_into:
+            for name, head in looked_into:
+                if not kinds.is_image(name, head):
+                    others.add(name)
+                    left_out[kinds.kind(name, head)] += 1
+                bar.update()
+        return [name for name in self.files if name not in others], left_out
+
+    def _looked_into(self, name: str) -> tuple[str, bytes]:
+        try:
+            return name, read_plain(self.root / name, first=kinds.HEAD)
+        except OSError:  # no permission, say: left out and counted
+            return name, b""
 
     def entries(self, ranks: Sequence[int]) -> Iterator[Entry]:
+        names = self._listed[0]
         for index, rank in enumerate(ranks):
-            yield index, self.names[rank], partial(_read, self.root / self.names[rank])
+            yield index, names[rank], partial(_read, self.root / names[rank])
 
 
 class Zip:
     """A zip archive."""
 
     def __init__(self, path: Path):
-        self.signature = _archive_signature(path)
+        self.path, self.signature = path, _archive_signature(path)
+        self.left_out: Counter[str] = Counter()
+
+    @property
+    def count(self) -> int:
+        return len(self._members)
+
+    @cached_property
+    def _zip(self) -> zipfile.ZipFile:
         # Opened here: ZipFile also closes a file that it opened itself, by a count that threads can upset.
-        file = path.open("rb")
         try:
-            self.zip = zipfile.ZipFile(file)
+            file = self.path.open("rb")
+        except OSError as error:
+            raise DataError(f"can't read {self.path}: {error.strerror}") from error
+        try:
+            return zipfile.ZipFile(file)
         except Exception as error:  # BadZipFile, and whatever a damaged index does to zipfile's arithmetic
             file.close()
-            raise DataError(f"{path} is not a whole zip archive, or not a zip at all: {first_line(error)}") from error
-        files = [info for info in self.zip.infolist() if not info.filename.endswith("/")]
-        for info in files:
-            _check_member(path, info.filename, info.file_size)
+            raise DataError(
+                f"{self.path} is not a whole zip archive, or not a zip at all: {first_line(error)}"
+            ) from error
+
+    @cached_property
+    def _members(self) -> list[zipfile.ZipInfo]:
+        """The images, sorted by name."""
+        members = []
+        for info in self._zip.infolist():
+            name = info.filename
+            check_name(self.path, name)
+            if name.endswith("/") or _is_in_litter(name):
+                continue
             if info.flag_bits & 1:
-                raise DataError(f"{path} is encrypted ({info.filename}); use a zip without a password")
-        _check_unpacked(path, sum(info.file_size for info in files if _is_image(info.filename)))
-        self.members = sorted((i for i in files if _is_image(i.filename)), key=lambda i: i.filename)
-        self.names = [info.filename for info in self.members]
-        self.others = f"{len(files)} other files"
+                raise DataError(f"{self.path} is encrypted ({name}); use a zip without a password")
+            if not kinds.is_named_as_image(name) and not kinds.is_image(name, head := self._head(info)):
+                self.left_out[kinds.kind(name, head)] += 1
+                continue
+            check_size(self.path, name, info.file_size)
+            members.append(info)
+        check_unpacked(self.path, sum(info.file_size for info in members))
+        return sorted(members, key=lambda info: info.filename)
+
+    def _head(self, info: zipfile.ZipInfo) -> bytes:
+        try:
+            with self._zip.open(info) as file:
+                return file.read(kinds.HEAD)
+        except Exception:  # of many kinds, for a damaged member
+            return b""
 
     def entries(self, ranks: Sequence[int]) -> Iterator[Entry]:
         for index, rank in enumerate(ranks):
-            yield index, self.names[rank], partial(self.zip.read, self.members[rank])
+            info = self._members[rank]
+            yield index, info.filename, partial(self._zip.read, info)
 
 
 class Tar:
     """A tar archive, read from its start: it has no index, and compressed it can't be entered anywhere else."""
 
     def __init__(self, path: Path):
-        self.path, self.signature, self._other_count = path, _archive_signature(path), 0
-
-    @cached_property
-    def names(self) -> list[str]:
-        return [name for name, _ in self._ranks]
+        self.path, self.signature = path, _archive_signature(path)
+        self.left_out: Counter[str] = Counter()
 
     @property
-    def others(self) -> str:
-        return f"{self._other_count} other files"
+    def count(self) -> int:
+        return len(self._ranks)
 
     def entries(self, ranks: Sequence[int]) -> Iterator[Entry]:
         indices = {rank: index for index, rank in enumerate(ranks)}
@@ -131,22 +198,33 @@ class Tar:
 
     @cached_property
     def _ranks(self) -> dict[tuple[str, int], int]:
-        """(name, position in the archive) -> place in `names`; a name may occur twice."""
+        """(name, position in the archive) -> place among the images; a name may occur twice."""
         return {key: rank for rank, key in enumerate(sorted(key for key, _ in self._members()))}
 
     def _members(self) -> Iterator[tuple[tuple[str, int], Callable[[], bytes]]]:
-        self._other_count = unpacked = 0
+        """Yield the key of each image, and a function that reads it before the next one is asked for."""
+        self.left_out.clear()
+        unpacked = 0
         try:
             with tarfile.open(self.path, tarinfo=_Header) as tar:
                 for member in tar:
-                    _check_member(self.path, member.name, member.size)
-                    unpacked += member.size  # skipped members are unpacked, too
-                    _check_unpacked(self.path, unpacked)
-                    if member.isreg() and _is_image(member.name) and (file := tar.extractfile(member)):
-                        yield (member.name, member.offset), file.read
-                    else:
-                        self._other_count += not member.isdir()
                     tar.members.clear()  # type: ignore[attr-defined]  # or it keeps every header it has seen
+                    check_name(self.path, member.name)
+                    unpacked += member.size  # skipped members are unpacked, too
+                    check_unpacked(self.path, unpacked)
+                    if member.isdir() or _is_in_litter(member.name):
+                        continue
+                    file = tar.extractfile(member) if member.isreg() else None
+                    if file is None:
+                        self.left_out["special files"] += 1
+                        continue
+                    named = kinds.is_named_as_image(member.name)
+                    head = b"" if named else file.read(kinds.HEAD)
+                    if not named and not kinds.is_image(member.name, head):
+                        self.left_out[kinds.kind(member.name, head)] += 1
+                        continue
+                    check_size(self.path, member.name, member.size)
+                    yield (member.name, member.offset), partial(_rest, head, file)
                 # A truncated or damaged header ends the loop just like the real end, which is a block of zeros.
                 tar.fileobj.seek(tar.offset)
                 if tar.fileobj.read(512).strip(b"\0"):
@@ -172,29 +250,19 @@ class _Header(tarfile.TarInfo):
         return header
 
 
-def open_files(path: Path) -> Folder | Zip | Tar:
-    """Open the folder or archive at an absolute path. Raises DataError if it is neither, or broken."""
-    if path.is_dir():
-        return Folder(path)
-    if not path.exists():
-        raise DataError(f"no such folder or file: {path}; it should be {FORMS}")
-    if not path.is_file() or not re.search(r"\.(zip|tar(\.\w+)?|tgz)$", path.name, re.IGNORECASE):
-        raise DataError(f"{path} is neither a folder nor an archive; it should be {FORMS}")
-    try:
-        return Zip(path) if path.suffix.lower() == ".zip" else Tar(path)
-    except OSError as error:
-        raise DataError(f"can't read {path}: {error.strerror}") from error
-
-
-def _check_member(path: Path, name: str, size: int) -> None:
-    """Raise DataError for a name that leads out of the archive (though nothing is extracted), or for a huge image."""
+def check_name(path: Path, name: str) -> None:
+    """Raise DataError for a name that leads out of the archive, though nothing is extracted."""
     if re.match(r"[/\\]|\w:[/\\]", name) or ".." in re.split(r"[/\\]", name):
         raise DataError(f"{path} holds a name that leads out of it: {name}; names should be relative")
-    if _is_image(name) and size > LARGEST_MB * 2**20:
+
+
+def check_size(path: Path, name: str, size: int) -> None:
+    """Raise DataError for a huge image."""
+    if size > LARGEST_MB * 2**20:
         raise DataError(f"{path}: {name} unpacks to {size >> 20} MB, and {LARGEST_MB} MB is the most allowed")
 
 
-def _check_unpacked(path: Path, size: int) -> None:
+def check_unpacked(path: Path, size: int) -> None:
     """Raise DataError for an archive that is a bomb in many small pieces."""
     allowed = max(LARGEST_ARCHIVE_MB * 2**20, LARGEST_RATIO * path.stat().st_size)
     if size > allowed:
@@ -203,14 +271,22 @@ def _check_unpacked(path: Path, size: int) -> None:
         )
 
 
-def _archive_signature(path: Path) -> str:
+def file_signature(path: Path) -> str:
+    """Return what changes when a file changes, without opening it."""
     status = path.stat()
     return f"{path!r}{status.st_size, status.st_mtime_ns, status.st_ctime_ns}"
 
 
-def _is_image(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.suffix.lower() in EXTENSIONS and not path.name.startswith("._")  # ._x.jpg: macOS's metadata of x.jpg
+def _archive_signature(path: Path) -> str:
+    return f"{file_signature(path)} by content"  # what was remembered when names decided is not this archive's
+
+
+def _is_in_litter(name: str) -> bool:
+    return any(map(kinds.is_litter, PurePosixPath(name).parts))
+
+
+def _rest(head: bytes, file: IO[bytes]) -> bytes:
+    return head + file.read()
 
 
 def _read(path: Path) -> bytes:

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import io
 import json
 import logging
@@ -17,14 +16,16 @@ from typing import IO, Any, Literal
 
 import numpy as np
 import torch
+from filelock import lock_descriptor
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
 from dcgan import first_line, one_line
-from dcgan.data import faces
+from dcgan.data import faces, kinds
 from dcgan.data.files import DataError, Entry
-from dcgan.data.sources import Source, in_parallel
+from dcgan.data.parallel import in_parallel
+from dcgan.data.sources import Source
 from dcgan.tools.files import checksum
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,6 @@ VERSION = 1  # of the pixels: raise it when decoding, cropping or resizing chang
 DRAWN_COUNT = 50_000  # 'all' of the drawn faces
 DRAWN_AT_ONCE = 64
 LARGEST_IMAGE = 90_000_000  # pixels; a file that claims more is left out before it takes memory
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF")  # Pillow reads more, some by running programs
 UNREADABLE_SHARE = 0.01
 
 
@@ -69,6 +69,8 @@ def pack(source: Source, *, size: int, crop_px: int | None, images: int | Litera
         chosen = [i * available // count for i in range(count)]
         _pack(source, chosen, size, crop_px, _pack_path(source, size, crop_px, count, cache))
         packed = find_pack(source, size=size, crop_px=crop_px, count=count, cache=cache)
+    elif packed.unreadable:  # said by name when they were packed
+        log.warning("%d images of %s can't be read and are left out", packed.unreadable, source.description)
     if packed is None:
         raise DataError(f"the images packed into {cache.absolute()} are gone or damaged already; run it again")
     return packed
@@ -107,7 +109,7 @@ def _pack(source: Source, chosen: list[int], size: int, crop_px: int | None, pat
         torch.set_num_threads(1)  # an image per thread, instead of a thread pool for each image
         with aside[0].open("w+b") as file:
             with contextlib.suppress(OSError):  # some network disks know no locks
-                fcntl.flock(file, fcntl.LOCK_SH)  # shows that this process lives
+                lock_descriptor(file.fileno(), blocking=False)  # shows that this process lives
             unreadable = _fill(file, source, chosen, size, crop_px)
             file.flush()
             os.fsync(file.fileno())  # network disks report an exceeded quota only here
@@ -141,10 +143,10 @@ def _pack(source: Source, chosen: list[int], size: int, crop_px: int | None, pat
 def _remove_leftovers(path: Path) -> None:
     """Delete what killed processes had packed so far: it can be gigabytes, and nothing else would delete it."""
     for part in path.parent.glob(f"{path.stem}.*.npy.part"):
-        with contextlib.suppress(OSError), part.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while its process lives
-            part.unlink()
-            part.with_name(part.name.replace(".npy.part", ".json.part")).unlink(missing_ok=True)
+        with contextlib.suppress(OSError), part.open("r+b") as file:
+            if lock_descriptor(file.fileno(), blocking=False):  # refused while its process lives
+                part.unlink()
+                part.with_name(part.name.replace(".npy.part", ".json.part")).unlink(missing_ok=True)
 
 
 def _fill(file: IO[bytes], source: Source, chosen: list[int], size: int, crop_px: int | None) -> list[str]:
@@ -262,8 +264,7 @@ def _jpeg_pixels(data: bytes) -> int:
 
 def _decode_other(data: bytes) -> torch.Tensor:
     """Decode anything that Pillow reads to uint8 (height, width, 3), upright, on white where it is transparent."""
-    Image.init()  # or it knows only half of the formats
-    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+    with Image.open(io.BytesIO(data), formats=kinds.formats()) as opened:
         if opened.width * opened.height > LARGEST_IMAGE:
             raise ValueError(f"{opened.width}x{opened.height} pixels, and at most {LARGEST_IMAGE:,} are allowed")
         image = ImageOps.exif_transpose(opened)  # the first frame, if there are several

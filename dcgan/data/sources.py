@@ -1,4 +1,4 @@
-"""Where images come from: the drawn faces, a folder or an archive, or CelebA.
+"""Where images come from: the drawn faces, a folder, an archive, shards or arrays, or CelebA.
 
 A source is identified by the content of its images in the order of their names. So the same faces have the same
 fingerprint in a folder, a zip or a tar, wherever it is; packed images are cached under the fingerprint.
@@ -9,29 +9,28 @@ import logging
 import re
 import urllib.request
 import zipfile
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from dcgan import first_line, one_line
-from dcgan.data import faces
-from dcgan.data.files import FORMS, DataError, Entry, Folder, Held, Tar, Zip, open_files
-from dcgan.tools.cpus import cpu_count
+from dcgan.data import faces, kinds
+from dcgan.data.arrays import Arrays
+from dcgan.data.files import DataError, Entry, Files, Folder, Tar, Zip
+from dcgan.data.parallel import in_parallel
+from dcgan.data.parquet import Parquet
 from dcgan.tools.files import checksum, replacing
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
+FORMS = (
+    "a folder, .zip or .tar[.gz] of images, .parquet shards, a .npz or .npy, 'celeba', or nothing for the drawn faces"
+)
+READERS = {r"\.zip$": Zip, r"\.(tar(\.\w+)?|tgz)$": Tar, r"\.parquet$": Parquet, r"\.np[yz]$": Arrays}
 CELEBA_COUNT = 202_599
-AT_ONCE = 16  # items that a thread takes at a time: one by one, small files take noticeably longer
-HELD_MB = 256  # of files that may wait in memory for a thread, as those of a tar do
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class Source:
     fingerprint: str  # 32 hex digits of the content; place and names don't matter
     count: int | None  # None: drawn, any number
     entries: Callable[[Sequence[int]], Iterator[Entry]] | None  # see files.py; None: drawn
+    left_out: Counter[str] = field(default_factory=Counter)  # numbers of files that are no images, by kind
 
 
 def open_source(data: str | Path | None, *, cache: Path) -> Source:
@@ -58,81 +58,71 @@ def open_source(data: str | Path | None, *, cache: Path) -> Source:
     if not str(data):
         raise DataError(f"--data (DATA=) is empty; it should be {FORMS}")
     celeba = str(data) == "celeba"
+    if celeba and Path("celeba").exists():
+        log.warning("celeba is torchvision's CelebA; for the folder celeba here, use --data ./celeba (DATA=./celeba)")
     try:
         path = (_celeba(cache) if celeba else Path(data).expanduser()).resolve()
     except (RuntimeError, ValueError) as error:  # ~nobody, links in a circle, a NUL
         if isinstance(error, DataError):
             raise
         raise DataError(f"{data}: not a path ({error}); it should be {FORMS}") from error
-    files = open_files(path)
-    fingerprint, count = _known(files, path, cache / "fingerprints")
+    files = _open_files(path)
+    fingerprint, count, left_out = _known(files, path, cache / "fingerprints")
+    if left_out:
+        log.warning("%s", kinds.summary(left_out))
     if celeba and count != CELEBA_COUNT:
         log.warning("%s holds %d images, CelebA has %d", path, count, CELEBA_COUNT)
     stem = path.name if path.is_dir() else re.sub(r"(\.tar)?\.\w+$", "", path.name)
     name = re.sub(r"[^\w.-]+", "-", stem).strip("-.")[:40] or "data"
-    return Source("celeba" if celeba else name, one_line(path.name), fingerprint, count, files.entries)
+    return Source("celeba" if celeba else name, one_line(path.name), fingerprint, count, files.entries, left_out)
 
 
-@contextmanager
-def in_parallel(work: Callable[[Any], T], items: Iterable) -> Iterator[Iterator[T]]:
-    """Yield an iterator over work(item), in order, computed by one thread per core with few items in flight.
-
-    A context manager, not a plain generator: an abandoned generator would join its threads wherever the garbage
-    collector runs, which deadlocks if a thread is being started just then.
-    """
-    cores = cpu_count()
-
-    def results() -> Iterator[T]:
-        waiting: deque[Future[list[T]]] = deque()
-        group: list[Any] = []
-        held = 0  # bytes
-        for item in items:
-            group.append(item)
-            if isinstance(item, tuple) and isinstance(item[-1], Held):
-                held += len(item[-1].data)
-            full = held > HELD_MB * 2**20
-            if full or len(group) == AT_ONCE:
-                waiting.append(pool.submit(lambda group: [work(item) for item in group], group))
-                group = []
-            while waiting and (full or len(waiting) > 2 * cores):
-                yield from waiting.popleft().result()
-            held = 0 if full else held
-        waiting.append(pool.submit(lambda group: [work(item) for item in group], group))
-        while waiting:
-            yield from waiting.popleft().result()
-
-    with ThreadPoolExecutor(cores) as pool:
-        try:
-            yield results()
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _open_files(path: Path) -> Files:
+    """Open what is at an absolute path. Raises DataError if it is nothing that holds images."""
+    if path.is_dir():
+        folder = Folder(path)
+        shards = [name for name in folder.files if name.lower().endswith(".parquet")]
+        if not shards or any(map(kinds.is_named_as_image, folder.files)):
+            return folder
+        others = Counter(kinds.kind(name) for name in folder.files if name not in shards)
+        return Parquet(*(path / shard for shard in shards), left_out=others)
+    if not path.exists():
+        raise DataError(f"no such folder or file: {path}; it should be {FORMS}")
+    try:
+        for ending, reader in READERS.items():
+            if path.is_file() and re.search(ending, path.name, re.IGNORECASE):
+                return reader(path)
+    except OSError as error:
+        raise DataError(f"can't read {path}: {error.strerror}") from error
+    raise DataError(f"{path} is neither a folder nor an archive; it should be {FORMS}")
 
 
 # --- fingerprints ---
 
 
-def _known(files: Folder | Zip | Tar, path: Path, memory: Path) -> tuple[str, int]:
-    """Return the images' fingerprint and number, from `memory` as long as no file has changed."""
-    remembered = memory / f"{checksum(files.signature.encode())}.json"
+def _known(files: Files, path: Path, memory: Path) -> tuple[str, int, Counter[str]]:
+    """Return the images' fingerprint, their number and what is left out, from `memory` while no file has changed."""
+    remembered = memory / f"{checksum(f'{files.signature}{kinds.PLUGINS}'.encode())}.json"
     try:
         facts = json.loads(remembered.read_text())
-        return facts["fingerprint"], facts["count"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return facts["fingerprint"], facts["count"], Counter(facts.get("left_out", {}))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
-    count = len(files.names)
+    count, left_out = files.count, files.left_out
     if not count:
-        raise DataError(f"no images in {path} ({files.others}); it should be {FORMS}")
+        holds = kinds.summary(left_out) if left_out else "it is empty"
+        raise DataError(f"no images in {path} ({holds}); it should be {FORMS}")
     fingerprint = _fingerprint(files, path.name)
     try:
         with replacing(remembered) as aside:
-            aside.write_text(json.dumps({"fingerprint": fingerprint, "count": count}))
+            aside.write_text(json.dumps({"fingerprint": fingerprint, "count": count, "left_out": left_out}))
     except OSError as error:  # packing needs the cache and refuses; here the next start only takes longer
         log.warning("can't remember the fingerprint of %s in %s: %s", path.name, memory, error.strerror)
-    return fingerprint, count
+    return fingerprint, count, left_out
 
 
-def _fingerprint(files: Folder | Zip | Tar, title: str) -> str:
-    digests = [b""] * len(files.names)
+def _fingerprint(files: Files, title: str) -> str:
+    digests = [b""] * files.count
 
     def hash_one(entry: Entry) -> tuple[int, bytes]:
         index, _, read = entry

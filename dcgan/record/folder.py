@@ -15,18 +15,18 @@ Files are written aside and renamed, so that a reader never sees half of one; on
 reader skips a torn last line.
 """
 
-import fcntl
 import io
 import json
 import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from filelock import lock_descriptor
 
 from dcgan import UserError, first_line
 from dcgan.tools.files import read_plain, replacing
@@ -151,11 +151,9 @@ class RunFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with self.lock.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not lock_descriptor(file.fileno(), blocking=False):
                 file.seek(0)
-                raise UserError(f"{self.path}: process {file.read() or '?'} is training this run now") from None
+                raise UserError(f"{self.path}: process {file.read() or '?'} is training this run now")
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
@@ -168,10 +166,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + seconds
         with self.lock.open("a+") as file:
-            while time.monotonic() < deadline:
-                with suppress(BlockingIOError):
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    return
+            while time.monotonic() < deadline and not lock_descriptor(file.fileno(), blocking=False):
                 time.sleep(0.2)
 
     def _half_written(self) -> list[Path]:

@@ -37,8 +37,8 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def read_plain(path: Path, *, most: int | None = None) -> bytes:
-    """Return the bytes of a plain file.
+def read_plain(path: Path, *, most: int | None = None, first: int = -1) -> bytes:
+    """Return the bytes of a plain file, or its `first` ones.
 
     Raises OSError for anything else, and for more than `most` bytes: opening a pipe waits for a writer, and a device
     has no end.
@@ -49,7 +49,7 @@ def read_plain(path: Path, *, most: int | None = None) -> bytes:
             raise OSError(errno.EINVAL, "not a plain file", str(path))
         if most is not None and status.st_size > most:
             raise OSError(errno.EFBIG, f"{status.st_size:,} bytes, where {most:,} would be many", str(path))
-        return file.read()
+        return file.read(first)
 
 
 def checksum(content: bytes | memoryview, *, nbytes: int = 16) -> str:

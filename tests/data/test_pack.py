@@ -125,7 +125,7 @@ BROKEN = {
     "cut.jpg": encoded(picture(80, 80), "JPEG")[:900],
     "cut.png": encoded(picture(80, 80))[:900],
     "float.tif": encoded(Image.new("F", (9, 9), 0.5), "TIFF"),
-    "ppm.png": b"P6 2 2 255 " + bytes(12),  # Pillow reads that, but then also what it needs other programs for
+    "eps.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 2 2\n",  # Pillow would run Ghostscript
 }
 
 
@@ -136,6 +136,9 @@ def test_a_few_unreadable_images_are_left_out_counted_and_named(tmp_path, caplog
     assert (result.count, result.unreadable) == (300, 2)
     assert "1/bad.png" in caplog.text
     assert "50/bad.jpg" in caplog.text
+    caplog.clear()
+    packed(folder, tmp_path / "cache")
+    assert "2 images of faces can't be read and are left out" in caplog.text, "also when nothing is packed again"
     assert (result.images == packed(written(tmp_path / "good", good), tmp_path / "cache").images).all()
 
 

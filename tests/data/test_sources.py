@@ -161,7 +161,8 @@ def test_what_is_neither_a_folder_nor_an_archive_is_refused(tmp_path):
 def test_a_folder_without_images_says_what_it_holds(tmp_path, others):
     folder = written(tmp_path / "faces", others)
     folder.mkdir(exist_ok=True)
-    assert ("2 other files" if others else "it is empty") in refused(folder, tmp_path / "cache")
+    holds = "left out: 2 files of other kinds (.csv 1, .txt 1)" if others else "it is empty"
+    assert f"no images in {folder} ({holds})" in refused(folder, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("build", [zipped, tarred])
@@ -283,6 +284,15 @@ def test_celeba_placed_by_hand_is_used(tmp_path, offline, caplog, build):
     result = packed("celeba", tmp_path, crop_px=108)
     assert (result.name, result.count) == ("celeba", 3)
     assert "CelebA has 202599" in caplog.text
+
+
+def test_celeba_beside_a_folder_of_that_name_says_which_one_it_is(tmp_path, offline, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "celeba", some(3))
+    assert packed("./celeba", tmp_path / "cache").count == 3
+    assert "(DATA=./celeba)" not in caplog.text
+    refused("celeba", tmp_path / "another")
+    assert "for the folder celeba here, use --data ./celeba (DATA=./celeba)" in caplog.text
 
 
 def test_celeba_survives_a_used_up_quota(tmp_path, monkeypatch):

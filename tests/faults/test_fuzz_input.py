@@ -11,8 +11,10 @@ import tarfile
 import tempfile
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -212,6 +214,45 @@ def test_a_tar_made_to_harm(place, content):
     packed_from(place, content, ".tar")
 
 
+# --- arrays and shards ---
+
+
+def _numpy(save: Callable, images: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    save(buffer, images)
+    return buffer.getvalue()
+
+
+STACK = np.random.default_rng(0).integers(0, 256, (5, 8, 9, 3), np.uint8)
+ARRAYS = {".npy": _numpy(np.save, STACK), ".npz": _numpy(np.savez_compressed, STACK)}
+
+
+@given(st.sampled_from(list(ARRAYS)), mutations())
+def test_a_damaged_file_of_arrays(place, ending, changes):
+    packed_from(place, mutated(ARRAYS[ending], changes), ending)
+
+
+LIES = st.text("0123456789(),:'{}-eLb |<>uifOVTrueFalse", max_size=40)
+
+
+@given(LIES, st.sampled_from(["'shape': (", "'descr': ", "'fortran_order': "]))
+def test_an_array_whose_header_lies(place, lie, key):
+    header = "{'descr': '|u1', 'fortran_order': False, 'shape': (5, 8, 9, 3), }".replace(key, key + lie, 1).encode()
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + STACK.tobytes()
+    packed_from(place, content, ".npy")
+
+
+@given(mutations(), st.booleans())
+def test_a_damaged_shard(place, changes, hub):
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is optional")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [{"bytes": data, "path": name} if hub else data for name, data in FILES]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())]) if hub else pa.binary()
+    buffer = io.BytesIO()
+    parquet.write_table(pa.table({"image": pa.array(rows, kind)}), buffer)
+    packed_from(place, mutated(buffer.getvalue(), changes), ".parquet")
+
+
 # --- images ---
 
 SEEDS = {
@@ -225,6 +266,8 @@ SEEDS = {
     "TIFF": image("TIFF", 40),
     "LZW TIFF": image("TIFF", 40, compression="tiff_lzw"),
 }
+MORE = ("AVIF", "JPEG2000", "PPM", "QOI", "ICO", "ICNS", "DDS", "SGI", "PCX", "TGA", "IM")
+SEEDS |= {kind: image(kind, 40) for kind in MORE}
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of what it tolerates

@@ -210,9 +210,11 @@ def test_a_zip_whose_index_needs_a_program_of_the_future_is_refused(tmp_path):
     assert "not a whole zip" in packed(written(tmp_path / "faces.zip", content), tmp_path / "cache")
 
 
-def test_a_file_without_a_name_in_a_zip_is_no_image(tmp_path):
-    nameless = zipped([*FILES, ("\1.png", image())]).replace(b"\1.png", b"\0.png")  # zipfile cuts a name at a NUL
-    assert packed(written(tmp_path / "faces.zip", nameless), tmp_path / "cache").count == 5
+def test_a_file_without_a_name_in_a_zip_is_what_its_content_is(tmp_path):
+    others = [("\1.png", image()), ("\2.png", b"text")]
+    nameless = zipped([*FILES, *others]).replace(b"\1.png", b"\0.png").replace(b"\2.png", b"\0.png")
+    # zipfile cuts a name at a NUL
+    assert packed(written(tmp_path / "faces.zip", nameless), tmp_path / "cache").count == 6
 
 
 @pytest.mark.parametrize("data", ["~nobody-of-this-name/faces", "a\0b", "x" * 5000])
