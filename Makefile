@@ -7,15 +7,18 @@ REPORTS ?= reports
 DOCS    ?= docs
 PYTHON3 ?= python3
 
-# An activated conda environment made from environment.yml is used as it is; otherwise .venv is made from the lock.
+# An activated conda environment made from environment.yml is used as it is; otherwise .venv is made from the locks.
+# That needs a Python: .venv's own where it runs, so that later calls work without another.
 ifeq ($(CONDA_DEFAULT_ENV),dcgan-ablation-lab)
 PYTHON := python
-READY  :=
-STUDY_READY := install-study
+INSTALL := true
+INSTALL_STUDY := python -c "import ray, rich" 2>/dev/null || python -m pip install --quiet -r requirements-study.lock
 else
 PYTHON := .venv/bin/python
-READY  := .venv/.installed
-STUDY_READY := .venv/.installed-study
+INSTALL := python=.venv/bin/python; $$python -c "" 2>/dev/null || python="$(PYTHON3)"; $$python -c 'import sys; \
+	sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, $(PYTHON3) is %d.%d (make PYTHON3=python3.12 ...)" \
+	% sys.version_info[:2])' && TORCH="$(TORCH)" $$python dcgan/tools/install.py requirements.lock
+INSTALL_STUDY = $(INSTALL) requirements-study.lock
 endif
 
 # Variables become options; an empty one leaves the program's default.
@@ -40,7 +43,7 @@ TARGETS := help setup run study sample compare study-page prune rate dashboard b
 .PHONY: $(TARGETS) install-study
 
 # Checked before anything is made: `make run tuned_lr` would train the default and then find no target `tuned_lr`.
-STRAY := $(filter-out $(TARGETS) install-study .venv/%,$(MAKECMDGOALS))
+STRAY := $(filter-out $(TARGETS) install-study,$(MAKECMDGOALS))
 ifneq ($(STRAY),)
 $(error there is no target "$(firstword $(STRAY))": `make` lists them; an experiment is EXP=$(firstword $(STRAY)))
 endif
@@ -61,75 +64,66 @@ help: ## list the targets
 	@echo "  EXTRACTOR=name  inception or effnet_lite0                             INCEPTION_WEIGHTS=file  the weights of inception"
 	@echo "  SAMPLES=n       generated images to score                             COST_PER_HOUR=price  of the GPU"
 
-setup: $(READY) ## install what the lab needs (the other targets do this too)
+setup: ## install what the lab needs (the other targets do this too): make setup TORCH=cpu
+	@$(INSTALL)
 
-run: $(READY) ## train EXP, or resume it: make run EXP=tuned_lr
+install-study:
+	@$(INSTALL_STUDY)
+
+run: setup ## train EXP, or resume it: make run EXP=tuned_lr
 	@$(PYTHON) -m dcgan run $(WHICH) $(if $(GPUS),--gpus "$(GPUS)") $(if $(FRESH),--fresh)
 
 # Exit code 0: all runs are done; 1: some failed; otherwise there is nothing new to compare.
-study: $(READY) $(STUDY_READY) ## train EXPS x SEEDS side by side, then compare: make study EXPS="baseline tuned_lr" SEEDS=5
+study: install-study ## train EXPS x SEEDS side by side, then compare: make study EXPS="baseline tuned_lr" SEEDS=5
 	@$(PYTHON) -m dcgan study $(STUDIED); code=$$?; \
 	if [ $$code -le 1 ]; then $(PYTHON) -m analysis compare $(COMPARED) || code=1; fi; exit $$code
 
-sample: $(READY) ## draw a grid, a walk, a film of the training and single images from a finished run: make sample EXP=tuned_lr
+sample: setup ## draw a grid, a walk, a film of the training and single images from a finished run: make sample EXP=tuned_lr
 	@$(PYTHON) -m dcgan sample $(WHICH)
 
-compare: $(READY) ## score all runs, compare them, and open the page
+compare: setup ## score all runs, compare them, and open the page
 	@$(PYTHON) -m analysis compare $(COMPARED)
 
-study-page: $(READY) ## compare, then write docs/study.md and the results in the READMEs
+study-page: setup ## compare, then write docs/study.md and the results in the READMEs
 	@$(PYTHON) -m analysis study-page $(COMPARED) --docs "$(DOCS)"
 
-prune: $(READY) ## delete the checkpoints of runs that have ended; the comparison doesn't need them
+prune: setup ## delete the checkpoints of runs that have ended; the comparison doesn't need them
 	@$(PYTHON) -m dcgan prune --runs "$(RUNS)"
 
-rate: $(READY) ## rate generated and real faces yourself: make rate EXP=tuned_lr
+rate: setup ## rate generated and real faces yourself: make rate EXP=tuned_lr
 	@$(PYTHON) -m analysis rate $(WHICH)
 
-dashboard: $(READY) ## open W&B: its page when online, otherwise its terminal viewer on the local runs
+dashboard: setup ## open W&B: its page when online, otherwise its terminal viewer on the local runs
 	@$(PYTHON) -m analysis dashboard --runs "$(RUNS)" --out "$(REPORTS)"
 
-bench: $(READY) ## measure speed and memory, compared with what you would run instead: make bench WHAT=train
+bench: setup ## measure speed and memory, compared with what you would run instead: make bench WHAT=train
 	@$(PYTHON) -m benchmarks $(WHAT) $(if $(ROUNDS),--rounds "$(ROUNDS)")
 
 # Slow tests start first; a process that runs out of tests takes some of another's.
 PYTEST = $(PYTHON) -m pytest
 SPREAD = -n auto --maxprocesses 4 --dist worksteal
 
-test: $(READY) $(STUDY_READY) ## run the tests (about five minutes)
+test: install-study ## run the tests (about five minutes)
 	@$(PYTEST) $(SPREAD)
 
-test-long: $(READY) $(STUDY_READY) ## run the thorough tests that `make test` leaves out
+test-long: install-study ## run the thorough tests that `make test` leaves out
 	@$(PYTEST) $(SPREAD) -m "thorough and not long"
 
-test-faults: $(READY) ## kill runs, fill the disk, feed them rubbish: the long tests (an hour or so)
+test-faults: setup ## kill runs, fill the disk, feed them rubbish: the long tests (an hour or so)
 	@$(PYTEST) tests/faults -m "" --hypothesis-profile=faults
 
-test-cluster: $(READY) $(STUDY_READY) ## kill machines, workers and studies midway: the long tests of `make study` (some minutes)
+test-cluster: install-study ## kill machines, workers and studies midway: the long tests of `make study` (some minutes)
 	@$(PYTEST) tests/cluster -m ""
 
-lint: $(READY) ## check style and types
+lint: setup ## check style and types
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy
 
-lock: $(READY) ## pin the newest versions that pyproject.toml allows
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check uv
-	@$(PYTHON) -m uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev \
-		--no-header --no-annotate pyproject.toml -o requirements.lock
-	@$(PYTHON) -m uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra study \
-		--constraint requirements.lock --no-header --no-annotate pyproject.toml -o requirements-study.lock
+# torch's wheels for CUDA name what they need of nvidia-*, cuda-* and triton, nearly all of it to the last digit. Pinned
+# here too, it would come to machines without a GPU.
+COMPILE = $(PYTHON) -m uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate
 
-# uv takes a quarter of pip's time.
-.venv/.installed: requirements.lock
-	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, $(PYTHON3) is %d.%d (make PYTHON3=python3.12 ...)" % sys.version_info[:2])'
-	@echo "installing into .venv (up to 6 GB and a few minutes, once)"
-	@test -x .venv/bin/python || $(PYTHON3) -m venv .venv
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
-	@.venv/bin/uv pip install --quiet --python .venv/bin/python -r requirements.lock
-	@touch $@
-
-.venv/.installed-study: requirements-study.lock .venv/.installed
-	@.venv/bin/uv pip install --quiet --python .venv/bin/python -r requirements-study.lock
-	@touch $@
-
-install-study:
-	@$(PYTHON) -c "import ray, rich" 2>/dev/null || $(PYTHON) -m pip install --quiet -r requirements-study.lock
+lock: setup ## pin the newest versions that pyproject.toml allows
+	@$(COMPILE) --extra dev pyproject.toml -o requirements.lock
+	@$(COMPILE) --extra study --constraint requirements.lock pyproject.toml -o requirements-study.lock
+	@sed -i.all -E '/^(cuda-|nvidia-|triton=)/d' requirements.lock requirements-study.lock
+	@rm requirements.lock.all requirements-study.lock.all

@@ -44,6 +44,10 @@ def test_the_locks_agree_and_hold_versions_and_no_addresses():
         assert pinned.setdefault((pin.name, str(pin.marker)), pin.specifier) == pin.specifier, f"{pin.name}: make lock"
 
 
+def test_the_locks_leave_to_torch_what_only_cuda_needs():
+    assert not [pin.name for pin in LOCK + STUDY_LOCK if pin.name.startswith(("nvidia-", "cuda-", "triton"))]
+
+
 def test_every_dependency_has_an_upper_bound_and_says_what_it_is_for():
     text = (ROOT / "pyproject.toml").read_text().partition("\n[tool.")[0]
     for line in re.findall(r'^  "[a-z][^\n]*', text, re.MULTILINE):
@@ -123,7 +127,7 @@ def test_a_study_is_compared_unless_it_was_stopped_and_its_exit_code_is_kept(tmp
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\necho "$@"\ncase "$2" in dcgan) exit {code};; esac\n')
     python.chmod(0o755)
-    ready = ["-o", ".venv/.installed", "-o", ".venv/.installed-study", f"PYTHON={python}"]
+    ready = ["-o", "install-study", f"PYTHON={python}"]
     asked = ["study", "EXPS=baseline tuned_lr", "SEEDS=1,3", "DATA=my faces", "GPUS_PER_RUN=0.5"]
     asked += ["SET=steps=3 images=9"]
     done = subprocess.run(

@@ -1,0 +1,304 @@
+"""Install locks into .venv: `TORCH=auto python3 dcgan/tools/install.py requirements.lock [another.lock ...]`.
+
+`make` runs this as a file before any package is there, so it needs nothing but the standard library and imports nothing
+of ours. uv does the work, with what pip is configured to. `.venv/.installed` records what was installed and is written
+last: a .venv without it was left half-made and is made again, from the downloads in uv's cache.
+"""
+
+import configparser
+import contextlib
+import hashlib
+import html
+import io
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.parse
+import urllib.request
+import zipfile
+from http.client import HTTPException
+from pathlib import Path
+
+VENV = Path(".venv")
+RECORD = VENV / ".installed"
+PYTHON = VENV / "bin/python"
+
+#: Older ones may not know what is asked of them below.
+OLDEST_UV = (0, 9)
+#: What uv and pip ask unless they are configured.
+PACKAGE_INDEX = "https://pypi.org/simple"
+#: What uv asks for `--torch-backend cpu`.
+PYTORCH_INDEX = "https://download.pytorch.org/whl/cpu/torch/"
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+#: torch for CUDA 13 needs a card of this capability (Turing); torch for CUDA 12.6 runs on older ones too.
+OLDEST_CARD_OF_CUDA_13 = 7.5
+
+#: pip's settings, and how uv and the standard library are given the same.
+SETTINGS = {
+    "index-url": ("UV_DEFAULT_INDEX",),
+    "extra-index-url": ("UV_INDEX",),
+    "find-links": ("UV_FIND_LINKS",),
+    "trusted-host": ("UV_INSECURE_HOST",),
+    "cert": ("SSL_CERT_FILE",),
+    "proxy": ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"),
+}
+
+
+class InstallError(Exception):
+    """A reason why nothing can be installed, and what would help: one line."""
+
+
+def main(locks: list[Path], wish: str) -> None:
+    """Make .venv hold what the locks say, with the torch that is wished for ("": as before, or what fits)."""
+    if not re.fullmatch(r"|auto|pypi|cpu|cu\d+|rocm[\d.]+", wish):
+        raise InstallError(f"TORCH={wish}: choose auto, cpu, cu126, cu130 or pypi")
+    wanted = {lock.name: hashlib.sha256(lock.read_bytes()).hexdigest() for lock in locks}
+    installed = recorded()
+    stale = [name for name in wanted if wanted[name] != installed.get(name)]
+    torch, reason = wish or installed.get("torch", ""), ""
+    if torch != "auto" and torch == installed.get("torch") and not stale:
+        return
+    configure()
+    if torch in ("", "auto"):
+        torch, reason = fitting_torch(torch or os.environ.get("UV_TORCH_BACKEND", "auto"))
+    os.environ.pop("UV_TORCH_BACKEND", None)
+    if torch == installed.get("torch"):
+        if not stale:
+            return
+        print(f"updating .venv to {' and '.join(stale)}", flush=True)
+    else:  # packages of another torch would stay behind
+        if installed and torch != "pypi" and not reachable(PYTORCH_INDEX, seconds=30):
+            raise InstallError("PyTorch's own index can't be reached: .venv stays as it is")
+        size = "1.7 GB" if torch == "cpu" else "up to 6 GB"
+        print(f"installing into .venv ({size}, once){reason and ': ' + reason}", flush=True)
+        installed = {}
+        run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(VENV)], "a .venv can't be made here")
+    RECORD.unlink(missing_ok=True)  # what is killed from here on leaves a half-made .venv
+    with tempfile.TemporaryDirectory(dir=VENV) as folder:
+        try:
+            install(locks, torch, Path(folder))
+        except InstallError:
+            if installed:  # uv changes nothing before it has everything
+                RECORD.write_text(json.dumps(installed))
+            raise
+    RECORD.write_text(json.dumps({**installed, **wanted, "torch": torch, "python": python_version()}))
+
+
+def recorded() -> dict[str, str]:
+    """Return what .venv holds (each lock's checksum, torch, python), or {} if it is missing, half-made or broken."""
+    try:
+        text, python = RECORD.read_text(), python_version()
+        # Empty: the Makefile of an older version made it, with the ordinary build.
+        found = json.loads(text) if text else {"torch": "pypi", "python": python}
+    except (OSError, ValueError):
+        return {}
+    return found if found["python"] == python else {}
+
+
+def python_version() -> str:
+    """Return the version of .venv's Python, such as "3.11"; raise OSError or ValueError if it doesn't run."""
+    ask = [str(PYTHON), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+    answer = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
+    if not answer:
+        raise ValueError
+    return answer
+
+
+def configure() -> None:
+    """Hand on what pip is configured to, unless UV_* says otherwise, and a cache that can be written."""
+    pip = pip_settings()
+    own_indexes = {"UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL"} & os.environ.keys()
+    for name, variables in SETTINGS.items():
+        if name not in pip or (own_indexes and "index" in name):
+            continue
+        for variable in variables:
+            if not variable.startswith("UV_") or variable not in os.environ:
+                os.environ[variable] = ",".join(pip[name].split()) if name == "find-links" else pip[name]
+    if "extra-index-url" in pip and not own_indexes:  # to pip all indexes are one
+        os.environ.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
+    if "UV_CACHE_DIR" not in os.environ:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        if not writable(home / "uv"):
+            os.environ["UV_CACHE_DIR"] = str(Path("cache/uv").absolute())
+
+
+def pip_settings() -> dict[str, str]:
+    """Return pip's settings for `pip install`, from its files and from PIP_*, by their long names."""
+    chosen = os.environ.get("PIP_CONFIG_FILE", "")
+    config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    everyones = [f"{folder}/pip/pip.conf" for folder in os.environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":")]
+    everyones += ["/etc/pip.conf", "/Library/Application Support/pip/pip.conf"]
+    ones_own = ["~/.pip/pip.conf", f"{config}/pip/pip.conf", "~/Library/Application Support/pip/pip.conf"]
+    files = [*everyones, *([] if Path(chosen).is_file() else ones_own), f"{sys.prefix}/pip.conf", chosen]
+    parser = configparser.RawConfigParser()
+    try:
+        parser.read([] if chosen == os.devnull else [Path(file).expanduser() for file in files if file])
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise InstallError(f"pip's settings can't be read: {' '.join(str(error).split())}") from error
+    found: dict[str, str] = {}
+    for section in ("global", "install"):
+        if parser.has_section(section):
+            found |= {name.replace("_", "-"): value for name, value in parser.items(section)}
+    variables = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    found |= {name[4:].lower().replace("_", "-"): value for name, value in variables.items()}
+    return {name: value for name, value in found.items() if value.strip()}
+
+
+def writable(folder: Path) -> bool:
+    """Return whether files can be written in a folder, which is made if it isn't there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return False
+    return True
+
+
+def fitting_torch(wish: str) -> tuple[str, str]:
+    """Return which torch fits this machine ("pypi", or one of uv's --torch-backend) if the wish is "auto", and why.
+
+    uv's own choice, "auto", goes by the driver. It would also take an Intel GPU, which the lab doesn't use, and CUDA 13
+    for a card that is too old for it.
+    """
+    if wish != "auto" or sys.platform == "darwin":  # for macOS there is one build
+        return wish.replace("auto", "pypi"), ""
+    if os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("UV_INDEX_URL"):
+        return "pypi", "PyTorch's ordinary build, from your index (TORCH=cpu: 1.7 GB, from PyTorch's own)"
+    if not reachable(PYTORCH_INDEX):
+        return "pypi", "PyTorch's ordinary build, as its own index can't be reached"
+    capabilities = said_by("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
+    cards = [float(line) for line in capabilities.split() if re.fullmatch(r"\d+\.\d+", line)]
+    if cards and min(cards) < OLDEST_CARD_OF_CUDA_13:
+        return "cu126", "PyTorch for CUDA 12.6, as later builds don't run on this card"
+    if cards or NVIDIA_DRIVER.exists():
+        return "auto", "PyTorch for this NVIDIA driver"
+    if said_by("rocm_agent_enumerator"):
+        return "auto", "PyTorch for this AMD GPU"
+    return "cpu", "PyTorch for the CPU, as no GPU is found (for one: make setup TORCH=cu130)"
+
+
+def reachable(address: str, *, seconds: float = 3) -> bool:
+    """Return whether an address answers within some seconds, looking up its name included."""
+    answers = []
+
+    def ask() -> None:
+        with contextlib.suppress(OSError, HTTPException), urllib.request.urlopen(address, timeout=seconds) as answer:
+            answers.append(answer)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return bool(answers)
+
+
+def said_by(*command: str) -> str:
+    """Return a program's output, "" if it isn't there or fails."""
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return answer.stdout
+
+
+def install(locks: list[Path], torch: str, folder: Path) -> None:
+    """Install the locks' packages into .venv; `folder` is for what is needed meanwhile."""
+    uv = find_uv(locks, folder)
+    command = [uv, "pip", "install", "--quiet", "--python", str(PYTHON)]
+    command += ["--torch-backend", torch] if torch != "pypi" else []
+    for lock in locks:
+        text = lock.read_text()
+        if torch.startswith("cu"):  # the newest that was built for it, which may be older
+            text = re.sub(r"^(torch|torchvision)==", r"\1<=", text, flags=re.MULTILINE)
+        (folder / lock.name).write_text(text)
+        command += ["-r", str(folder / lock.name)]
+    run(
+        command,
+        "the packages can't be installed",
+        "make setup TORCH=pypi takes the ordinary build" if torch != "pypi" else "",
+    )
+
+
+def find_uv(locks: list[Path], folder: Path) -> str:
+    """Return .venv's uv, else the one on the PATH, else one that pip or the standard library puts into `folder`."""
+    for uv in (str(VENV / "bin/uv"), shutil.which("uv") or ""):
+        version = re.match(r"uv (\d+)\.(\d+)", said_by(uv, "--version")) if uv else None
+        if version and tuple(map(int, version.groups())) >= OLDEST_UV:
+            return uv
+    pinned = re.search(r"^uv==(\S+)", locks[0].read_text(), re.MULTILINE)
+    if not pinned:
+        raise InstallError(f"{locks[0]}: has no line uv==...: make lock")
+    if said_by(sys.executable, "-m", "pip", "--version"):
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        os.environ |= {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0"}  # both refuse --target
+        run([*command, "--target", str(folder), pinned[0]], "uv, which installs the packages, can't be fetched")
+        return str(folder / "bin/uv")
+    return fetch_uv(pinned[1], folder)
+
+
+def fetch_uv(version: str, folder: Path) -> str:
+    """Fetch uv's wheel from the first index that has it, check its hash, and return the path of the program in it.
+
+    An index answers as PEP 503 says: a page of links, each with the file's hash.
+    """
+    system = "macosx" if sys.platform == "darwin" else "manylinux" if platform.libc_ver()[0] == "glibc" else "musllinux"
+    wheel = re.compile(rf"uv-{re.escape(version)}-py3-none-.*{system}.*{platform.machine()}\.whl")
+    default = os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("UV_INDEX_URL") or PACKAGE_INDEX
+    extra = os.environ.get("UV_INDEX") or os.environ.get("UV_EXTRA_INDEX_URL") or ""
+    reason = f"no index has uv {version} for {platform.machine()}"
+    for index in [*extra.split(), default]:
+        page = f"{index.rstrip('/')}/uv/"
+        try:
+            for link in re.findall(r'href="([^"]+)"', urllib.request.urlopen(page, timeout=30).read().decode()):
+                address, _, digest = urllib.parse.urljoin(page, html.unescape(link)).partition("#sha256=")
+                if not wheel.fullmatch(urllib.parse.unquote(address.rpartition("/")[2])):
+                    continue
+                content = urllib.request.urlopen(address, timeout=30).read()
+                if hashlib.sha256(content).hexdigest() != digest:
+                    raise InstallError("uv's wheel is not what its index says: its hash differs")
+                return unpacked(content, folder)
+        except (OSError, ValueError, HTTPException) as error:
+            reason = f"{urllib.parse.urlsplit(index).hostname}: {error}"
+    raise InstallError(f"uv can't be fetched ({reason}): install uv or pip, then run the same command again")
+
+
+def unpacked(wheel: bytes, folder: Path) -> str:
+    """Write the program uv of a wheel into a folder and return its path."""
+    with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".data/scripts/uv")]
+        program = folder / "uv"
+        program.write_bytes(archive.read(name))
+    program.chmod(0o755)
+    return str(program)
+
+
+def run(command: list[str], trouble: str, remedy: str = "") -> None:
+    """Run a program; if it fails, raise InstallError with the trouble, its own reason and what helps."""
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode == 0:
+        return
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
+    first = next((line for line in lines if line.lower().startswith("error")), lines[-1])
+    causes = [line for line in lines if line.startswith("cause:")][-1:]
+    reason = re.sub(r"^error: ", "", "; ".join([first, *causes]), flags=re.IGNORECASE)
+    if "certificate" in done.stderr:
+        remedy = "UV_SYSTEM_CERTS=true make setup uses the system's certificates"
+    if "No space left" in done.stderr:
+        remedy = "free some space, then run the same command again"
+    raise InstallError(f"{trouble} ({reason}): {remedy or 'run the same command again, downloads are kept'}")
+
+
+if __name__ == "__main__":
+    try:
+        main([Path(name) for name in sys.argv[1:]], os.environ.get("TORCH", ""))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except InstallError as problem:
+        sys.exit(f"error: {problem}")
+    except OSError as problem:
+        sys.exit(f"error: .venv can't be made here ({problem}): clone the lab where you may write")

@@ -1,0 +1,90 @@
+"""A .venv that is there: kept, updated, or made again."""
+
+import json
+import shutil
+
+import pytest
+from support.package_index import write_wheel
+
+
+def test_a_lock_that_changed_is_installed_into_the_same_venv(ready):
+    (ready.folder / ".venv/mine").touch()
+    ready.lock("tiny==2.0")
+    assert ready.setup() == "updating .venv to requirements.lock\n"
+    assert ready.installed() == {"tiny==2.0"}
+    assert (ready.folder / ".venv/mine").exists()
+    assert ready.setup() == ""
+
+
+def test_what_a_study_needs_is_installed_once(ready):
+    assert ready.make("install-study").stdout == "updating .venv to requirements-study.lock\n"
+    assert ready.installed() == {"tiny==1.0", "ray==1.0"}
+    assert ready.make("install-study").stdout == ready.setup() == ""
+
+
+def half_made(venv):
+    (venv / ".installed").unlink()
+
+
+def broken(venv):
+    (venv / "bin/python").unlink()
+    (venv / "bin/python").symlink_to("/nowhere/python3")
+
+
+def of_another_python(venv):
+    record = venv / ".installed"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"python": "3.9"}))
+
+
+def emptied(venv):
+    shutil.rmtree(venv)
+    venv.mkdir()
+
+
+@pytest.mark.parametrize("damage", [half_made, broken, of_another_python, emptied])
+def test_a_venv_that_is_half_made_or_broken_is_made_again(ready, damage):
+    (ready.folder / ".venv/mine").touch()
+    damage(ready.folder / ".venv")
+    assert ready.setup().startswith("installing into .venv")
+    assert ready.installed() == {"tiny==1.0"}
+    assert not (ready.folder / ".venv/mine").exists()
+
+
+def test_a_venv_of_an_older_version_of_the_lab_is_kept_and_updated(ready):
+    (ready.folder / ".venv/.installed").write_text("")
+    (ready.folder / ".venv/mine").touch()
+    assert ready.setup().startswith("updating .venv")
+    assert (ready.folder / ".venv/mine").exists()
+
+
+def test_an_update_that_fails_leaves_what_was_there(ready):
+    lock = (ready.folder / "requirements.lock").read_text()
+    ready.lock("tiny==2.0", "nowhere==1.0")
+    assert "the packages can't be installed" in ready.refused()
+    assert ready.installed() == {"tiny==1.0"}
+    (ready.folder / "requirements.lock").write_text(lock)
+    assert ready.setup() == ""
+
+
+def test_an_installation_that_failed_midway_is_finished_by_the_same_command(lab, index, tmp_path):
+    lab.env |= {"PIP_INDEX_URL": f"{index.address}/simple", "UV_HTTP_RETRIES": "0"}
+    lab.lock("tiny==1.0", "late==1.0")
+    assert "run the same command again" in lab.refused()
+    write_wheel(index.root / "simple", "late", "1.0")
+    lab.setup()
+    assert lab.installed() == {"tiny==1.0", "late==1.0"}
+
+
+def test_a_home_that_can_t_be_written_is_no_obstacle(lab, index):
+    lab.env["PIP_INDEX_URL"] = f"{index.address}/simple"
+    (lab.home / "file").touch()
+    lab.env["HOME"] = str(lab.home / "file")
+    lab.setup()
+    assert lab.installed() == {"tiny==1.0"}
+    assert (lab.folder / "cache/uv").is_dir()
+
+
+def test_where_no_venv_can_be_made_one_line_says_so(lab, index):
+    lab.env["PIP_INDEX_URL"] = f"{index.address}/simple"
+    (lab.folder / ".venv").touch()
+    assert "a .venv can't be made here" in lab.refused()
