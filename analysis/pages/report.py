@@ -155,7 +155,7 @@ def _beside_floor(comparison: Comparison, name: str) -> dict[str, str] | None:
 
 
 def _course_of(comparison: Comparison, name: str) -> dict[str, str] | None:
-    """The best snapshot's FID and the last one's, means over seeds, and where the best ones were."""
+    """FID over the best three snapshots in a row and over the last three, means over seeds, and where the best were."""
     rows = comparison.table[comparison.table["experiment"] == name].dropna(subset=["best_fid", "last_fid"])
     if rows.empty:
         return None
