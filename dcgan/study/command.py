@@ -95,10 +95,12 @@ def _shared_request(options: argparse.Namespace) -> "Request":
     cluster = os.environ.get("RAY_ADDRESS")
     if options.profile is None and cluster:
         raise UserError("on a cluster, choose how much to train: --profile full (PROFILE=full), laptop or smoke")
-    here = device.choose("auto" if cluster else options.device)  # a cluster's machines choose their own
+    profile = options.profile
+    if not cluster:  # its machines choose their own devices
+        profile = chosen_profile(profile, device.choose(options.device).profile)
     return Request(
         experiment="",
-        profile=chosen_profile(options.profile, here.profile),
+        profile=profile,
         runs=Path(options.runs),
         cache=Path(options.cache),
         overrides=tuple(options.set),

@@ -14,8 +14,11 @@ import torch
 import yaml
 from support import ROOT, twenty_steps
 
+from dcgan import UserError
 from dcgan.__main__ import main
-from dcgan.device.ranks import Ranks
+from dcgan.device import launch
+from dcgan.device.device import Device
+from dcgan.device.ranks import Ranks, joined
 from dcgan.record.folder import RunFolder
 
 TINY = ("image_size=32", "batch_size=8", "width_multiplier=0.0079", "images=40", "precision=fp32", "threads=1")
@@ -54,10 +57,11 @@ def _command(tmp_path, *more, processes=2):
     return ["run", "tuned_lr", *where, *settings, "--gpus", str(processes), *more]
 
 
-def _started(command):
+def _started(command, env=None):
     return subprocess.Popen(
         [sys.executable, "-m", "dcgan", *command],
         cwd=ROOT,
+        env=env,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -93,20 +97,33 @@ def _workers(process):
     return found
 
 
-@pytest.mark.slow
-@pytest.mark.thorough
-def test_a_run_on_two_survives_a_process_that_dies_and_ctrl_c_and_one_process_can_finish_it(tmp_path, caplog):
+def _killed(tmp_path, rank):
+    """Kill a process of a run on two; return what the launcher says, and the run's folder."""
     started = _started(_command(tmp_path))
     _until(lambda: list((tmp_path / "runs").glob("*/*/*/*/history.csv")), started)
-    os.kill(_workers(started)[1], signal.SIGKILL)
+    os.kill(_workers(started)[rank], signal.SIGKILL)
     _, errors = started.communicate(timeout=60)
     assert started.returncode == 1
-    assert "process 1 of 2 (0 to 1) ended with SIGKILL; the same command resumes from the last checkpoint" in errors
-    assert "Traceback" not in errors
     folder = _folder(tmp_path)
     assert folder.read_status()["state"] == "failed"
     with folder.locked():  # nobody holds it
         pass
+    return errors, folder
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+def test_a_run_whose_first_process_is_killed_is_recorded_as_failed(tmp_path):
+    errors, _ = _killed(tmp_path, 0)
+    assert "process 0 of 2 (0 to 1) ended with SIGKILL; the same command resumes from the last checkpoint" in errors
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+def test_a_run_on_two_survives_a_process_that_dies_and_ctrl_c_and_one_process_can_finish_it(tmp_path, caplog):
+    errors, folder = _killed(tmp_path, 1)
+    assert "process 1 of 2 (0 to 1) ended with SIGKILL; the same command resumes from the last checkpoint" in errors
+    assert "Traceback" not in errors
 
     again = _started(_command(tmp_path))
     _until(lambda: folder.read_status().get("state") == "running" and folder.read_status()["step"] > 0, again)
@@ -129,6 +146,97 @@ def test_a_run_on_two_survives_a_process_that_dies_and_ctrl_c_and_one_process_ca
     assert (ours - theirs).abs().iloc[:10].max().max() < 1e-3
 
 
+@pytest.mark.slow
+@pytest.mark.thorough
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_raises_ends_all_with_its_own_error(tmp_path, rank):
+    (tmp_path / "sitecustomize.py").write_text(FAILING.format(rank=rank))
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    started = _started(_command(tmp_path), env={**os.environ, "PYTHONPATH": path})
+    _, errors = started.communicate(timeout=120)
+    assert started.returncode == 1
+    assert errors.count("ZeroDivisionError: made to fail") == 1
+    assert errors.count("Traceback") == 1
+    assert f"error: process {rank} of 2 (0 to 1) ended with exit code 1; " in errors
+    failed_at, ended_at = float((tmp_path / "failed").read_text()), time.time()
+    assert ended_at - failed_at < launch.GRACE_SECONDS
+    folder = _folder(tmp_path)
+    assert folder.read_status()["state"] == "failed"
+    with folder.locked():
+        pass
+
+
+FAILING = """
+import os
+if os.environ.get("RANK") == "{rank}":
+    import pathlib, time
+    from dcgan import adversarial
+
+    def failing(*args, step=adversarial.adversarial_step, steps=iter(range(100)), **how):
+        if next(steps) == 5:
+            pathlib.Path(__file__).with_name("failed").write_text(str(time.time()))
+            raise ZeroDivisionError("made to fail")
+        return step(*args, **how)
+
+    adversarial.adversarial_step = failing
+"""
+
+
+@pytest.mark.parametrize(
+    ("codes", "code", "named"),
+    [
+        ({0: 0, 1: 0}, 0, None),
+        ({1: -9, 0: 3}, 1, "process 1 of 2 (0 to 1) ended with SIGKILL"),
+        ({0: 3, 1: -9}, 1, "process 1 of 2 (0 to 1) ended with SIGKILL"),
+        ({0: 1, 1: -9}, 1, "process 0 of 2 (0 to 1) ended with exit code 1"),  # the launcher has killed the other
+        ({1: -11, 0: -9}, 1, "process 1 of 2 (0 to 1) ended with SIGSEGV"),
+        ({0: 3, 1: 2}, 2, None),
+        ({0: 2, 1: 2}, 2, None),
+        ({1: 130, 0: 130}, 130, None),
+        ({0: 130, 1: 1}, 1, "process 1 of 2 (0 to 1) ended with exit code 1"),
+        ({0: 3, 1: 3}, 1, "process 0 of 2 (0 to 1) ended with exit code 3"),
+        ({0: 0, 1: 1}, 1, "process 1 of 2 (0 to 1) ended with exit code 1"),
+    ],
+)
+def test_the_process_that_failed_by_itself_is_named_and_a_mistake_keeps_its_exit_code(codes, code, named):
+    """The codes are in the order in which the processes ended."""
+    found, report = launch.verdict(codes, 2)
+    assert found == code
+    assert report == (named and f"{named}; the same command resumes from the last checkpoint")
+
+
+def test_a_process_that_hangs_on_a_lost_one_is_killed_within_seconds(monkeypatch):
+    monkeypatch.setattr(launch, "GRACE_SECONDS", 0.5)
+    hanging = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    start = time.monotonic()
+    codes = launch.wait([subprocess.Popen([sys.executable, "-c", code]) for code in (hanging, "raise SystemExit(7)")])
+    assert list(codes.items()) == [(1, 7), (0, -signal.SIGKILL)]
+    assert time.monotonic() - start < 10
+
+
+def test_processes_that_were_asked_to_stop_have_all_the_time_they_need(monkeypatch):
+    monkeypatch.setattr(launch, "GRACE_SECONDS", 0.0)
+    saving = "import time; time.sleep(0.5); raise SystemExit(130)"
+    codes = launch.wait([subprocess.Popen([sys.executable, "-c", code]) for code in (saving, "raise SystemExit(130)")])
+    assert codes == {1: 130, 0: 130}
+
+
+def test_a_process_for_a_gpu_that_it_does_not_see_says_so_in_a_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name, value in {"RANK": 3, "LOCAL_RANK": 3, "WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 4}.items():
+        monkeypatch.setenv(name, str(value))
+    message = r"LOCAL_RANK=3: this process is for GPU 3, counted from 0, and it sees 2; start at most as many"
+    with pytest.raises(UserError, match=message), joined(Device.of(torch.device("cuda"))):
+        raise AssertionError("it got in")
+
+
+def test_more_gpus_than_there_are_and_a_device_that_shares_nothing_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for kind, message in (("cuda", r"--gpus 2 \(GPUS=2\): this machine has 1"), ("mps", "can't be shared on mps")):
+        with pytest.raises(UserError, match=message):
+            launch.processes(2, Device.of(torch.device(kind)), [])
+
+
 def test_mistakes_are_reported_before_anything_starts(tmp_path, capsys):
     assert main(_command(tmp_path, processes=3)) == 2
     assert capsys.readouterr().err == "error: --gpus 3 (GPUS=3): a batch of 8 has no 3 equal shares\n"
@@ -139,10 +247,10 @@ def test_mistakes_are_reported_before_anything_starts(tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.thorough
-def test_a_mistake_that_both_processes_find_is_one_line_of_each(tmp_path):
+def test_a_mistake_that_the_processes_find_is_reported_and_keeps_its_exit_code(tmp_path):
     started = _started(_command(tmp_path, "--set", "images=4"))
     errors = [line for line in started.communicate(timeout=60)[1].splitlines() if "packed" not in line]
-    # One of them may be ended before it finds the mistake.
+    # The second one finds the mistake, or that it has lost the first.
     assert len(errors) in (1, 2)
     assert all(line.startswith("error: 4 images don't fill one batch of 8: ") for line in errors)
     assert started.returncode == 2

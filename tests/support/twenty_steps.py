@@ -22,7 +22,9 @@ STEPS, BATCH = 20, 16
 def take(statistics: str, ranks: Ranks) -> dict:
     """Return the measures (20, 6) over all processes, and both networks' states."""
     torch.set_num_threads(1)
-    experiment = config.load("tuned_lr", profile="smoke", overrides=[f"batch_size={BATCH}", "image_size=32"])
+    overrides = [f"batch_size={BATCH}", "image_size=32"]
+    # Each process draws other weights: all must take those of the first.
+    experiment = config.load("tuned_lr", profile="smoke", overrides=overrides, seed=ranks.rank)
     images = np.random.default_rng(0).integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
     players = build(experiment, torch.device("cpu"))
     for network in (players.generator, players.discriminator):
