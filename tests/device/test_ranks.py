@@ -11,14 +11,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import torch.distributed as dist
 import yaml
 from support import ROOT, twenty_steps
 
-from dcgan import UserError
+from dcgan import UserError, config
 from dcgan.__main__ import main
 from dcgan.device import launch
+from dcgan.device.cuda_graph import CapturedStep, step_taker
 from dcgan.device.device import Device
-from dcgan.device.ranks import Ranks, joined
+from dcgan.device.ranks import Ranks, average_gradients, convert_batchnorm_, joined
+from dcgan.players import build
 from dcgan.record.folder import RunFolder
 
 TINY = ("image_size=32", "batch_size=8", "width_multiplier=0.0079", "images=40", "precision=fp32", "threads=1")
@@ -180,6 +183,38 @@ if os.environ.get("RANK") == "{rank}":
 
     adversarial.adversarial_step = failing
 """
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))],
+)
+def test_a_step_with_its_messages_is_the_step_without_and_cuda_records_it(kind):
+    """A group of one process sends itself all messages, so one GPU is enough."""
+    device = Device.of(torch.device(kind))
+    asked = config.load("tuned_lr", profile="smoke", overrides=["batch_size=8", "image_size=32"])
+    dist.init_process_group(device.backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        measures = []
+        for messages in (True, False):
+            players = build(asked, device.torch, memory_format=device.memory_format, capturable=device.records_steps)
+            for network in (players.generator, players.discriminator):
+                network.double()
+                if messages:
+                    convert_batchnorm_(network)
+            for optimizer in (players.generator_optimizer, players.discriminator_optimizer):
+                if messages:
+                    optimizer.register_step_pre_hook(average_gradients)
+            rng = torch.Generator(kind).manual_seed(0)
+            real = torch.rand(8, 3, 32, 32, generator=rng, device=kind, dtype=torch.float64) * 2 - 1
+            latents = torch.randn(8, asked.latent_dim, generator=rng, device=kind, dtype=torch.float64)
+            step = step_taker(players, device, real=real, latents=latents, bf16=False)
+            assert isinstance(step, CapturedStep) == device.records_steps
+            measures.append(torch.stack([step().clone() for _ in range(5)]))
+            del step  # a graph with messages must go before its group
+        torch.testing.assert_close(*measures, rtol=0, atol=1e-9)
+    finally:
+        dist.destroy_process_group()
 
 
 @pytest.mark.parametrize(
