@@ -62,6 +62,14 @@ def test_the_conda_environment_follows_pyproject_and_the_lock():
     assert f"ifeq ($(CONDA_DEFAULT_ENV),{environment['name']})" in (ROOT / "Makefile").read_text()
 
 
+def test_the_licence_and_the_citation_agree_with_pyproject():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (ROOT / "LICENSE").read_text().startswith(f"{PROJECT['license']} License\n")
+    assert citation["license"] == PROJECT["license"]
+    assert str(citation["version"]) == PROJECT["version"]
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+
+
 def test_everything_that_is_imported_is_a_declared_dependency():
     names = {"pillow": "PIL", "pyyaml": "yaml", "opencv-python-headless": "cv2"}
     extras = PROJECT["optional-dependencies"]
