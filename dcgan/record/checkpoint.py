@@ -28,10 +28,17 @@ KEPT = 2
 FILE_NAME = re.compile(r"step-(\d{6,})-([0-9a-f]{32})\.pt")
 
 
-def save(folder: Path, parts: Mapping[str, Any], *, step: int, seconds: Mapping[str, float]) -> None:
-    """Write the state dict of each part (networks, optimisers), the step and the time spent so far."""
+def to_bytes(parts: Mapping[str, Any], *, step: int, seconds: Mapping[str, float]) -> memoryview:
+    """Return the content of a checkpoint: each part's state dict (networks, optimisers), the step, the time spent.
+
+    It is a copy in the host's memory, so the parts may change while it is written.
+    """
     states = {name: part.state_dict() for name, part in parts.items()}
-    content = weights.to_bytes({"step": step, "seconds": dict(seconds), **states})
+    return weights.to_bytes({"step": step, "seconds": dict(seconds), **states})
+
+
+def write(folder: Path, content: memoryview, *, step: int) -> None:
+    """Write a checkpoint, safe on the disk when this returns, and remove those that are not kept."""
     weights.write(folder / f"step-{step:06d}-{checksum(content)}.pt", content)
     _remove(path for path, _ in _newest_first(folder)[KEPT:])
 

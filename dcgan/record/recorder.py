@@ -18,6 +18,7 @@ from dcgan.record import checkpoint, weights
 from dcgan.record.folder import HISTORY, RunFolder, State
 from dcgan.record.losses_png import draw_losses
 from dcgan.record.wandb_log import Tracker
+from dcgan.tools.background import Background
 from dcgan.tools.clock import Stopwatch, speed
 from dcgan.tools.files import replacing, sync
 
@@ -25,13 +26,15 @@ log = logging.getLogger(__name__)
 
 PREVIEW_SEEDS = range(64)
 LIVE_WINDOW = 100  # steps
-CHECKPOINT_SECONDS = 60.0  # a kill loses at most this much work
+CHECKPOINT_SECONDS = 60.0  # a kill loses about this much work, and what it takes to write a checkpoint
 
 
 class Recorder:
     """Keeps the run folder and W&B up to date with what the trainer hands over now and then.
 
-    Entered while the run trains. An error is recorded as the run's state before it is re-raised.
+    Entered while the run trains. An error is recorded as the run's state before it is re-raised. Checkpoints and
+    snapshots are copied to the host and written by a thread while training continues; an error of that thread is raised
+    by the next call.
 
     record: the content of `config.yaml`, also W&B's config.
     start: the step that the run resumes from; later rows of the history are dropped.
@@ -77,6 +80,7 @@ class Recorder:
     def __enter__(self) -> "Recorder":
         self._entered = ExitStack()
         self._entered.enter_context(logging_redirect_tqdm())
+        self._background = self._entered.enter_context(Background())
         self._bar = tqdm(
             total=self._experiment.total_steps,
             initial=self._step,
@@ -98,7 +102,7 @@ class Recorder:
     def snapshot(self, generator: Generator, step: int) -> None:
         """Keep the generator's weights and a grid of its images, always from the same latents."""
         with self._clock("samples"):
-            weights.save(self._folder.snapshot(step), generator)
+            self._background.start(weights.write, self._folder.snapshot(step), weights.content(generator))
             with replacing(self._folder.sample(step)) as aside:
                 sample.grid(sample.images(generator, PREVIEW_SEEDS)).save(aside, format="PNG")
 
@@ -119,6 +123,7 @@ class Recorder:
             self._loss_d[first - 1 : self._step] = measures[:, HISTORY.index("loss_d") - 1]
             self._warn_once_if_d_has_won()
             if state == "diverged":
+                self._background.wait()  # or a snapshot may be missing
                 self._facts["last_good_snapshot"] = last_good_snapshot(
                     self._folder, self._experiment.snapshot_steps, before=self._step
                 )
@@ -126,12 +131,18 @@ class Recorder:
 
     def checkpoint(self, players: Players, step: int, *, now: bool) -> None:
         """Save the whole state of the run, now or if the last time was CHECKPOINT_SECONDS ago."""
+        self._background.check()
         if not now and time.perf_counter() - self._saved_at < CHECKPOINT_SECONDS:
             return
         with self._clock("logging"):
-            sync(self._folder.history)  # a checkpoint must not outlive the rows that it covers
-            checkpoint.save(self._folder.checkpoints, vars(players), step=step, seconds=self._clock.seconds)
+            self._background.wait()  # memory holds one copy at a time
+            content = checkpoint.to_bytes(vars(players), step=step, seconds=self._clock.seconds)
+            self._background.start(self._write_checkpoint, content, step)
         self._saved_at = time.perf_counter()
+
+    def _write_checkpoint(self, content: memoryview, step: int) -> None:
+        sync(self._folder.history)  # a checkpoint must not outlive the rows that it covers
+        checkpoint.write(self._folder.checkpoints, content, step=step)
 
     def end(self, state: State, generator: Generator, *, floor: Callable[..., dict[str, float]]) -> None:
         """End the run's session: the final weights, the figure, W&B's run and the last status, in this order.
@@ -139,6 +150,8 @@ class Recorder:
         floor: images_per_s= -> facts about the least time that the run could have taken, asked for a finished run.
         """
         self._bar.close()
+        with self._clock("logging"):
+            self._background.wait()
         final = None
         if state == "finished":
             final = self._folder.generator

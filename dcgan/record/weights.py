@@ -30,8 +30,13 @@ CREATING = {"INST", "OBJ", "NEWOBJ"}
 
 
 def save(path: Path, network: nn.Module) -> None:
-    """Write a network's state dict, on the CPU and in plain memory order, so that equal weights make equal files."""
-    write(path, to_bytes({key: value.cpu().contiguous() for key, value in network.state_dict().items()}))
+    """Write a network's state dict."""
+    write(path, content(network))
+
+
+def content(network: nn.Module) -> memoryview:
+    """Return what `save` writes: a copy on the CPU, in plain memory order, so that equal weights make equal files."""
+    return to_bytes({key: value.cpu().contiguous() for key, value in network.state_dict().items()})
 
 
 def load(path: Path) -> dict[str, Tensor]:

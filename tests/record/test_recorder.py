@@ -1,7 +1,9 @@
 """What the recorder makes of a run: its speed, its interleaving, its warnings. Real runs, a tiny network."""
 
+import errno
 import os
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from support.tiny_run import TINY, interrupting, train
 
 from dcgan import config, trainer
 from dcgan.networks import Generator
+from dcgan.record import checkpoint, recorder
+from dcgan.record import weights as weights_files
 from dcgan.record.folder import RunFolder
 from dcgan.record.recorder import Recorder, last_good_snapshot
 from dcgan.tools.clock import Stopwatch
@@ -85,6 +89,69 @@ def test_wandb_gets_the_interleaving_of_each_window_also_of_one_that_a_stop_cut_
     losses = folder.read_history()[5:10]
     wanted = losses["loss_d"].sum() - losses["loss_g"].sum()
     assert sent[10]["interleaving_ratio"] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_training_continues_while_a_snapshot_is_written_and_the_snapshot_is_of_its_step(tmp_path, images, monkeypatch):
+    monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 60.0)
+    _, undisturbed = train(tmp_path / "undisturbed", images)
+    write, is_further, waited = weights_files.write, threading.Event(), []
+
+    def slow(path, content):
+        if "snapshots" in path.parts:
+            waited.append(is_further.wait(timeout=20))
+        write(path, content)
+
+    monkeypatch.setattr(weights_files, "write", slow)
+    interrupting(monkeypatch, 9, is_further.set)
+    state, folder = train(tmp_path / "run", images)
+    assert (state, waited) == ("finished", [True, True])
+    for step in (6, 12):
+        assert folder.snapshot(step).read_bytes() == undisturbed.snapshot(step).read_bytes()
+
+
+@pytest.mark.parametrize("part", ["snapshots", "checkpoints"])
+def test_a_disk_that_is_full_while_the_thread_writes_ends_the_run_which_resumes_from_the_checkpoint_before(
+    tmp_path, images, monkeypatch, part
+):
+    _, undisturbed = train(tmp_path / "undisturbed", images)
+    write, writes = weights_files.write, iter(range(1000))
+
+    def full(path, content):
+        if part in path.parts and next(writes) >= (4 if part == "checkpoints" else 0):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(weights_files, "write", full)
+        with pytest.raises(OSError, match="No space left on device"):
+            train(tmp_path / "run", images)
+    folder = RunFolder(tmp_path / "run")
+    status = folder.read_status()
+    assert status["state"] == "failed"
+    assert "No space left on device" in status["error"]
+    assert status["step"] <= 8, "it ends when the device is read the next time"
+    assert not list(folder.path.rglob("*.tmp"))
+    assert train(tmp_path / "run", images)[0] == "finished"
+    assert folder.history.read_bytes() == undisturbed.history.read_bytes()
+    assert folder.generator.read_bytes() == undisturbed.generator.read_bytes()
+
+
+def test_the_history_is_on_the_disk_before_the_checkpoint_that_covers_it(tmp_path, images, monkeypatch):
+    order, sync, write = [], recorder.sync, checkpoint.write
+
+    def synced(path):
+        order.append(path.name)
+        sync(path)
+
+    def written(folder, content, *, step):
+        rows = RunFolder(tmp_path).read_history()["step"].max()
+        order.append(f"checkpoint {step}" if rows >= step else "too early")
+        write(folder, content, step=step)
+
+    monkeypatch.setattr(recorder, "sync", synced)
+    monkeypatch.setattr(checkpoint, "write", written)
+    train(tmp_path, images)
+    assert order == [word for step in range(1, 13) for word in ("history.csv", f"checkpoint {step}")]
 
 
 def test_a_discriminator_that_has_won_for_good_is_warned_of_once_with_the_remedy(images, tmp_path, caplog):
