@@ -1,5 +1,6 @@
 """One record of what a run computes on: every fact about a device that the lab acts on."""
 
+import logging
 import os
 import platform
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from torch import memory_format as MemoryFormat
 from dcgan import UserError
 from dcgan.device import nvidia
 from dcgan.tools.cpus import cpu_count
+
+log = logging.getLogger(__name__)
 
 SPARE_BYTES = 4 * 10**9  # of a GPU's memory that stay free beside resident images: the networks take up to 3.5 GB
 MPS_ELEMENTS = 2**31  # a tensor with as many crashes there (pytorch#149325)
@@ -96,13 +99,24 @@ class Device:
         return {}
 
     def placement(self, nbytes: int) -> Placement:
-        """Return where images of this size lie: on a GPU that has SPARE_BYTES more than that, otherwise on the host."""
+        """Return where images of this size lie: on a GPU that has SPARE_BYTES more than that, otherwise on the host.
+
+        A line in the log says so where a GPU has no room for them.
+        """
         room = 0
         if self.type == "cuda":
             room = torch.cuda.mem_get_info(self.torch)[0] - SPARE_BYTES
         elif self.type == "mps":
             free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
             room = min(free - SPARE_BYTES, MPS_ELEMENTS - 1)
+        if self.type != "cpu" and nbytes > room:
+            log.info(
+                "the images stay on the host: they take %.1f GB, and there is room for %.1f GB on the %s beside the "
+                "networks",
+                nbytes / 1e9,
+                max(0, room) / 1e9,
+                self.name,
+            )
         return {"on_device": nbytes <= room, "pin_memory": self.pins_memory, "memory_format": self.memory_format}
 
 

@@ -82,9 +82,16 @@ def test_each_kind_of_device_has_its_facts(device, memory_format, ahead, recorde
         (23 * GB, 19 * GB + 1, False),
     ],
 )
-def test_on_cuda_4_gb_stay_free_beside_resident_images(monkeypatch, free, nbytes, resident):
+def test_on_cuda_4_gb_stay_free_beside_resident_images(monkeypatch, caplog, free, nbytes, resident):
+    caplog.set_level("INFO", logger="dcgan")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free), 24 * GB))
-    assert CUDA.placement(nbytes)["on_device"] == resident
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA L4")
+    assert Device.of(torch.device("cuda")).placement(nbytes)["on_device"] == resident
+    said = (
+        f"the images stay on the host: they take {nbytes / 1e9:.1f} GB, and there is room for {free / 1e9 - 4:.1f} GB "
+        "on the NVIDIA L4 beside the networks"
+    )
+    assert caplog.messages == [said] * (not resident)
 
 
 @pytest.mark.parametrize(
