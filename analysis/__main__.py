@@ -84,14 +84,16 @@ def _reports(
     from analysis.compare.build import compare, groups
     from analysis.compare.comparison import Note
     from analysis.pages import report
+    from analysis.upload import comparison as own_run
+    from analysis.upload import scores as upload
 
-    # W&B has no weights to score, and a report without scores must not replace one with them.
+    # W&B has no weights to score, only the scores that were sent there; its reports have a folder of their own.
     scorer = None if options.wandb else _scorer(options)
     reports = options.out / "wandb" if options.wandb else options.out
     for (data, profile), members in groups(runs).items():
         comparison = compare(
             members,
-            scorer.found if scorer else lambda run: None,
+            found := scorer.found if scorer else upload.found_in_wandb(members),
             cost_per_hour=options.cost_per_hour,
             notes=[*map(Note, unusable), *(scorer.score(members) if scorer else ())],
         )
@@ -99,8 +101,9 @@ def _reports(
         before = _tables(folder)
         page = report.write(comparison, folder)
         if _tables(folder) != before:
-            _to_wandb(comparison, folder)
+            own_run.upload(comparison, folder)
         print(f"{data}, {profile}: {len(members)} run{'s' if len(members) > 1 else ''}: {page}")
+        _report(upload.upload(comparison, found))
         yield comparison, page
 
 
@@ -175,23 +178,6 @@ def _scorer(options: argparse.Namespace) -> "Scorer":
         memory_format=device.memory_format,
     )
     return Scorer(extractor, cache=options.cache, data=options.data, device=device.torch, samples=options.samples)
-
-
-def _to_wandb(comparison: "Comparison", folder: Path) -> None:
-    """Log the comparison as a W&B run of its own; it replaces an older one that was logged offline."""
-    from dcgan.record.wandb_log import Tracker, new_run_id
-
-    shutil.rmtree(folder / "wandb", ignore_errors=True)
-    tracker = Tracker(
-        folder,
-        run_id=new_run_id(),
-        name=f"{comparison.data} {comparison.profile}",
-        group="comparison",
-        config={"data": comparison.data, "profile": comparison.profile, "protocol": dict(comparison.protocol)},
-    )
-    figures = {path.stem: path for path in sorted((folder / "figures").glob("*.png"))}
-    tracker.present(table=comparison.table, figures=figures, page=folder / "index.html")
-    tracker.finish(state="finished")
 
 
 def _report(problems: Sequence[str]) -> None:

@@ -47,7 +47,7 @@ def _run(options: argparse.Namespace) -> int:
             note_failure(asked)
         return code
     measures = _measures()
-    asked = replace(asked, interleaving=measures["interleaving"], d_has_won=measures["d_has_won"])
+    asked = replace(asked, interleaving=measures["interleaving"], winner=measures["winner"])
     try:
         with ranks.joined(device) as processes:
             outcome = run(asked, device, ranks=processes)
@@ -62,9 +62,9 @@ def _run(options: argparse.Namespace) -> int:
 
 def _measures() -> dict[str, Callable]:
     """Return the measures of a `Request`: all that dcgan knows of the analysis."""
-    from analysis.measures.interleaving import d_has_won, interleaving_ratio
+    from analysis.measures.interleaving import interleaving_ratio, winner
 
-    return {"interleaving": interleaving_ratio, "d_has_won": d_has_won}
+    return {"interleaving": interleaving_ratio, "winner": winner}
 
 
 def _dry_run(experiment: config.Experiment) -> int:

@@ -15,7 +15,7 @@ from dcgan.device import environment
 from dcgan.device.device import Device, use_determinism, use_precision, use_threads
 from dcgan.device.ranks import ALONE, Ranks
 from dcgan.record.folder import ENDED, RunFolder, State
-from dcgan.record.wandb_log import new_run_id
+from dcgan.record.wandb_client import new_run_id
 from dcgan.tools import plain_yaml
 from dcgan.tools.files import replacing
 from dcgan.tools.memory import out_of_memory
@@ -40,7 +40,7 @@ class Request:
     fresh: bool = False  # delete what an earlier run left
     #: Measures of the losses while it trains, see `Recorder`; only the command line knows the analysis.
     interleaving: Callable[..., float] | None = None
-    d_has_won: Callable[..., bool] | None = None
+    winner: Callable[..., str | None] | None = None
 
     def resolved(self) -> Experiment:
         """Return the experiment that is asked for. Raises ConfigError, see `config.load`."""
@@ -124,7 +124,7 @@ def run(request: Request, device: Device, *, ranks: Ranks = ALONE) -> Outcome:
             record=record,
             ranks=ranks,
             interleaving=request.interleaving,
-            d_has_won=request.d_has_won,
+            winner=request.winner,
         )
     return Outcome(state, folder, trained=True)
 

@@ -50,7 +50,7 @@ def train(
     record: Mapping[str, Any],
     ranks: Ranks = ALONE,
     interleaving: Callable[..., float] | None = None,
-    d_has_won: Callable[[np.ndarray], bool] | None = None,
+    winner: Callable[..., str | None] | None = None,
 ) -> State:
     """Train to the end, from the folder's checkpoint if there is one; return how the run ended.
 
@@ -59,7 +59,7 @@ def train(
 
     record: the content of `config.yaml`, also W&B's config.
     ranks: the processes that train this run; each calls this with its share of the batches.
-    interleaving, d_has_won: see `Recorder`.
+    interleaving, winner: see `Recorder`.
 
     Raises UserError for a checkpoint or history that can't be resumed. Any other error leaves the status "failed" and
     is re-raised; the checkpoint is there to resume from.
@@ -72,7 +72,7 @@ def train(
     if ranks.first:
         recorder = Recorder(
             experiment, folder, record, start=start, steps_per_epoch=batches.steps_per_epoch, clock=clock,
-            interleaving=interleaving, d_has_won=d_has_won,
+            interleaving=interleaving, winner=winner,
         )  # fmt: skip
     snapshot_steps, total = set(experiment.snapshot_steps), experiment.total_steps
     state: State = "running"

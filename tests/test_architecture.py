@@ -25,7 +25,7 @@ FLOORS = {
         ("analysis.measures", "analysis.runs"),
         ("analysis.score",),
         ("analysis.compare",),
-        ("analysis.pages",),
+        ("analysis.pages", "analysis.upload"),
         ("analysis.__main__",),
     ),
 }
@@ -38,6 +38,7 @@ TRAINING = {
     "analysis.score": (*READS, "dcgan.data", "dcgan.networks", "dcgan.sample", "dcgan.record.weights"),
     "analysis.compare": READS,
     "analysis.pages": READS,
+    "analysis.upload": (*READS, "dcgan.record.wandb_log", "dcgan.record.wandb_client"),
     "analysis.__main__": ("dcgan",),
 }
 

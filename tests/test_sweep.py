@@ -10,7 +10,7 @@ from wandb.sdk.launch.sweeps import utils
 
 from dcgan import config
 from dcgan.__main__ import main
-from dcgan.record import wandb_log
+from dcgan.record import wandb_client
 
 SWEEP = yaml.safe_load((ROOT / "experiments" / "sweep.yaml").read_text())
 
@@ -54,6 +54,6 @@ def test_the_sweep_is_no_experiment():
 
 def test_a_run_of_a_sweep_takes_the_id_that_the_agent_gives(monkeypatch):
     monkeypatch.setitem(os.environ, "WANDB_RUN_ID", "given123")
-    assert wandb_log.new_run_id() != "given123"
+    assert wandb_client.new_run_id() != "given123"
     monkeypatch.setitem(os.environ, "WANDB_SWEEP_ID", "sweep123")
-    assert wandb_log.new_run_id() == "given123"
+    assert wandb_client.new_run_id() == "given123"

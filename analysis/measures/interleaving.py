@@ -62,7 +62,9 @@ SMOOTH = 20  # steps
 STEPS_PER_SMOOTHING = 20  # a window holds at least so many times the smoothing: see `window_for`
 #: A step is won by D when its loss is below this: D(x) and 1 - D(G(z)) are then above 0.9 (geometric mean 0.95).
 D_WINS_BELOW = 0.1
-#: D has won for good when it wins more than this share of the last so many steps.
+#: A step is won by G when its loss is below D_WINS_BELOW, so that D(G(z)) is above 0.9, and D's loss is above -ln 0.1.
+G_WINS_ABOVE = 2.3
+#: D or G has won for good when it wins more than this share of the last so many steps.
 D_WON_SHARE, D_WON_STEPS = 0.99, 1000
 #: A ratio has collapsed when it is below this share of the highest before it, and by at least this much.
 COLLAPSED_SHARE, COLLAPSED_BY = 0.5, 0.1
@@ -284,6 +286,20 @@ def d_win_share_at_end(loss_d: ArrayLike) -> float:
 def d_has_won(loss_d: ArrayLike) -> bool:
     """Whether D has won for good: its loss was below D_WINS_BELOW in more than D_WON_SHARE of the last steps."""
     return d_win_share_at_end(loss_d) > D_WON_SHARE
+
+
+def g_has_won(loss_d: ArrayLike, loss_g: ArrayLike) -> bool:
+    """Whether G has won for good, the mirror image of `d_has_won`: D takes nearly all generated images for real."""
+    loss_d, loss_g = (np.asarray(loss, dtype=float)[-D_WON_STEPS:] for loss in (loss_d, loss_g))
+    won = (loss_g < D_WINS_BELOW) & (loss_d > G_WINS_ABOVE)
+    return len(won) == D_WON_STEPS and bool(won.mean() > D_WON_SHARE)
+
+
+def winner(loss_d: ArrayLike, loss_g: ArrayLike) -> str | None:
+    """Which of the two has won for good, "D" or "G"; None while both still learn from each other."""
+    if d_has_won(loss_d):
+        return "D"
+    return "G" if g_has_won(loss_d, loss_g) else None
 
 
 def _whole_windows(loss_d: ArrayLike, loss_g: ArrayLike) -> np.ndarray:

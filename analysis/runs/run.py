@@ -28,6 +28,8 @@ class Run:
     status: Mapping[str, Any]  # state, step, steps, images_per_s, data_wait_fraction, seconds {...}
     folder: RunFolder | None  # None: read from W&B
     read_rows: Callable[[], pd.DataFrame] = field(repr=False)
+    #: (step, name as in scores.csv, value) of a run read from W&B; its protocol is `status["scored_by"]`.
+    read_scores: Callable[[], list[tuple[int, str, float]]] = field(default=list, repr=False)
     where: str = ""  # for messages: the folder, or the run's path in W&B
 
     def history(self) -> pd.DataFrame:

@@ -37,7 +37,8 @@ COLUMNS = Row._fields
 def read_rows(run: Run) -> list[Row]:
     """All rows of the run's scores.csv; none when there is no such file or it is damaged: the run is scored again."""
     if run.folder is None:
-        return []
+        protocol = str((run.status.get("scored_by") or {}).get("text"))
+        return [Row(step, "", score, value, protocol) for step, score, value in run.read_scores()]
     path = run.folder.path / NAME
     try:
         lines = csv.DictReader(io.StringIO(read_plain(path, most=LARGEST_BYTES).decode()), strict=True)

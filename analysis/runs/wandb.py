@@ -22,6 +22,7 @@ from dcgan.record.folder import ENDED, HISTORY
 
 ANSWER_S = 15  # seconds that W&B has for one answer; wandb's own patience is minutes
 LEAVE_S = 3  # for its helper process to end
+SCORES = "scores/"  # before the name of a score among W&B's
 SPEED = ("images_per_s", "step_ms", "data_wait_fraction", "floor_share", "seconds")  # written when a run ends
 
 
@@ -102,8 +103,11 @@ def _from_wandb(upload: Any, where: str) -> Run:
         key = ".".join(map(str, error.errors()[0]["loc"]))
         raise UserError(f"{where}: {key}: missing or not what this version of the lab writes") from error
     checked["steps"] = experiment.total_steps
-    rows = functools.cache(lambda: _history(upload, where, at_least=checked["step"]))  # downloaded once
-    return Run(experiment, record, checked, None, rows, where)
+    if isinstance(scored_by := summary.get("scored_by"), Mapping):
+        checked["scored_by"] = dict(scored_by)
+    scan = functools.cache(lambda: _scan(upload, where))  # downloaded once
+    rows = functools.cache(lambda: _history(scan(), where, at_least=checked["step"]))
+    return Run(experiment, record, checked, None, rows, lambda: _scores(scan()), where)
 
 
 def _state(of_wandb: str, summary: Mapping[str, Any], experiment: Experiment) -> str:
@@ -123,11 +127,27 @@ def _state(of_wandb: str, summary: Mapping[str, Any], experiment: Experiment) ->
     return "failed" if of_wandb == "failed" else "interrupted"  # crashed, killed, preempted
 
 
-def _history(upload: Any, where: str, at_least: int) -> pd.DataFrame:
-    rows = tidy(_scan(upload, where), where)
+def _history(scanned: list[dict[str, Any]], where: str, at_least: int) -> pd.DataFrame:
+    """The rows of the training. Raises UserError when some lack a measure or are missing."""
+    measured = [{key: row[key] for key in HISTORY if key in row} for row in scanned]
+    measured = [row for row in measured if len(row) > 1]  # scores, and what somebody added later
+    for row in measured:
+        if missing := [key for key in HISTORY if key not in row]:
+            raise UserError(f"{where}: W&B has a row without {missing[0]} (step {row.get('step', '?')})")
+    rows = tidy(measured, where)
     if len(rows) < at_least:
         raise UserError(f"{where}: W&B has {len(rows):,} rows of a history of {at_least:,} steps")
     return rows
+
+
+def _scores(scanned: list[dict[str, Any]]) -> list[tuple[int, str, float]]:
+    """The scores along the run, in the order in which they were sent."""
+    scores = []
+    for row in scanned:
+        with contextlib.suppress(ValueError, TypeError, OverflowError):  # what is no number was not measured
+            step = int(row["step"]) if "step" in row else 0
+            scores += [(step, key.removeprefix(SCORES), float(row[key])) for key in row if key.startswith(SCORES)]
+    return scores
 
 
 def _latest_last(runs: list[Run]) -> list[Run]:
@@ -147,7 +167,7 @@ def _training(run: Run) -> str:
 
 
 def _scan(upload: Any, where: str) -> list[dict[str, Any]]:
-    """All rows of the history, unsorted. Raises UserError when they can't be read or lack a measure.
+    """All rows of the history, unsorted. Raises UserError when they can't be read.
 
     wandb waits for a page without limit, so a thread does the waiting; it is abandoned when nothing comes for a while.
     """
@@ -159,7 +179,7 @@ def _scan(upload: Any, where: str) -> list[dict[str, Any]]:
             # No keys: wandb would leave out rows that lack one. No cache: wandb would use an old file although the
             # run has grown since.
             for row in upload.scan_history(use_cache=False):
-                rows.append({key: _number(row[key]) for key in HISTORY if key in row})
+                rows.append({key: _number(row[key]) for key in row if key in HISTORY or key.startswith(SCORES)})
         except (Exception, SystemExit) as error:
             failure.append(error)
 
@@ -172,11 +192,7 @@ def _scan(upload: Any, where: str) -> list[dict[str, Any]]:
     if failure or thread.is_alive():
         why = f"{type(failure[0]).__name__}: {first_line(failure[0])}" if failure else f"no answer for {ANSWER_S} s"
         raise UserError(f"{where}: its history can't be read from W&B ({why})")
-    measured = [row for row in rows if len(row) > 1]  # somebody added the others later
-    for row in measured:
-        if missing := [key for key in HISTORY if key not in row]:
-            raise UserError(f"{where}: W&B has a row without {missing[0]} (step {row.get('step', '?')})")
-    return measured
+    return rows
 
 
 def _number(value: Any) -> Any:

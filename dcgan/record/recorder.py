@@ -10,13 +10,14 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from dcgan import UserError, sample
+from dcgan import UserError, first_line, sample
 from dcgan.config import Experiment
 from dcgan.networks import Generator
 from dcgan.players import Players
 from dcgan.record import checkpoint, weights
 from dcgan.record.folder import HISTORY, RunFolder, State
 from dcgan.record.losses_png import draw_losses
+from dcgan.record.wandb_client import identity
 from dcgan.record.wandb_log import Tracker
 from dcgan.tools.background import Background
 from dcgan.tools.clock import Stopwatch, speed
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 PREVIEW_SEEDS = range(64)
 LIVE_WINDOW = 100  # steps
+_BOTH_LOSSES = [HISTORY.index(loss) - 1 for loss in ("loss_d", "loss_g")]  # columns of the measures
 CHECKPOINT_SECONDS = 60.0  # a kill loses about this much work, and what it takes to write a checkpoint
 
 
@@ -39,7 +41,7 @@ class Recorder:
     record: the content of `config.yaml`, also W&B's config.
     start: the step that the run resumes from; later rows of the history are dropped.
     interleaving: (loss_d, loss_g, window=) -> a number for each LIVE_WINDOW steps, charted in W&B.
-    d_has_won: loss_d of all steps so far -> whether it has been near 0 for a long time, which is warned about once.
+    winner: (loss_d, loss_g) of all steps so far -> "D" or "G" if one has won for good, which is warned about once.
 
     Raises UserError for a history that can't be resumed.
     """
@@ -54,26 +56,24 @@ class Recorder:
         steps_per_epoch: int,
         clock: Stopwatch,
         interleaving: Callable[..., float] | None = None,
-        d_has_won: Callable[[np.ndarray], bool] | None = None,
+        winner: Callable[..., str | None] | None = None,
     ) -> None:
         self._experiment, self._folder, self._clock = experiment, folder, clock
         self._steps_per_epoch, self._step, self._steps_timed = steps_per_epoch, start, start
         self._seconds_before = dict(clock.seconds)
         self._saved_at = time.perf_counter()
         history = folder.truncate_history(start)
-        self._loss_d = np.full(experiment.total_steps, np.nan, np.float32)
-        self._loss_d[:start] = [row["loss_d"] for row in history]
-        self._d_has_won = d_has_won or (lambda loss_d: False)
-        self._warned = self._d_has_won(self._loss_d[:start])  # by an earlier session
+        self._losses = np.full((2, experiment.total_steps), np.nan, np.float32)  # D's, G's
+        self._losses[:, :start] = [[row[loss] for row in history] for loss in ("loss_d", "loss_g")]
+        self._winner = winner or (lambda loss_d, loss_g: None)
+        self._warned = self._winner(*self._losses[:, :start]) is not None  # by an earlier session
         self._live = LiveInterleaving(interleaving)
         self._tracker = Tracker(
             folder.path,
-            run_id=record["wandb_id"],
-            name=f"{experiment.slug}-{experiment.seed}",
-            group=experiment.name,
-            config=record,
+            identity=identity(experiment, record),
             history=self._live(self._with_samples(history)),
         )
+        self._name = f"{experiment.slug} seed {experiment.seed}"
         self._facts: dict[str, Any] = {}
         self._write_status("running")
 
@@ -95,6 +95,7 @@ class Recorder:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         self._entered.close()
         if isinstance(error, Exception):
+            self._tracker.alert(f"{self._name} failed", f"After step {self._step:,}: {first_line(error)}")
             self._tracker.finish(state="failed")
             facts = {key: value for key, value in self._folder.read_status().items() if key != "state"}
             self._folder.write_status("failed", **facts | {"wandb_url": self._tracker.url, "error": repr(error)})
@@ -120,9 +121,10 @@ class Recorder:
             self._folder.append_history(first, measures)
             self._tracker.log(self._live(self._with_samples(rows)))
             self._show(rows[-1])
-            self._loss_d[first - 1 : self._step] = measures[:, HISTORY.index("loss_d") - 1]
-            self._warn_once_if_d_has_won()
+            self._losses[:, first - 1 : self._step] = measures[:, _BOTH_LOSSES].T
+            self._warn_once_of_a_winner()
             if state == "diverged":
+                self._tracker.alert(f"{self._name} diverged", f"A loss is no longer finite at step {self._step:,}.")
                 self._background.wait()  # or a snapshot may be missing
                 self._facts["last_good_snapshot"] = last_good_snapshot(
                     self._folder, self._experiment.snapshot_steps, before=self._step
@@ -196,17 +198,21 @@ class Recorder:
         )
         self._bar.update(row["step"] - self._bar.n)
 
-    def _warn_once_if_d_has_won(self) -> None:
-        if self._warned or not self._d_has_won(self._loss_d[: self._step]):
+    def _warn_once_of_a_winner(self) -> None:
+        if self._warned or not (who := self._winner(*self._losses[:, : self._step])):
             return
         self._warned = True
-        slower = self._experiment.discriminator.learning_rate / 2
-        log.warning(
-            "D has won for good, as of step %s: its loss has stayed near 0 for a long time, and G has little to learn "
-            'from; try a slower D, SET="discriminator.learning_rate=%g"',
-            f"{self._step:,}",
-            slower,
+        network, so = {
+            "D": ("discriminator", "G has little to learn from"),
+            "G": ("generator", "D takes nearly all generated images for real"),
+        }[who]
+        slower = getattr(self._experiment, network).learning_rate / 2
+        warning = (
+            f"{who} has won for good, as of step {self._step:,}: its loss has stayed near 0 for a long time, and {so}; "
+            f'try a slower {who}, SET="{network}.learning_rate={slower:g}"'
         )
+        log.warning("%s", warning)
+        self._tracker.alert(f"{who} has won in {self._name}", warning)
 
 
 class Silent:

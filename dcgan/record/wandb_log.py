@@ -12,12 +12,7 @@ import contextlib
 import logging
 import os
 import queue
-import re
-import secrets
-import shlex
 import shutil
-import string
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,24 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from dcgan import first_line
+from dcgan.record import wandb_client
+from dcgan.record.wandb_client import pieces, sync_command, teardown, whole, within
 
 log = logging.getLogger(__name__)
 
-PROJECT = "dcgan-ablation-lab"
-INIT_TIMEOUT_S = 15.0  # wandb's own 90 s is a long wait on a machine without a network
-FINISH_TIMEOUT_S = 30.0  # by default wandb waits for ever
 WORKER_S = 55.0  # for what is still queued when the run ends; wandb takes about 2,000 rows a second
 INTERRUPTED_S = 2.0  # the user waits twice this after Ctrl-C, and the next start copies what was left
 SETTLE_S = 30.0  # wandb-core writes its buffer to disk every 15 s
 # About 50 MB, and more than the fastest training makes while wandb starts and receives a long history.
 ROWS_WAITING = 100_000
-
-
-def new_run_id() -> str:
-    """Make an id like W&B's own, 8 characters of a-z and 0-9, without importing wandb."""
-    if "WANDB_SWEEP_ID" in os.environ and (given := os.environ.get("WANDB_RUN_ID")):
-        return given  # by `wandb agent`; in a sweep wandb accepts no other
-    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
 
 
 class Tracker:
@@ -51,6 +38,7 @@ class Tracker:
     One worker thread does everything that touches wandb, in the order of the calls. Calls return at once, even when
     wandb hangs; only `finish` waits, for a limited time. The caller must not change what it has handed over.
 
+    identity: see `wandb_client.identity`.
     history: every row logged before this start (none for a new run), one dict per training step, in order, like the
         rows of `log`. W&B ends up with each row exactly once, however often the run was killed and resumed.
     """
@@ -61,10 +49,7 @@ class Tracker:
         self,
         folder: Path,
         *,
-        run_id: str,
-        name: str,
-        group: str,
-        config: Mapping[str, Any],
+        identity: Mapping[str, Any],
         history: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         self._folder = Path(folder).resolve()
@@ -86,17 +71,8 @@ class Tracker:
             log.info("W&B: off (WANDB_MODE=disabled)")
             return
         # Set and removed by the caller's thread, which may read its environment at any time in between.
-        cache = str(self._folder / "wandb" / "cache")
-        defaults = {
-            "WANDB_CACHE_DIR": cache,  # or each start writes a log under ~/.cache
-            "WANDB_DATA_DIR": cache,  # or artifacts are staged under ~/.local
-            "WANDB_ERROR_REPORTING": "false",  # or wandb's crashes are sent to its makers
-        }
-        self._added = {name: value for name, value in defaults.items() if name not in os.environ}
+        self._added = wandb_client.own_places(self._folder)
         os.environ.update(self._added)
-        # A study sets the group for all its runs; then the job type tells its experiments apart.
-        together = os.environ.get("WANDB_RUN_GROUP") or group
-        identity = {"id": run_id, "name": name, "group": together, "job_type": group, "config": dict(config)}
         rows = list(history)  # here, as the iterable belongs to the caller's thread
         self._jobs.put(("start", lambda: self._begin(identity, rows)))
         self._worker.start()
@@ -111,6 +87,11 @@ class Tracker:
             self._give_up(f"it hangs with {ROWS_WAITING:,} rows waiting")
         else:
             self._jobs.put(("log", lambda: self._log(rows)))
+
+    def alert(self, title: str, text: str) -> None:
+        """Queue an alert, which W&B mails or posts as its user has set."""
+        if not self._given_up:
+            self._jobs.put(("alert", lambda: self._run.alert(title=title[:63], text=text, level="WARN")))
 
     def present(self, *, table: Any, figures: Mapping[str, Path], page: Path) -> None:
         """Queue a comparison: a pandas table, pictures by title, and an HTML page."""
@@ -135,7 +116,7 @@ class Tracker:
                 self._give_up("no answer")
         if self._wandb is not None:
             # Ends wandb-core: nothing is left to wait for at exit, and the next run in this process gets a new one.
-            _within(min(5, patience), lambda: _teardown(self._wandb))
+            within(min(5, patience), lambda: teardown(self._wandb))
         if not self._worker.is_alive():  # or it may still be starting wandb, which must not write elsewhere
             for name in self._added:
                 os.environ.pop(name, None)
@@ -148,7 +129,7 @@ class Tracker:
                     job()
 
     def _begin(self, identity: Mapping[str, Any], history: Iterable[Mapping[str, Any]]) -> None:
-        older = self._pieces("offline-run", identity["id"])
+        older = pieces(self._folder, "offline-run", identity["id"])
         self._run = self._start(**identity)
         self.url = self._run.url
         self._run.define_metric("step")
@@ -175,9 +156,9 @@ class Tracker:
         for seconds, action in (
             # Has its own limit: starting an upload asks the server, and waits long if there is none.
             (10, lambda: self._conclude(generator, summary)),
-            (FINISH_TIMEOUT_S + 5, lambda: self._end(exit_code=1 if summary["state"] == "failed" else 0)),
+            (wandb_client.FINISH_TIMEOUT_S + 5, lambda: self._end(exit_code=1 if summary["state"] == "failed" else 0)),
         ):
-            if not _within(seconds, action):
+            if not within(seconds, action):
                 self._give_up("no answer")
 
     def _start(self, **identity: Any) -> Any:
@@ -185,23 +166,12 @@ class Tracker:
 
         self._wandb = wandb
         self._setup()
-        online, why = _wants_online(wandb)
+        online, why = wandb_client.wants_online(wandb)
         if self._given_up:  # while wandb was imported; a run started now would stay beside the next one
             raise RuntimeError("given up before it began")
-        common = {**identity, "dir": self._folder, "project": os.environ.get("WANDB_PROJECT") or PROJECT}
-        common["settings"] = wandb.Settings(
-            silent=True,
-            console="off",
-            save_code=False,
-            disable_code=True,
-            disable_git=True,
-            symlink=False,  # `wandb sync` would count latest-run as a second run
-            reinit="create_new",
-            init_timeout=INIT_TIMEOUT_S,
-            finish_timeout=FINISH_TIMEOUT_S,
-            finish_timeout_raises=True,
-        )
-        been_online = self._pieces("run", identity["id"])
+        common = {**identity, "dir": self._folder, "project": wandb_client.project()}
+        common["settings"] = wandb_client.settings(wandb)
+        been_online = pieces(self._folder, "run", identity["id"])
         if online:
             try:
                 run = wandb.init(mode="online", resume="allow", **common)
@@ -213,22 +183,18 @@ class Tracker:
                 log.warning("W&B: can't go online, so offline (%s)", first_line(error))
                 why = "going online failed"
             # wandb-core still holds the id of the run that did not start.
-            _teardown(wandb)
-            for piece in self._pieces("run", identity["id"]) - been_online:
+            teardown(wandb)
+            for piece in pieces(self._folder, "run", identity["id"]) - been_online:
                 shutil.rmtree(piece, ignore_errors=True)
             self._setup()
+        if been_online:
+            common["id"] = whole(identity["id"])
         run = wandb.init(mode="offline", **common)
-        # An upload appends to W&B's rows of this id, so a run that was online before is uploaded whole under
-        # another id.
-        command = _sync_command(Path(run.dir).parent, f"{run.id}-whole" if been_online else None)
-        log.info("W&B: offline (%s); to upload it later: %s", why, command)
+        log.info("W&B: offline (%s); to upload it later: %s", why, sync_command(Path(run.dir).parent))
         return run
 
     def _setup(self) -> None:
-        # Silent even before a run exists; a silent wandb never asks for a key, not even on a terminal.
-        quiet = self._wandb.Settings(silent=True)
-        self._wandb.setup(quiet)
-        self._wandb.termsetup(quiet, _Heard(self._warn))
+        wandb_client.be_quiet(self._wandb, _Heard(self._warn))
 
     def _send(self, rows: Iterable[Mapping[str, Any]]) -> None:
         for row in rows:
@@ -240,29 +206,20 @@ class Tracker:
             values = dict(row)
             samples = values.pop("samples", None)
             if samples is not None and Path(samples).is_file():
-                values["samples"] = self._wandb.Image(str(samples))
+                values["samples"] = self._wandb.Image(str(samples), caption=f"step {row['step']}")
             self._run.log(values)
 
     def _conclude(self, generator: Path | None, summary: Mapping[str, Any]) -> None:
         with self._never_stopping_training("finish"):
             self._run.summary.update(summary)
             if generator is not None:
-                artifact = self._wandb.Artifact(
-                    f"generator-{self._run.id}", type="model", metadata={"state": summary["state"]}
-                )
-                # immutable: wandb reads the file in place
-                artifact.add_file(str(generator), policy="immutable", skip_cache=True)
-                self._run.log_artifact(artifact)
+                config = dict(self._run.config)
+                wandb_client.log_generator(self._wandb, self._run, config, [generator], state=summary["state"])
 
     def _end(self, exit_code: int) -> None:
         with self._never_stopping_training("finish"):
             self._run.finish(exit_code=exit_code)
             self._remove_superseded()
-
-    def _pieces(self, kind: str, run_id: str) -> set[Path]:
-        """Find what earlier starts left: KIND-DATE-ID, with -1, -2 ... for several within a second."""
-        name = re.compile(rf"{kind}-\d+_\d+-{re.escape(run_id)}(-\d+)?")
-        return {path for path in (self._folder / "wandb").glob(f"{kind}-*") if name.fullmatch(path.name)}
 
     def _remove_superseded(self) -> None:
         """Delete older offline pieces: on upload, pieces of one id append to each other; the newest has all rows."""
@@ -308,42 +265,3 @@ class _Heard:
         pass
 
     error = info
-
-
-def _wants_online(wandb: Any) -> tuple[bool, str]:
-    mode = os.environ.get("WANDB_MODE")
-    if mode and mode != "online":
-        return False, f"WANDB_MODE={mode}"
-    # Looks where wandb looks (environment, netrc, its settings files), with no prompt and no server.
-    try:
-        if wandb.login(prompt=False, verify=False):
-            return True, "WANDB_MODE=online" if mode else "there is an API key"
-    except Exception as error:  # a malformed key; the message names the rule, not the key
-        return False, first_line(error)
-    return False, "no API key"
-
-
-def _sync_command(piece: Path, as_id: str | None) -> str:
-    """Return what to type in this folder: wandb is rarely on the PATH, it is beside this Python."""
-    program = Path(sys.executable).with_name("wandb")
-    words = [_from_here(program) if program.exists() else "wandb", "sync"]
-    return shlex.join([*words, *(["--id", as_id] if as_id else []), _from_here(piece)])
-
-
-def _from_here(path: Path) -> str:
-    with contextlib.suppress(ValueError):
-        path = path.relative_to(Path.cwd())
-    return str(path)
-
-
-def _teardown(wandb: Any) -> None:
-    with contextlib.suppress(Exception, SystemExit):  # a killed wandb-core raises both
-        wandb.teardown()
-
-
-def _within(seconds: float, action: Callable[[], None]) -> bool:
-    """Return whether `action` finished in time; if not, it keeps running in a daemon thread."""
-    thread = threading.Thread(target=action, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return not thread.is_alive()

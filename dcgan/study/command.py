@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def add_command(commands: Any, measures: Callable[[], dict[str, Any]]) -> None:
     """Add `study` to the commands of `python -m dcgan`.
 
-    measures: returns the fields `interleaving` and `d_has_won` of each run's `Request`.
+    measures: returns the fields `interleaving` and `winner` of each run's `Request`.
     """
     study = commands.add_parser(
         "study",

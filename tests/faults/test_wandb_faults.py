@@ -13,6 +13,7 @@ import pytest
 from support import wandb_client
 from support.wandb_client import KEY, Server, items, levels, pieces, rows, through, tracker, until, wandb_core_of
 
+from dcgan.record import wandb_client as client
 from dcgan.record import wandb_log
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough]
@@ -48,8 +49,8 @@ def online(monkeypatch):
 @pytest.fixture
 def impatient(monkeypatch):
     """The real bounds are for real networks."""
-    monkeypatch.setattr(wandb_log, "INIT_TIMEOUT_S", 1.0)
-    monkeypatch.setattr(wandb_log, "FINISH_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(client, "INIT_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(client, "FINISH_TIMEOUT_S", 1.0)
     monkeypatch.setattr(wandb_log, "WORKER_S", 6.0)
 
 
@@ -153,8 +154,8 @@ def test_more_rows_than_may_wait_are_one_warning_and_the_next_start_copies_them(
 def test_a_start_that_is_given_up_before_it_began_begins_nothing(monkeypatch, folder, said):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setattr(wandb_log, "ROWS_WAITING", 500)
-    importing, wants = threading.Event(), wandb_log._wants_online
-    monkeypatch.setattr(wandb_log, "_wants_online", lambda wandb: importing.wait(60) and wants(wandb))
+    importing, wants = threading.Event(), client.wants_online
+    monkeypatch.setattr(client, "wants_online", lambda wandb: importing.wait(60) and wants(wandb))
     wandb = tracker(folder)
     log_each(wandb, 1, 1000)
     wandb.finish(state="interrupted")
@@ -200,7 +201,7 @@ def test_a_wandb_core_that_hangs_holds_up_neither_training_nor_the_next_run(impa
 
 def test_a_start_that_outlives_its_run_leaves_the_next_run_alone(online, monkeypatch, folder, tmp_path, said):
     online(Silent())
-    monkeypatch.setattr(wandb_log, "INIT_TIMEOUT_S", 8.0)
+    monkeypatch.setattr(client, "INIT_TIMEOUT_S", 8.0)
     monkeypatch.setattr(wandb_log, "WORKER_S", 1.0)
     late = tracker(folder)
     until(lambda: wandb_core_of(os.getpid()))

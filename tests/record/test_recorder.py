@@ -23,7 +23,13 @@ every_step_is_saved, images = tiny_run.every_step_is_saved, tiny_run.images
 
 
 @pytest.fixture
-def sent(monkeypatch):
+def alerts():
+    """Title and text of each alert that W&B gets."""
+    return []
+
+
+@pytest.fixture
+def sent(monkeypatch, alerts):
     """The rows that W&B gets, by step."""
     rows_by_step = {}
 
@@ -35,6 +41,9 @@ def sent(monkeypatch):
 
         def log(self, rows):
             rows_by_step.update({row["step"]: row for row in rows})
+
+        def alert(self, title, text):
+            alerts.append((title, text))
 
         def finish(self, **_):
             pass
@@ -154,22 +163,45 @@ def test_the_history_is_on_the_disk_before_the_checkpoint_that_covers_it(tmp_pat
     assert order == [word for step in range(1, 13) for word in ("history.csv", f"checkpoint {step}")]
 
 
-def test_a_discriminator_that_has_won_for_good_is_warned_of_once_with_the_remedy(images, tmp_path, caplog):
+@pytest.mark.parametrize(
+    ("who", "remedy"),
+    [
+        ("D", 'SET="discriminator.learning_rate=5e-05"'),  # half of tuned_lr's
+        ("G", 'SET="generator.learning_rate=0.0001"'),
+    ],
+)
+def test_whoever_has_won_for_good_is_warned_of_once_with_the_remedy_here_and_in_wandb(
+    who, remedy, images, tmp_path, caplog, sent, alerts
+):
     asked = []
 
-    def has_won(loss_d):
-        asked.append(loss_d.copy())
-        return len(loss_d) >= 7
+    def winner(loss_d, loss_g):
+        asked.append((loss_d.copy(), loss_g.copy()))
+        return who if len(loss_d) >= 7 else None
 
     with caplog.at_level("WARNING", logger="dcgan"):
-        _, folder = train(tmp_path, images, d_has_won=has_won)
+        _, folder = train(tmp_path, images, winner=winner)
     (warning,) = [record.message for record in caplog.records]
-    assert "as of step 7" in warning
-    assert 'SET="discriminator.learning_rate=5e-05"' in warning, "half of tuned_lr's"
-    np.testing.assert_allclose(asked[-1], folder.read_history()["loss_d"][:7])
+    assert warning.startswith(f"{who} has won for good, as of step 7")
+    assert remedy in warning
+    ((title, text),) = alerts
+    assert (title[:12], text) == (f"{who} has won in", warning)
+    np.testing.assert_allclose(asked[-1], folder.read_history()[["loss_d", "loss_g"]][:7].T)
 
 
-def test_a_run_that_diverges_names_the_last_snapshot_of_finite_weights(images, tmp_path, monkeypatch):
+def test_a_run_that_fails_is_an_alert(images, tmp_path, monkeypatch, sent, alerts):
+    def fails():
+        raise RuntimeError("no more memory")
+
+    interrupting(monkeypatch, 5, fails)
+    with pytest.raises(RuntimeError):
+        train(tmp_path, images)
+    ((title, text),) = alerts
+    assert title.endswith("failed")
+    assert "no more memory" in text
+
+
+def test_a_run_that_diverges_names_the_last_snapshot_of_finite_weights(images, tmp_path, monkeypatch, sent, alerts):
     folder = RunFolder(tmp_path / "made")
     assert last_good_snapshot(folder, {6, 12}, before=12) is None
     good = Generator(32, 6, 8).state_dict()
@@ -186,6 +218,7 @@ def test_a_run_that_diverges_names_the_last_snapshot_of_finite_weights(images, t
     state, folder = train(tmp_path / "run", images)
     assert state == "diverged"
     assert folder.read_status()["last_good_snapshot"] == 6
+    assert [title.rpartition(" ")[2] for title, _ in alerts] == ["diverged"]
 
 
 def _ready(path):

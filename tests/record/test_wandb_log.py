@@ -30,7 +30,7 @@ from support.wandb_client import (
 )
 
 from dcgan.record import wandb_log
-from dcgan.record.wandb_log import new_run_id
+from dcgan.record.wandb_client import new_run_id
 
 pytestmark = pytest.mark.slow
 
@@ -200,7 +200,7 @@ def test_online_a_run_resumes_where_the_server_is_not_where_the_checkpoint_is(fo
 
     monkeypatch.setenv("WANDB_MODE", "offline")  # an upload of this piece under the old id would double rows
     tracker(folder, history=rows(1, 50)).finish(state="finished")
-    assert "sync --id abcd1234-whole " in said()[-1][1]
+    assert re.search("sync .*/offline-run-.*-abcd1234-whole$", said()[-1][1])
     (piece,) = pieces(folder)
     assert len(items(piece)) == 50
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]

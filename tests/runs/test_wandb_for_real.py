@@ -17,10 +17,11 @@ from support.wandb_client import Server, inspect, pieces
 
 from analysis.runs import wandb as wandb_reader
 from analysis.runs.folders import read_folders
-from analysis.runs.run import table
+from analysis.runs.run import read_experiment, table
 from analysis.runs.wandb import read_wandb
 from dcgan import UserError
 from dcgan.record import wandb_log
+from dcgan.record.wandb_client import identity
 from dcgan.record.wandb_log import Tracker
 from dcgan.tools import plain_yaml
 
@@ -69,9 +70,8 @@ def track(folder, record, rows, state, sessions):
     values = rows.to_dict("records")
     values[-1]["images_per_s"] = 99.5  # only of the last rows
     for before, after in sessions:
-        tracker = Tracker(
-            folder.path, run_id=record["wandb_id"], name="n", group="g", config=record, history=values[:before]
-        )
+        given = identity(read_experiment(record, folder.path), record)
+        tracker = Tracker(folder.path, identity=given, history=values[:before])
         tracker.log(values[before:after])
         tracker.finish(state=state, summary=FACTS)
     (piece,) = pieces(folder.path)

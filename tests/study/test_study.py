@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from support import ROOT
 
-from analysis.measures.interleaving import d_has_won, interleaving_ratio
+from analysis.measures.interleaving import interleaving_ratio, winner
 from dcgan.__main__ import main
 from dcgan.options import Parser
 from dcgan.study import command, live_table, ray_tasks
@@ -287,4 +287,4 @@ def test_the_runs_of_a_study_get_the_measures_that_a_single_run_has(monkeypatch)
     monkeypatch.setattr(command, "_study", lambda options: runs.extend(command.planned(options)) or 0)
     assert main(["study", "baseline", "--seeds", "1", *TINY]) == 0
     assert runs[0].request.interleaving is interleaving_ratio
-    assert runs[0].request.d_has_won is d_has_won
+    assert runs[0].request.winner is winner

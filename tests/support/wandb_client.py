@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dcgan.record import wandb_log
+from dcgan.record import wandb_client
 from dcgan.record.wandb_log import Tracker
 from support import ROOT
 
@@ -34,7 +34,7 @@ def outside(tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO, logger="dcgan.record.wandb_log")
     yield outside
     if "wandb" in sys.modules:
-        wandb_log._teardown(sys.modules["wandb"])
+        wandb_client.teardown(sys.modules["wandb"])
     assert not list(outside.rglob("*"))
 
 
@@ -65,7 +65,8 @@ def rows(first, last):
 
 def tracker(folder, history=(), run_id="abcd1234"):
     config = {"optimizer": {"lr_d": 1e-4}, "sizes": [1, 2]}
-    return Tracker(folder, run_id=run_id, name="base-s1", group="base", config=config, history=history)
+    identity = {"id": run_id, "name": "base-s1", "group": "base", "job_type": "base", "config": config}
+    return Tracker(folder, identity=identity, history=history)
 
 
 def through(wandb):
@@ -115,13 +116,14 @@ def wandb_core_of(pid):
 
 
 class Server(ThreadingHTTPServer):
-    """As much of W&B's server as a run needs: it keeps the history by offset and returns it."""
+    """As much of W&B's server as a run needs: it keeps the history by offset and the summary, and returns them."""
 
     daemon_threads = True
 
     def __init__(self, status=200):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.status, self.history, self.exists = status, [], False
+        self.status, self.history, self.summary, self.exists = status, [], {}, False
+        self.alerts, self.artifacts = [], []
         self.url = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -133,7 +135,7 @@ class Server(ThreadingHTTPServer):
         project = {"id": "P", "name": "mine", "entity": {"id": "E", "name": "e"}}
         bucket = {
             "id": "B", "name": variables.get("name"), "displayName": "n", "config": "{}", "tags": [],
-            "notes": "", "summaryMetrics": "{}", "wandbConfig": '{"t": 1}', "eventsTail": "[]",
+            "notes": "", "summaryMetrics": json.dumps(self.summary), "wandbConfig": '{"t": 1}', "eventsTail": "[]",
             "historyTail": json.dumps([json.dumps(item) for item in self.history[-1:]]),
             "historyLineCount": count, "eventsLineCount": 0, "logLineCount": 0, "project": project,
         }  # fmt: skip
@@ -142,6 +144,16 @@ class Server(ThreadingHTTPServer):
         if operation == "UpsertBucket":
             self.exists = True
             return {"upsertBucket": {"bucket": bucket, "inserted": count == 0}}
+        if operation in ("Viewer", "GetDefaultEntity"):
+            return {"viewer": {"id": "V", "entity": "e", "username": "u", "teams": {"edges": []}}}
+        if operation == "ArtifactType":
+            return {"project": {"artifact": None}}
+        if operation == "NotifyScriptableRunAlert":
+            self.alerts.append((variables["title"], variables["text"]))
+        if operation == "CreateArtifact":  # whose files it has already
+            self.artifacts.append(variables.get("input", variables))
+            sequence = {"id": "S", "latestArtifact": {"id": "A", "versionIndex": 0}}
+            return {"createArtifact": {"artifact": {"id": "A", "state": "COMMITTED", "artifactSequence": sequence}}}
         if operation == "CreateRunFiles":
             files = [{"name": name, "uploadUrl": f"{self.url}/{name}"} for name in variables["files"]]
             return {"createRunFiles": {"runID": "B", "uploadHeaders": [], "files": files}}
@@ -164,6 +176,8 @@ class Handler(BaseHTTPRequestHandler):
             sent = (request.get("files") or {}).get("wandb-history.jsonl", {"offset": 0, "content": []})
             lines = [json.loads(line) for line in sent["content"] if self.server.status == 200]
             self.server.history[sent["offset"] : sent["offset"] + len(lines)] = lines
+            for line in (request.get("files") or {}).get("wandb-summary.json", {"content": []})["content"]:
+                self.server.summary = json.loads(line)  # each replaces the whole
             self.reply({"exitcode": None, "limits": {}})
         else:
             name = re.search(r"(?:query|mutation)\s+(\w+)", request.get("query", ""))

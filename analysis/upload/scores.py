@@ -1,0 +1,390 @@
+"""The scores of a comparison on the training runs themselves in W&B, so that its table sorts by FID.
+
+A run's rows get the names that they have in `scores.csv`, under "scores/"; its summary gets the comparison's columns
+(`fid`, `best_fid`, ...). Online the run is resumed; otherwise a further offline piece of the same id waits beside the
+training's for `wandb sync`, which appends one to the other. What a piece sends lies in it, in SENT, so nothing is sent
+twice. Only ended runs are touched, each under its folder's lock: nobody else writes to it meanwhile.
+"""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from analysis.compare.comparison import NEXT_COLUMNS, RUN_COLUMNS, SNAPSHOT_COLUMNS, Comparison
+from analysis.compare.one_run import NOTHING
+from analysis.runs.run import COLUMNS, Run
+from analysis.runs.wandb import SCORES
+from analysis.score import SNAPSHOT_MEASURES, Protocol, Scores, read
+from dcgan import UserError, first_line
+from dcgan.record import wandb_client
+from dcgan.record.folder import ENDED
+from dcgan.record.wandb_client import pieces
+from dcgan.tools.files import read_plain, replacing
+
+log = logging.getLogger(__name__)
+
+SENT = "scores.json"  # in a piece of scores: what it sends, empty until all of it is written
+SEND_S = 90.0  # for one run; wandb's own limits end it sooner
+#: What W&B does not know from the training: all measures of the comparison.
+SUMMARY = tuple(name for name in RUN_COLUMNS if name not in COLUMNS and name not in ("cost", "extractor"))
+#: What is known of a snapshot besides its scores.
+BESIDE = tuple(name for name in SNAPSHOT_COLUMNS[4:] if name not in SNAPSHOT_MEASURES and name not in NEXT_COLUMNS)
+
+Rows = dict[int, dict[str, float]]  # step -> name -> value
+Found = Callable[[Run], tuple[Protocol, Scores] | None]
+
+
+def upload(comparison: Comparison, found: Found) -> list[str]:
+    """Bring the scores to the runs in W&B; return what a person should know, in lines. Never raises for W&B's trouble.
+
+    found: gives a run's protocol and scores.
+    """
+    if os.environ.get("WANDB_MODE") == "disabled":
+        return []
+    facts = comparison.table.to_dict("records")
+    uploads = [_upload(run, row, comparison, found) for run, row in zip(comparison.runs, facts, strict=True)]
+    waiting = [each for each in uploads if each and (each.new(online=True) or each.unsynced)]
+    return _Sender(waiting).send() if waiting else []
+
+
+def found_in_wandb(runs: Sequence[Run]) -> Found:
+    """Return what gives the scores of runs read from W&B, only those by the protocol that most of the runs have."""
+    protocols = {run.where: _scored_by(run) for run in runs}
+    kinds = Counter(_kind(protocol) for protocol in protocols.values() if protocol)
+    chosen = kinds.most_common(1)[0][0] if kinds else None
+
+    def found(run: Run) -> tuple[Protocol, Scores] | None:
+        protocol = protocols[run.where]
+        if protocol is None or chosen is None:
+            return None
+        if _kind(protocol) != chosen:
+            return protocol, NOTHING  # noted as lacking scores by this protocol
+        with contextlib.suppress(UserError):  # its history can't be read, which is noted where its losses are
+            return protocol, read(run, protocol)
+        return protocol, NOTHING
+
+    return found
+
+
+def _scored_by(run: Run) -> Protocol | None:
+    """The protocol that W&B names; None where it names none."""
+    known = run.status.get("scored_by") or {}
+    try:
+        protocol = Protocol(**{name: kind(known[name]) for name, kind in get_type_hints(Protocol).items()})
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return protocol if re.fullmatch(r"\w{1,40}", protocol.extractor) else None
+
+
+def _kind(protocol: Protocol) -> tuple[Any, ...]:
+    """Which scores share a column; the real images differ in size."""
+    return protocol.extractor, protocol.weights, protocol.final, protocol.snapshot
+
+
+@dataclass
+class Content:
+    """What is sent of one run."""
+
+    rows: Rows = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.rows or self.summary)
+
+    def without(self, others: Iterable["Content"]) -> "Content":
+        """What is in none of the others, or changed since the last of them."""
+        sent = Content()
+        for other in others:
+            sent.summary |= other.summary
+            for step, values in other.rows.items():
+                sent.rows.setdefault(step, {}).update(values)
+        rows = {step: _changed(values, sent.rows.get(step, {})) for step, values in self.rows.items()}
+        return Content(
+            {step: values for step, values in sorted(rows.items()) if values}, _changed(self.summary, sent.summary)
+        )
+
+
+def _changed(values: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in before or before[key] != value}
+
+
+@dataclass
+class _Upload:
+    """One run and what W&B should have of it."""
+
+    run: Run
+    content: Content
+    folder: Path
+    training: list[Path]  # offline pieces
+    scores: dict[Path, Content]  # pieces, the oldest first
+
+    @property
+    def unsynced(self) -> list[Path]:
+        """The offline pieces that nobody has uploaded yet."""
+        return [piece for piece in (*self.training, *self.scores) if _waits(piece)]
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the training is in W&B."""
+        return not any(map(_waits, self.training))
+
+    @property
+    def run_id(self) -> str:
+        """The id in W&B."""
+        own = self.run.record["wandb_id"]
+        return wandb_client.whole(own) if any("-whole" in piece.name for piece in self.training) else own
+
+    def new(self, *, online: bool) -> Content:
+        """What W&B lacks, or what no piece has if it can't be sent now."""
+        sent = [content for piece, content in self.scores.items() if not (online and _waits(piece))]
+        return self.content.without(sent)
+
+    @property
+    def rows_sent(self) -> int:
+        """How many rows W&B has of this run, or will have before the next ones."""
+        return self.run.steps + sum(len(content.rows) for piece, content in self.scores.items() if not _waits(piece))
+
+
+def _upload(run: Run, row: Mapping[str, Any], comparison: Comparison, found: Found) -> _Upload | None:
+    """What to send of a run; None for one without scores, one that trains, and one that W&B was never to have."""
+    known = found(run)
+    if run.folder is None or run.state not in ENDED or known is None or not run.record.get("wandb_id"):
+        return None
+    protocol, scores = known
+    rows = _rows(run, protocol, scores, comparison)
+    folder, run_id = run.folder.path, str(run.record["wandb_id"])
+    offline = sorted(pieces(folder, "offline-run", run_id))
+    there = {piece: _sent(piece) for piece in sorted((*offline, *pieces(folder, "run", run_id)), key=_started)}
+    training = [piece for piece in offline if there[piece] is None]
+    if not rows or not (training or run.status.get("wandb_url") or pieces(folder, "run", run_id)):
+        return None
+    summary = {name: row[name] for name in SUMMARY if _is_number(row.get(name))}
+    summary["scored_by"] = {**asdict(protocol), "text": protocol.text}
+    pieces_of_scores = {piece: content for piece, content in there.items() if content is not None}
+    return _Upload(run, Content(rows, summary), folder, training, pieces_of_scores)
+
+
+def _rows(run: Run, protocol: Protocol, scores: Scores, comparison: Comparison) -> Rows:
+    rows: Rows = {}
+
+    def add(step: int, values: Mapping[str, Any], name: Callable[[str], str]) -> None:
+        numbers = {f"{SCORES}{name(key)}": float(value) for key, value in values.items() if _is_number(value)}
+        if numbers:
+            rows.setdefault(int(step), {}).update(numbers)
+
+    for values in scores.snapshots.to_dict("records"):
+        add(values.pop("step"), values, lambda measure: protocol.name(measure, protocol.snapshot))
+    if scores.final:
+        add(run.steps, scores.final, lambda measure: protocol.name(measure, protocol.final))
+    snapshots = comparison.snapshots
+    own = snapshots[(snapshots["experiment"] == run.name) & (snapshots["seed"] == run.seed)]
+    for values in own[own["step"].isin(list(rows))].to_dict("records"):
+        add(values["step"], {name: values[name] for name in BESIDE}, str)
+    return rows
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# --- pieces on disk ---
+
+
+def _started(piece: Path) -> str:
+    return piece.name.partition("run-")[2]
+
+
+def _waits(piece: Path) -> bool:
+    """Whether an offline piece is not uploaded; `wandb sync` leaves a mark beside its log."""
+    return piece.name.startswith("offline-") and not list(piece.glob("*.wandb.synced"))
+
+
+def _sent(piece: Path) -> Content | None:
+    """What a piece sends; nothing for one that was not finished, None for a piece of the training."""
+    try:
+        content = json.loads(read_plain(piece / SENT).decode() or "{}")
+        rows = {int(step): dict(values) for step, values in content.get("rows", {}).items()}
+        return Content(rows, dict(content.get("summary", {})))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, AttributeError):
+        return Content()
+
+
+# --- sending ---
+
+
+class _Gone(Exception):
+    """W&B has no such run."""
+
+
+class _Sender:
+    """Sends the scores of some runs, one run after another."""
+
+    def __init__(self, uploads: Sequence[_Upload]) -> None:
+        self._uploads = uploads
+        self._lines: list[str] = []
+
+    def send(self) -> list[str]:
+        """Send what can be sent, and return the lines."""
+        import wandb  # takes seconds
+
+        sent, url, gone, busy = 0, None, [], []
+        variables = wandb_client.own_places(self._uploads[0].folder)
+        with wandb_client.variables_set(variables):
+            wandb_client.be_quiet(wandb, _Deaf())
+            online, _ = wandb_client.wants_online(wandb)
+            try:
+                for upload in self._uploads:
+                    to_server = online and upload.is_there
+                    if not upload.new(online=to_server):
+                        continue
+                    try:
+                        url = self._in_time(wandb, upload, online=to_server) or url
+                        sent += to_server
+                    except _Gone:
+                        gone.append(upload.run.title)
+                    except UserError as error:  # somebody trains it again, or another comparison sends
+                        busy.append(str(error))
+            except (Exception, SystemExit) as error:  # wandb exits when its process has died
+                self._lines.append(
+                    f"W&B: the scores are not sent ({first_line(error)}); the next `make compare` tries again"
+                )
+            finally:
+                wandb_client.within(5, lambda: wandb_client.teardown(wandb))
+        if sent:
+            project = (url or "").partition("/runs/")[0]
+            self._lines.append(f"W&B: {_count(sent)} {'has its' if sent == 1 else 'have their'} scores now: {project}")
+        if gone:
+            self._lines.append(f"W&B: no longer there, so not given their scores: {', '.join(gone)}")
+        self._lines += [f"W&B: {line}" for line in busy]
+        return [*self._lines, *self._to_upload(online)]
+
+    def _to_upload(self, online: bool) -> list[str]:
+        """Say which runs must be uploaded by hand."""
+        left = [each.folder for each in self._uploads if any(_waits(piece) for piece in _all_pieces(each))]
+        if not left:
+            return []
+        # A run's folder lies four below RUNS; one pattern instead of fifty paths.
+        runs = {folder.parents[3] for folder in left}
+        places: list[Path | str] = [left[0] / "wandb"]
+        if len(left) > 1 and len(runs) == 1:
+            places = [f"{wandb_client.from_here(runs.pop())}/*/*/*/*/wandb"]
+        elif len(left) > 1:
+            places = [folder / "wandb" for folder in left]
+        first = "must be uploaded first, with its scores" if online else "can be uploaded with its scores"
+        first = first if len(left) == 1 else first.replace("its", "their")
+        return [f"W&B: {_count(len(left))} {first}: {wandb_client.sync_command(*places)}"]
+
+    def _in_time(self, wandb: Any, upload: _Upload, *, online: bool) -> str | None:
+        """Send one run's scores within SEND_S; return the run's address if it is online."""
+        outcome: list[Any] = []
+
+        def work() -> None:
+            try:
+                outcome.append(_send(wandb, upload, online=online))
+            except (Exception, SystemExit) as error:
+                outcome.append(error)
+
+        assert upload.run.folder is not None
+        with upload.run.folder.locked():
+            if not wandb_client.within(SEND_S, work):
+                raise TimeoutError(f"no answer for {SEND_S:.0f} s")
+        if isinstance(outcome[0], BaseException):
+            raise outcome[0]
+        return outcome[0]
+
+
+def _send(wandb: Any, upload: _Upload, *, online: bool) -> str | None:
+    for piece in upload.scores:
+        if _waits(piece):  # one for all that waits: a piece half written when its process was killed goes, too
+            shutil.rmtree(piece)
+    upload.scores = {piece: content for piece, content in upload.scores.items() if piece.exists()}
+    new, run = upload.new(online=online), upload.run
+    config = {key: value for key, value in run.record.items() if key != "code_files"}
+    session = _start(wandb, upload, config, online=online)
+    piece = Path(session.dir).parent
+    (piece / SENT).touch()
+    session.define_metric("step")
+    session.define_metric("*", step_metric="step")
+    # Offline, wandb counts its own steps from 0 again, and W&B has those already.
+    first = None if online else upload.rows_sent
+    for number, (step, values) in enumerate(new.rows.items()):
+        session.log({"step": step, **values}, step=None if first is None else first + number)
+    # An upload replaces the summary as a whole, so the training's is in it, too.
+    session.summary.update({**_summary_of_training(run), **new.summary})
+    if new.rows:
+        _log_generator(wandb, session, upload, config)
+    session.finish(exit_code=0)
+    with replacing(piece / SENT) as aside:
+        aside.write_text(json.dumps(asdict(new)), encoding="utf-8")
+    upload.scores[piece] = new
+    return session.url
+
+
+def _start(wandb: Any, upload: _Upload, config: Mapping[str, Any], *, online: bool) -> Any:
+    """Resume the run, or begin an offline piece of it. Raises _Gone for a run that W&B no longer has."""
+    # The device's use and the machine are those of the training.
+    quiet = wandb_client.settings(wandb, x_disable_stats=True, x_disable_meta=True)
+    where = {"dir": upload.folder, "id": upload.run_id, "settings": quiet, **_project(upload.run)}
+    if not online:
+        return wandb.init(mode="offline", config=dict(config), **where)
+    try:
+        return wandb.init(mode="online", resume="must", **where)
+    except wandb.errors.UsageError as error:
+        raise _Gone from error
+
+
+def _log_generator(wandb: Any, session: Any, upload: _Upload, config: Mapping[str, Any]) -> None:
+    """Log the generator again, with its scores. Without it, the scores are no less sent."""
+    run = upload.run
+    if run.folder is None or not run.folder.generator.is_file():
+        return
+    scores = {name: upload.content.summary.get(name) for name in ("fid", "best_fid", "best_step")}
+    files = [run.folder.generator, run.folder.path / "scores.csv"]
+    try:
+        wandb_client.log_generator(wandb, session, config, files, state=run.state, **scores)
+    except Exception as error:
+        log.warning("W&B: the generator of %s is not sent (%s)", run.title, first_line(error))
+
+
+def _project(run: Run) -> dict[str, str]:
+    """Where in W&B the run is."""
+    page = re.search(r"/([\w.-]+)/([\w.-]+)/runs/[\w.-]+$", str(run.status.get("wandb_url") or ""))
+    return {"entity": page[1], "project": page[2]} if page else {"project": wandb_client.project()}
+
+
+def _summary_of_training(run: Run) -> dict[str, Any]:
+    """What the training left in the summary: its last row and its status."""
+    try:
+        last = run.history().iloc[-1].to_dict()
+    except (UserError, IndexError):
+        last = {}
+    facts = {key: value for key, value in run.status.items() if value is not None and key != "wandb_url"}
+    return {**last, **facts, "step": run.steps}
+
+
+def _all_pieces(upload: _Upload) -> list[Path]:
+    return [piece for piece in (*upload.training, *upload.scores) if piece.exists()]
+
+
+def _count(runs: int) -> str:
+    return f"{runs} run{'s' if runs > 1 else ''}"
+
+
+class _Deaf:
+    """Receives what a silent wandb would print."""
+
+    def _nothing(self, text: str) -> None:
+        pass
+
+    info = warning = error = _nothing
