@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.compare.comparison import Answer, Claim
+from analysis.compare import plan
+from analysis.compare.comparison import Answer, Claim, Prediction
+from analysis.compare.correlations import AMONG, WHEN
 from analysis.compare.own_question import NAMES
-from analysis.compare.prediction import AMONG, WHEN, prediction
 from analysis.compare.quality import has_turned
 from analysis.measures import interleaving
 from analysis.measures.stats import Association, wilson
@@ -25,26 +26,56 @@ LONG_WAIT = 0.05  # of a run's time; from here on, waiting for input is where th
 def predicts(
     question: str,
     x: str,
+    found: Prediction,
     associations: Mapping[Claim, Association],
     by_step: Mapping[int, float],
     *,
     key: str,
 ) -> Answer:
-    """Does candidate x predict quality? The verdict is about the next snapshot's KID.
-
-    by_step: step -> rank correlation of x with it.
-    """
-    finding = prediction(x, "kid_mean", "next", associations)
+    """Does candidate x predict quality? by_step: step -> rank correlation of x with the next snapshot's KID."""
     evidence = [
-        f"{NAMES[claim.y]} of {WHEN[claim.when]}, {AMONG[claim.among]}: partial rank correlation "
+        f"exploratory, {NAMES[claim.y]} of {WHEN[claim.when]}, {AMONG[claim.among]}: partial rank correlation "
         f"{association.rho:+.2f} [{association.low:+.2f}, {association.high:+.2f}], {association.counted}, "
-        f"{association.points} snapshots: {association.verdict}"
+        f"{association.points} snapshots"
         for claim, association in associations.items()
         if claim.x == x and not math.isnan(association.rho)
     ]
     return Answer(
-        question, finding.verdict, finding.text, more=finding.more, evidence=evidence + step_by_step(by_step), key=key
+        question,
+        found.verdict,
+        found.text,
+        more=found.more,
+        evidence=evidence + step_by_step(by_step),
+        key=key,
+        rule=found.rule,
+        primary=found.planned,
     )
+
+
+def useful(question: str, errors: tuple[float, float], *, key: str) -> Answer:
+    """Does a candidate say more of the next KID than the current one does? errors: see `plan.useful`."""
+    without, with_it = errors
+    if math.isnan(without):
+        text = "It takes at least three recipes with scored snapshots."
+        return Answer(question, "open", text, key=key, rule=plan.RULES["useful"])
+    text = (
+        f"The root mean squared error of the next snapshot's log KID is {with_it:.3f} with it and {without:.3f} "
+        "without. (Of candidates that say nothing, one in six lowers it.)"
+    )
+    return Answer(question, "yes" if with_it < without else "no", text, key=key, rule=plan.RULES["useful"])
+
+
+def slower_or_worse(question: str, slow: Sequence[float], baseline: Sequence[float], *, key: str) -> Answer:
+    """Does a slow D end up worse? slow, baseline: the endpoints (log KID) of the long runs, a value a seed."""
+    if min(len(slow), len(baseline)) < 2:
+        text = f"That takes two seeds of each long run, and there are {len(slow)} and {len(baseline)}."
+        return Answer(question, "open", text, key=key, rule=plan.RULES["slower"])
+    verdict, effect = plan.slower_or_worse(slow, baseline)
+    text = (
+        f"KID over the last three snapshots is {math.exp(effect.difference):.2f} [{math.exp(effect.low):.2f}, "
+        f"{math.exp(effect.high):.2f}] times baseline's (n = {effect.n[0]} and {effect.n[1]} seeds)."
+    )
+    return Answer(question, verdict, text, key=key, rule=plan.RULES["slower"])
 
 
 def step_by_step(correlations: Mapping[int, float]) -> list[str]:
@@ -92,7 +123,8 @@ def alarm(snapshots: pd.DataFrame, *, key: str) -> Answer:
         verdict, text = "no", f"It is rarer before a turn than elsewhere: {counts}."
     else:
         verdict, text = "open", f"{counts}."
-    return Answer(question, verdict, text, evidence=[course.text for course in courses if course.text], key=key)
+    evidence = [course.text for course in courses if course.text]
+    return Answer(question, verdict, text, evidence=evidence, key=key, rule=plan.RULES["alarm"])
 
 
 def _course(title: str, rows: pd.DataFrame) -> _Course:

@@ -1,11 +1,12 @@
 """Compare runs of one data set and profile, scored by one protocol: all that the report shows is computed here."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from analysis.compare import eligible, own_question, writeup
+from analysis.compare import eligible, own_question, plan, writeup
 from analysis.compare.alarms import alarms_of, d_has_won
 from analysis.compare.comparison import (
     AVERAGED,
@@ -17,8 +18,9 @@ from analysis.compare.comparison import (
     Comparison,
     Note,
 )
+from analysis.compare.correlations import associations_of, step_correlations
 from analysis.compare.one_run import NOTHING, Part, part_of
-from analysis.compare.prediction import CANDIDATES, associations_of, step_correlations
+from analysis.compare.plan import CANDIDATES
 from analysis.compare.quality import Outcome, outcomes
 from analysis.measures import interleaving
 from analysis.measures.inference import Effect, welch_effect
@@ -83,6 +85,8 @@ def compare(
     distinct = eligible.without_shared_steps(snapshots, shared)
     associations = associations_of(distinct, runs)
     by_step = {x: step_correlations(x, distinct) for x in CANDIDATES}
+    arms = plan.arms_of(_comparable(runs, steps_compared), compared, distinct, min(steps_compared.values(), default=0))
+    predictions = plan.predictions(arms)
     ratings = _ratings(runs)
     return Comparison(
         data=runs[0].data,
@@ -94,6 +98,7 @@ def compare(
         snapshots=snapshots,
         windows=_all_windows(parts),
         associations=associations,
+        predictions=predictions,
         step_correlations=by_step,
         answers=writeup.answers_to(
             compared,
@@ -102,12 +107,22 @@ def compare(
             by_step,
             eligible.without_shorter_twins(snapshots, shared),
             ratings,
+            arms,
+            predictions,
         ),
         experiment_answers={alternative.name: own_question.of_experiment(alternative) for alternative in alternatives},
         alarms=alarms_of(compared),
         notes=[*notes, *refused, *other_images],
         ratings=ratings,
     )
+
+
+def _comparable(runs: Sequence[Run], steps_compared: Mapping[str, int]) -> list[Run]:
+    """The runs whose losses are compared, of the image size and the images that most of them have."""
+    known = [run for run in runs if run.title in steps_compared]
+    kinds = Counter((run.experiment.image_size, *run.images) for run in known)
+    usual = kinds.most_common(1)[0][0] if kinds else None
+    return [run for run in known if (run.experiment.image_size, *run.images) == usual]
 
 
 def _all_snapshots(parts: Sequence[Part]) -> pd.DataFrame:

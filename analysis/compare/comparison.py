@@ -22,7 +22,7 @@ RUN_COLUMNS = (
     "interleaving_ratio_20", "lead_balance_5", "lead_balance_20", "equilibrium_ratio", "equilibrium_balance",
     "best_step", "best_fid", "last_fid", "floor_share", "d_win_share_last", "windows_counted", "windows_counted_5",
     "windows_counted_20", "d_win_share_at_end", "step_ms", "spread", "overlap", "period_2", "smooth_crossings",
-    "kid_endpoint", "d_win_share_whole",
+    "kid_endpoint", "d_win_share_whole", "interleaving_ratio_end", "interleaving_ratio_5_end",
 )  # fmt: skip
 #: One row per snapshot. interleaving_ratio is over the steps since the snapshot before; NaN where it is unknown.
 SNAPSHOT_COLUMNS = (
@@ -47,6 +47,7 @@ VERDICTS = {
     "behind": "Behind, and still improving",
     "worse": "Worse",
     "yes": "Yes",
+    "slower": "Merely slower",
     "no": "No",
     "reversed": "The other way round",
     "depends": "It depends",
@@ -70,6 +71,8 @@ class Answer:
     more: str = ""  # further sentences, which a short table may leave out
     evidence: Sequence[str] = ()  # the numbers with n and intervals, a sentence each
     key: str = ""  # of a question across runs, by which a page finds it
+    rule: str = ""  # by which the verdict was reached, where the plan has one
+    primary: bool = False  # whether it was chosen beforehand, in docs/study/plan.md; else it is exploratory
 
     @property
     def word(self) -> str:
@@ -80,6 +83,23 @@ class Answer:
     def sentence(self) -> str:
         """All of it, the verdict first."""
         return sentence(self.verdict, f"{self.text} {self.more}".strip())
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Whether a candidate predicts quality, by the plan's first rule."""
+
+    verdict: str  # a key of VERDICTS; "yes": the more of the candidate, the better the faces
+    text: str
+    more: str  # what the rule looks at besides
+    rule: str
+    planned: bool  # whether these are the plan's runs; else the answer is exploratory
+    facts: Mapping[str, float] = field(default_factory=dict)  # n (arms), rho and its p, corrected
+
+    @property
+    def sentence(self) -> str:
+        """The verdict with its text."""
+        return sentence(self.verdict, self.text)
 
 
 class Claim(NamedTuple):
@@ -122,6 +142,7 @@ class Comparison:
     snapshots: pd.DataFrame  # SNAPSHOT_COLUMNS and NEXT_COLUMNS, one row per snapshot
     windows: pd.DataFrame  # WINDOW_COLUMNS, one row per window
     associations: Mapping[Claim, Association]
+    predictions: Mapping[str, Prediction]  # a candidate -> whether it predicts quality
     answers: Sequence[Answer]  # to the questions across runs
     experiment_answers: Mapping[str, Answer]  # an experiment's name -> the answer to its own question
     alarms: Sequence[Note]  # runs that diverged, that D has won, or whose last snapshot is much worse than their best

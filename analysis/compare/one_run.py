@@ -119,6 +119,11 @@ def _dynamics(history: pd.DataFrame) -> dict[str, float]:
         "equilibrium_balance": around_optimum.balance,
         "d_win_share": interleaving.d_win_share(d),
     }
+    end = slice(len(d) * 3 // 4, None)
+    for smoothing in (1, 5):
+        window = interleaving.window_for(smoothing)
+        key = "interleaving_ratio_end" if smoothing == 1 else f"interleaving_ratio_{smoothing}_end"
+        row[key] = interleaving.interleaving_ratio(d[end], g[end], window=window, smoothing=smoothing)
     for smoothing in SMOOTHINGS:
         windows = interleaving.windows(d, g, window=interleaving.window_for(smoothing), smoothing=smoothing)
         suffix = "" if smoothing == 1 else f"_{smoothing}"

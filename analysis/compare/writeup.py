@@ -3,14 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from analysis.compare import answers, own_question
-from analysis.compare.comparison import Alternative, Answer, Claim, sentence
+from analysis.compare import answers, own_question, plan
+from analysis.compare.comparison import Alternative, Answer, Claim, Prediction, sentence
 from analysis.measures.stats import Association
 
 HIRES = "hires_128"
 FOLLOW_UPS = ("hires_128_longer", "hires_128_equal_lr", "hires_128_strong_d")
+LONG = ("slow_d_long", "baseline_long")  # of 15,000 steps
 SLOWER_D = "tuned_lr does"  # a hint beside an alarm: the recipe with a lower learning rate of D
 
 
@@ -21,8 +23,10 @@ def answers_to(
     by_step: Mapping[str, Mapping[int, float]],
     snapshots: pd.DataFrame,
     ratings: Sequence[Mapping[str, Any]],
+    arms: plan.Arms,
+    predictions: Mapping[str, Prediction],
 ) -> list[Answer]:
-    """Answer the questions that the write-up left open, as far as these runs do.
+    """Answer the questions that the write-up left open, as far as these runs do. The plan's own come first.
 
     by_step: a candidate -> step -> rank correlation with the next snapshot's KID.
     """
@@ -30,17 +34,31 @@ def answers_to(
         "interleaving": ("interleaving_ratio", "Does interleaving predict quality?"),
         "isc": ("isc_mean", "Does the Inception Score, the write-up's other candidate, do so?"),
     }
+    errors = plan.useful(arms, "interleaving_ratio")
     return [
         *(
-            answers.predicts(question, x, associations, by_step[x], key=key)
+            answers.predicts(question, x, predictions[x], associations, by_step[x], key=key)
             for key, (x, question) in candidates.items()
         ),
+        answers.useful("Does interleaving say more than the current KID does?", errors, key="useful"),
+        *_slow_d(table),
         answers.alarm(snapshots, key="alarm"),
         answers.dives(table, key="dive"),
         image_size(alternatives, snapshots, key="size"),
         answers.speed("Where did the time go? (Why was an A100 no faster than a V100?)", table, key="speed"),
         answers.normal('"60-70 % of the faces look normal": how many do?', table, ratings, key="normal"),
     ]
+
+
+def _slow_d(table: pd.DataFrame) -> list[Answer]:
+    """Whether a slow D ends up worse; nothing where no long run has finished."""
+    finished = table[table["status"] == "finished"].dropna(subset="kid_endpoint")
+    names = finished["experiment"].astype(str).str.split("+").str[0]
+    slow, baseline = (np.log(finished.loc[names == name, "kid_endpoint"].astype(float)).to_list() for name in LONG)
+    if not slow and not baseline:
+        return []
+    question = "Does a slow D end up worse, or does it merely take longer?"
+    return [answers.slower_or_worse(question, slow, baseline, key="slower")]
 
 
 def image_size(alternatives: Sequence[Alternative], snapshots: pd.DataFrame, *, key: str) -> Answer:

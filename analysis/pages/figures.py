@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.compare.comparison import Comparison
-from analysis.compare.prediction import WHEN, column, prediction, usual_size
+from analysis.compare.correlations import WHEN, column, usual_size
 from analysis.measures import interleaving
 from analysis.pages import loss_plots, plots
 from analysis.pages.html import data_uri, save
@@ -254,7 +254,7 @@ def _scatter(comparison: Comparison, snapshots: pd.DataFrame, looks: Looks) -> I
             pairs = _known(_known(rows, candidate), kid)
             if pairs.empty:
                 continue
-            verdict = prediction(candidate, "kid_mean", when, comparison.associations).sentence
+            verdict = comparison.predictions[candidate].sentence
             title = f"{capital(BY_KEY[candidate].title)} against KID of {at}"
             figure = plots.figure(4.5)
             plots.scatter(

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.compare.comparison import Claim, Comparison
-from analysis.compare.prediction import AMONG, WHEN
+from analysis.compare.correlations import AMONG, WHEN
 from analysis.measures.stats import Association, Estimate
 from analysis.pages import plots
 from analysis.pages.figures import Picture, draw_figures

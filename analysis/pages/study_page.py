@@ -15,8 +15,8 @@ from typing import Any
 from PIL import Image
 
 from analysis.compare import answers, quality
-from analysis.compare.comparison import SNAPSHOT_COLUMNS, Answer, Claim, Comparison
-from analysis.compare.prediction import CANDIDATES, Prediction, prediction
+from analysis.compare.comparison import SNAPSHOT_COLUMNS, Answer, Comparison
+from analysis.compare.plan import CANDIDATES
 from analysis.measures import interleaving
 from analysis.measures.stats import Estimate
 from analysis.pages import grids, report, tables
@@ -139,6 +139,8 @@ def _in_cells(answer: Answer) -> dict[str, Any]:
         "text": cell(answer.text),
         "more": cell(answer.more),
         "evidence": [cell(sentence) for sentence in answer.evidence],
+        "rule": answer.rule,
+        "kind": "by the plan" if answer.primary else "exploratory",
     }
 
 
@@ -238,23 +240,9 @@ def _front(comparison: Comparison, samples: Mapping[str, str]) -> list[dict[str,
 
 
 def _claim(comparison: Comparison) -> dict[str, Any]:
-    """The write-up's claim about interleaving in these runs' numbers, for a front in any language."""
-    claim = Claim("interleaving_ratio", "kid_mean", "next", "recipes")
-    finding = _predicted(comparison, claim.x)
-    association = comparison.associations.get(claim)
-    shown = report.association(claim, association) if association else {"rho": "-", "interval": "-"}
-    recipes = association.clusters if association else 0
-    return {
-        "verdict": finding.verdict,
-        "sentence": cell(finding.sentence),
-        "rho": shown["rho"],
-        "interval": shown["interval"],
-        "recipes": recipes,
-    }
-
-
-def _predicted(comparison: Comparison, x: str) -> Prediction:
-    return prediction(x, "kid_mean", "next", comparison.associations)
+    """The answer about interleaving, for a front in any language."""
+    found = comparison.predictions["interleaving_ratio"]
+    return {"verdict": found.verdict, "sentence": cell(found.sentence), "planned": found.planned, "facts": found.facts}
 
 
 def _benchmarks() -> dict[str, list[dict[str, str]]]:

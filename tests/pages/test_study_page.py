@@ -12,8 +12,8 @@ from support import ROOT
 from support.made_runs import make_run
 
 from analysis.__main__ import main
-from analysis.compare.comparison import Answer, Note
-from analysis.measures.stats import Association
+from analysis.compare.comparison import Answer, Note, Prediction
+from analysis.compare.plan import RULES
 from analysis.pages import study_page
 from analysis.runs.folders import read_folders
 from dcgan import UserError
@@ -51,7 +51,7 @@ def test_every_question_is_answered_and_says_what_would_change_our_mind(comparis
     text = (docs / "study.md").read_text(encoding="utf-8")
     sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
     for answer in comparison.answers:
-        own = sections[answer.question]
+        own = sections[answer.question] if answer.key != "useful" else sections[comparison.answers[0].question]
         assert answer.text in own
         assert answer.more in own
         for sentence in answer.evidence:
@@ -85,7 +85,7 @@ def test_the_bands_of_both_losses_are_compared_in_one_table_and_one_figure(docs)
 
 
 def test_every_picture_and_file_that_is_named_is_there_and_can_be_opened(docs):
-    shown = [path for path in targets(docs / "study.md") if path.parent == docs / "study"]
+    shown = [path for path in targets(docs / "study.md") if path.parent == docs / "study" and path.suffix != ".md"]
     assert {"overview-64px.png", "samples-hires_128.webp", "runs.csv"} <= {path.name for path in shown}
     for path in shown:
         assert path.is_file(), path
@@ -131,37 +131,36 @@ def test_the_front_of_a_readme_is_replaced_and_the_rest_is_left_alone(docs, name
 
 
 @pytest.mark.parametrize(
-    ("recipes", "same_init", "english", "chinese"),
+    ("verdict", "planned", "english", "chinese"),
     [
-        (
-            -0.5,
-            -0.5,
-            "Yes. Between recipes, at equal steps, more interleaving goes with better faces",
-            "人脸越好",
-        ),
-        (
-            0.5,
-            0.5,
-            "The other way round. Between recipes, at equal steps, more interleaving goes with worse",
-            "但方向相反",
-        ),
-        (0.5, -0.5, "It depends. ", "看情况"),
-        (0.02, 0.5, "Can't tell. ", "目前还不能断定"),
+        ("yes", True, "Yes. Over 12 arms", "人脸越好"),
+        ("reversed", True, "The other way round. Over 12 arms", "但方向相反"),
+        ("no", True, "No. Over 12 arms", "不能"),
+        ("open", False, "Can't tell. Over 12 arms", "目前还不能断定"),
     ],
 )
-def test_both_fronts_say_what_the_runs_say(comparison, tmp_path, recipes, same_init, english, chinese):
-    rho = {"recipes": recipes, "same_init": same_init}
-    found = {
-        claim: Association(rho[claim.among], rho[claim.among] - 0.1, rho[claim.among] + 0.1, 8, 50, 7, "recipe")
-        for claim in comparison.associations
-        if claim.among in rho
-    }
-    written(dataclasses.replace(comparison, associations=found), tmp_path)
-    correlation = f"{recipes:+.2f}"
-    for name, verdict in (("README.md", english), ("README.zh-CN.md", chinese)):
-        text = (tmp_path / name).read_text(encoding="utf-8")
-        assert verdict in text
-        assert correlation in text or verdict == "Can't tell. "
+def test_both_fronts_say_what_the_runs_say_and_whether_a_plan_was_there_before(
+    comparison, tmp_path, verdict, planned, english, chinese
+):
+    facts = {"n": 12, "rho": -0.71, "p": 0.012}
+    found = Prediction(verdict, "Over 12 arms the correlation is -0.71.", "", "a rule", planned, facts)
+    written(dataclasses.replace(comparison, predictions={"interleaving_ratio": found, "isc_mean": found}), tmp_path)
+    english_front, chinese_front = (
+        (tmp_path / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")
+    )
+    assert english in english_front
+    assert chinese in chinese_front
+    assert "-0.71" in chinese_front
+    assert ("fixed before the runs" in english_front) == planned
+    assert ("在训练之前就定好了" in chinese_front) == planned
+
+
+def test_each_rule_of_the_plan_stands_beside_its_verdict_and_all_else_is_called_exploratory(comparison, docs):
+    text = (docs / "study.md").read_text(encoding="utf-8")
+    short = text.partition("## In short")[2].partition("\n## ")[0]
+    assert sum(line.endswith("| exploratory |") for line in short.splitlines()) == len(comparison.answers)
+    for key in ("predicts", "alarm", "useful"):
+        assert f"**The rule** ([exploratory](study/plan.md)): {RULES[key]}" in text
 
 
 def test_a_readme_in_a_language_without_a_front_is_left_alone(comparison, tmp_path):

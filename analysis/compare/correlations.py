@@ -1,0 +1,84 @@
+"""The rank correlations of the candidates with quality at equal steps: exploratory, beside the plan's own question."""
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import pandas as pd
+
+from analysis.compare.comparison import NEXT_COLUMNS, Claim
+from analysis.compare.plan import CANDIDATES
+from analysis.measures.stats import Association, partial_association
+from analysis.runs.run import Run
+
+WHEN = {"here": "the same snapshot", "next": "the next snapshot"}
+#: What is compared, always at equal steps. The write-up is about recipes; but recipes differ in more than interleaving,
+#: so the narrower scopes first hold the initialisation fixed, then everything but the seed.
+AMONG = {
+    "recipes": "between recipes",
+    "same_init": "between recipes of one initialisation",
+    "seeds": "between seeds of one recipe",
+    "changes": "between the changes, from snapshot to snapshot, of seeds of one recipe",
+}
+#: The distance that is correlated. FID would say the same twice.
+DISTANCE = "kid_mean"
+
+
+def column(y: str, when: str) -> str:
+    """The column of the snapshots with a distance at the same snapshot or at the next one."""
+    return NEXT_COLUMNS[y] if when == "next" else y
+
+
+def of_usual_size(snapshots: pd.DataFrame) -> pd.DataFrame:
+    """The snapshots of the image size that most runs have: quality at different sizes can't be pooled."""
+    return snapshots[snapshots["image_size"] == usual_size(snapshots)]
+
+
+def usual_size(snapshots: pd.DataFrame) -> int | None:
+    """The image size that most runs have; None without any."""
+    sizes = snapshots.drop_duplicates(["experiment", "seed"])["image_size"].mode()
+    return int(sizes[0]) if len(sizes) else None
+
+
+def associations_of(snapshots: pd.DataFrame, runs: Sequence[Run]) -> dict[Claim, Association]:
+    """Correlate each candidate with KID at equal steps; empty without snapshots. None is corrected for their number.
+
+    Comparisons of recipes resample whole experiments: seeds of one recipe are no independent evidence of
+    what recipes do.
+    """
+    points = of_usual_size(snapshots).sort_values(["experiment", "seed", "step"])
+    if points.empty:
+        return {}
+    name, seed, step = points["experiment"], points["seed"], points["step"]
+    initialisation = name.map({run.name: str(run.experiment.weight_init) for run in runs})
+    between_recipes = {"cluster": name, "unit": "recipe"}
+    between_seeds = {"given": _pairs(name, step), "cluster": _pairs(name, seed), "unit": "run"}
+    scopes = {
+        "recipes": {"given": step, **between_recipes},
+        "same_init": {"given": _pairs(step, initialisation), **between_recipes},
+        "seeds": between_seeds,
+        "changes": between_seeds,
+    }
+    columns = [*CANDIDATES, DISTANCE, NEXT_COLUMNS[DISTANCE]]
+    changes = points.groupby(["experiment", "seed"])[columns].diff()
+    associations = {}
+    for when, among, x in product(WHEN, scopes, CANDIDATES):
+        values = changes if among == "changes" else points
+        distance = values[column(DISTANCE, when)]
+        associations[Claim(x, DISTANCE, when, among)] = partial_association(values[x], distance, **scopes[among])
+    return associations
+
+
+def step_correlations(x: str, snapshots: pd.DataFrame) -> dict[int, float]:
+    """Step -> rank correlation of the experiments' means of x with those of the next snapshot's KID."""
+    rows = of_usual_size(snapshots).dropna(subset=[x, "next_kid_mean"])
+    correlations = {}
+    for step, of_step in rows.groupby("step"):
+        means = of_step.groupby("experiment")[[x, "next_kid_mean"]].mean()
+        if len(means) > Association.MIN_COMPARISONS:
+            correlations[step] = means[x].corr(means["next_kid_mean"], method="spearman")
+    return correlations
+
+
+def _pairs(one: pd.Series, other: pd.Series) -> list[tuple[Any, Any]]:
+    return list(zip(one, other, strict=True))

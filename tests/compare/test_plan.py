@@ -1,0 +1,151 @@
+"""The plan's rules on numbers with known answers, and the plan's runs told from others."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from support import ROOT
+from support.made_runs import compared, make_run, scores
+
+from analysis.compare import answers, plan, quality
+
+RATES = ("2.5e-5", "5e-5", "2e-4", "4e-4", "8e-4")
+
+
+def facts(rho=-0.8, *, within=-0.2, smoothed=-0.5, r2_high=0.9):
+    return {"rho": rho, "within": within, "smoothed": smoothed, "r2_high": r2_high}
+
+
+@pytest.mark.parametrize(
+    ("found", "p", "verdict"),
+    [
+        (facts(), 0.01, "yes"),
+        (facts(0.8, within=0.2, smoothed=0.5), 0.01, "reversed"),
+        (facts(), 0.06, "open"),
+        (facts(within=0.2), 0.01, "open"),
+        (facts(smoothed=0.5), 0.01, "open"),
+        (facts(within=math.nan), 0.01, "open"),
+        (facts(r2_high=0.2), 0.6, "no"),
+        (facts(), math.nan, "open"),
+    ],
+)
+def test_the_first_rule(found, p, verdict):
+    assert plan.verdict(found, p) == verdict
+
+
+def logs(*ratios):
+    return [math.log(ratio) for ratio in ratios]
+
+
+@pytest.mark.parametrize(
+    ("slow", "verdict"),
+    [
+        ((1.29, 1.30, 1.31), "worse"),
+        ((0.79, 0.80, 0.81), "better"),
+        ((1.00, 1.01, 0.99), "slower"),
+        ((1.15, 1.12, 1.09), "open"),
+        ((0.6, 1.0, 1.6), "open"),
+    ],
+)
+def test_the_second_rule(slow, verdict):
+    found, effect = plan.slower_or_worse(logs(*slow), logs(0.99, 1.0, 1.01))
+    assert found == verdict
+    assert math.exp(effect.difference) == pytest.approx(np.exp(np.mean(logs(*slow))), rel=1e-3)
+
+
+def points(helps):
+    """12 arms of 3 seeds and 9 snapshots, whose next KID does or does not depend on the candidate."""
+    rng = np.random.default_rng(0)
+    grid = pd.MultiIndex.from_product([map(str, range(12)), range(3), range(9)], names=["arm", "seed", "step"])
+    frame = grid.to_frame(index=False)
+    kid = -0.3 * frame["step"] + 0.1 * rng.standard_normal(len(frame))
+    x = rng.standard_normal(len(frame))
+    following = 0.8 * kid + (0.3 * x if helps else 0) + 0.05 * rng.standard_normal(len(frame))
+    columns = {"kid_mean": np.exp(kid), "next_kid_mean": np.exp(following), "interleaving_ratio": x}
+    frame = frame.assign(**columns)
+    return plan.Arms(frame, frame, planned=True)
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_the_third_rule_compares_the_errors_of_two_predictions_of_arms_left_out(helps):
+    without, with_it = plan.useful(points(helps), "interleaving_ratio")
+    assert with_it == pytest.approx(0.05, rel=0.1)
+    assert without == pytest.approx(0.3 if helps else 0.05, rel=0.2)
+
+
+def made(tmp_path, *, seeds=(10, 11)):
+    """The plan's doses, where more interleaving goes with a better end, and another recipe, where it does not."""
+    found = {}
+
+    def run(name, seed, gap, level, overrides=()):
+        folder = make_run(tmp_path, name, seed, gap=gap, steps=1200, overrides=["snapshots=6", *overrides])
+        noise = np.random.default_rng([seed, int(100 * gap)]).normal(0, 0.02, 6)
+        kid = [level * math.exp(-0.2 * i + noise[i] + 0.1 * i * gap) for i in range(6)]
+        found[f"{folder.path.parent.name} seed {seed}"] = scores(kid[-1], along=kid)
+
+    for seed in seeds:
+        for place, rate in enumerate(("1e-4", *RATES)):
+            gap = 0.15 * place
+            dose = [f"discriminator.learning_rate={rate}"] if rate != "2e-4" else []
+            run("baseline", seed, gap, 100 * math.exp(gap), dose)
+        run("regularized", seed, 0.9, 5.0)
+    return compared(tmp_path, found)
+
+
+def test_only_the_plans_arms_and_seeds_answer_the_plans_question(tmp_path):
+    found = made(tmp_path)
+    prediction = found.predictions["interleaving_ratio"]
+    assert prediction.planned
+    assert prediction.facts["n"] == 6, "six doses, and not regularized"
+    assert prediction.facts["rho"] == pytest.approx(-1)
+    assert 2 / math.factorial(6) <= prediction.facts["p"] <= 4 / math.factorial(6)
+    answer = found.answers[0]
+    assert answer.primary
+    assert answer.rule == plan.RULES["predicts"]
+    assert answer.verdict == "yes"
+    assert "Over 6 arms of the plan, Spearman's correlation with the endpoint" in answer.text
+    assert [each.key for each in found.answers if each.primary] == ["interleaving", "isc"]
+
+
+def test_runs_of_other_seeds_are_judged_by_the_same_rule_and_called_exploratory(tmp_path):
+    prediction = made(tmp_path, seeds=(0, 1)).predictions["interleaving_ratio"]
+    assert not prediction.planned
+    assert prediction.facts["n"] == 7
+    assert "Over 7 recipes" in prediction.text
+
+
+def test_a_long_run_stands_for_its_arm_at_equal_steps_and_a_shared_trajectory_counts_once(tmp_path):
+    """baseline at three times the length holds baseline, and its last snapshots are not the endpoint at equal steps."""
+    short = make_run(tmp_path, "baseline", 10, steps=1200, overrides=["snapshots=6"])
+    for rate in RATES[:2]:
+        make_run(tmp_path, "baseline", 10, steps=1200, overrides=["snapshots=6", f"discriminator.learning_rate={rate}"])
+    long = make_run(tmp_path, "baseline", 10, steps=3600, overrides=["duration_multiplier=3"])
+    measures = long.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
+    measures[:1200] = short.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
+    long.append_history(1, measures)
+    found = {}
+    for place, folder in enumerate(sorted(tmp_path.glob("*/*/*/seed-10"))):
+        if folder != long.path:
+            found[folder.parent.name] = scores(50, along=[value + place for value in (100, 90, 80, 70, 60, 50)])
+    same = found[short.path.parent.name].snapshots["fid"].to_list()
+    found[long.path.parent.name] = scores(1, along=[*same, 1, 1, 1], at=range(200, 1801, 200))
+    comparison = compared(tmp_path, found)
+    facts = comparison.predictions["interleaving_ratio"].facts
+    (claim,) = [
+        claim for claim in comparison.associations if claim == ("interleaving_ratio", "kid_mean", "here", "recipes")
+    ]
+    assert facts["n"] == 3
+    assert comparison.associations[claim].points == 3 * 6, "not the long run's own six once more"
+    without = {name: of_one for name, of_one in found.items() if name != long.path.parent.name}
+    assert compared(tmp_path, without).predictions["interleaving_ratio"].facts == facts
+
+
+def test_the_plan_in_the_repository_has_the_numbers_of_the_rules():
+    text = " ".join((ROOT / "docs" / "study" / "plan.md").read_text(encoding="utf-8").split())
+    assert f"Wholly above {plan.WORSE:.2f}: worse. Within {plan.BETTER} to {plan.WORSE:.2f}: merely slower." in text
+    assert f"R^2 of Q on x lies below {plan.USELESS_R2}." in text
+    assert f"where KID is below {answers.LEARNT_KID}" in text
+    assert f"| {', '.join(map(str, plan.SEEDS))} |" in text
+    assert "last three snapshots" in text
+    assert quality.LAST == 3
