@@ -1,17 +1,16 @@
-"""Inception Score, FID, KID, precision and recall: arrays of features in, numbers out, by torch-fidelity's cores.
+"""Inception Score, FID, KID, precision and recall: arrays of features in, numbers out.
 
-All arrays are (images, dims), of one extractor. Everything is computed in float64 and drawn by seed.
+All arrays are (images, dims), of one extractor. Everything is computed in float64, on a GPU where there is one, and
+drawn by seed. The numbers are torch-fidelity's, with less work: what depends on the real images only is kept.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_isc import isc_features_to_metric
-from torch_fidelity.metric_kid import kid_features_to_metric
-from torch_fidelity.metric_prc import prc_features_to_metric
 
 from dcgan import UserError
 
@@ -24,80 +23,126 @@ SPLITS = 10  # of the Inception Score
 HALF = 5000  # images a side at most when real images are compared with real ones
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """The mean and covariance that FID needs of a set of images."""
+class Points:
+    """The features of a set of images in float64 on a device, and what is computed of them once.
 
-    mean: np.ndarray  # (dims,) float64
-    covariance: np.ndarray  # (dims, dims) float64, unbiased
-    count: int  # images
+    Raises UserError when a feature is not finite.
+    """
+
+    def __init__(self, features: np.ndarray, device: torch.device | str = "cpu"):
+        self.features = _double(features).to(device)  # (count, dims)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def dims(self) -> int:
+        return self.features.shape[1]
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """(dims,)"""
+        return self.features.mean(0)
+
+    @cached_property
+    def covariance(self) -> Tensor:
+        """(dims, dims), unbiased."""
+        return self.features.T.cov()
+
+    @cached_property
+    def root(self) -> Tensor:
+        """(dims, dims), the symmetric square root of the covariance."""
+        values, vectors = torch.linalg.eigh(self.covariance)
+        return vectors * values.clamp(min=0).sqrt() @ vectors.T
+
+    @cached_property
+    def kernel(self) -> Tensor:
+        """(count, count), KID's kernel of all pairs."""
+        return _kernel(self.features, self.features)
+
+    @cached_property
+    def squares(self) -> Tensor:
+        """(count,), KID's kernel of each image with itself."""
+        return (self.features.square().sum(1) / self.dims + 1) ** 3
 
 
-def statistics(features: np.ndarray) -> Statistics:
-    """Mean and covariance of features, so that those of a real set are computed once."""
-    moments = fid_features_to_statistics(_double(features))
-    return Statistics(moments["mu"], moments["sigma"], len(features))
-
-
-def fid(*, real: np.ndarray | Statistics, fake: np.ndarray | Statistics) -> float:
+def fid(*, real: np.ndarray | Points, fake: np.ndarray | Points) -> float:
     """Fréchet Inception Distance (Heusel 2017, arXiv:1706.08500): |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
 
     The Fréchet distance of two Gaussians with the sets' means and covariances. It is biased: fewer images give a
-    higher one, so only FIDs of equal counts compare.
+    higher one, so only FIDs of equal counts compare. C1 C2 has the eigenvalues of C1^(1/2) C2 C1^(1/2), a symmetric
+    matrix, for which they are computed much faster.
     """
-    one, other = (given if isinstance(given, Statistics) else statistics(given) for given in (real, fake))
-    _check_pair(one.count, other.count, len(one.mean), len(other.mean))
-    pair = [{"mu": side.mean, "sigma": side.covariance} for side in (one, other)]
-    value = fid_statistics_to_metric(*pair, verbose=False)["frechet_inception_distance"]
-    rounding = 1e-6 * (np.trace(one.covariance) + np.trace(other.covariance))
-    if not value >= -rounding:  # a NaN isn't either
+    one, other = _pair(real, fake)
+    shift = one.mean - other.mean
+    values = torch.linalg.eigvalsh(one.root @ other.covariance @ one.root)
+    traces = one.covariance.trace() + other.covariance.trace()
+    value = (shift @ shift + traces - 2 * values.clamp(min=0).sqrt().sum()).item()
+    if not value >= -1e-6 * traces:  # more than rounding; a NaN isn't either
         raise ArithmeticError(f"FID came out as {value}")
     return max(value, 0.0)
 
 
-def kid(*, real: np.ndarray, fake: np.ndarray, seed: int) -> tuple[float, float]:
+def kid(*, real: np.ndarray | Points, fake: np.ndarray | Points, seed: int) -> tuple[float, float]:
     """Kernel Inception Distance (Bińkowski 2018, arXiv:1801.01401): its mean over subsets and their deviation.
 
     The unbiased estimate of the squared maximum mean discrepancy under the kernel (x.y / dims + 1)^3, over 100
     random subsets of min(1000, half the smaller count) images a side. Unbiased: it may come out below zero where
     the sets are alike, and does not fall with the count as FID does.
     """
-    _check_pair(len(real), len(fake), real.shape[1], fake.shape[1])
-    size = min(SUBSET_SIZE, min(len(real), len(fake)) // 2)
-    metrics = kid_features_to_metric(
-        _double(fake),
-        _double(real),
-        kid_subsets=SUBSETS,
-        kid_subset_size=size,
-        kid_kernel="poly",
-        kid_kernel_poly_degree=3,
-        kid_kernel_poly_gamma=None,  # 1 / dims
-        kid_kernel_poly_coef0=1,
-        rng_seed=seed,
-        verbose=False,
-    )
-    mean, deviation = metrics["kernel_inception_distance_mean"], metrics["kernel_inception_distance_std"]
-    return _finite(mean, "KID"), _finite(deviation, "KID's deviation")
+    y, x = _pair(real, fake)
+    size = min(SUBSET_SIZE, min(len(x), len(y)) // 2)
+    draws = np.random.RandomState(seed)  # as torch-fidelity draws, of both sides in turns
+    drawn = [[draws.choice(len(side), size, replace=False) for side in (x, y)] for _ in range(SUBSETS)]
+    of_x, of_y = torch.from_numpy(np.array(drawn)).to(x.features.device).unbind(1)
+    # (SUBSETS, size)
+    within_x = _subset_sums(x, x, of_x, of_x) - x.squares[of_x].sum(1)
+    within_y = _subset_sums(y, y, of_y, of_y) - y.squares[of_y].sum(1)
+    values = (within_x + within_y) / (size * (size - 1)) - 2 * _subset_sums(x, y, of_x, of_y) / size**2
+    return _finite(values.mean().item(), "KID"), _finite(values.std(correction=0).item(), "KID's deviation")
 
 
-def precision_recall(*, real: np.ndarray, fake: np.ndarray, seed: int) -> tuple[float, float]:
+def _subset_sums(a: Points, b: Points, rows: Tensor, columns: Tensor) -> Tensor:
+    """(SUBSETS,), the kernel summed over each subset's pairs. rows, columns: its images, (SUBSETS, size) each."""
+    if len(a) * len(b) > rows.numel() * columns.shape[1]:  # all pairs would be more work than the subsets'
+        return torch.stack([_kernel(a.features[i], b.features[j]).sum() for i, j in zip(rows, columns, strict=True)])
+    whole = a.kernel if a is b else _kernel(a.features, b.features)
+    left, right = _indicators(rows, len(a)), _indicators(columns, len(b))
+    return (left @ whole * right).sum(1)
+
+
+def _indicators(places: Tensor, count: int) -> Tensor:
+    """(SUBSETS, count) float64, 1 at the places and 0 elsewhere."""
+    return torch.zeros(len(places), count, dtype=torch.float64, device=places.device).scatter_(1, places, 1)
+
+
+def _kernel(a: Tensor, b: Tensor) -> Tensor:
+    """KID's kernel of each row of a with each of b."""
+    return (a @ b.T).div_(a.shape[1]).add_(1).pow_(3)
+
+
+def precision_recall(*, real: np.ndarray | Points, fake: np.ndarray | Points, seed: int) -> tuple[float, float]:
     """Improved precision and recall (Kynkäänniemi 2019, arXiv:1904.06991, eq. 2 and 3), k = 3.
 
     Precision: the share of fake images that lie no farther from some real image than its third nearest real
     neighbour. Recall: the same with real and fake swapped. Both grow with the counts, so they are taken on equal
     ones: min(real, fake, 10,000), drawn by seed.
     """
-    _check_pair(len(real), len(fake), real.shape[1], fake.shape[1])
-    count = min(len(real), len(fake), COMPARED)
-    metrics = prc_features_to_metric(
-        _double(drawn(fake, count, seed=seed)),
-        _double(drawn(real, count, seed=seed)),
-        prc_neighborhood=NEIGHBOURS,
-        prc_batch_size=AT_ONCE,
-        save_cpu_ram=True,  # AT_ONCE rows of distances, not all pairs
-        verbose=False,
-    )
-    return metrics["precision"], metrics["recall"]
+    pair = _pair(real, fake)
+    count = min(*map(len, pair), COMPARED)
+    true, made = (side.features[chosen(len(side), count, seed=seed)] for side in pair)
+    return _covered(made, by=true), _covered(true, by=made)
+
+
+def _covered(points: Tensor, *, by: Tensor) -> float:
+    """The share of points that lie in the sphere of some point of `by`: as far as its third nearest neighbour."""
+
+    def distances(some: Tensor) -> Iterator[Tensor]:
+        return (torch.cdist(rows, by) for rows in some.split(AT_ONCE))
+
+    # The nearest is the point itself.
+    radii = torch.cat([near.kthvalue(NEIGHBOURS + 1).values for near in distances(by)])
+    return torch.cat([(near <= radii).any(1) for near in distances(points)]).double().mean().item()
 
 
 def inception_score(logits: np.ndarray, *, seed: int) -> tuple[float, float]:
@@ -124,9 +169,9 @@ def halves(features: np.ndarray, *, seed: int, most: int = HALF) -> tuple[np.nda
     return features[np.sort(order[:count])], features[np.sort(order[count : 2 * count])]
 
 
-def drawn(features: np.ndarray, count: int, *, seed: int) -> np.ndarray:
-    """`count` of the rows, by seed and without replacement, in their order."""
-    return features[np.sort(np.random.default_rng(seed).choice(len(features), count, replace=False))]
+def chosen(of: int, count: int, *, seed: int) -> np.ndarray:
+    """`count` of the numbers 0 to `of` - 1, by seed and without replacement, in their order."""
+    return np.sort(np.random.default_rng(seed).choice(of, count, replace=False))
 
 
 def _double(features: np.ndarray) -> Tensor:
@@ -139,13 +184,18 @@ def _double(features: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(features, dtype=np.float64))
 
 
-def _check_pair(real: int, fake: int, real_dims: int, fake_dims: int) -> None:
-    if min(real, fake) < MINIMUM:
-        raise UserError(f"{fake} generated against {real} real images: a score needs at least {MINIMUM} of each")
-    if real_dims != fake_dims:
+def _pair(real: np.ndarray | Points, fake: np.ndarray | Points) -> tuple[Points, Points]:
+    """Both sets as points. Raises UserError when they are too small, or of different extractors."""
+    one, other = (side if isinstance(side, Points) else Points(side) for side in (real, fake))
+    if min(len(one), len(other)) < MINIMUM:
         raise UserError(
-            f"{fake_dims} features of generated against {real_dims} of real images: they come from different extractors"
+            f"{len(other)} generated against {len(one)} real images: a score needs at least {MINIMUM} of each"
         )
+    if one.dims != other.dims:
+        raise UserError(
+            f"{other.dims} features of generated against {one.dims} of real images: they come from different extractors"
+        )
+    return one, other
 
 
 def _finite(value: float, what: str) -> float:

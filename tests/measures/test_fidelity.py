@@ -5,7 +5,9 @@ import pytest
 import scipy.linalg
 import torch
 import torch_fidelity
-from torch_fidelity.metric_fid import fid_features_to_statistics
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
 
 from analysis.measures import features, fidelity
 from dcgan import UserError
@@ -57,27 +59,62 @@ def test_fid_equals_an_independent_computation(rng):
     assert fidelity.fid(real=real, fake=fake) == pytest.approx(expected, rel=1e-3)
 
 
-def test_fid_of_statistics_is_that_of_their_features(rng):
+def test_scores_of_points_are_those_of_their_features(rng):
     real, fake = gaussian(rng), gaussian(rng, count=200) * 2
-    known = fidelity.statistics(real)
-    assert known.count == 300
-    assert fidelity.fid(real=known, fake=fake) == fidelity.fid(real=real, fake=fake)
-    assert fidelity.fid(real=known, fake=fidelity.statistics(fake)) == fidelity.fid(real=real, fake=fake)
+    known = fidelity.Points(real)
+    for score in (
+        fidelity.fid,
+        lambda **pair: fidelity.kid(**pair, seed=0),
+        lambda **pair: fidelity.precision_recall(**pair, seed=0),
+    ):
+        expected = score(real=real, fake=fake)
+        assert score(real=known, fake=fake) == score(real=known, fake=fidelity.Points(fake)) == expected
 
 
-def test_statistics_are_float64_from_the_first_sum_on(rng):
+def test_means_and_covariances_are_float64_from_the_first_sum_on(rng):
     # far from 0: a mean summed up in float32 would be off by more than the features' own spread allows
     some = (1000 + rng.standard_normal((5000, 3))).astype(np.float32)
-    known = fidelity.statistics(some)
-    assert known.mean.dtype == known.covariance.dtype == np.float64
-    assert np.abs(known.mean - some.astype(np.float64).mean(0)).max() < 1e-9
-    assert np.abs(fid_features_to_statistics(torch.from_numpy(some))["mu"] - known.mean).max() > 1e-9
+    known = fidelity.Points(some)
+    assert known.mean.dtype == known.covariance.dtype == torch.float64
+    assert np.abs(known.mean.numpy() - some.astype(np.float64).mean(0)).max() < 1e-9
+    assert np.abs(known.covariance.numpy() - np.cov(some.astype(np.float64).T)).max() < 1e-9
+    assert np.abs(fid_features_to_statistics(torch.from_numpy(some))["mu"] - known.mean.numpy()).max() > 1e-9
 
 
-def test_covariances_that_give_no_distance_are_an_error():
-    broken = fidelity.Statistics(np.zeros(2), np.diag([-5.0, 1.0]), 200)
+def test_covariances_that_give_no_distance_are_an_error(rng):
+    broken = fidelity.Points(gaussian(rng))
+    broken.covariance = -5 * torch.eye(8, dtype=torch.float64)
     with pytest.raises(ArithmeticError, match="FID came out as"):
-        fidelity.fid(real=broken, fake=fidelity.Statistics(np.zeros(2), np.eye(2) * 0.1, 200))
+        fidelity.fid(real=broken, fake=gaussian(rng) * 0.1)
+
+
+@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+@pytest.mark.parametrize(("reals", "fakes", "dims"), [(500, 300, 40), (250, 900, 400), (120, 110, 200)])
+@pytest.mark.parametrize("looked_up", [True, False])
+def test_the_numbers_are_torch_fidelitys(rng, monkeypatch, device, reals, fakes, dims, looked_up):
+    mixing = rng.standard_normal((dims, dims)) / dims**0.5
+    real = np.maximum(rng.standard_normal((reals, dims)) @ mixing, 0).astype(np.float32)
+    fake = np.maximum(rng.standard_normal((fakes, dims)) @ mixing * 0.8 + 0.2, 0).astype(np.float32)
+    size = min(reals, fakes) // 2
+    if not looked_up:
+        monkeypatch.setattr(fidelity, "SUBSETS", 2)
+    a, b = torch.from_numpy(fake).double(), torch.from_numpy(real).double()
+    count = min(reals, fakes)
+    equal = [side[fidelity.chosen(len(side), count, seed=3)] for side in (a, b)]
+    theirs = (
+        fid_statistics_to_metric(fid_features_to_statistics(a), fid_features_to_statistics(b), verbose=False)
+        | kid_features_to_metric(a, b, kid_subsets=fidelity.SUBSETS, kid_subset_size=size, rng_seed=3, verbose=False)
+        | prc_features_to_metric(*equal, prc_neighborhood=3, prc_batch_size=97, save_cpu_ram=True, verbose=False)
+    )
+    pair = {"real": fidelity.Points(real, device), "fake": fidelity.Points(fake, device)}
+    assert fidelity.fid(**pair) == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
+    mean, deviation = fidelity.kid(**pair, seed=3)
+    assert mean == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-6)
+    assert deviation == pytest.approx(theirs["kernel_inception_distance_std"], rel=1e-6)
+    expected = (theirs["precision"], theirs["recall"])
+    assert fidelity.precision_recall(**pair, seed=3) == pytest.approx(expected, abs=1e-6)
+    assert mean > 0
+    assert 0 < min(expected) <= max(expected) < 1
 
 
 # --- KID ---
@@ -152,7 +189,7 @@ def test_swapping_real_and_fake_swaps_precision_and_recall(rng):
 
 def test_precision_and_recall_equal_a_plain_restatement_on_equal_counts(rng):
     real, fake = rng.standard_normal((150, 4)), 0.8 * rng.standard_normal((110, 4)) + 0.3
-    drawn = fidelity.drawn(real, 110, seed=3)
+    drawn = real[fidelity.chosen(150, 110, seed=3)]
 
     def share(of, within):
         radii = [np.sort(np.linalg.norm(within - one, axis=1))[3] for one in within]  # [0] is the point itself
@@ -222,7 +259,7 @@ def test_too_few_images_are_refused_with_both_counts_and_the_smallest_allowed(rn
     message = "99 generated against 150 real images: a score needs at least 100 of each"
     for refused in (
         lambda: fidelity.fid(real=many, fake=few),
-        lambda: fidelity.fid(real=fidelity.statistics(many), fake=few),
+        lambda: fidelity.fid(real=fidelity.Points(many), fake=few),
         lambda: fidelity.kid(real=many, fake=few, seed=0),
         lambda: fidelity.precision_recall(real=many, fake=few, seed=0),
     ):
