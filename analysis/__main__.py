@@ -18,7 +18,7 @@ from dcgan.options import Parser, one_run, perform, places, request
 if TYPE_CHECKING:
     from analysis.compare.comparison import Comparison
     from analysis.runs.run import Run
-    from analysis.score import Scorer
+    from analysis.score import Job, Scorer
 
 Number = TypeVar("Number", int, float)
 
@@ -34,14 +34,15 @@ def _score(options: argparse.Namespace) -> int:
     runs, unusable = read_folders(options.runs)
     _report(unusable)
     scorer = _scorer(options)
-    scorer.score(runs)
+    jobs = scorer.missing(runs)
+    _announce(scorer, jobs)
+    scorer.score(jobs)
     scored = sum(bool(scorer.found(run)[1].final) for run in runs)
     print(f"{scored} of {len(runs)} runs have the scores of their final generator ({scorer.extractor.name})")
     return 0
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from analysis.pages.html import show
     from analysis.runs.folders import read_folders
     from analysis.runs.wandb import read_wandb
 
@@ -49,9 +50,8 @@ def _compare(options: argparse.Namespace) -> int:
     _report(unusable)
     if not runs:
         raise UserError(f"{options.wandb or options.runs}: none of the runs can be used")
-    pages = [page for _, page in _reports(options, runs, unusable)]
-    if not options.no_open:
-        show(pages[0])
+    for _ in _reports(options, runs, unusable, show_page=not options.no_open):
+        pass
     return 0
 
 
@@ -78,33 +78,62 @@ def _study_page(options: argparse.Namespace) -> int:
 
 
 def _reports(
-    options: argparse.Namespace, runs: Sequence["Run"], unusable: Sequence[str]
+    options: argparse.Namespace, runs: Sequence["Run"], unusable: Sequence[str], *, show_page: bool = False
 ) -> Iterator[tuple["Comparison", Path]]:
-    """Score, compare and report each group of comparable runs; yield the comparison and its page."""
-    from analysis.compare.build import compare, groups
+    """Score, compare and report each group of comparable runs; yield the comparison and its page.
+
+    A page is there before the scores are, and is completed as they come. show_page: open the first one.
+    """
+    from analysis.compare.build import groups
     from analysis.compare.comparison import Note
-    from analysis.pages import report
+    from analysis.pages.html import show
+    from analysis.pages.live_report import LiveReport
+    from analysis.pages.words import counted
     from analysis.upload import comparison as own_run
     from analysis.upload import scores as upload
 
     # W&B has no weights to score, only the scores that were sent there; its reports have a folder of their own.
     scorer = None if options.wandb else _scorer(options)
-    reports = options.out / "wandb" if options.wandb else options.out
+    folder = options.out / "wandb" if options.wandb else options.out
+    reports = {}
     for (data, profile), members in groups(runs).items():
-        comparison = compare(
+        reports[data, profile] = LiveReport(
             members,
-            found := scorer.found if scorer else upload.found_in_wandb(members),
+            folder / data / profile,
+            scorer.found if scorer else upload.found_in_wandb(members),
+            scorer=scorer,
             cost_per_hour=options.cost_per_hour,
-            notes=[*map(Note, unusable), *(scorer.score(members) if scorer else ())],
+            notes=list(map(Note, unusable)),
         )
-        folder = reports / data / profile
-        before = _tables(folder)
-        page = report.write(comparison, folder)
-        if _tables(folder) != before:
-            own_run.upload(comparison, folder)
-        print(f"{data}, {profile}: {len(members)} run{'s' if len(members) > 1 else ''}: {page}")
-        _report(upload.upload(comparison, found))
-        yield comparison, page
+    before = {group: _tables(report.folder) for group, report in reports.items()}
+    waiting = [report for report in reports.values() if report.jobs]
+    for report in waiting:
+        report.write()
+    first = (waiting or list(reports.values()))[0]
+    if scorer and waiting:
+        print(f"the page, without all scores yet: {first.page}", file=sys.stderr)
+        if show_page:
+            show(first.page)
+        _announce(scorer, [job for report in waiting for job in report.jobs])
+    for (data, profile), report in reports.items():
+        comparison = report.complete()
+        if _tables(report.folder) != before[data, profile]:
+            own_run.upload(comparison, report.folder)
+        print(f"{data}, {profile}: {counted(len(report.runs), 'run')}: {report.page}")
+        _report(upload.upload(comparison, report.found))
+        if show_page and not waiting and report is first:
+            show(report.page)
+        yield comparison, report.page
+
+
+def _announce(scorer: "Scorer", jobs: Sequence["Job"]) -> None:
+    """Say how much there is to score, and how long it will take."""
+    from analysis.pages.words import about, counted
+
+    if jobs:
+        work = scorer.estimate(jobs)
+        real = f" and {work.real_images:,} real images" if work.real_images else ""
+        print(f"scoring {counted(work.generators, 'generator')}{real}: {about(work.seconds)}", file=sys.stderr)
 
 
 def _rate(options: argparse.Namespace) -> int:
@@ -177,7 +206,14 @@ def _scorer(options: argparse.Namespace) -> "Scorer":
         device=device.torch,
         memory_format=device.memory_format,
     )
-    return Scorer(extractor, cache=options.cache, data=options.data, device=device.torch, samples=options.samples)
+    return Scorer(
+        extractor,
+        cache=options.cache,
+        data=options.data,
+        device=device.torch,
+        float64=device.float64,
+        samples=options.samples,
+    )
 
 
 def _report(problems: Sequence[str]) -> None:

@@ -1,16 +1,13 @@
 """Score what has no score yet: a run's final generator and its snapshots, into `scores.csv` in the run's folder.
 
 A score's name says what it is and of how many images, `fid_5000_effnet_lite0`. Its protocol says what else moves it:
-the extractor's weights, the real images, the seed. A number is computed once for a generator and protocol. The
-features of real images are cached under a hash of the images and of the extractor, never under a name.
+the extractor's weights, the sample of real images, the seed. A number is computed once for a generator and protocol.
 """
 
 import contextlib
-import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +19,24 @@ from torch.nn.functional import interpolate
 from tqdm import tqdm
 
 from analysis.measures import face_rate, features, fidelity
+from analysis.reference import FACES, SEED, VERSION, Reference, counts_of, real_images, reference_name
 from analysis.runs.notes import Note
 from analysis.runs.run import Run
 from analysis.runs.scores import Row, append_rows, read_rows
 from dcgan import UserError, sample
-from dcgan.data import PIXELS_VERSION, PackedImages, Source, find_pack, open_source, pack
+from dcgan.data import PIXELS_VERSION
 from dcgan.networks import Generator
 from dcgan.record import weights
-from dcgan.record.folder import ENDED
-from dcgan.tools.files import checksum, read_plain, replacing
+from dcgan.record.folder import ENDED, RunFolder
+from dcgan.tools.files import checksum, read_plain
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # raise it when a change here moves a number: older scores are then not used
-SEED = 0  # of everything drawn while scoring; image i is always that of latent seed i
-FACES = 2000  # images at most in which a face is searched
+FACES_PER_S = 100  # of one core, for an estimate
+MEASURES_S = 1.0  # for the scores of a generator from its features, on two cores, for an estimate
 SMALL = 64  # px, at which larger images are compared as well
 LARGEST = 1e9  # far above any score; a value that is not below it was not measured
-SNAPSHOT_MEASURES = ("fid", "kid_mean", "kid_std", "isc_mean", "isc_std")
-
-
-#: Images to generate, by profile: by the final generator and by each snapshot. Other profiles use laptop's counts.
-SAMPLES = {"full": (50_000, 5_000), "laptop": (5_000, 1_000), "smoke": (200, 200)}
+SNAPSHOT_MEASURES = ("kid_mean", "kid_std", "fid", "isc_mean", "isc_std")
 
 
 @dataclass(frozen=True)
@@ -52,15 +45,16 @@ class Protocol:
 
     extractor: str
     weights: str  # the beginning of the SHA-256 of the extractor's weights
-    reference: str  # the real images: data, fingerprint, size, crop, count
+    reference: str  # the real images: data, fingerprint, size, crop, how many of how many
     final: int  # images that the final generator makes
     snapshot: int  # and each snapshot
 
     @classmethod
     def of(cls, run: Run, extractor: features.Extractor, samples: int | None) -> "Protocol":
-        """The protocol of the run's profile, or one of `samples` images each."""
-        final, snapshot = (samples, samples) if samples else SAMPLES.get(run.profile, SAMPLES["laptop"])
-        return cls(extractor.name, extractor.weights, _reference_name(run, run.experiment.image_size), final, snapshot)
+        """The protocol of the run's profile, or one of `samples` generated images each."""
+        counts = counts_of(run)
+        final, snapshot = (samples, samples) if samples else (counts.final, counts.snapshot)
+        return cls(extractor.name, extractor.weights, reference_name(run, run.experiment.image_size), final, snapshot)
 
     @property
     def text(self) -> str:
@@ -104,6 +98,41 @@ def read(run: Run, protocol: Protocol) -> Scores:
     return Scores(finals[-1] if finals else {}, pd.DataFrame(snapshots, columns=list(kinds)).astype(kinds))
 
 
+@dataclass(frozen=True)
+class Job:
+    """One generator that lacks scores."""
+
+    run: Run
+    protocol: Protocol
+    path: Path
+    step: int
+    generator: str  # hash of its weights
+    unreadable: str = ""  # why its file can't be read
+    counts: dict[str, int] = field(default_factory=dict)  # 'snapshot', 'final', 'small' -> images to generate
+
+    @property
+    def title(self) -> str:
+        """The run and the step."""
+        return f"{self.run.title} step {self.step:,}"
+
+    @property
+    def sizes(self) -> dict[int, int]:
+        """Image size -> how many images to generate of it."""
+        sizes = {SMALL: self.counts["small"]} if "small" in self.counts else {}
+        if whole := [count for kind, count in self.counts.items() if kind != "small"]:
+            sizes[self.run.experiment.image_size] = max(whole)
+        return sizes
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What there is to score."""
+
+    generators: int
+    real_images: int  # whose features are not cached
+    seconds: float
+
+
 class Scorer:
     """Scores runs, each generator once."""
 
@@ -115,43 +144,70 @@ class Scorer:
         data: str | None = None,
         device: torch.device | str = "cpu",
         samples: int | None = None,
+        float64: bool = True,
     ):
+        """float64: whether the device computes in it; if not, the CPU computes the scores from the features."""
         if samples is not None and samples < fidelity.MINIMUM:
             raise UserError(f"--samples {samples} (SAMPLES): a score needs at least {fidelity.MINIMUM} images")
         self.extractor, self.samples = extractor, samples
         self._cache, self._data, self._device = cache, data, device
-        self._references: dict[str, _Reference | UserError] = {}
+        self._scores_on = device if float64 else "cpu"
+        self._references: dict[str, Reference | UserError] = {}
 
     def found(self, run: Run) -> tuple[Protocol, Scores]:
         """How this run is scored, and the scores it has."""
         protocol = Protocol.of(run, self.extractor, self.samples)
         return protocol, read(run, protocol)
 
-    def score(self, runs: Sequence[Run]) -> list[Note]:
-        """Write the missing scores of all runs that ended into their folders, one generator at a time.
+    def missing(self, runs: Iterable[Run]) -> list[Job]:
+        """A job for each generator that lacks scores, of the runs that ended and have a folder."""
+        return [job for run in runs if run.state in ENDED and run.folder for job in self._jobs(run, run.folder)]
+
+    def estimate(self, jobs: Sequence[Job]) -> Estimate:
+        """How long the jobs will take, from how long this machine takes for a few images."""
+        references: dict[str, Reference] = {}
+        for job in jobs:
+            for size in job.sizes:
+                with contextlib.suppress(UserError):  # said where the job is done
+                    references[reference_name(job.run, size)] = self._reference(job.run, size)
+        real = sum(len(reference) for reference in references.values() if not reference.has_features)
+        images = real + sum(sum(job.sizes.values()) for job in jobs)
+        faces = min(FACES, real) + sum(min(FACES, job.counts.get("final", 0)) for job in jobs)
+        by_part = (
+            images * features.seconds_per_image(self.extractor),
+            faces / FACES_PER_S / torch.get_num_threads(),
+            len(jobs) * MEASURES_S,
+        )
+        return Estimate(len(jobs), real, sum(by_part))
+
+    def score(self, jobs: Sequence[Job], *, each: Callable[[], None] = lambda: None) -> list[Note]:
+        """Write the missing scores into the runs' folders, one generator at a time; call `each` after each.
 
         Returns a note for each run or generator that could not be scored.
         """
-        self._notes: list[Note] = []
-        jobs = [job for run in runs if run.state in ENDED for job in self._jobs(run)]
+        notes: list[Note] = []
+
+        def note(run: Run, text: str) -> None:
+            if (new := Note(text, run=run.title)) not in notes:
+                notes.append(new)
+                log.warning("%s", new)
+
         bar = tqdm(jobs, desc="scoring", unit="generator", dynamic_ncols=True, disable=not jobs)
         for job in bar:
             bar.set_postfix_str(job.title)
             try:
                 real = self._reference(job.run, job.run.experiment.image_size)
             except UserError as error:
-                self._note(job.run, f"not scored: {error}")
-                continue
-            try:
-                append_rows(job.run, self._scored(job, real))
-            except UserError as error:
-                self._note(job.run, f"step {job.step:,} not scored: {error}")
-        return self._notes
+                note(job.run, f"not scored: {error}")
+            else:
+                try:
+                    append_rows(job.run, self._scored(job, real, note))
+                except UserError as error:
+                    note(job.run, f"step {job.step:,} not scored: {error}")
+            each()
+        return notes
 
-    def _jobs(self, run: Run) -> list["_Job"]:
-        """A job for each generator that lacks scores; none for a run read from W&B, which has no weights."""
-        if run.folder is None:
-            return []
+    def _jobs(self, run: Run, folder: RunFolder) -> list[Job]:
         protocol = Protocol.of(run, self.extractor, self.samples)
         done = {(row.generator, row.score) for row in read_rows(run) if row.protocol == protocol.text}
         # For each kind: how many images, and a measure that only this kind has.
@@ -162,50 +218,53 @@ class Scorer:
         }
         files = [(step, path, "snapshot") for step, path in run.snapshots().items()]
         if run.state == "finished":
-            files.append((run.steps, run.folder.generator, "final"))
+            files.append((run.steps, folder.generator, "final"))
             if run.experiment.image_size > SMALL:
-                files.append((run.steps, run.folder.generator, "small"))
-        jobs: dict[tuple[int, str], _Job] = {}
+                files.append((run.steps, folder.generator, "small"))
+        jobs: dict[tuple[int, str], Job] = {}
         for step, path, kind in files:
+            generator, unreadable = path.name, ""
             try:
                 generator = checksum(read_plain(path))
             except OSError as error:
-                self._note(run, f"{path.name}: can't be read ({error.strerror})")
-                continue
+                unreadable = f"{path.name}: can't be read ({error.strerror})"
             count, measure = kinds[kind]
             if (generator, protocol.name(measure, count)) not in done:
-                job = jobs.setdefault((step, generator), _Job(run, protocol, path, step, generator))
+                job = jobs.setdefault((step, generator), Job(run, protocol, path, step, generator, unreadable))
                 job.counts[kind] = count
         return list(jobs.values())
 
-    def _scored(self, job: "_Job", real: "_Reference") -> list[Row]:
+    def _scored(self, job: Job, real: "Reference", note: Callable[[Run, str], None]) -> list[Row]:
         """The new rows of scores.csv of one generator."""
+        if job.unreadable:
+            raise UserError(job.unreadable)
         generator = _load(job.path).to(self._device)
         whole = {kind: count for kind, count in job.counts.items() if kind != "small"}
         measured: list[tuple[int, dict[str, float]]] = []
         if whole:
             fake = self._features(generator, max(whole.values()), job.title)
             for kind, count in whole.items():
-                some = features.Features(fake.features[:count], fake.logits[:count])
+                some = fidelity.Points.of(fake.features[:count], self._scores_on)
                 only_final = _only_final(generator, real, some) if kind == "final" else {}
-                measured.append((count, _fidelity(real, some) | only_final))
+                measured.append((count, _fidelity(real, some, fake.logits[:count]) | only_final))
         if "small" in job.counts:
-            measured.append((job.counts["small"], self._small(job, generator)))
+            measured.append((job.counts["small"], self._small(job, generator, note)))
         return [
             Row(job.step, job.generator, job.protocol.name(measure, count), value, job.protocol.text)
             for count, values in measured
             for measure, value in values.items()
         ]
 
-    def _small(self, job: "_Job", generator: Generator) -> dict[str, float]:
+    def _small(self, job: Job, generator: Generator, note: Callable[[Run, str], None]) -> dict[str, float]:
         """FID at SMALL px, at which images of all sizes compare; nothing without real images of that size."""
         try:
             real = self._reference(job.run, SMALL)
         except UserError as error:
-            self._note(job.run, f"step {job.step:,}: no fid_at_{SMALL}: {error}")
+            note(job.run, f"step {job.step:,}: no fid_at_{SMALL}: {error}")
             return {}
         shrunk = self._features(generator, job.counts["small"], f"{job.title} at {SMALL} px", size=SMALL)
-        return {f"fid_at_{SMALL}": fidelity.fid(real=real.statistics, fake=shrunk.features)}
+        fake = fidelity.Points.of(shrunk.features, self._scores_on)
+        return {f"fid_at_{SMALL}": fidelity.fid(real=real.points, fake=fake)}
 
     def _features(self, generator: Generator, count: int, title: str, size: int | None = None) -> features.Features:
         points = sample.latents(range(count), generator.latent_dim)
@@ -214,50 +273,19 @@ class Scorer:
             chunks = (_shrunk(chunk, size) for chunk in chunks)
         return features.extract(self.extractor, chunks, total=count, desc=title)
 
-    def _reference(self, run: Run, size: int) -> "_Reference":
+    def _reference(self, run: Run, size: int) -> "Reference":
         """The run's real images at `size`. Raises UserError each time when they can't be had."""
-        name = _reference_name(run, size)
+        name = reference_name(run, size)
         if name not in self._references:
             try:
                 images = real_images(run, size=size, cache=self._cache, data=self._data)
-                self._references[name] = _Reference(images, run, self.extractor, self._cache)
+                self._references[name] = Reference(images, run, self.extractor, self._cache, self._scores_on)
             except UserError as error:
                 self._references[name] = error
         reference = self._references[name]
         if isinstance(reference, UserError):
             raise reference
         return reference
-
-    def _note(self, run: Run, text: str) -> None:
-        note = Note(text, run=run.title)
-        if note not in self._notes:
-            self._notes.append(note)
-            log.warning("%s", note)
-
-
-def real_images(run: Run, *, size: int, cache: Path, data: str | None = None) -> PackedImages:
-    """The images that the run was trained on, at `size`, from the cache or packed again.
-
-    data: where the images are, as for `dcgan run`, in case the cache has lost them. Raises UserError when neither has
-    them.
-    """
-    known, experiment = run.record["data"], run.experiment
-    wanted = Source(known["name"], known["source"], known["fingerprint"], None, None)
-    count = known["count"] + known["unreadable"]
-    drawn = open_source(None, cache=cache)
-    crop_px = None if wanted.fingerprint == drawn.fingerprint else experiment.crop_px
-    packed = find_pack(wanted, size=size, crop_px=crop_px, count=count, cache=cache)
-    if packed is None and wanted.fingerprint == drawn.fingerprint:
-        packed = pack(drawn, size=size, crop_px=None, images=count, cache=cache)
-    if packed is None and data is not None:
-        source = open_source(data, cache=cache)
-        if source.fingerprint == wanted.fingerprint:
-            packed = pack(source, size=size, crop_px=crop_px, images=experiment.images, cache=cache)
-    if packed is None:
-        raise UserError(
-            f"the real images of {run.data} at {size} px are not in {cache}; DATA=path (--data) says where they are"
-        )
-    return packed
 
 
 def pictures_to_rate(run: Run, *, cache: Path, data: str | None = None) -> dict[str, Any]:
@@ -277,85 +305,25 @@ def pictures_to_rate(run: Run, *, cache: Path, data: str | None = None) -> dict[
     }
 
 
-class _Reference:
-    """The real images of a run at one size, and what is computed of them once and cached."""
-
-    def __init__(self, images: PackedImages, run: Run, extractor: features.Extractor, cache: Path):
-        self.images, self._extractor, self._folder = images.images, extractor, cache / "features"
-        self.name = _reference_name(run, self.images.shape[1])
-        pixels = [PIXELS_VERSION, images.fingerprint, list(self.images.shape), run.experiment.crop_px]
-        self._content = [VERSION, *pixels, images.unreadable]
-
-    @cached_property
-    def features(self) -> np.ndarray:
-        """(count, dims) float32."""
-
-        def extract() -> np.ndarray:
-            chunks = (_tensor(self.images[i : i + 256]) for i in range(0, len(self.images), 256))
-            title = f"real {self.name}"
-            return features.extract(self._extractor, chunks, total=len(self.images), desc=title).features
-
-        return self._cached([self._extractor.name, self._extractor.weights], extract)
-
-    @cached_property
-    def statistics(self) -> fidelity.Statistics:
-        """Mean and covariance of the features."""
-        return fidelity.statistics(self.features)
-
-    @cached_property
-    def strictness(self) -> np.ndarray:
-        """The strictest setting at which a face is found, for each of up to FACES evenly spread images."""
-        chosen = np.linspace(0, len(self.images) - 1, min(FACES, len(self.images))).astype(int)
-        return self._cached(["faces", len(chosen)], lambda: face_rate.strictness(self.images[chosen]))
-
-    def _cached(self, what: Sequence[Any], make: Callable[[], np.ndarray]) -> np.ndarray:
-        """The array from the cache, or made and put there."""
-        path = self._folder / f"{checksum(json.dumps([*self._content, *what]).encode())}.npy"
-        with contextlib.suppress(OSError, ValueError):
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        made = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as aside, aside.open("wb") as file:
-            np.save(file, made)
-        return made
+def _fidelity(real: Reference, fake: fidelity.Points, logits: np.ndarray) -> dict[str, float]:
+    isc_mean, isc_std = fidelity.inception_score(logits, seed=SEED)
+    kid_mean, kid_std = fidelity.kid(real=real.points, fake=fake, seed=SEED)
+    fid = fidelity.fid(real=real.points, fake=fake)
+    return dict(zip(SNAPSHOT_MEASURES, (kid_mean, kid_std, fid, isc_mean, isc_std), strict=True))
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One generator that lacks scores."""
-
-    run: Run
-    protocol: Protocol
-    path: Path
-    step: int
-    generator: str  # hash of its weights
-    counts: dict[str, int] = field(default_factory=dict)  # 'snapshot', 'final', 'small' -> images to generate
-
-    @property
-    def title(self) -> str:
-        return f"{self.run.title} step {self.step:,}"
-
-
-def _fidelity(real: _Reference, fake: features.Features) -> dict[str, float]:
-    isc_mean, isc_std = fidelity.inception_score(fake.logits, seed=SEED)
-    kid_mean, kid_std = fidelity.kid(real=real.features, fake=fake.features, seed=SEED)
-    fid = fidelity.fid(real=real.statistics, fake=fake.features)
-    return dict(zip(SNAPSHOT_MEASURES, (fid, kid_mean, kid_std, isc_mean, isc_std), strict=True))
-
-
-def _only_final(generator: Generator, real: _Reference, fake: features.Features) -> dict[str, float]:
+def _only_final(generator: Generator, real: Reference, fake: fidelity.Points) -> dict[str, float]:
     """Measures of a final generator besides FID, KID and IS."""
-    precision, recall = fidelity.precision_recall(real=real.features, fake=fake.features, seed=SEED)
-    measured = {"precision": precision, "recall": recall, "n_real": len(real.features)}
-    with contextlib.suppress(UserError):  # too few real images for two halves: no floor
-        half, other = fidelity.halves(real.features, seed=SEED, most=min(fidelity.HALF, len(fake.features)))
+    precision, recall = fidelity.precision_recall(real=real.points, fake=fake, seed=SEED)
+    measured = {"precision": precision, "recall": recall, "n_real": len(real)}
+    if floor := real.floor(min(fidelity.HALF, len(fake))):
+        half, measured["fid_floor"] = floor
         measured["floor_n"] = len(half)
-        measured["fid_floor"] = fidelity.fid(real=half, fake=other)
-        measured["fid_at_floor_n"] = fidelity.fid(real=half, fake=fake.features[: len(half)])
-    return measured | _faces(real, generator, len(fake.features))
+        measured["fid_at_floor_n"] = fidelity.fid(real=half, fake=fidelity.Points(fake.features[: len(half)]))
+    return measured | _faces(real, generator, len(fake))
 
 
-def _faces(real: _Reference, generator: Generator, count: int) -> dict[str, float]:
+def _faces(real: Reference, generator: Generator, count: int) -> dict[str, float]:
     """In how many of the generated images a face is found; only the real images' share when no setting fits them."""
     setting = face_rate.strictest(real.strictness)
     accepted = {"face_rate_real": float(np.mean(real.strictness >= (setting or 1)))}
@@ -371,16 +339,6 @@ def _load(path: Path) -> Generator:
         return weights.load_generator(path)
     except UserError as error:
         raise UserError(f"{path.name}: {str(error).removeprefix(f'{path}: ')}") from error
-
-
-def _reference_name(run: Run, size: int) -> str:
-    known, crop_px = run.record["data"], run.experiment.crop_px
-    return f"{run.data}:{size}px:{known['count']}" + (f":crop{crop_px}" if crop_px else "")
-
-
-def _tensor(images: np.ndarray) -> Tensor:
-    """uint8 (n, H, W, 3) as (n, 3, H, W)."""
-    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
 
 
 def _shrunk(images: Tensor, size: int) -> Tensor:

@@ -23,6 +23,7 @@ FLOORS = {
     "analysis": (
         ("analysis",),
         ("analysis.measures", "analysis.runs"),
+        ("analysis.reference",),
         ("analysis.score",),
         ("analysis.compare",),
         ("analysis.pages", "analysis.upload"),
@@ -35,6 +36,7 @@ TRAINING = {
     "analysis": (),
     "analysis.measures": ("dcgan", "dcgan.tools"),
     "analysis.runs": READS,
+    "analysis.reference": (*READS, "dcgan.data"),
     "analysis.score": (*READS, "dcgan.data", "dcgan.networks", "dcgan.sample", "dcgan.record.weights"),
     "analysis.compare": READS,
     "analysis.pages": READS,

@@ -3,6 +3,7 @@
 import io
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 from support import ROOT
@@ -20,10 +21,8 @@ RECIPE = ("tuned_lr", "--profile", "smoke", "--device", "cpu", "--set", *SETTING
 #: Of the row that the earlier version wrote to compare.csv.
 ROW = {
     "experiment": "tuned_lr+2d1e36e1", "seed": 0, "data": "embedded-fea55fd1", "steps": 120, "status": "finished",
-    "n_fake": 200, "n_real": 300, "isc_mean": 1.09435, "fid": 326.897, "fid_floor": 42.472, "kid_mean": 0.596998,
-    "kid_std": 0.0110472, "precision": 0, "recall": 0, "lead_balance": 0, "dominance": -0.685272,
-    "equilibrium_gap": 0.00407949, "d_win_share": 0, "images_per_s": 1146.5, "data_wait_fraction": 0.00877,
-    "gpu_hours": 0.00186111, "fid_at_floor_n": 326.405, "face_rate_real": 0.953333,
+    "lead_balance": 0, "dominance": -0.685272, "equilibrium_gap": 0.00407949, "d_win_share": 0,
+    "images_per_s": 1146.5, "data_wait_fraction": 0.00877, "gpu_hours": 0.00186111,
 }  # fmt: skip
 
 
@@ -35,14 +34,19 @@ def runs(tmp_path, monkeypatch):
     return tmp_path / "runs"
 
 
-def test_an_old_run_is_compared_with_its_old_numbers(runs, tmp_path):
+def test_an_old_run_is_compared_with_its_old_numbers_but_not_by_the_scores_of_an_older_protocol(runs, tmp_path):
     found, problems = read_folders(runs)
     assert problems == []
     assert [run.state for run in found] == ["finished"]
-    extractor = Extractor("effnet_lite0", EFFNET_SHA256[:16], 1280, None)  # no network: nothing is left to score
-    comparison = compare(found, Scorer(extractor, cache=tmp_path / "cache").found)
+    extractor = Extractor("effnet_lite0", EFFNET_SHA256[:16], 1280, None)  # no network: nothing is scored here
+    scorer = Scorer(extractor, cache=tmp_path / "cache")
+    comparison = compare(found, scorer.found)
     (row,) = pd.read_csv(io.StringIO(tables.csv(comparison.table))).to_dict("records")
     assert {key: row[key] for key in ROW} == ROW
+    assert "fid_200_effnet_lite0" in (runs / PLACE / "scores.csv").read_text()
+    assert np.isnan([row["fid"], row["kid_mean"], row["precision"]]).all()
+    assert any("no scores by this protocol" in note.text for note in comparison.notes)
+    assert [job.step for job in scorer.missing(found)] == [60, 120]
 
 
 def test_sample_draws_from_an_old_generator(runs):

@@ -11,7 +11,7 @@ from support.made_runs import make_run
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from analysis import score
+from analysis import reference, score
 from analysis.measures import features
 from analysis.runs.folders import read_folders
 from dcgan import UserError
@@ -79,6 +79,10 @@ def _run(folder):
     return run
 
 
+def _score(scorer, runs):
+    return scorer.score(scorer.missing(runs))
+
+
 def _scorer(extractor, cache, **options):
     return score.Scorer(extractor, cache=cache, **{"samples": SAMPLES, **options})
 
@@ -88,7 +92,7 @@ def test_the_final_generator_and_the_snapshots_are_scored_under_names_that_say_w
 ):
     folder = _trained(tmp_path, drawn)
     scorer = _scorer(extractor, cache)
-    assert scorer.score([_run(folder)]) == []
+    assert _score(scorer, [_run(folder)]) == []
     rows = pd.read_csv(folder.path / "scores.csv")
     assert list(rows) == ["step", "generator", "score", "value", "protocol"]
     assert not rows.duplicated().any(), "the last snapshot is the final generator"
@@ -106,13 +110,13 @@ def test_the_final_generator_and_the_snapshots_are_scored_under_names_that_say_w
 
 def test_what_has_scores_is_not_scored_again_and_what_changed_is(tmp_path, drawn, cache, extractor):
     folder = _trained(tmp_path, drawn)
-    _scorer(extractor, cache).score([_run(folder)])
+    _score(_scorer(extractor, cache), [_run(folder)])
     calls = extractor.network.calls
-    _scorer(extractor, cache).score([_run(folder)])
+    _score(_scorer(extractor, cache), [_run(folder)])
     assert extractor.network.calls == calls
     before = _scorer(extractor, cache).found(_run(folder))[1]
     weights.save(folder.snapshot(200), _generator(5))
-    _scorer(extractor, cache).score([_run(folder)])
+    _score(_scorer(extractor, cache), [_run(folder)])
     after = _scorer(extractor, cache).found(_run(folder))[1]
     assert after.final == before.final
     assert after.snapshots["fid"].iloc[0] != before.snapshots["fid"].iloc[0]
@@ -125,16 +129,44 @@ def test_scores_do_not_depend_on_what_else_is_scored(tmp_path, drawn, cache, ext
     for step in (200, 400):
         pruned.snapshot(step).unlink()
     scorer = _scorer(extractor, cache)
-    scorer.score([_run(whole), _run(pruned)])
+    _score(scorer, [_run(whole), _run(pruned)])
     assert scorer.found(_run(whole))[1].final == scorer.found(_run(pruned))[1].final
+
+
+def test_generators_are_compared_with_a_fixed_sample_of_the_real_images(tmp_path, drawn, cache, extractor, monkeypatch):
+    monkeypatch.setitem(reference.COUNTS, "smoke", reference.Counts(250, 200, 200))
+    folder, seen = _trained(tmp_path, drawn), []
+    forward = extractor.network.forward
+    monkeypatch.setattr(extractor.network, "forward", lambda images: (seen.extend(images), forward(images))[1])
+    for fresh in range(2):  # a second scorer takes what the first one has cached
+        scorer = _scorer(extractor, cache)
+        jobs = scorer.missing([_run(folder)])
+        estimate = scorer.estimate(jobs)
+        assert (estimate.generators, estimate.real_images) == (2, 0 if fresh else 250)
+        assert estimate.seconds > 0
+        seen.clear()
+        scorer.score(jobs)
+        (folder.path / "scores.csv").rename(folder.path / f"scores-{fresh}.csv")
+    one, other = (pd.read_csv(folder.path / f"scores-{fresh}.csv") for fresh in range(2))
+    pd.testing.assert_frame_equal(one, other)
+    assert set(one.loc[one["score"] == "n_real_120_tiny", "value"]) == {250}
+    assert all("real=embedded-" in text and ":64px:250of300 " in text for text in one["protocol"])
+    (features_of_sample,) = (
+        np.load(path) for path in (cache / "features").iterdir() if np.load(path).shape == (250, 48)
+    )
+    every = score.real_images(_run(folder), size=64, cache=cache).images
+    expected, _ = forward(torch.from_numpy(np.array(every)).permute(0, 3, 1, 2))
+    places = [int(np.abs(expected.detach().numpy() - row).sum(1).argmin()) for row in features_of_sample]
+    assert places == sorted(set(places)), "each at most once"
+    assert places != list(range(250)), "drawn, not the first ones"
 
 
 def test_scores_of_two_extractors_never_meet(tmp_path, drawn, cache, extractor):
     folder = _trained(tmp_path, drawn)
     other = features.Extractor("tiny", "0" * 16, 48, Tiny())
-    _scorer(extractor, cache).score([_run(folder)])
+    _score(_scorer(extractor, cache), [_run(folder)])
     assert _scorer(other, cache).found(_run(folder))[1].final == {}
-    _scorer(other, cache).score([_run(folder)])
+    _score(_scorer(other, cache), [_run(folder)])
     assert len(set(pd.read_csv(folder.path / "scores.csv")["protocol"])) == 2
     assert _scorer(extractor, cache).found(_run(folder))[1].final == _scorer(other, cache).found(_run(folder))[1].final
 
@@ -142,35 +174,35 @@ def test_scores_of_two_extractors_never_meet(tmp_path, drawn, cache, extractor):
 def test_a_deleted_snapshot_keeps_its_scores_and_a_broken_one_costs_only_its_own(tmp_path, drawn, cache, extractor):
     folder = _trained(tmp_path, drawn)
     folder.snapshot(400).write_bytes(b"not weights")
-    (note,) = _scorer(extractor, cache).score([_run(folder)])
+    (note,) = _score(_scorer(extractor, cache), [_run(folder)])
     assert str(note).startswith("baseline seed 0: step 400 not scored: step-000400.pt: ")
     assert "\n" not in note.text
     found = _scorer(extractor, cache).found(_run(folder))[1]
     assert found.final
     folder.snapshot(200).unlink()
     scorer = _scorer(extractor, cache)
-    scorer.score([_run(folder)])
+    _score(scorer, [_run(folder)])
     assert 200 in list(scorer.found(_run(folder))[1].snapshots["step"])
 
 
 def test_weights_of_something_else_are_reported_in_one_line(tmp_path, drawn, cache, extractor):
     folder = _trained(tmp_path, drawn)
     torch.save({"strange": torch.zeros(2)}, folder.generator)
-    notes = _scorer(extractor, cache).score([_run(folder)])
+    notes = _score(_scorer(extractor, cache), [_run(folder)])
     assert len(notes) == 1
     assert "generator.params: not the weights of one of our generators" in notes[0].text
 
 
 def test_an_unfinished_run_is_left_alone(tmp_path, drawn, cache, extractor):
     folder = _trained(tmp_path, drawn, state="interrupted")
-    assert _scorer(extractor, cache).score([_run(folder)]) == []
+    assert _score(_scorer(extractor, cache), [_run(folder)]) == []
     assert not (folder.path / "scores.csv").exists()
 
 
 def test_a_damaged_score_file_is_made_again(tmp_path, drawn, cache, extractor):
     folder = _trained(tmp_path, drawn)
     (folder.path / "scores.csv").write_bytes(b"step,gen\n1,\xff\xfe")
-    _scorer(extractor, cache).score([_run(folder)])
+    _score(_scorer(extractor, cache), [_run(folder)])
     assert _scorer(extractor, cache).found(_run(folder))[1].final
 
 
@@ -184,7 +216,7 @@ def test_a_larger_run_is_also_scored_at_64_px(tmp_path, drawn, cache, extractor)
     pack(open_source(None, cache=cache), size=128, crop_px=None, images=300, cache=cache)
     large = _trained(tmp_path, drawn, "hires_128", size=128)
     scorer = _scorer(extractor, cache)
-    assert scorer.score([_run(large)]) == []
+    assert _score(scorer, [_run(large)]) == []
     found = scorer.found(_run(large))[1].final
     # Mean colours of a 4x4 grid are the same at both sizes but for rounding and the drawing.
     assert found["fid_at_64"] == pytest.approx(found["fid"], rel=0.05)
@@ -198,22 +230,23 @@ def test_missing_scores_are_added_once_the_real_images_are_there(tmp_path, drawn
     run = _run(_trained(tmp_path, _recorded(packed), "hires_128", size=128))
     scorer = _scorer(extractor, cache)
     for _ in range(2):  # reported each time
-        (note,) = scorer.score([run])
+        (note,) = _score(scorer, [run])
         assert "no fid_at_64" in note.text
         assert "DATA=path" in note.text
         assert "fid_at_64" not in scorer.found(run)[1].final
     with_data = _scorer(extractor, cache, data=str(photographs))
-    assert with_data.score([run]) == []
+    assert _score(with_data, [run]) == []
     assert with_data.found(run)[1].final["fid_at_64"] > 0
 
 
 def test_other_pixels_make_other_scores_and_features(tmp_path, drawn, cache, extractor, monkeypatch):
     run = _run(_trained(tmp_path, drawn))
-    _scorer(extractor, cache).score([run])
+    _score(_scorer(extractor, cache), [run])
     kept = set((cache / "features").iterdir())
-    monkeypatch.setattr("analysis.score.PIXELS_VERSION", 99)
+    for module in ("reference", "score"):
+        monkeypatch.setattr(f"analysis.{module}.PIXELS_VERSION", 99)
     assert not _scorer(extractor, cache).found(run)[1].final
-    _scorer(extractor, cache).score([run])
+    _score(_scorer(extractor, cache), [run])
     assert set((cache / "features").iterdir()) > kept
 
 
@@ -233,15 +266,15 @@ def test_features_of_real_images_are_kept_by_content(tmp_path, extractor):
         return _run(_trained(tmp_path / name, _recorded(packed)))
 
     one = train("one", _photographs(tmp_path / "photographs", 150))
-    _scorer(extractor, cache).score([one])
+    _score(_scorer(extractor, cache), [one])
     kept = set((cache / "features").iterdir())
     same = train("two", _photographs(tmp_path / "elsewhere" / "photographs", 150))
-    _scorer(extractor, cache).score([same])
+    _score(_scorer(extractor, cache), [same])
     assert set((cache / "features").iterdir()) == kept
     Image.new("RGB", (64, 64), "red").save(tmp_path / "photographs" / "000.png")
     changed = train("three", tmp_path / "photographs")
     assert changed.data != one.data
-    _scorer(extractor, cache).score([changed])
+    _score(_scorer(extractor, cache), [changed])
     assert len(set((cache / "features").iterdir()) - kept) == len(kept)
 
 
@@ -250,12 +283,12 @@ def test_real_images_that_the_cache_has_lost_are_asked_for_and_taken(tmp_path, e
     packed = pack(open_source(photographs, cache=cache), size=64, crop_px=None, images="all", cache=cache)
     run = _run(_trained(tmp_path / "runs", _recorded(packed)))
     elsewhere = tmp_path / "another cache"
-    notes = _scorer(extractor, elsewhere).score([run])
+    notes = _score(_scorer(extractor, elsewhere), [run])
     assert len(notes) == 1, "a line a run, not one a generator"
     assert "DATA=path (--data) says where they are" in notes[0].text
     others = _photographs(tmp_path / "others", 150, seed=1)
-    assert _scorer(extractor, elsewhere, data=str(others)).score([run]), "other images are not taken for them"
-    assert _scorer(extractor, elsewhere, data=str(photographs)).score([run]) == []
+    assert _score(_scorer(extractor, elsewhere, data=str(others)), [run]), "other images are not taken for them"
+    assert _score(_scorer(extractor, elsewhere, data=str(photographs)), [run]) == []
     assert _scorer(extractor, elsewhere).found(run)[1].final["fid"] > 0
 
 
@@ -265,15 +298,15 @@ def test_a_run_from_wandb_has_no_scores(tmp_path, drawn, cache, extractor):
     folder = _trained(tmp_path, drawn)
     far = dataclasses.replace(_run(folder), folder=None)
     scorer = _scorer(extractor, cache)
-    assert scorer.score([far]) == []
+    assert _score(scorer, [far]) == []
     assert scorer.found(far)[1].final == {}
 
 
 def test_profiles_say_how_many_images_and_samples_overrules_them(tmp_path, drawn, extractor):
     run = _run(_trained(tmp_path, drawn))
     assert (lambda p: (p.final, p.snapshot))(score.Protocol.of(run, extractor, None)) == (200, 200)
-    assert score.SAMPLES["full"][0] == 50_000
-    assert score.SAMPLES["laptop"] == (5000, 1000)
+    assert reference.COUNTS["full"].final == 50_000
+    assert reference.COUNTS["laptop"] == (5000, 5000, 1000)
     assert score.Protocol.of(run, extractor, 70).name("fid", 70) == "fid_70_tiny"
 
 

@@ -8,6 +8,7 @@ import io
 import logging
 import socket
 import threading
+import time
 import urllib.request
 import warnings
 from collections.abc import Iterable, Iterator
@@ -113,8 +114,7 @@ def extract(extractor: Extractor, images: Iterable[Tensor], *, total: int, desc:
 
     Raises ValueError when there are more or fewer images.
     """
-    weight = next(extractor.network.parameters())
-    size = PASS_ON_CPU if weight.is_cpu else PASS_ELSEWHERE
+    device, size = next(extractor.network.parameters()).device, _pass_size(extractor)
     features, logits, done = np.empty((total, extractor.dims), np.float32), None, 0
     bar = tqdm(total=total, desc=desc, unit="image", delay=2, dynamic_ncols=True, leave=False)
     # torch lets CUDA's convolutions drop to TF32, which has 10 bits; the context restores the setting afterwards.
@@ -125,7 +125,7 @@ def extract(extractor: Extractor, images: Iterable[Tensor], *, total: int, desc:
             if done + count > total:
                 raise ValueError(f"{total} images were announced, and there are more")
             padded = torch.cat([chunk, chunk.new_zeros(size - count, *chunk.shape[1:])])
-            pooled, classes = (output[:count].cpu().numpy() for output in extractor.network(padded.to(weight.device)))
+            pooled, classes = (output[:count].cpu().numpy() for output in extractor.network(padded.to(device)))
             if logits is None:
                 logits = np.empty((total, classes.shape[1]), np.float32)
             features[done : done + count], logits[done : done + count] = pooled, classes
@@ -134,6 +134,20 @@ def extract(extractor: Extractor, images: Iterable[Tensor], *, total: int, desc:
     if logits is None or done < total:
         raise ValueError(f"{total} images were announced, and there are {done}")
     return Features(features, logits)
+
+
+def seconds_per_image(extractor: Extractor) -> float:
+    """How long this machine takes for an image at present, from two passes over blank ones."""
+    size = _pass_size(extractor)
+    blank = torch.zeros(size, 3, 64, 64, dtype=torch.uint8)
+    extract(extractor, [blank], total=size, desc="warming up")  # it prepares buffers and threads
+    began = time.perf_counter()
+    extract(extractor, [blank, blank], total=2 * size, desc="timing")
+    return (time.perf_counter() - began) / (2 * size)
+
+
+def _pass_size(extractor: Extractor) -> int:
+    return PASS_ON_CPU if next(extractor.network.parameters()).is_cpu else PASS_ELSEWHERE
 
 
 def _regrouped(images: Iterable[Tensor], size: int) -> Iterator[Tensor]:

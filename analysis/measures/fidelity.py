@@ -24,13 +24,15 @@ HALF = 5000  # images a side at most when real images are compared with real one
 
 
 class Points:
-    """The features of a set of images in float64 on a device, and what is computed of them once.
+    """The features of a set of images in float64 on a device, and what is computed of them once."""
 
-    Raises UserError when a feature is not finite.
-    """
+    def __init__(self, features: Tensor):
+        self.features = features  # (count, dims)
 
-    def __init__(self, features: np.ndarray, device: torch.device | str = "cpu"):
-        self.features = _double(features).to(device)  # (count, dims)
+    @classmethod
+    def of(cls, features: np.ndarray, device: torch.device | str = "cpu") -> "Points":
+        """A copy of the features on the device. Raises UserError when one is not finite."""
+        return cls(_double(features).to(device))
 
     def __len__(self) -> int:
         return len(self.features)
@@ -186,7 +188,7 @@ def _double(features: np.ndarray) -> Tensor:
 
 def _pair(real: np.ndarray | Points, fake: np.ndarray | Points) -> tuple[Points, Points]:
     """Both sets as points. Raises UserError when they are too small, or of different extractors."""
-    one, other = (side if isinstance(side, Points) else Points(side) for side in (real, fake))
+    one, other = (side if isinstance(side, Points) else Points.of(side) for side in (real, fake))
     if min(len(one), len(other)) < MINIMUM:
         raise UserError(
             f"{len(other)} generated against {len(one)} real images: a score needs at least {MINIMUM} of each"

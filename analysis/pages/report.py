@@ -40,21 +40,25 @@ from analysis.runs.run import Run
 LISTED = 200  # runs in a table of the page; compare.csv has all
 
 
-def write(comparison: Comparison, folder: Path) -> Path:
+RELOAD_SECONDS = 30  # after which a page whose scores are still being computed reloads itself
+
+
+def write(comparison: Comparison, folder: Path, *, pending: str = "") -> Path:
     """Write the report of `comparison` into `folder`, which is made if needed; return the page's path.
 
+    pending: while scores are being computed, how many generators have theirs ("3 of 10").
     Files of an earlier report there are replaced, each at once, so that a reader sees an old or a new one.
     """
     save(folder / "compare.csv", csv(comparison.table))
     save(folder / "compare.md", markdown(comparison))
     figures = draw_figures(comparison, folder / "figures")  # takes longest
     page = folder / "index.html"
-    save(page, html(comparison, figures))
+    save(page, html(comparison, figures, pending=pending))
     return page
 
 
-def html(comparison: Comparison, figures: Mapping[str, Sequence[Picture]]) -> str:
-    """The whole page as one text."""
+def html(comparison: Comparison, figures: Mapping[str, Sequence[Picture]], *, pending: str = "") -> str:
+    """The whole page as one text. pending: see `write`."""
     names = experiments(comparison)
     looks = plots.styles(names)
     shown = samples(representatives(comparison))
@@ -63,6 +67,8 @@ def html(comparison: Comparison, figures: Mapping[str, Sequence[Picture]]) -> st
     rows = comparison.table.iloc[listed]
     return template("report.html", number=number).render(
         comparison=comparison,
+        pending=pending,
+        reload_seconds=RELOAD_SECONDS,
         figures=figures,
         looks={
             name: {"index": i, "color": looks[name].color, "mark": MARKS[looks[name].marker]}

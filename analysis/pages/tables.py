@@ -32,8 +32,8 @@ class Measure:
 
 
 MEASURES = (
-    Measure("fid", "FID", "distance between generated and real images' features, Fréchet's", "lower", 1),
-    Measure("kid_mean", "KID", "another such distance, unbiased for few images", "lower", 4),
+    Measure("kid_mean", "KID", "distance between generated and real images' features, unbiased", "lower", 4),
+    Measure("fid", "FID", "another such distance, Fréchet's; fewer images give a higher one", "lower", 1),
     Measure(
         "isc_mean", "IS", "Inception Score: distinct and varied ImageNet classes; faces are none of them", "higher", 2
     ),

@@ -33,3 +33,10 @@ def capital(text: str) -> str:
 def counted(n: int, what: str) -> str:
     """'1 run', '2 runs'."""
     return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def about(seconds: float) -> str:
+    """'about 20 s', 'about 3 min', 'about 2.5 h'."""
+    if seconds < 90:
+        return f"about {max(10, round(seconds, -1)):.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"

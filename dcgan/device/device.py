@@ -39,6 +39,7 @@ class Device:
     records_steps: bool  # whether the whole step can be recorded once as a graph; Adam then counts on the device
     steps_ahead: int | None  # steps that the host may run ahead of the device; None: it never does
     pins_memory: bool  # whether copies from pinned memory leave the host free meanwhile
+    float64: bool  # whether it computes in float64: Apple's MPS does not
     backend: str | None  # through which several processes share a run; None: they can't
 
     @classmethod
@@ -52,6 +53,7 @@ class Device:
             records_steps=cuda,
             steps_ahead=8 if cuda or mps else None,
             pins_memory=cuda,
+            float64=device.type != "mps",
             backend={"cuda": "nccl", "cpu": "gloo"}.get(device.type),
         )
 

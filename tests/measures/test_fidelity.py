@@ -61,20 +61,20 @@ def test_fid_equals_an_independent_computation(rng):
 
 def test_scores_of_points_are_those_of_their_features(rng):
     real, fake = gaussian(rng), gaussian(rng, count=200) * 2
-    known = fidelity.Points(real)
+    known = fidelity.Points.of(real)
     for score in (
         fidelity.fid,
         lambda **pair: fidelity.kid(**pair, seed=0),
         lambda **pair: fidelity.precision_recall(**pair, seed=0),
     ):
         expected = score(real=real, fake=fake)
-        assert score(real=known, fake=fake) == score(real=known, fake=fidelity.Points(fake)) == expected
+        assert score(real=known, fake=fake) == score(real=known, fake=fidelity.Points.of(fake)) == expected
 
 
 def test_means_and_covariances_are_float64_from_the_first_sum_on(rng):
     # far from 0: a mean summed up in float32 would be off by more than the features' own spread allows
     some = (1000 + rng.standard_normal((5000, 3))).astype(np.float32)
-    known = fidelity.Points(some)
+    known = fidelity.Points.of(some)
     assert known.mean.dtype == known.covariance.dtype == torch.float64
     assert np.abs(known.mean.numpy() - some.astype(np.float64).mean(0)).max() < 1e-9
     assert np.abs(known.covariance.numpy() - np.cov(some.astype(np.float64).T)).max() < 1e-9
@@ -82,7 +82,7 @@ def test_means_and_covariances_are_float64_from_the_first_sum_on(rng):
 
 
 def test_covariances_that_give_no_distance_are_an_error(rng):
-    broken = fidelity.Points(gaussian(rng))
+    broken = fidelity.Points.of(gaussian(rng))
     broken.covariance = -5 * torch.eye(8, dtype=torch.float64)
     with pytest.raises(ArithmeticError, match="FID came out as"):
         fidelity.fid(real=broken, fake=gaussian(rng) * 0.1)
@@ -106,7 +106,7 @@ def test_the_numbers_are_torch_fidelitys(rng, monkeypatch, device, reals, fakes,
         | kid_features_to_metric(a, b, kid_subsets=fidelity.SUBSETS, kid_subset_size=size, rng_seed=3, verbose=False)
         | prc_features_to_metric(*equal, prc_neighborhood=3, prc_batch_size=97, save_cpu_ram=True, verbose=False)
     )
-    pair = {"real": fidelity.Points(real, device), "fake": fidelity.Points(fake, device)}
+    pair = {"real": fidelity.Points.of(real, device), "fake": fidelity.Points.of(fake, device)}
     assert fidelity.fid(**pair) == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
     mean, deviation = fidelity.kid(**pair, seed=3)
     assert mean == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-6)
@@ -259,7 +259,7 @@ def test_too_few_images_are_refused_with_both_counts_and_the_smallest_allowed(rn
     message = "99 generated against 150 real images: a score needs at least 100 of each"
     for refused in (
         lambda: fidelity.fid(real=many, fake=few),
-        lambda: fidelity.fid(real=fidelity.Points(many), fake=few),
+        lambda: fidelity.fid(real=fidelity.Points.of(many), fake=few),
         lambda: fidelity.kid(real=many, fake=few, seed=0),
         lambda: fidelity.precision_recall(real=many, fake=few, seed=0),
     ):

@@ -65,7 +65,7 @@ def test_every_number_has_its_n_and_the_runs_own_questions_their_answers(compari
     text = (docs / "study.md").read_text(encoding="utf-8")
     assert "8 runs" in text
     assert "4 recipes, 2 seeds each, 1,200 steps, 500 photographs" in " ".join(text.split())
-    assert re.search(r"\| baseline +\| 2 +\| 70.0 \[70.0, 70.0\]", text)
+    assert re.search(r"\| baseline +\| 2 +\| 0.0778 \[0.0778, 0.0778\] +\| 70.0 \[70.0, 70.0\]", text)
     for each in comparison.alternatives:
         assert each.question in text
     assert "tuned_lr: image_size 64 → 128" in text

@@ -136,7 +136,7 @@ class Lab:
                     run.history()
             for (data, profile), members in groups(found).items():
                 assert (self.out / data / profile).resolve().parent.parent == self.out.resolve()
-                before = [*map(Note, problems), *self.scorer.score(members)]
+                before = [*map(Note, problems), *self.scorer.score(self.scorer.missing(members))]
                 comparison = compare(members, self.scorer.found, notes=before)
                 page = report.html(comparison, dict.fromkeys(SECTIONS, ()))
                 for text in (page, tables.csv(comparison.table), tables.markdown(comparison)):

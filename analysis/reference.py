@@ -1,0 +1,152 @@
+"""The real images that generators are compared with: a fixed sample, and what is computed of it once.
+
+The features are cached under a hash of the images and of the extractor, never under a name.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analysis.measures import face_rate, features, fidelity
+from analysis.runs.run import Run
+from dcgan import UserError
+from dcgan.data import PIXELS_VERSION, PackedImages, Source, find_pack, open_source, pack
+from dcgan.tools.files import checksum, replacing
+
+VERSION = 2  # raise it when a change in scoring moves a number: older scores and features are then not used
+SEED = 0  # of everything drawn while scoring; image i is always that of latent seed i
+FACES = 2000  # images at most in which a face is searched
+
+
+class Counts(NamedTuple):
+    """How many images are scored."""
+
+    real: int  # a sample of the real ones, drawn by seed: all generators are compared with the same images
+    final: int  # of the final generator
+    snapshot: int  # of each snapshot
+
+
+#: By profile. Other profiles use laptop's counts.
+COUNTS = {"full": Counts(50_000, 50_000, 5_000), "laptop": Counts(5_000, 5_000, 1_000), "smoke": Counts(500, 200, 200)}
+
+
+def reference_name(run: Run, size: int) -> str:
+    """The sample's name: data, fingerprint, size, how many of how many, crop."""
+    count, crop_px = run.record["data"]["count"], run.experiment.crop_px
+    sampled = f"{min(counts_of(run).real, count)}of{count}"
+    return f"{run.data}:{size}px:{sampled}" + (f":crop{crop_px}" if crop_px else "")
+
+
+def counts_of(run: Run) -> Counts:
+    """How many images a run's scores are of."""
+    return COUNTS.get(run.profile, COUNTS["laptop"])
+
+
+def real_images(run: Run, *, size: int, cache: Path, data: str | None = None) -> PackedImages:
+    """The images that the run was trained on, at `size`, from the cache or packed again.
+
+    data: where the images are, as for `dcgan run`, in case the cache has lost them. Raises UserError when neither has
+    them.
+    """
+    known, experiment = run.record["data"], run.experiment
+    wanted = Source(known["name"], known["source"], known["fingerprint"], None, None)
+    count = known["count"] + known["unreadable"]
+    drawn = open_source(None, cache=cache)
+    crop_px = None if wanted.fingerprint == drawn.fingerprint else experiment.crop_px
+    packed = find_pack(wanted, size=size, crop_px=crop_px, count=count, cache=cache)
+    if packed is None and wanted.fingerprint == drawn.fingerprint:
+        packed = pack(drawn, size=size, crop_px=None, images=count, cache=cache)
+    if packed is None and data is not None:
+        source = open_source(data, cache=cache)
+        if source.fingerprint == wanted.fingerprint:
+            packed = pack(source, size=size, crop_px=crop_px, images=experiment.images, cache=cache)
+    if packed is None:
+        raise UserError(
+            f"the real images of {run.data} at {size} px are not in {cache}; DATA=path (--data) says where they are"
+        )
+    return packed
+
+
+class Reference:
+    """The sample of real images that a run is scored against, at one size, and what is computed of it once."""
+
+    def __init__(
+        self, packed: PackedImages, run: Run, extractor: features.Extractor, cache: Path, device: torch.device | str
+    ):
+        self._extractor, self._folder, self._device = extractor, cache / "features", device
+        self.name = reference_name(run, packed.images.shape[1])
+        self._images = packed.images
+        count = min(counts_of(run).real, len(self._images))
+        self._places = fidelity.chosen(len(self._images), count, seed=SEED)
+        pixels = [PIXELS_VERSION, packed.fingerprint, list(self._images.shape), run.experiment.crop_px]
+        self._content = [VERSION, *pixels, packed.unreadable, count, SEED]
+        self._floors: dict[int, tuple[fidelity.Points, float] | None] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def has_features(self) -> bool:
+        """Whether the features are cached, or are at hand."""
+        return "features" in vars(self) or self._path(self._extracted_by).is_file()
+
+    @cached_property
+    def features(self) -> np.ndarray:
+        """(count, dims) float32."""
+
+        def extract() -> np.ndarray:
+            chunks = (_tensor(self._images[self._places[i : i + 256]]) for i in range(0, len(self), 256))
+            return features.extract(self._extractor, chunks, total=len(self), desc=f"real {self.name}").features
+
+        return self._cached(self._extracted_by, extract)
+
+    @cached_property
+    def points(self) -> fidelity.Points:
+        """The features, and what scores need of them."""
+        return fidelity.Points.of(self.features, self._device)
+
+    @cached_property
+    def strictness(self) -> np.ndarray:
+        """The strictest setting at which a face is found, for each of up to FACES evenly spread images."""
+        some = np.linspace(0, len(self) - 1, min(FACES, len(self))).astype(int)
+        return self._cached(["faces", len(some)], lambda: face_rate.strictness(self._images[self._places[some]]))
+
+    def floor(self, most: int) -> tuple[fidelity.Points, float] | None:
+        """Half of the images, at most `most`, and their FID to as many others; None if there are too few."""
+        if most not in self._floors:
+            self._floors[most] = None
+            with contextlib.suppress(UserError):
+                half, other = fidelity.halves(self.features, seed=SEED, most=most)
+                points = fidelity.Points.of(half, self._device)
+                self._floors[most] = points, fidelity.fid(real=points, fake=fidelity.Points.of(other, self._device))
+        return self._floors[most]
+
+    @property
+    def _extracted_by(self) -> list[str]:
+        return [self._extractor.name, self._extractor.weights]
+
+    def _path(self, what: Sequence[Any]) -> Path:
+        return self._folder / f"{checksum(json.dumps([*self._content, *what]).encode())}.npy"
+
+    def _cached(self, what: Sequence[Any], make: Callable[[], np.ndarray]) -> np.ndarray:
+        """The array from the cache, or made and put there."""
+        path = self._path(what)
+        with contextlib.suppress(OSError, ValueError):
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        made = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as aside, aside.open("wb") as file:
+            np.save(file, made)
+        return made
+
+
+def _tensor(images: np.ndarray) -> Tensor:
+    """uint8 (n, H, W, 3) as (n, 3, H, W)."""
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
