@@ -17,7 +17,7 @@ import torch.distributed as dist
 from dcgan import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, UserError
 from dcgan.device.device import Device
 from dcgan.device.ranks import EXIT_PEER_LOST
-from dcgan.tools.signals import ENDING, handled, heeded
+from dcgan.tools.signals import ENDING, as_keyboard_interrupt, handled, heeded
 
 GRACE_SECONDS = 10.0  # for the others to notice that a process has failed, and to write that down
 POLL_SECONDS = 0.05
@@ -46,16 +46,17 @@ def processes(count: int, device: Device, arguments: Sequence[str]) -> int:
         for process in started:
             process.send_signal(number)
 
-    with handled(heeded((*ENDING, signal.SIGQUIT)), pass_on):
-        try:
+    try:
+        with as_keyboard_interrupt():
             for rank in range(count):
                 ours = {name: str(value) for name, value in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
                 # In a session of its own: Ctrl-C reaches it once, from here.
                 started.append(subprocess.Popen(command, env={**os.environ, **agent, **ours}, start_new_session=True))
+        with handled(heeded((*ENDING, signal.SIGQUIT)), pass_on):
             codes = wait(started)
-        finally:
-            for process in started:
-                process.kill()
+    finally:
+        for process in started:
+            process.kill()
     code, report = verdict(codes, count)
     if report:
         print(f"error: {report}", file=sys.stderr)
@@ -66,7 +67,7 @@ def wait(started: Sequence[subprocess.Popen]) -> dict[int, int]:
     """Wait until all processes have ended; return their exit codes by rank, in the order in which they ended.
 
     Once one has failed, the others have GRACE_SECONDS: one that waits for a device which waits for the lost process
-    can't even handle a signal.
+    can't even handle a signal. Processes that are asked to stop leave together, once the first one has saved.
     """
     codes: dict[int, int] = {}
     deadline = float("inf")
@@ -74,7 +75,7 @@ def wait(started: Sequence[subprocess.Popen]) -> dict[int, int]:
         for rank, process in enumerate(started):
             if rank not in codes and (code := process.poll()) is not None:
                 codes[rank] = code
-                if code not in (0, EXIT_INTERRUPTED):
+                if code:
                     deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
         if time.monotonic() > deadline:
             for process in started:
