@@ -110,7 +110,7 @@ test-long: install-study ## run the thorough tests that `make test` leaves out
 	@$(PYTEST) $(SPREAD) -m "thorough and not long"
 
 test-faults: setup ## kill runs, fill the disk, feed them rubbish: the long tests (an hour or so)
-	@$(PYTEST) tests/faults -m "" --hypothesis-profile=faults
+	@$(PYTEST) $(SPREAD) tests/faults -m "" --hypothesis-profile=faults
 
 test-cluster: install-study ## kill machines, workers and studies midway: the long tests of `make study` (some minutes)
 	@$(PYTEST) tests/cluster -m ""
