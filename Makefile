@@ -62,7 +62,8 @@ help: ## list the targets
 	@echo "  RUNS=dir        where runs are kept ($(RUNS))                            REPORTS=dir   where comparisons go ($(REPORTS))"
 	@echo "  DOCS=dir        where a study goes ($(DOCS))                             WANDB=entity/project  compare the runs of a W&B project"
 	@echo "  EXTRACTOR=name  inception or effnet_lite0                             INCEPTION_WEIGHTS=file  the weights of inception"
-	@echo "  SAMPLES=n       generated images to score                             COST_PER_HOUR=price  of the GPU"
+	@echo "  SAMPLES=n       generated images to score                             SCORE=1       score the run after its training"
+	@echo "  COST_PER_HOUR=price  of the GPU"
 
 setup: ## install what the lab needs (the other targets do this too): make setup TORCH=cpu
 	@$(INSTALL)
@@ -71,7 +72,7 @@ install-study:
 	@$(INSTALL_STUDY)
 
 run: setup ## train EXP, or resume it: make run EXP=tuned_lr
-	@$(PYTHON) -m dcgan run $(WHICH) $(if $(GPUS),--gpus "$(GPUS)") $(if $(FRESH),--fresh)
+	@$(PYTHON) -m $(if $(SCORE),analysis,dcgan) run $(WHICH) $(if $(GPUS),--gpus "$(GPUS)") $(if $(FRESH),--fresh)
 
 # Exit code 0: all runs are done; 1: some failed; otherwise there is nothing new to compare.
 study: install-study ## train EXPS x SEEDS side by side, then compare: make study EXPS="baseline tuned_lr" SEEDS=5

@@ -1,4 +1,4 @@
-"""The command line: `python -m analysis score|compare|study-page|rate|dashboard`, behind the `make` targets."""
+"""The command line: `python -m analysis score|run|compare|study-page|rate|dashboard`, behind the `make` targets."""
 
 import argparse
 import os
@@ -159,6 +159,36 @@ def _rate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _run(options: argparse.Namespace) -> int:
+    """Train as `python -m dcgan run` does; with SCORE=1, score the run and send its scores to W&B."""
+    from dcgan import __main__ as training
+
+    words = ["run", *options.words]
+    code = training.main(words)
+    if code or not os.environ.get("SCORE"):
+        return code
+
+    from analysis.compare.build import compare
+    from analysis.runs.folders import read_folders
+    from analysis.upload import scores as upload
+    from dcgan.device.device import choose
+
+    trained = training.parser().parse_args(words)
+    wanted = request(trained, choose(trained.device).profile)
+    folder = wanted.folder(wanted.resolved(), wanted.source())
+    runs, unusable = read_folders(folder.path)
+    if not runs:
+        raise UserError(unusable[0])
+    places = ["--cache", str(trained.cache), "--device", trained.device]
+    scorer = _scorer(_parser().parse_args(["score", *places, *(["--data", trained.data] if trained.data else [])]))
+    notes = scorer.score(runs)
+    _report([*map(str, notes), *upload.upload(compare(runs, scorer.found), scorer.found)])
+    final = scorer.found(runs[0])[1].final
+    scores = [f"{name} {final[name]:.4g}" for name in ("fid", "kid_mean") if name in final]
+    print(f"{runs[0].title}: {', '.join(scores) or 'no final generator to score'}")
+    return 0
+
+
 def _dashboard(options: argparse.Namespace) -> int:
     from analysis.runs.folders import read_folders
 
@@ -266,6 +296,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     score = commands.add_parser("score", parents=[scoring], help="score the generators that have no scores yet")
     score.set_defaults(command=_score)
+
+    run = commands.add_parser("run", add_help=False, help="train; with $SCORE, score the run as well")
+    run.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="as for `python -m dcgan run`")
+    run.set_defaults(command=_run)
 
     comparing = Parser(add_help=False, parents=[scoring])
     comparing.add_argument(

@@ -19,9 +19,9 @@ from dcgan.tools import plain_yaml
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 2 for bad input, 130 when interrupted."""
-    parser = _parser()
-    parser.set_defaults(arguments=sys.argv[1:] if arguments is None else list(arguments))
-    return perform(parser, arguments)
+    options = parser()
+    options.set_defaults(arguments=sys.argv[1:] if arguments is None else list(arguments))
+    return perform(options, arguments)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -139,7 +139,8 @@ def _positive(text: str) -> int:
     return number
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; what it parses has a `command` to call."""
     parser = Parser(
         prog="python -m dcgan", description="Train the documented DCGAN runs, and draw from what they learnt."
     )

@@ -4,12 +4,14 @@ import itertools
 import os
 import sys
 
+import pytest
 import yaml
 from support import ROOT
+from support.wandb_client import inspect
 from wandb.sdk.launch.sweeps import utils
 
+from analysis.__main__ import main
 from dcgan import config
-from dcgan.__main__ import main
 from dcgan.record import wandb_client
 
 SWEEP = yaml.safe_load((ROOT / "experiments" / "sweep.yaml").read_text())
@@ -28,7 +30,7 @@ def _command(values):
 def test_the_agents_command_trains_tuned_lr_with_the_sweeps_learning_rates(capsys):
     values = {key: choice["values"][0] for key, choice in SWEEP["parameters"].items()}
     command = [*_command(values), "--profile", "smoke", "--dry-run"]
-    assert command[:3] == [sys.executable, "-m", "dcgan"]
+    assert command[:3] == [sys.executable, "-m", "analysis"]
     assert main(command[3:]) == 0
     run = config.from_record(yaml.safe_load(capsys.readouterr().out), "stdout")
     wanted = [f"{key}={value}" for key, value in values.items()]
@@ -46,6 +48,22 @@ def test_every_combination_is_a_run_of_its_own_and_one_is_tuned_lr_itself():
     ]
     assert len(set(slugs)) == 9
     assert "tuned_lr" in slugs
+
+
+@pytest.mark.slow
+def test_the_metric_is_a_name_of_the_summary_and_the_command_scores_the_run_where_asked(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    tiny = ["images=240", "batch_size=32", "snapshots=2", "steps=4", "width_multiplier=0.01", "threads=1"]
+    command = [*_command({"generator.learning_rate": 1e-4})[3:], *tiny, "--profile", "smoke", "--device", "cpu"]
+    assert main([*command, "--runs", str(tmp_path)]) == 0
+    (folder,) = tmp_path.glob("*/smoke/*/seed-0")
+    assert not (folder / "scores.csv").exists()
+    monkeypatch.setenv("SCORE", "1")
+    assert main([*command, "--runs", str(tmp_path)]) == 0
+    _, scores = sorted((folder / "wandb").glob("offline-run-*"))
+    summary = inspect(scores, "--summary")["summary"]
+    assert summary[SWEEP["metric"]["name"]] > 0
+    assert summary["state"] == "finished"
 
 
 def test_the_sweep_is_no_experiment():

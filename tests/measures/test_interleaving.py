@@ -268,6 +268,21 @@ def test_equilibrium_gap_and_win_share_by_hand():
     assert math.isnan(interleaving.d_win_share([]))
 
 
+def test_whoever_has_won_nearly_all_of_the_last_steps_has_won_for_good():
+    n = 1000
+    level, low, high = np.full(n, 1.0), np.full(n, 0.01), np.full(n, 70.0)
+    assert interleaving.winner(level, level) is None
+    assert interleaving.winner(low, high) == "D"
+    assert interleaving.winner(high, low) == "G"
+    assert interleaving.winner(level, low) is None, "D still tells the generated images apart"
+    assert interleaving.winner(high[1:], low[1:]) is None, "too few steps"
+    lost = low.copy()
+    lost[-11:] = 1.0
+    assert interleaving.winner(high, lost) is None, "it lost 11 of the last 1,000"
+    lost[-11:-2] = 0.01
+    assert interleaving.winner(high, lost) == "G"
+
+
 @pytest.mark.skipif(not TRACES.exists(), reason="the prototype's traces are not part of the project")
 @pytest.mark.parametrize(("name", "ratio", "balance"), [("baseline", 0.05, 0.05), ("tuned_lr", 0.45, 0.51)])
 def test_the_prototypes_traces_have_the_prototypes_values(name, ratio, balance):
