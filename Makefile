@@ -11,7 +11,7 @@ PYTHON3 ?= python3
 # That needs a Python: .venv's own where it runs, so that later calls work without another.
 ifeq ($(CONDA_DEFAULT_ENV),dcgan-ablation-lab)
 PYTHON := python
-INSTALL := true
+INSTALL := $(if $(TORCH),echo "error: TORCH= is for .venv: a conda environment has the PyTorch it was made with" >&2; exit 2,:)
 INSTALL_STUDY := python -c "import ray, rich" 2>/dev/null || python -m pip install --quiet -r requirements-study.lock
 else
 PYTHON := .venv/bin/python
@@ -64,6 +64,7 @@ help: ## list the targets
 	@echo "  EXTRACTOR=name  inception or effnet_lite0                             INCEPTION_WEIGHTS=file  the weights of inception"
 	@echo "  SAMPLES=n       generated images to score                             SCORE=1       score the run after its training"
 	@echo "  COST_PER_HOUR=price  of the GPU"
+	@echo "  TORCH=build     PyTorch's to install: auto, cpu, cu126, cu130 or pypi (default: the one that is there, else auto)"
 
 setup: ## install what the lab needs (the other targets do this too): make setup TORCH=cpu
 	@$(INSTALL)

@@ -63,6 +63,13 @@ def test_an_unknown_torch_is_refused_before_anything_is_made(lab):
     assert not (lab.folder / ".venv").exists()
 
 
+def test_a_conda_environment_keeps_its_torch_and_says_so(lab):
+    lab.env["CONDA_DEFAULT_ENV"] = "dcgan-ablation-lab"
+    assert lab.setup() == ""
+    assert "a conda environment has the PyTorch it was made with" in lab.refused("TORCH=cpu")
+    assert not (lab.folder / ".venv").exists()
+
+
 @pytest.fixture
 def installer(monkeypatch, tmp_path):
     """The script on Linux, with PyTorch's index within reach and without any GPU."""
