@@ -1,4 +1,4 @@
-"""On a CUDA device: epochs of CelebA's size, pytorch/examples' loop, and how busy the device is kept."""
+"""On a CUDA device: single steps, epochs of CelebA's size, pytorch/examples' loop, and how busy the device is kept."""
 
 import contextlib
 import io
@@ -6,7 +6,9 @@ import itertools
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -20,6 +22,7 @@ from benchmarks.results import Measurement, Result
 from benchmarks.side_by_side import alternate, quiet_wandb, spread
 from benchmarks.train import CELEBA
 from dcgan import UserError, config
+from dcgan.adversarial import adversarial_step
 from dcgan.data import Batches
 from dcgan.device.cuda_graph import CapturedStep, step_taker
 from dcgan.device.device import Device, use_determinism, use_precision
@@ -30,7 +33,51 @@ from dcgan.trainer import train
 
 BATCH, LATENT = 128, 100
 EXAMPLES = [512, 256, 128, 64]  # channels of pytorch/examples' generator, from the 4x4 end
-STEPS = 500
+STEPS, REPEATS = 500, 50
+KERNELS = 5  # that take longest
+
+
+def bench_steps(rounds: int) -> Result:
+    """Time a step at full width, recorded and eager in turns, and its memory."""
+    device = _cuda()
+    use_determinism(False, Device.of(device))
+    measurements = []
+    for (name, size), bf16 in itertools.product((("baseline", 64), ("hires_128", 128)), (True, False)):
+        torch.cuda.reset_peak_memory_stats()
+        recorded, eager, setting = _step_costs(name, bf16=bf16, device=device, profile="full", rounds=rounds)
+        against = "the same step launched kernel by kernel"
+        what = f"{size} px, {_precision(bf16)}, {setting}"
+        measurements += [
+            spread(what, recorded, "ms", against=against, goal="<= 7 ms at 64 px in bf16"),
+            Measurement(f"{size} px, {_precision(bf16)}, eager", statistics.median(eager), "ms"),
+            Measurement(f"{size} px, {_precision(bf16)}, memory", torch.cuda.max_memory_reserved() / 1e9, "GB"),
+        ]
+    return Result("steps", measurements, f"batch {BATCH}")
+
+
+def _step_costs(
+    name: str, *, bf16: bool, device: torch.device, profile: str, rounds: int
+) -> tuple[list[float], list[float], str]:
+    """Return the ms of a step as the trainer takes it and of an eager one, by round, and how the trainer takes it."""
+    experiment, facts = config.load(name, profile=profile), Device.of(device)
+    use_precision("fp32", facts)
+    players = build(experiment, device, memory_format=facts.memory_format, capturable=facts.records_steps)
+    side = experiment.image_size
+    real = torch.rand(BATCH, 3, side, side, device=device).contiguous(memory_format=facts.memory_format)
+    latents = torch.randn(BATCH, experiment.latent_dim, device=device)
+    taken = step_taker(players, facts, real=real, latents=latents, bf16=bf16)
+    eager = partial(adversarial_step, players, real=real, latents=latents, bf16=bf16)
+
+    def ms(step: Callable[[], Tensor]) -> float:
+        for count in (2, REPEATS):  # the first few to warm up
+            start = time.perf_counter()
+            for _ in range(count):
+                measures = step()
+            measures.cpu()  # waits for the device
+        return 1000 * (time.perf_counter() - start) / REPEATS
+
+    pairs = alternate(lambda: ms(taken), lambda: ms(eager), rounds=rounds)
+    return pairs.ours, pairs.theirs, _way(taken)
 
 
 def bench_epoch64(rounds: int) -> Result:
@@ -187,14 +234,19 @@ def bench_busy(rounds: int) -> Result:
             for i in range(100):
                 step(i)
             torch.cuda.synchronize()
-        kernels = [(event.time_range.start, event.time_range.end) for event in _kernels(profile)]
-        shares.append(100 * busy_share(kernels))
+        kernels = _kernels(profile)
+        shares.append(100 * busy_share([(event.time_range.start, event.time_range.end) for event in kernels]))
+    longest: Counter[str] = Counter()
+    for kernel in kernels:
+        longest[kernel.name[:80]] += kernel.time_range.elapsed_us() / 1000 / 100
     against = "nothing: the step and its batch at baseline's full width, images on the device"
     evenness = float(np.percentile(took, 99)) / statistics.median(took)
     measurements = [
         spread("a kernel runs", shares, "%", against=against, goal=">= 97 % of the time"),
         Measurement("p99 / median step", evenness, "x", against=against, goal="<= 1.05"),
         Measurement("the median step", statistics.median(took), "ms"),
+        Measurement("all kernels of a step", sum(longest.values()), "ms"),
+        *(Measurement(name, ms, "ms") for name, ms in longest.most_common(KERNELS)),
     ]
     setting = f"{_way(take_step)}; no wait in {STEPS} steps, one would be an error; the share under torch's profiler"
     return Result("busy", measurements, setting)

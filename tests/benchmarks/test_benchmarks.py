@@ -139,7 +139,7 @@ def test_an_unknown_benchmark_is_one_line(capsys):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device on this machine")
-@pytest.mark.parametrize("what", ["epoch64", "epoch128", "examples", "busy"])
+@pytest.mark.parametrize("what", ["steps", "epoch64", "epoch128", "examples", "busy"])
 def test_a_benchmark_of_a_missing_device_is_one_line(what, capsys):
     assert bench.main([what]) == 2
     assert capsys.readouterr().err.startswith("error: this benchmark needs a CUDA device")
@@ -152,6 +152,15 @@ def test_the_examples_layers_take_our_step_and_learn():
     assert real.shape == (4, 3, 64, 64)
     first = step().clone()
     assert not torch.equal(step(), first)
+
+
+def test_a_step_is_timed_as_the_trainer_takes_it_beside_an_eager_one(monkeypatch):
+    monkeypatch.setattr(gpu, "BATCH", 4)
+    monkeypatch.setattr(gpu, "REPEATS", 1)
+    ours, eager, way = gpu._step_costs("baseline", bf16=False, device=torch.device("cpu"), profile="smoke", rounds=2)
+    assert min(*ours, *eager) > 0
+    assert (len(ours), len(eager)) == (2, 2)
+    assert way.startswith("step by step")
 
 
 def test_busy_is_the_share_of_time_that_any_kernel_covers():
