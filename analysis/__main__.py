@@ -120,9 +120,9 @@ def _reports(
         if _tables(report.folder) != before[data, profile]:
             own_run.upload(comparison, report.folder)
         print(f"{data}, {profile}: {counted(len(report.runs), 'run')}: {report.page}")
-        _report(upload.upload(comparison, report.found))
         if show_page and not waiting and report is first:
             show(report.page)
+        _report(upload.upload(comparison, report.found))
         yield comparison, report.page
 
 
@@ -181,7 +181,7 @@ def _run(options: argparse.Namespace) -> int:
         raise UserError(unusable[0])
     places = ["--cache", str(trained.cache), "--device", trained.device]
     scorer = _scorer(_parser().parse_args(["score", *places, *(["--data", trained.data] if trained.data else [])]))
-    notes = scorer.score(runs)
+    notes = scorer.score(scorer.missing(runs))
     _report([*map(str, notes), *upload.upload(compare(runs, scorer.found), scorer.found)])
     final = scorer.found(runs[0])[1].final
     scores = [f"{name} {final[name]:.4g}" for name in ("fid", "kid_mean") if name in final]
@@ -203,6 +203,7 @@ def _dashboard(options: argparse.Namespace) -> int:
         webbrowser.open(project)
         return 0
     logs = [log for run in runs for log in Path(run.where).glob("wandb/*run-*/*.wandb")]
+    logs = [log for log in logs if not (log.parent / "scores.json").exists()]  # a piece of scores is no run
     if not logs:
         raise UserError(f"no W&B log under {options.runs}: its runs were made with WANDB_MODE=disabled")
     return _leet(sorted(logs, key=lambda log: log.stat().st_mtime), options.runs)
