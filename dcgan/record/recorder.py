@@ -103,9 +103,9 @@ class Recorder:
     def snapshot(self, generator: Generator, step: int) -> None:
         """Keep the generator's weights and a grid of its images, always from the same latents."""
         with self._clock("samples"):
-            self._background.start(weights.write, self._folder.snapshot(step), weights.content(generator))
             with replacing(self._folder.sample(step)) as aside:
                 sample.grid(sample.images(generator, PREVIEW_SEEDS)).save(aside, format="PNG")
+            self._background.start(weights.write, self._folder.snapshot(step), weights.content(generator))
 
     def write(self, measures: np.ndarray, *, taken: int, state: State) -> None:
         """Write down the `MEASURES` (n, 6) of the next n steps, and the run's state after them.
