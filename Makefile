@@ -39,7 +39,7 @@ COMPARED = --runs "$(RUNS)" $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--devi
            $(if $(COST_PER_HOUR),--cost-per-hour "$(COST_PER_HOUR)")
 
 .DEFAULT_GOAL := help
-TARGETS := help setup run study sample compare study-page prune rate dashboard bench test test-long test-faults test-cluster lint lock
+TARGETS := help setup run study sample compare study-page publish prune rate dashboard bench test test-long test-faults test-cluster lint lock
 .PHONY: $(TARGETS) install-study
 
 # Checked before anything is made: `make run tuned_lr` would train the default and then find no target `tuned_lr`.
@@ -63,7 +63,7 @@ help: ## list the targets
 	@echo "  DOCS=dir        where a study goes ($(DOCS))                             WANDB=entity/project  compare the runs of a W&B project"
 	@echo "  EXTRACTOR=name  inception or effnet_lite0                             INCEPTION_WEIGHTS=file  the weights of inception"
 	@echo "  SAMPLES=n       generated images to score                             SCORE=1       score the run after its training"
-	@echo "  COST_PER_HOUR=price  of the GPU"
+	@echo "  COST_PER_HOUR=price  of the GPU                                       PUBLISHED=1   draw from the published generator of EXP"
 	@echo "  TORCH=build     PyTorch's to install: auto, cpu, cu126, cu130 or pypi (default: the one that is there, else auto)"
 
 setup: ## install what the lab needs (the other targets do this too): make setup TORCH=cpu
@@ -81,13 +81,16 @@ study: install-study ## train EXPS x SEEDS side by side, then compare: make stud
 	if [ $$code -le 1 ]; then $(PYTHON) -m analysis compare $(COMPARED) || code=1; fi; exit $$code
 
 sample: setup ## draw a grid, a walk, a film of the training and single images from a finished run: make sample EXP=tuned_lr
-	@$(PYTHON) -m dcgan sample $(WHICH)
+	@$(PYTHON) -m dcgan sample $(WHICH) $(if $(PUBLISHED),--published)
 
 compare: setup ## score all runs, compare them, and open the page
 	@$(PYTHON) -m analysis compare $(COMPARED)
 
 study-page: setup ## compare, then write docs/study.md and the results in the READMEs
 	@$(PYTHON) -m analysis study-page $(COMPARED) --docs "$(DOCS)"
+
+publish: setup ## put what the study needs of each finished and scored run into DOCS/study/evidence
+	@$(PYTHON) -m analysis publish --runs "$(RUNS)" --docs "$(DOCS)"
 
 prune: setup ## delete the checkpoints of runs that have ended; the comparison doesn't need them
 	@$(PYTHON) -m dcgan prune --runs "$(RUNS)"

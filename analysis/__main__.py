@@ -1,4 +1,4 @@
-"""The command line: `python -m analysis score|run|compare|study-page|rate|dashboard`, behind the `make` targets."""
+"""The command line: `python -m analysis COMMAND`, behind the `make` targets."""
 
 import argparse
 import os
@@ -56,24 +56,42 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _study_page(options: argparse.Namespace) -> int:
+    from analysis.measures.features import NAMES
     from analysis.pages import study_page
-    from analysis.runs.folders import read_folders
+    from analysis.runs.origin import of_one_origin, with_evidence
+    from analysis.runs.scores import extractor_of
 
     if options.wandb:
         raise UserError("--wandb (WANDB=): the study shows scores and samples, which only run folders have")
-    runs, unusable = read_folders(options.runs)
+    runs, unusable = with_evidence(options.runs, options.docs / "study" / "evidence")
     _report(unusable)
-    profiles = {str(Path(run.where).parents[1]) for run in runs}
+    profiles = {(run.data, run.profile): str(Path(run.where).parents[1]) for run in runs}
     if len(profiles) > 1:
         raise UserError(
             f"{options.runs}: a study needs one data set and profile, but this folder holds {len(profiles)}; "
-            f"--runs (RUNS=) takes one of them: {', '.join(sorted(profiles))}"
+            f"--runs (RUNS=) takes one of them: {', '.join(sorted(profiles.values()))}"
         )
     if not runs:
         raise UserError(f"{options.runs}: none of the runs can be used")
-    for comparison, page in _reports(options, runs, unusable):
+    if options.extractor is None and all(run.published for run in runs):
+        options.extractor = extractor_of(runs, NAMES)
+    runs, others = of_one_origin(runs)
+    for comparison, page in _reports(options, runs, [*unusable, *map(str, others)]):
         for path in study_page.write(comparison, page.parent / "figures", options.docs):
             print(path)
+    return 0
+
+
+def _publish(options: argparse.Namespace) -> int:
+    from analysis.publish import publish
+    from analysis.runs.folders import read_folders
+
+    runs, unusable = read_folders(options.runs)
+    written, refused = publish(runs, options.docs / "study" / "evidence")
+    _report([*unusable, *refused])
+    for folder in written:
+        print(folder)
+    print(f"{len(written)} of {len(runs)} runs are published; `make study-page` writes the study from them")
     return 0
 
 
@@ -334,6 +352,18 @@ def _parser() -> argparse.ArgumentParser:
         help="folder for study.md; the READMEs are in the folder above it (default: %(default)s)",
     )
     study.set_defaults(command=_study_page)
+
+    publish = commands.add_parser(
+        "publish",
+        help="put what the study needs of each finished and scored run into docs/study/evidence",
+    )
+    publish.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of the runs (default: %(default)s)"
+    )
+    publish.add_argument(
+        "--docs", type=Path, default=Path("docs"), metavar="DIR", help="folder of the study (default: %(default)s)"
+    )
+    publish.set_defaults(command=_publish)
 
     rate = commands.add_parser(
         "rate",

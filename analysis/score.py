@@ -161,7 +161,8 @@ class Scorer:
 
     def missing(self, runs: Iterable[Run]) -> list[Job]:
         """A job for each generator that lacks scores, of the runs that ended and have a folder."""
-        return [job for run in runs if run.state in ENDED and run.folder for job in self._jobs(run, run.folder)]
+        ended = [run for run in runs if run.state in ENDED and not run.published]
+        return [job for run in ended if run.folder for job in self._jobs(run, run.folder)]
 
     def estimate(self, jobs: Sequence[Job]) -> Estimate:
         """How long the jobs will take, from how long this machine takes for a few images."""

@@ -85,7 +85,10 @@ def _sample(options: argparse.Namespace) -> int:
 
     device = devices.choose(options.device)
     snapshots: list[Path] = []
-    if Path(options.experiment).is_file() and not options.experiment.endswith((".yaml", ".yml")):
+    if options.published:
+        weights = _published(options.experiment, options.seed)
+        out = options.out or Path("published") / options.experiment
+    elif Path(options.experiment).is_file() and not options.experiment.endswith((".yaml", ".yml")):
         weights = Path(options.experiment)
         out = options.out or weights.with_name(f"{weights.name}-sampled")
     else:
@@ -105,6 +108,20 @@ def _sample(options: argparse.Namespace) -> int:
     pictures = ", ".join(path.name for path in written if not path.name.startswith("seed-"))
     print(f"{len(options.seeds)} images into {out}: {pictures} and one file per seed")
     return 0
+
+
+def _published(experiment: str, seed: int | None) -> Path:
+    """The published generator of an experiment: that of a seed, or of the lowest. Raises UserError where none is."""
+    folder = config.EXPERIMENTS.parent / "docs" / "study" / "evidence"
+    known = sorted(folder.glob("*/seed-*/generator.params"), key=lambda path: (len(path.parent.name), path))
+    for path in known:
+        if path.parts[-3] == experiment and seed in (None, int(path.parts[-2].removeprefix("seed-"))):
+            return path
+    names = ", ".join(sorted({path.parts[-3] for path in known})) or "none"
+    raise UserError(
+        f"{experiment}: no published generator{'' if seed is None else f' of seed {seed}'} (there are: {names}); "
+        f"`make run EXP={experiment}` trains one"
+    )
 
 
 def _readable(snapshots: Sequence[Path], device: Any) -> Iterator:
@@ -173,6 +190,9 @@ def parser() -> argparse.ArgumentParser:
         help="latent seeds, e.g. 3,7,20-25 (default: %(default)s)",
     )
     sample.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: beside the weights)")
+    sample.add_argument(
+        "--published", action="store_true", help="draw from the published generator of EXP, before anything is trained"
+    )
     sample.set_defaults(command=_sample)
 
     prune = commands.add_parser(

@@ -339,7 +339,7 @@ def _facts(run: Run) -> dict[str, str]:
         "versions": ", ".join(f"{name} {here[name]}" for name in packages if name in here) or "-",
         "platform": str(here.get("platform", "-")),
         "images": f"{data.get('count', '-'):,}" if isinstance(data.get("count"), int) else "-",
-        "data": f"{data.get('name', '-')} from {data.get('source', '-')}",
+        "data": f"{data.get('name', '-')} from {Path(str(data.get('source', '-'))).name}",
         "data fingerprint": str(data.get("fingerprint", "-")),
         "batch size": str(run.experiment.batch_size),
         "read from": "W&B" if run.folder is None else "run folder",

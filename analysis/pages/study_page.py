@@ -24,6 +24,7 @@ from analysis.pages.html import TEMPLATES, save, template
 from analysis.pages.markdown import cell, table_lines
 from analysis.pages.plots import DOCUMENTED
 from analysis.pages.words import number, setting
+from analysis.runs.evidence import GRID_NAME
 from analysis.runs.run import Run
 from dcgan import UserError, one_line
 
@@ -33,7 +34,7 @@ FIGURES = (
     "losses-tuned_lr", "quality-fid-128px", "measure-face_rate",
 )  # fmt: skip
 FRONT = re.compile(r"(<!-- study: [^>]*-->\n).*?(<!-- end of study -->)", re.DOTALL)
-PICTURE_PX = 640  # of a picture of 64 samples, at most
+PICTURE_PX = 530  # of a picture of 64 samples, at most: 64 px each
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks" / "results.csv"
 
 
@@ -52,7 +53,7 @@ def write(comparison: Comparison, figures: Path, docs: Path) -> list[Path]:
     shown = [Path(name).stem for name in pictures]
     samples = {}
     for run in _finished(comparison):
-        if content := _picture(run):
+        if content := picture(run):
             samples[run.name] = re.sub(r"[^\w.+-]", "_", f"samples-{run.name}.webp")
             pictures[samples[run.name]] = content
     facts = _facts(comparison, shown, samples)
@@ -199,7 +200,7 @@ def _commands(comparison: Comparison) -> list[str]:
             )
             together.setdefault((_seeds(alternative.seeds), pairs), []).append(experiments[alternative.name].name)
     known = comparison.runs[0].record["data"]
-    data = "" if known["name"] == "embedded" else f' DATA="{known["source"]}"'
+    data = "" if known["name"] == "embedded" else f' DATA="{Path(known["source"]).name}"'
     made = [
         f'make study EXPS="{" ".join(names)}" SEEDS={seeds} PROFILE={comparison.profile}{data}'
         + (f' SET="{pairs}"' if pairs else "")
@@ -258,14 +259,17 @@ def _finished(comparison: Comparison) -> list[Run]:
     return [run for run in tables.representatives(comparison) if run.state == "finished"]
 
 
-def _picture(run: Run) -> bytes | None:
+def picture(run: Run) -> bytes | None:
     """The last grid of the run's samples as WebP; None where it has none that can be read."""
+    if run.published and run.folder:
+        published = run.folder.path / GRID_NAME
+        return published.read_bytes() if published.is_file() else None
     path = run.folder.sample(run.steps) if run.folder else None
     if path is None or not path.is_file() or (grid := grids.picture(path)) is None:
         return None
     grid.thumbnail((PICTURE_PX, PICTURE_PX), Image.Resampling.LANCZOS)
     content = io.BytesIO()
-    grid.save(content, format="WEBP", quality=88, method=6)
+    grid.save(content, format="WEBP", quality=80, method=6)
     return content.getvalue()
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.runs.evidence import HISTORY_NAME, read_history
 from analysis.runs.run import Run, Status, each_once, read_experiment, tidy
 from dcgan import UserError, first_line, one_line
 from dcgan.record.folder import RunFolder
@@ -73,13 +74,14 @@ def _run_folders(path: Path, problems: list[str], depth: int = DEPTH) -> Iterato
 
 def _read_run(folder: RunFolder) -> Run:
     """The run in a folder. Raises UserError when the folder can't be used."""
+    published = (folder.path / HISTORY_NAME).is_file()
     record = plain_yaml.read(folder.config)
     if not record:
         raise UserError(f"{folder.config}: is empty")
     experiment = read_experiment(record, folder.config)
     # In this order: the trainer appends to the history before it says so in the status.
     status = _read_status(folder)
-    rows = len(_read_rows(folder, experiment.total_steps))
+    rows = len(_read_rows(folder, experiment.total_steps, published=published))
     if rows < status.get("step", 0) and not _is_held(folder):
         raise UserError(f"{folder.history}: {rows:,} rows, but {folder.status.name} says {status['step']:,} steps")
     # The rows count, not the status: a run that resumes drops the rows after its checkpoint before it writes its
@@ -87,9 +89,9 @@ def _read_run(folder: RunFolder) -> Run:
     status |= {"step": rows, "steps": experiment.total_steps}
 
     def read_rows() -> pd.DataFrame:
-        return tidy(_read_rows(folder, experiment.total_steps), str(folder.history))
+        return tidy(_read_rows(folder, experiment.total_steps, published=published), str(folder.history))
 
-    return Run(experiment, record, status, folder, read_rows, where=str(folder.path))
+    return Run(experiment, record, status, folder, read_rows, where=str(folder.path), published=published)
 
 
 def _read_status(folder: RunFolder) -> dict[str, Any]:
@@ -136,19 +138,20 @@ def _is_held(folder: RunFolder) -> bool:
     return False
 
 
-def _read_rows(folder: RunFolder, steps: int) -> pd.DataFrame:
-    """The whole rows of history.csv, none when there is no file yet.
+def _read_rows(folder: RunFolder, steps: int, *, published: bool = False) -> pd.DataFrame:
+    """The whole rows of history.csv, none when there is no file yet; of published evidence those of history.npz.
 
     steps: planned for the run; a file that is too large for them is refused before it fills the memory.
 
     Raises UserError when the file is not a table of numbers.
     """
+    path = folder.path / HISTORY_NAME if published else folder.history
     try:
-        return folder.read_history(most=ROW_BYTES * (steps + 1))
+        return read_history(path, most=steps) if published else folder.read_history(most=ROW_BYTES * (steps + 1))
     except OSError as error:
-        raise UserError(f"{folder.history}: can't be read: {error.strerror}") from error
+        raise UserError(f"{path}: can't be read: {error.strerror}") from error
     except (ValueError, TypeError, OverflowError) as error:
-        raise UserError(f"{folder.history}: not a table of numbers: {first_line(error)}") from error
+        raise UserError(f"{path}: not a table of numbers: {first_line(error)}") from error
 
 
 def _in_its_place(run: Run) -> bool:

@@ -31,6 +31,7 @@ class Run:
     #: (step, name as in scores.csv, value) of a run read from W&B; its protocol is `status["scored_by"]`.
     read_scores: Callable[[], list[tuple[int, str, float]]] = field(default=list, repr=False)
     where: str = ""  # for messages: the folder, or the run's path in W&B
+    published: bool = False  # read from published evidence: its scores are there, and nothing to score it again
 
     def history(self) -> pd.DataFrame:
         """The columns of `dcgan.record.folder.HISTORY`, one row per step from the first to the last.

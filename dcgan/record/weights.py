@@ -22,6 +22,7 @@ from dcgan.tools.files import replacing
 GLOBALS = {
     "collections OrderedDict",
     "torch FloatStorage",
+    "torch HalfStorage",
     "torch LongStorage",
     "torch._utils _rebuild_tensor_v2",
 }
@@ -53,7 +54,7 @@ def load(path: Path) -> dict[str, Tensor]:
 
 
 def load_generator(path: Path) -> Generator:
-    """Read a generator; the weights give its shape.
+    """Read a generator, in float32; the weights give its shape. A published one is stored in float16.
 
     Raises UserError for a file that `save` did not write or that holds another network.
     """
@@ -105,9 +106,10 @@ def _check_fits(state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     for key in sorted(expected.keys() ^ state.keys()):
         raise ValueError(f"{key} is {'missing' if key in expected else 'unexpected'}")
     for key, tensor in expected.items():
-        if (given := _described(state[key])) != (wanted := _described(tensor)):
+        given, wanted = _described(state[key]), _described(tensor)
+        if given not in (wanted, wanted.replace("float32", "float16")):
             raise ValueError(f"{key} is {given}; {wanted} would fit the other weights")
-        if state[key].untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        if state[key].untyped_storage().nbytes() < tensor.numel() * state[key].element_size():
             raise ValueError(f"{key} claims more numbers than it has")
 
 

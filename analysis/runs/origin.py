@@ -1,0 +1,64 @@
+"""What made a run's numbers besides its recipe: the training code, the kind of device, the arithmetic."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from analysis.runs.folders import read_folders
+from analysis.runs.notes import Note
+from analysis.runs.run import Run
+from dcgan import UserError
+
+
+class Origin(NamedTuple):
+    """Runs of different origins are different measurements."""
+
+    code: str  # fingerprint of the training code
+    device: str  # cpu, cuda or mps
+    precision: str  # bf16 or fp32
+
+    @property
+    def text(self) -> str:
+        """In a few words."""
+        return f"training code {self.code} on {self.device} in {self.precision}"
+
+
+def origin(run: Run) -> Origin:
+    """Where a run comes from; "-" for what an older version did not record."""
+    recorded = run.record.get("environment")
+    environment = recorded if isinstance(recorded, Mapping) else {}
+    return Origin(*(str(environment.get(key, "-")) for key in Origin._fields))
+
+
+def of_one_origin(runs: Sequence[Run]) -> tuple[list[Run], list[Note]]:
+    """The runs of the origin that most have, and a note on each of the others: they are not mixed."""
+    if not runs:
+        return [], []
+    usual = Counter(map(origin, runs)).most_common(1)[0][0]
+    notes = [
+        Note(f"left out: {other.text}, and most runs are of {usual.text}", run.title)
+        for run in runs
+        if (other := origin(run)) != usual
+    ]
+    return [run for run in runs if origin(run) == usual], notes
+
+
+def with_evidence(runs: Path, evidence: Path) -> tuple[list[Run], list[str]]:
+    """The runs of the run folders and of the published evidence, and a line for each that can't be used.
+
+    Of a run that is in both, the folder's counts. Raises UserError where there is neither.
+    """
+    published, problems = read_folders(evidence) if any(evidence.glob("*/seed-*")) else ([], [])
+    try:
+        trained, unusable = read_folders(runs)
+    except UserError:  # there is no run folder
+        if not published:
+            raise
+        return published, problems
+    by_name = {(run.data, run.profile, run.name, run.seed): run for run in trained}
+    for run in published:
+        own = by_name.setdefault((run.data, run.profile, run.name, run.seed), run)
+        if origin(own) != origin(run):
+            problems.append(f"{run.where}: left out, {own.where} is the same run of {origin(own).text}")
+    return list(by_name.values()), [*problems, *unusable]

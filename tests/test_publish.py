@@ -1,0 +1,205 @@
+"""Published evidence: what it holds, that the study is the same from it, and that records are never mixed."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from support import ROOT
+from support.made_runs import DATA, make_run, write_scores
+
+import dcgan.__main__
+from analysis import publish
+from analysis.__main__ import main
+from analysis.measures.features import EFFNET_SHA256, Extractor
+from analysis.runs.evidence import read_history, write_history
+from analysis.runs.folders import read_folders
+from analysis.score import Protocol
+from dcgan import config, sample
+from dcgan.networks import Generator
+from dcgan.record import weights
+from dcgan.record.folder import HISTORY
+
+NAMES = ("slow_d_only", "init_only", "decay_only")
+STUB = Extractor("effnet_lite0", EFFNET_SHA256[:16], 1280, torch.nn.Identity())
+
+
+def trained(runs, name, seed, **options):
+    """A finished and scored run with its last grid."""
+    folder = make_run(runs, name, seed, steps=1200, profile="laptop", **options)
+    folder.sample(1200).parent.mkdir()
+    noise = np.random.default_rng(seed).integers(0, 256, (530, 530, 3), np.uint8)
+    Image.fromarray(noise).save(folder.sample(1200))
+    (run,) = read_folders(folder.path)[0]
+    write_scores(folder, run, Protocol.of(run, STUB, None), seed)
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for name in NAMES:
+        for seed in (0, 1):
+            trained(tmp_path / "runs", name, seed, gap=0.3 * NAMES.index(name))
+    return tmp_path / "runs"
+
+
+def study(docs, runs):
+    """Write the study as `make study-page` does; return its files, and the README's front, with their content."""
+    docs.mkdir(parents=True, exist_ok=True)
+    readme = docs.parent / "README.md"
+    readme.write_text("<!-- study: written -->\n<!-- end of study -->\n")
+    out = ["--out", str(docs.parent / "reports"), "--extractor", "effnet_lite0"]
+    assert main(["study-page", "--runs", str(runs), "--docs", str(docs), *out]) == 0
+    files = [path for path in docs.rglob("*") if path.is_file() and "evidence" not in path.parts]
+    return {path.relative_to(docs.parent).as_posix(): path.read_bytes() for path in [*files, readme]}
+
+
+def published(runs, docs, capsys):
+    """Publish; return what was reported."""
+    assert main(["publish", "--runs", str(runs), "--docs", str(docs)]) == 0
+    return "".join(capsys.readouterr())
+
+
+@pytest.mark.slow
+def test_the_study_is_the_same_to_the_digit_from_evidence_alone(runs, tmp_path, capsys):
+    from_folders = study(tmp_path / "one" / "docs", runs)
+    published(runs, tmp_path / "two" / "docs", capsys)
+    shutil.rmtree(runs)
+    from_evidence = study(tmp_path / "two" / "docs", tmp_path / "no runs")
+    assert from_evidence.keys() == from_folders.keys()
+    assert {name for name in from_folders if from_folders[name] != from_evidence[name]} == set()
+    assert b"6 runs" in from_evidence["docs/study.md"]
+
+
+@pytest.mark.slow
+def test_evidence_and_run_folders_together_count_each_run_once(runs, tmp_path, capsys):
+    docs = tmp_path / "docs"
+    published(runs, docs, capsys)
+    shutil.rmtree(next(runs.glob("*/*/init_only/seed-1")))
+    study(docs, runs)
+    table = pd.read_csv(docs / "study" / "runs.csv")
+    assert sorted(table["experiment"]) == sorted(NAMES * 2)
+
+
+def test_a_runs_evidence_is_small_and_holds_nothing_else(runs, tmp_path, capsys):
+    published(runs, tmp_path / "docs", capsys)
+    for folder in (tmp_path / "docs" / "study" / "evidence").glob("*/seed-*"):
+        assert {path.name for path in folder.iterdir()} == {
+            "config.yaml", "history.npz", "scores.csv", "status.json", "grid.webp",
+        }  # fmt: skip
+        assert sum(path.stat().st_size for path in folder.iterdir()) < publish.MOST_BYTES
+        assert "wandb_url" not in json.loads((folder / "status.json").read_text())
+
+
+def test_the_path_of_the_images_stays_on_its_machine(tmp_path, capsys):
+    data = {**DATA, "source": "/home/me/faces.zip"}
+    trained(tmp_path / "runs", "init_only", 0, data=data)
+    published(tmp_path / "runs", tmp_path / "docs", capsys)
+    (config_file,) = (tmp_path / "docs").glob("study/evidence/*/*/config.yaml")
+    assert "/home" not in config_file.read_text()
+    assert "source: faces.zip" in config_file.read_text()
+
+
+def test_what_is_unfinished_or_not_scored_is_named_and_not_published(tmp_path, capsys):
+    make_run(tmp_path / "runs", "init_only", steps=1200, profile="laptop", state="interrupted")
+    folder = trained(tmp_path / "runs", "slow_d_only", 0)
+    rows = pd.read_csv(folder.path / "scores.csv")
+    rows[rows["step"] != 480].to_csv(folder.path / "scores.csv", index=False)
+    report = published(tmp_path / "runs", tmp_path / "docs", capsys)
+    assert "init_only seed 0: not published: it is interrupted at step 600 of 1,200" in report
+    assert "slow_d_only seed 0: not published: no scores of step 480; `make compare` scores it" in report
+    assert not (tmp_path / "docs").exists()
+
+
+@pytest.mark.parametrize(("change", "words"), [("code", "training code other"), ("losses", "with other losses")])
+def test_the_evidence_of_another_run_of_the_same_name_is_kept_and_the_run_named(tmp_path, capsys, change, words):
+    folder = trained(tmp_path / "runs", "init_only", 0)
+    published(tmp_path / "runs", tmp_path / "docs", capsys)
+    (evidence,) = (tmp_path / "docs").glob("study/evidence/*/*")
+    before = {path.name: path.read_bytes() for path in evidence.iterdir()}
+    if change == "losses":
+        folder.append_history(1, (2 * folder.read_history().iloc[:, 1:]).to_numpy(dtype=np.float32))
+    else:
+        text = folder.config.read_text()
+        folder.config.write_text(text.replace("environment:\n", "environment:\n  code: mine\n"))
+        other = (evidence / "config.yaml").read_text()
+        (evidence / "config.yaml").write_text(other.replace("environment:\n", "environment:\n  code: other\n"))
+        before["config.yaml"] = (evidence / "config.yaml").read_bytes()
+    report = published(tmp_path / "runs", tmp_path / "docs", capsys)
+    assert re.search(rf"init_only seed 0: not published: .* is the evidence of another run, .*{words}", report)
+    assert {path.name: path.read_bytes() for path in evidence.iterdir()} == before
+
+
+@pytest.mark.slow
+def test_runs_of_other_code_are_left_out_of_the_study_with_a_note(runs, tmp_path):
+    for name in NAMES[1:]:
+        for path in runs.glob(f"*/*/{name}/*/config.yaml"):
+            path.write_text(path.read_text().replace("environment:\n", "environment:\n  code: usual\n"))
+    files = study(tmp_path / "docs", runs)
+    assert "slow_d_only seed 0: left out: training code - on cpu" in files["docs/study.md"].decode()
+    assert set(pd.read_csv(tmp_path / "docs" / "study" / "runs.csv")["experiment"]) == set(NAMES[1:])
+
+
+def test_a_history_comes_back_to_the_last_bit_also_one_that_diverged(tmp_path):
+    rng = np.random.default_rng(0)
+    values = rng.exponential(size=(1000, 6)).astype(np.float32)
+    values[-1] = np.nan
+    for sums in (True, False):
+        if sums:
+            values[:, 0] = values[:, 1] + values[:, 2]
+        history = pd.DataFrame(values.astype(float), columns=HISTORY[1:])
+        history.insert(0, "step", np.arange(1, 1001))
+        write_history(tmp_path / "history.npz", history)
+        pd.testing.assert_frame_equal(read_history(tmp_path / "history.npz", most=1000), history)
+        values[:, 0] += 1
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4 torn", b"step,loss_d\n1,2\n"])
+def test_damaged_evidence_is_one_line_and_the_other_runs_are_read(runs, tmp_path, capsys, content):
+    published(runs, tmp_path / "docs", capsys)
+    evidence = tmp_path / "docs" / "study" / "evidence"
+    (evidence / "init_only" / "seed-0" / "history.npz").write_bytes(content)
+    found, problems = read_folders(evidence)
+    assert len(found) == 5
+    assert len(problems) == 1
+    assert "init_only/seed-0/history.npz: not a table of numbers" in problems[0]
+
+
+def test_a_history_that_would_fill_the_memory_is_refused(tmp_path):
+    np.savez_compressed(tmp_path / "history.npz", **dict.fromkeys(HISTORY[1:], np.zeros(10**6, np.float32)))
+    with pytest.raises(ValueError, match="more than 1,000 rows"):
+        read_history(tmp_path / "history.npz", most=1000)
+
+
+def test_a_published_generator_draws_in_a_fresh_clone_before_anything_is_trained(tmp_path, capsys, monkeypatch):
+    folder = trained(tmp_path / "runs", "baseline", 3)
+    torch.manual_seed(0)
+    generator = Generator(64, 100, 64)
+    weights.save(folder.generator, generator)
+    published(tmp_path / "runs", tmp_path / "clone" / "docs", capsys)
+    (half,) = (tmp_path / "clone").rglob("generator.params")
+    assert half.stat().st_size < 0.55 * folder.generator.stat().st_size
+    drawn, exact = (sample.images(weights.load_generator(path), range(8)).float() for path in (half, folder.generator))
+    assert (drawn - exact).abs().max() <= 2
+    monkeypatch.chdir(tmp_path / "clone")
+    monkeypatch.setattr(config, "EXPERIMENTS", tmp_path / "clone" / "experiments")
+    assert dcgan.__main__.main(["sample", "baseline", "--published", "--seeds", "0-3"]) == 0
+    assert {path.name for path in (tmp_path / "clone" / "published" / "baseline").iterdir()} >= {"grid.png", "walk.gif"}
+    assert dcgan.__main__.main(["sample", "tuned_lr", "--published"]) == 2
+    assert "tuned_lr: no published generator (there are: baseline); `make run EXP=tuned_lr`" in capsys.readouterr().err
+
+
+def test_the_evidence_in_this_repository_can_be_read_and_shows_no_more_than_it_should():
+    evidence = ROOT / "docs" / "study" / "evidence"
+    if not evidence.is_dir():
+        pytest.skip("no evidence has been published yet")
+    runs, problems = read_folders(evidence)
+    assert problems == []
+    for run in runs:
+        assert run.published
+        assert len(run.history()) == run.steps
+        assert "/" not in run.record["data"]["source"]
