@@ -129,6 +129,6 @@ COMPILE = $(PYTHON) -m uv pip compile --quiet --universal --upgrade --python-ver
 
 lock: setup ## pin the newest versions that pyproject.toml allows
 	@$(COMPILE) --extra dev pyproject.toml -o requirements.lock
-	@$(COMPILE) --extra study --constraint requirements.lock pyproject.toml -o requirements-study.lock
+	@$(COMPILE) --extra study --extra data --constraint requirements.lock pyproject.toml -o requirements-study.lock
 	@sed -i.all -E '/^(cuda-|nvidia-|triton=)/d' requirements.lock requirements-study.lock
 	@rm requirements.lock.all requirements-study.lock.all
