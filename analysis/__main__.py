@@ -209,6 +209,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _dashboard(options: argparse.Namespace) -> int:
     from analysis.runs.folders import read_folders
+    from analysis.upload import workspace
 
     runs, _ = read_folders(options.runs)
     pages = sorted(options.out.glob("**/index.html"))
@@ -218,7 +219,9 @@ def _dashboard(options: argparse.Namespace) -> int:
     if urls and os.environ.get("WANDB_MODE", "online") == "online":
         project = urls[-1].partition("/runs/")[0]
         print(f"W&B project: {project}")
-        webbrowser.open(project)
+        page, lines = workspace.save(runs, options.out)
+        print("\n".join(lines))
+        webbrowser.open(page or project)
         return 0
     logs = [log for run in runs for log in Path(run.where).glob("wandb/*run-*/*.wandb")]
     logs = [log for log in logs if not (log.parent / "scores.json").exists()]  # a piece of scores is no run

@@ -37,7 +37,7 @@ def read_wandb(project: str, api: Any = None) -> tuple[list[Run], list[str]]:
     problems: list[str] = []
     try:
         # Not lazy: one request a page instead of one a run. Oldest first.
-        uploads = list((_connect() if api is None else api).runs(project, order="+created_at", lazy=False))
+        uploads = list((connect() if api is None else api).runs(project, order="+created_at", lazy=False))
     except (Exception, SystemExit) as error:  # SystemExit comes from a wandb-core that was killed
         raise UserError(
             f"{project}: can't be read from W&B ({type(error).__name__}: {first_line(error)}); "
@@ -53,7 +53,7 @@ def read_wandb(project: str, api: Any = None) -> tuple[list[Run], list[str]]:
     return each_once(_latest_last(runs), problems), problems
 
 
-def _connect() -> Any:
+def connect() -> Any:
     """A `wandb.Api` of the user's login."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else wandb's own crashes are sent to its makers
     import wandb  # takes a second

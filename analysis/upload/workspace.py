@@ -1,0 +1,216 @@
+"""The lab's runs side by side in W&B: a saved workspace, and a report with the verdicts, made again at each call.
+
+Needs `wandb-workspaces`, which is an optional dependency. Both have a fixed name in the project, by which an earlier
+one is found and replaced.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from analysis.runs.run import Run
+from analysis.runs.scores import read_rows
+from analysis.runs.wandb import SCORES, connect
+from dcgan import config, first_line
+from dcgan.record import wandb_client
+from dcgan.tools.files import checksum
+
+WAIT_S = 40.0  # for all answers of W&B
+MOST = 10  # runs side by side; W&B pins 20 and plots 10
+MISSING = (
+    "W&B: no workspace with the runs side by side: that needs wandb-workspaces "
+    "(`.venv/bin/uv pip install wandb-workspaces`)"
+)
+COLUMNS = ("fid", "best_fid", "kid_mean", "face_rate", "precision", "recall", "interleaving_ratio", "images_per_s")
+BARS = ("fid", "kid_mean", "face_rate", "interleaving_ratio")
+
+
+class Shown(NamedTuple):
+    """Runs of one data set and profile in one project of W&B, the baseline first."""
+
+    entity: str
+    project: str
+    runs: dict[str, Run]  # by id in W&B
+
+    @property
+    def title(self) -> str:
+        """The name of the workspace and of the report."""
+        run = next(iter(self.runs.values()))
+        return f"{run.data} {run.profile}, side by side"
+
+
+def save(runs: Sequence[Run], reports: Path) -> tuple[str | None, list[str]]:
+    """Make or renew the workspace and the report; return the workspace's address, and lines for a person.
+
+    reports: the folder of comparisons; without one of these runs there is no report. Never raises for W&B's trouble.
+    """
+    try:
+        import wandb_workspaces.reports.v2  # noqa: F401  # takes a second
+    except ImportError:
+        return None, [MISSING]
+    shown = side_by_side(runs)
+    if shown is None:
+        return None, ["W&B: no run with a page there, so no workspace"]
+    outcome: list[Any] = []
+    run = next(iter(shown.runs.values()))
+    markdown = reports / run.data / run.profile / "compare.md"
+
+    def work() -> None:
+        try:
+            api = connect()
+            outcome.append(_save_workspace(shown))
+            if markdown.is_file():
+                outcome.append(_save_report(api, shown, markdown.read_text(encoding="utf-8")))
+        except (Exception, SystemExit) as error:
+            outcome.append(error)
+
+    in_time = wandb_client.within(WAIT_S, work)
+    done = [each for each in outcome if isinstance(each, str)]
+    lines = [f"W&B {what}: {url}" for what, url in zip(("workspace", "report"), done, strict=False)]
+    if not in_time:
+        lines.append(f"W&B: no answer for {WAIT_S:.0f} s, so the workspace or its report is not renewed")
+    elif outcome and isinstance(outcome[-1], BaseException):
+        lines.append(f"W&B: the workspace or its report is not renewed ({first_line(outcome[-1])})")
+    return (done[0] if done else None), lines
+
+
+def side_by_side(runs: Sequence[Run]) -> Shown | None:
+    """Choose the runs to show: of the last one's data, profile and project, one of each recipe.
+
+    The documented experiments if there are two of them, otherwise all recipes.
+    """
+    placed = [(run, place) for run in runs if (place := _place(run))]
+    if not placed:
+        return None
+    last, (entity, project, _) = placed[-1]
+    chosen: dict[str, tuple[str, Run]] = {}
+    for run, place in sorted(placed, key=lambda pair: pair[0].seed):
+        if (run.data, run.profile, *place[:2]) == (last.data, last.profile, entity, project):
+            chosen.setdefault(run.name, (place[2], run))
+    names = config.experiment_names()
+    documented = [name for name in names if (config.EXPERIMENTS / f"{name}.yaml").exists() and name in chosen]
+    order = [name for name in names if name in chosen] + sorted(chosen.keys() - set(names))
+    shown = (documented if len(documented) > 1 else order)[:MOST]
+    return Shown(entity, project, dict(chosen[name] for name in shown))
+
+
+def _place(run: Run) -> tuple[str, str, str] | None:
+    """A run's entity, project and id in W&B; None for one that was never online."""
+    page = re.search(r"/([\w.-]+)/([\w.-]+)/runs/([\w.-]+)$", str(run.status.get("wandb_url") or ""))
+    return (page[1], page[2], page[3]) if page else None
+
+
+def _charts(shown: Shown) -> list[tuple[str, list[Any]]]:
+    """The panels by section."""
+    import wandb_workspaces.reports.v2 as wr
+
+    by_step = {"x": "step", "title_x": "step"}
+    dashed: dict[str, Any] = {f"{run_id}:loss_g": "dashed" for run_id in shown.runs}
+    names = list(dict.fromkeys(row.score for run in shown.runs.values() for row in read_rows(run)))
+    along = {
+        measure: [f"{SCORES}{name}" for name in names if re.fullmatch(rf"{measure}_\d+_\w+", name)]
+        for measure in ("fid", "kid_mean")
+    }
+    quality = [
+        wr.LinePlot(title=title, y=[*along[measure]], **by_step)
+        for measure, title in (("fid", "FID over steps"), ("kid_mean", "KID over steps"))
+        if along[measure]
+    ]
+    return [
+        (
+            "Losses",
+            [
+                wr.LinePlot(
+                    title="D's loss (solid) and G's (dashed)", y=["loss_d", "loss_g"], line_marks=dashed, **by_step
+                ),
+                wr.LinePlot(title="interleaving ratio of each 100 steps", y=["interleaving_ratio"], **by_step),
+            ],
+        ),
+        (
+            "Faces, the same latents at each step",
+            [wr.MediaBrowser(media_keys=["samples"], mode="grid", grid_x_axis="step", grid_y_axis="run")],
+        ),
+        ("Quality over training", quality),
+        ("Final scores", [wr.BarPlot(title=name, metrics=[name], orientation="v") for name in BARS]),
+        (
+            "Speed",
+            [
+                wr.LinePlot(title="images per second", y=["images_per_s"], **by_step),
+                wr.LinePlot(title="share of the time waited for input", y=["data_wait_fraction"], **by_step),
+            ],
+        ),
+    ]
+
+
+def _filter(shown: Shown) -> str:
+    return f"ID in {list(shown.runs)!r}"
+
+
+def _save_workspace(shown: Shown) -> str:
+    import wandb_workspaces.workspaces as ws
+    from wandb_workspaces.expr import Metric, Ordering
+
+    # The first run is the baseline where there is one. Sorted by name, it leads the bars, too.
+    first = next(iter(shown.runs))
+    workspace = ws.Workspace(
+        entity=shown.entity,
+        project=shown.project,
+        name=shown.title,
+        auto_generate_panels=False,
+        sections=[
+            ws.Section(
+                name=name,
+                panels=panels,
+                is_open=True,
+                layout_settings=ws.SectionLayoutSettings(columns=1 if len(panels) == 1 else 2, rows=1),
+            )
+            for name, panels in _charts(shown)
+            if panels
+        ],
+        runset_settings=ws.RunsetSettings(
+            filters=_filter(shown),
+            order=[Ordering(Metric("Name"), ascending=True)],
+            baseline_run=first,
+            pinned_runs=list(shown.runs),
+            pinned_columns=[f"summary:{name}" for name in COLUMNS],
+        ),
+    )
+    # The package gives each workspace a random name; a fixed one is found again from any machine.
+    name = checksum(shown.title.encode(), nbytes=6)
+    workspace._internal_name = f"nw-{name}-v"
+    try:
+        address = f"https://any/{shown.entity}/{shown.project}?nw={name}"  # of which only the path is read
+        workspace._internal_id = ws.Workspace.from_url(address)._internal_id
+    except ValueError as error:
+        if "not found in project" not in str(error):
+            raise
+    return str(workspace.save().url)
+
+
+def _save_report(api: Any, shown: Shown, markdown: str) -> str:
+    import wandb_workspaces.reports.v2 as wr
+
+    runs = wr.Runset(
+        entity=shown.entity, project=shown.project, filters=_filter(shown), order=[wr.OrderBy("Name", ascending=True)]
+    )
+    report = wr.Report(
+        entity=shown.entity,
+        project=shown.project,
+        title=shown.title,
+        description="Written by `make dashboard`, which replaces it.",
+        width="fluid",
+        blocks=[
+            wr.MarkdownBlock(markdown),
+            *(
+                block
+                for name, panels in _charts(shown)
+                if panels
+                for block in (wr.H2(name), wr.PanelGrid(runsets=[runs], panels=panels))
+            ),
+        ],
+    )
+    earlier = [each.id for each in api.reports(f"{shown.entity}/{shown.project}") if each.display_name == shown.title]
+    if earlier:
+        report.id = earlier[0]
+    return str(report.save().url)
