@@ -90,7 +90,8 @@ study-page: setup ## compare, then write docs/study.md and the results in the RE
 	@$(PYTHON) -m analysis study-page $(COMPARED) --docs "$(DOCS)"
 
 publish: setup ## put what the study needs of each finished and scored run into DOCS/study/evidence
-	@$(PYTHON) -m analysis publish --runs "$(RUNS)" --docs "$(DOCS)"
+	@$(PYTHON) -m analysis publish --runs "$(RUNS)" --docs "$(DOCS)" $(if $(EXTRACTOR),--extractor "$(EXTRACTOR)") \
+		$(if $(SAMPLES),--samples "$(SAMPLES)")
 
 prune: setup ## delete the checkpoints of runs that have ended; the comparison doesn't need them
 	@$(PYTHON) -m dcgan prune --runs "$(RUNS)"

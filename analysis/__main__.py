@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from analysis.compare.comparison import Comparison
     from analysis.runs.run import Run
     from analysis.score import Job, Scorer
+    from analysis.upload.scores import Found
 
 Number = TypeVar("Number", int, float)
 
@@ -56,10 +57,9 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _study_page(options: argparse.Namespace) -> int:
-    from analysis.measures.features import NAMES
     from analysis.pages import study_page
+    from analysis.publish import found_in_evidence
     from analysis.runs.origin import of_one_origin, with_evidence
-    from analysis.runs.scores import extractor_of
 
     if options.wandb:
         raise UserError("--wandb (WANDB=): the study shows scores and samples, which only run folders have")
@@ -73,10 +73,9 @@ def _study_page(options: argparse.Namespace) -> int:
         )
     if not runs:
         raise UserError(f"{options.runs}: none of the runs can be used")
-    if options.extractor is None and all(run.published for run in runs):
-        options.extractor = extractor_of(runs, NAMES)
     runs, others = of_one_origin(runs)
-    for comparison, page in _reports(options, runs, [*unusable, *map(str, others)]):
+    found = found_in_evidence(runs) if all(run.published for run in runs) else None
+    for comparison, page in _reports(options, runs, [*unusable, *map(str, others)], found=found):
         for path in study_page.write(comparison, page.parent / "figures", options.docs):
             print(path)
     return 0
@@ -87,7 +86,7 @@ def _publish(options: argparse.Namespace) -> int:
     from analysis.runs.folders import read_folders
 
     runs, unusable = read_folders(options.runs)
-    written, refused = publish(runs, options.docs / "study" / "evidence")
+    written, refused = publish(runs, options.docs / "study" / "evidence", _scorer(options))
     _report([*unusable, *refused])
     for folder in written:
         print(folder)
@@ -96,11 +95,17 @@ def _publish(options: argparse.Namespace) -> int:
 
 
 def _reports(
-    options: argparse.Namespace, runs: Sequence["Run"], unusable: Sequence[str], *, show_page: bool = False
+    options: argparse.Namespace,
+    runs: Sequence["Run"],
+    unusable: Sequence[str],
+    *,
+    found: "Found | None" = None,
+    show_page: bool = False,
 ) -> Iterator[tuple["Comparison", Path]]:
     """Score, compare and report each group of comparable runs; yield the comparison and its page.
 
-    A page is there before the scores are, and is completed as they come. show_page: open the first one.
+    A page is there before the scores are, and is completed as they come. found: gives the scores of runs that can't be
+    scored here, as they have no weights. show_page: open the first one.
     """
     from analysis.compare.build import groups
     from analysis.compare.comparison import Note
@@ -111,14 +116,14 @@ def _reports(
     from analysis.upload import scores as upload
 
     # W&B has no weights to score, only the scores that were sent there; its reports have a folder of their own.
-    scorer = None if options.wandb else _scorer(options)
+    scorer = None if options.wandb or found else _scorer(options)
     folder = options.out / "wandb" if options.wandb else options.out
     reports = {}
     for (data, profile), members in groups(runs).items():
         reports[data, profile] = LiveReport(
             members,
             folder / data / profile,
-            scorer.found if scorer else upload.found_in_wandb(members),
+            found or (scorer.found if scorer else upload.found_in_wandb(members)),
             scorer=scorer,
             cost_per_hour=options.cost_per_hour,
             notes=list(map(Note, unusable)),
@@ -358,10 +363,8 @@ def _parser() -> argparse.ArgumentParser:
 
     publish = commands.add_parser(
         "publish",
+        parents=[scoring],
         help="put what the study needs of each finished and scored run into docs/study/evidence",
-    )
-    publish.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of the runs (default: %(default)s)"
     )
     publish.add_argument(
         "--docs", type=Path, default=Path("docs"), metavar="DIR", help="folder of the study (default: %(default)s)"

@@ -1,13 +1,18 @@
 """Run folders -> published evidence: of each finished and scored run what the study needs, and nothing else.
 
-The four documented experiments also get their generator in float16, so that anyone can draw from it at once.
+Of each documented experiment the first run published has its generator, too, in float16, to draw from at once. The
+status says by which protocol the run was scored, so the evidence can still be read when the protocol has changed.
 """
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any, get_type_hints
 
+from analysis.compare.one_run import NOTHING
 from analysis.pages.plots import DOCUMENTED
 from analysis.pages.study_page import picture
 from analysis.runs.evidence import GENERATOR_NAME, GRID_NAME, HISTORY_NAME, write_history
@@ -15,7 +20,7 @@ from analysis.runs.folders import read_folders
 from analysis.runs.origin import origin
 from analysis.runs.run import Run
 from analysis.runs.scores import NAME as SCORES_NAME
-from analysis.runs.scores import read_rows
+from analysis.score import Protocol, Scorer, Scores, read
 from dcgan import UserError
 from dcgan.record import weights
 from dcgan.tools import plain_yaml
@@ -25,7 +30,7 @@ MOST_BYTES = 400_000  # of a run's evidence, without its generator
 STATUS = ("state", "step", "steps", "images_per_s", "step_ms", "data_wait_fraction", "floor_share", "seconds")
 
 
-def publish(runs: Iterable[Run], evidence: Path) -> tuple[list[Path], list[str]]:
+def publish(runs: Iterable[Run], evidence: Path, scorer: Scorer) -> tuple[list[Path], list[str]]:
     """Write the evidence of every finished and scored run that has none; return the folders and a line per refusal.
 
     Evidence that is there is kept where it is of the same run. Where it is of another one (other code, device, data or
@@ -36,29 +41,30 @@ def publish(runs: Iterable[Run], evidence: Path) -> tuple[list[Path], list[str]]
         if run.published or run.folder is None:
             continue
         folder = evidence / run.name / f"seed-{run.seed}"
-        if lack := _lack(run):
+        if lack := _lack(run, scorer):
             refused.append(f"{run.title}: not published: {lack}")
         elif (folder / "config.yaml").exists():
             if difference := _difference(run, folder):
                 refused.append(f"{run.title}: not published: {folder} is the evidence of another run, {difference}")
             else:
-                _write_scores(run, folder)
+                _write_scores(run, folder, scorer)
                 written.append(folder)
         else:
-            _write(run, folder)
+            _write(run, folder, scorer)
             written.append(folder)
     for folder in written:
         _check_size(folder)
     return written, refused
 
 
-def _lack(run: Run) -> str:
+def _lack(run: Run, scorer: Scorer) -> str:
     """Why a run can't be published yet; "" if it can."""
     if run.state != "finished":
         return f"it is {run.state} at step {run.steps:,} of {run.experiment.total_steps:,}"
-    scored = {row.step for row in read_rows(run)}
-    missing = [f"{step:,}" for step in sorted({*run.experiment.snapshot_steps, run.steps} - scored)]
-    return f"no scores of step {', '.join(missing)}; `make compare` scores it" if missing else ""
+    scored = set(scorer.found(run)[1].snapshots["step"])
+    lacking = {job.step for job in scorer.missing([run])} | (set(run.experiment.snapshot_steps) - scored)
+    steps = ", ".join(f"{step:,}" for step in sorted(lacking))
+    return f"no scores of step {steps} by this protocol; `make compare` scores it" if steps else ""
 
 
 def _difference(run: Run, folder: Path) -> str:
@@ -73,27 +79,29 @@ def _difference(run: Run, folder: Path) -> str:
     return ""
 
 
-def _write(run: Run, folder: Path) -> None:
-    assert run.folder is not None
+def _write(run: Run, folder: Path, scorer: Scorer) -> None:
     aside = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     record = {**run.record, "data": {**run.record["data"], "source": Path(run.record["data"]["source"]).name}}
     (aside / "config.yaml").write_text(plain_yaml.dump(record), encoding="utf-8")
-    status = {key: run.status[key] for key in STATUS if key in run.status}
-    (aside / "status.json").write_text(json.dumps(status, indent=2) + "\n", encoding="utf-8")
     write_history(aside / HISTORY_NAME, run.history())
     if grid := picture(run):
         (aside / GRID_NAME).write_bytes(grid)
-    if run.name in DOCUMENTED:
+    if run.name in DOCUMENTED and not any(folder.parent.glob(f"seed-*/{GENERATOR_NAME}")):
         _write_generator(run, aside / GENERATOR_NAME)
-    _write_scores(run, aside)
+    _write_scores(run, aside, scorer)
     aside.rename(folder)
 
 
-def _write_scores(run: Run, folder: Path) -> None:
-    """Copy the scores: a run may have been scored by another protocol since."""
+def _write_scores(run: Run, folder: Path, scorer: Scorer) -> None:
+    """Copy the scores, and say by which protocol they are: a run may have been scored by another one since."""
     assert run.folder is not None
+    protocol = scorer.found(run)[0]
+    status = {key: run.status[key] for key in STATUS if key in run.status}
+    status["scored_by"] = {**asdict(protocol), "text": protocol.text}
+    with replacing(folder / "status.json") as aside:
+        aside.write_text(json.dumps(status, indent=2) + "\n", encoding="utf-8")
     with replacing(folder / SCORES_NAME) as aside:
         aside.write_bytes((run.folder.path / SCORES_NAME).read_bytes())
 
@@ -110,3 +118,33 @@ def _check_size(folder: Path) -> None:
     size = sum(path.stat().st_size for path in folder.iterdir() if path.name != GENERATOR_NAME)
     if size > MOST_BYTES:
         raise UserError(f"{folder}: {size:,} bytes, and the evidence of a run may have {MOST_BYTES:,}")
+
+
+def found_in_evidence(runs: Sequence[Run]) -> Callable[[Run], tuple[Protocol, Scores] | None]:
+    """What gives the scores of published runs, by the protocol of most of them, of whichever version of the lab."""
+    protocols = {run.where: _scored_by(run) for run in runs}
+    kinds = Counter(_kind(*known) for known in protocols.values() if known)
+    chosen = kinds.most_common(1)[0][0] if kinds else None
+
+    def found(run: Run) -> tuple[Protocol, Scores] | None:
+        if (known := protocols[run.where]) is None:
+            return None
+        protocol, text = known
+        return protocol, read(run, protocol, text) if _kind(*known) == chosen else NOTHING
+
+    return found
+
+
+def _scored_by(run: Run) -> tuple[Protocol, str] | None:
+    """The protocol that the run's evidence names, and its text; None where it names none."""
+    known: Any = run.status.get("scored_by")
+    try:
+        fields = {name: kind(known[name]) for name, kind in get_type_hints(Protocol).items()}
+        return Protocol(**fields), str(known["text"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+
+
+def _kind(protocol: Protocol, text: str) -> tuple[str, int, int]:
+    """Which scores share a column: the same but for the real images, which differ in size."""
+    return text.replace(protocol.reference, ""), protocol.final, protocol.snapshot

@@ -75,9 +75,9 @@ class Scores:
     snapshots: pd.DataFrame  # step and measures, one row per scored snapshot in order
 
 
-def read(run: Run, protocol: Protocol) -> Scores:
-    """The scores in the run's folder that were made by `protocol`."""
-    rows = [row for row in read_rows(run) if row.protocol == protocol.text]
+def read(run: Run, protocol: Protocol, text: str | None = None) -> Scores:
+    """The scores in the run's folder that were made by `protocol`; text: its text if an earlier version made them."""
+    rows = [row for row in read_rows(run) if row.protocol == (text or protocol.text)]
 
     def measures(count: int) -> dict[int, dict[str, float]]:
         """Step -> measure -> value, of scores from `count` images; of a score that stands there twice the later one."""

@@ -23,6 +23,7 @@ from dcgan import config, sample
 from dcgan.networks import Generator
 from dcgan.record import weights
 from dcgan.record.folder import HISTORY
+from dcgan.tools.files import checksum
 
 NAMES = ("slow_d_only", "init_only", "decay_only")
 STUB = Extractor("effnet_lite0", EFFNET_SHA256[:16], 1280, torch.nn.Identity())
@@ -60,15 +61,20 @@ def study(docs, runs):
 
 def published(runs, docs, capsys):
     """Publish; return what was reported."""
-    assert main(["publish", "--runs", str(runs), "--docs", str(docs)]) == 0
+    assert main(["publish", "--runs", str(runs), "--docs", str(docs), "--extractor", "effnet_lite0"]) == 0
     return "".join(capsys.readouterr())
 
 
 @pytest.mark.slow
-def test_the_study_is_the_same_to_the_digit_from_evidence_alone(runs, tmp_path, capsys):
+@pytest.mark.parametrize("changed", [False, True])
+def test_the_study_is_the_same_to_the_digit_from_evidence_alone_also_once_scoring_has_changed(
+    runs, tmp_path, capsys, monkeypatch, changed
+):
     from_folders = study(tmp_path / "one" / "docs", runs)
     published(runs, tmp_path / "two" / "docs", capsys)
     shutil.rmtree(runs)
+    if changed:
+        monkeypatch.setattr("analysis.score.VERSION", 99)
     from_evidence = study(tmp_path / "two" / "docs", tmp_path / "no runs")
     assert from_evidence.keys() == from_folders.keys()
     assert {name for name in from_folders if from_folders[name] != from_evidence[name]} == set()
@@ -109,9 +115,13 @@ def test_what_is_unfinished_or_not_scored_is_named_and_not_published(tmp_path, c
     folder = trained(tmp_path / "runs", "slow_d_only", 0)
     rows = pd.read_csv(folder.path / "scores.csv")
     rows[rows["step"] != 480].to_csv(folder.path / "scores.csv", index=False)
+    folder = trained(tmp_path / "runs", "decay_only", 0)
+    rows = pd.read_csv(folder.path / "scores.csv")
+    rows[~rows["score"].str.contains("_5000_")].to_csv(folder.path / "scores.csv", index=False)  # its snapshots' only
     report = published(tmp_path / "runs", tmp_path / "docs", capsys)
     assert "init_only seed 0: not published: it is interrupted at step 600 of 1,200" in report
-    assert "slow_d_only seed 0: not published: no scores of step 480; `make compare` scores it" in report
+    assert "slow_d_only seed 0: not published: no scores of step 480 by this protocol; `make compare`" in report
+    assert "decay_only seed 0: not published: no scores of step 1,200 by this protocol; `make compare`" in report
     assert not (tmp_path / "docs").exists()
 
 
@@ -176,10 +186,13 @@ def test_a_history_that_would_fill_the_memory_is_refused(tmp_path):
 
 
 def test_a_published_generator_draws_in_a_fresh_clone_before_anything_is_trained(tmp_path, capsys, monkeypatch):
-    folder = trained(tmp_path / "runs", "baseline", 3)
     torch.manual_seed(0)
-    generator = Generator(64, 100, 64)
-    weights.save(folder.generator, generator)
+    for seed in (4, 3):
+        folder = trained(tmp_path / "runs", "baseline", seed)
+        weights.save(folder.generator, Generator(64, 100, 64))
+        rows = pd.read_csv(folder.path / "scores.csv")
+        rows.loc[rows["score"].str.contains("_5000_"), "generator"] = checksum(folder.generator.read_bytes())
+        rows.to_csv(folder.path / "scores.csv", index=False)
     published(tmp_path / "runs", tmp_path / "clone" / "docs", capsys)
     (half,) = (tmp_path / "clone").rglob("generator.params")
     assert half.stat().st_size < 0.55 * folder.generator.stat().st_size

@@ -6,7 +6,7 @@ step, generator (hash of its weights), score, value, protocol
 import csv
 import io
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -60,9 +60,3 @@ def append_rows(run: Run, rows: Sequence[Row]) -> None:
         raise ValueError(f"{run.where}: a run in W&B has no folder for scores")
     with replacing(run.folder.path / NAME) as aside:
         pd.DataFrame([*read_rows(run), *rows], columns=list(COLUMNS)).drop_duplicates().to_csv(aside, index=False)
-
-
-def extractor_of(runs: Iterable[Run], names: Iterable[str]) -> str | None:
-    """The extractor, one of `names`, by which runs were scored, as their scores name it; None where none is."""
-    scores = {row.score for run in runs for row in read_rows(run)}
-    return next((name for name in names if any(score.endswith(f"_{name}") for score in scores)), None)
