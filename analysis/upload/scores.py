@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -278,7 +279,7 @@ class _Sender:
         runs = {folder.parents[3] for folder in left}
         places: list[Path | str] = [left[0] / "wandb"]
         if len(left) > 1 and len(runs) == 1:
-            places = [f"{wandb_client.from_here(runs.pop())}/*/*/*/*/wandb"]
+            places = [f"{shlex.quote(wandb_client.from_here(runs.pop()))}/*/*/*/*/wandb"]
         elif len(left) > 1:
             places = [folder / "wandb" for folder in left]
         first = "must be uploaded first, with its scores" if online else "can be uploaded with its scores"

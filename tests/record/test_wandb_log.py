@@ -29,8 +29,9 @@ from support.wandb_client import (
     until,
 )
 
+from dcgan import config
 from dcgan.record import wandb_log
-from dcgan.record.wandb_client import new_run_id
+from dcgan.record.wandb_client import identity, new_run_id
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +68,7 @@ def test_offline_the_log_has_the_config_and_each_step_once_and_images_and_the_ge
     assert [item["loss_d"] for item in history] == [1 / step for step in range(1, 12)]
     assert (history[9]["loss_d_fake"], history[9]["loss_d_real"]) == ("NaN", "Infinity")
     assert (piece / "files" / history[9]["samples.path"]).read_bytes() == grid.read_bytes()
+    assert history[9]["samples.caption"] == "step 10"
     (artifact,) = [r["artifact"] for r in inspect(piece) if r["type"] == "artifact"]
     assert (artifact["name"], artifact["type"]) == ("generator-abcd1234", "model")
     assert str(generator) in json.dumps(artifact)
@@ -287,6 +289,38 @@ def test_two_trackers_in_one_process_are_two_runs(tmp_path):
         (piece,) = pieces(tmp_path / run_id)
         assert inspect(piece, "--summary")["run_id"] == run_id
         assert len(items(piece)) == 3
+
+
+def test_a_run_is_found_by_its_recipe_its_question_and_what_it_is_trained_on(monkeypatch):
+    experiment = config.load("canonical_init", profile="smoke", seed=3)
+    record = {**config.to_record(experiment), "wandb_id": "abcd1234", "code_files": {"dcgan/config.py": "00"}}
+    record["data"] = {"name": "faces", "fingerprint": "01"}
+    single = identity(experiment, record)
+    assert (single["name"], single["group"], single["job_type"]) == (
+        "canonical_init-3", "canonical_init", "canonical_init"
+    )  # fmt: skip
+    assert single["notes"] == experiment.question
+    assert single["tags"] == ["faces", "smoke", "64 px", "follow_up"]
+    assert "code_files" not in single["config"]
+    assert single["config"]["data"] == record["data"]
+    monkeypatch.setenv("WANDB_RUN_GROUP", "a study")
+    assert identity(experiment, record) == {**single, "group": "a study"}
+    documented = config.load("baseline", profile="smoke", overrides=["batch_size=32"])
+    mine = identity(documented, record)
+    assert mine["job_type"] == documented.slug != "baseline", "its seeds are averaged, not those of another recipe"
+    assert mine["tags"] == ["faces", "smoke", "64 px"]
+
+
+def test_alerts_are_sent_in_order_with_the_rows(folder, monkeypatch):
+    server = Server()
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    wandb = tracker(folder)
+    wandb.log(rows(1, 2))
+    wandb.alert("a title far too long for W&B, which takes no more than 64 characters", "G has won")
+    wandb.finish(state="finished")
+    ((title, text),) = server.alerts
+    assert (len(title), text) == (63, "G has won")
 
 
 def test_run_ids_differ_and_are_what_wandb_accepts():

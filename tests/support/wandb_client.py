@@ -173,10 +173,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"{}")
         if self.path.endswith("file_stream"):
-            sent = (request.get("files") or {}).get("wandb-history.jsonl", {"offset": 0, "content": []})
-            lines = [json.loads(line) for line in sent["content"] if self.server.status == 200]
+            files = request.get("files") or {} if self.server.status == 200 else {}
+            sent = files.get("wandb-history.jsonl", {"offset": 0, "content": []})
+            lines = [json.loads(line) for line in sent["content"]]
             self.server.history[sent["offset"] : sent["offset"] + len(lines)] = lines
-            for line in (request.get("files") or {}).get("wandb-summary.json", {"content": []})["content"]:
+            for line in files.get("wandb-summary.json", {"content": []})["content"]:
                 self.server.summary = json.loads(line)  # each replaces the whole
             self.reply({"exitcode": None, "limits": {}})
         else:
