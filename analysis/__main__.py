@@ -153,8 +153,8 @@ def _announce(scorer: "Scorer", jobs: Sequence["Job"]) -> None:
     """Say how much there is to score, and how long it will take."""
     from analysis.pages.words import about, counted
 
-    if jobs:
-        work = scorer.estimate(jobs)
+    work = scorer.estimate(jobs)
+    if work.generators:
         real = f" and {work.real_images:,} real images" if work.real_images else ""
         print(f"scoring {counted(work.generators, 'generator')}{real}: {about(work.seconds)}", file=sys.stderr)
 

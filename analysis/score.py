@@ -126,7 +126,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What there is to score."""
+    """What can be scored: not the generators whose real images are missing."""
 
     generators: int
     real_images: int  # whose features are not cached
@@ -167,19 +167,23 @@ class Scorer:
     def estimate(self, jobs: Sequence[Job]) -> Estimate:
         """How long the jobs will take, from how long this machine takes for a few images."""
         references: dict[str, Reference] = {}
+        generated = generators = faces = 0
         for job in jobs:
-            for size in job.sizes:
-                with contextlib.suppress(UserError):  # said where the job is done
+            with contextlib.suppress(UserError):  # without its real images it isn't scored, and a note says so
+                for size, count in job.sizes.items():
                     references[reference_name(job.run, size)] = self._reference(job.run, size)
+                    generated += count
+                generators += 1
+                faces += min(FACES, job.counts.get("final", 0))
+        if not generators:
+            return Estimate(0, 0, 0)
         real = sum(len(reference) for reference in references.values() if not reference.has_features)
-        images = real + sum(sum(job.sizes.values()) for job in jobs)
-        faces = min(FACES, real) + sum(min(FACES, job.counts.get("final", 0)) for job in jobs)
         by_part = (
-            images * features.seconds_per_image(self.extractor),
-            faces / FACES_PER_S / torch.get_num_threads(),
-            len(jobs) * MEASURES_S,
+            (real + generated) * features.seconds_per_image(self.extractor),
+            (min(FACES, real) + faces) / FACES_PER_S / torch.get_num_threads(),
+            generators * MEASURES_S,
         )
-        return Estimate(len(jobs), real, sum(by_part))
+        return Estimate(generators, real, sum(by_part))
 
     def score(self, jobs: Sequence[Job], *, each: Callable[[], None] = lambda: None) -> list[Note]:
         """Write the missing scores into the runs' folders, one generator at a time; call `each` after each.
