@@ -14,6 +14,7 @@ from analysis.measures import interleaving
 from analysis.measures.interleaving import SMOOTHINGS
 from analysis.measures.stats import wilson
 from analysis.runs.run import Run
+from analysis.runs.system_metrics import gpu_use
 from analysis.score import SNAPSHOT_MEASURES, Protocol, Scores
 from dcgan import UserError
 
@@ -53,7 +54,11 @@ def part_of(
     snapshots = _snapshots(run, scores)
     recorded = {key: value for key, value in facts.items() if key != "precision"}  # that of the arithmetic
     part = Part(
-        row=recorded | _cost(facts, cost_per_hour) | _quality(run, protocol, scores) | _best_and_last(snapshots),
+        row=recorded
+        | _cost(facts, cost_per_hour)
+        | gpu_use(run)
+        | _quality(run, protocol, scores)
+        | _best_and_last(snapshots),
         snapshots=snapshots.assign(interleaving_ratio=np.nan),
     )
     try:

@@ -276,12 +276,19 @@ def _speed(table: pd.DataFrame) -> dict[str, Any]:
             "step_ms": number(row["step_ms"], 1),
             "data_wait_fraction": number(row["data_wait_fraction"], 2, percent=True),
             "floor_share": number(row["floor_share"], 0, percent=True),
+            "gpu_use": _gpu_use(row),
             "gpu_hours": number(row["gpu_hours"], 2),
             "cost": number(row["cost"], 2),
         }
         for _, row in known.iterrows()
     ]
-    return {"rows": rows, "cost": bool(known["cost"].notna().any())}
+    return {"rows": rows, "cost": bool(known["cost"].notna().any()), "gpu": bool(known["gpu_use"].notna().any())}
+
+
+def _gpu_use(row: pd.Series) -> str:
+    """The median use of the GPU and its quartiles."""
+    low, median, high = (number(row[f"gpu_use{part}"], 0, percent=True) for part in ("_low", "", "_high"))
+    return f"{median} [{low}, {high}]" if pd.notna(row["gpu_use"]) else median
 
 
 def _rating(rating: Mapping[str, Any]) -> dict[str, Any]:
