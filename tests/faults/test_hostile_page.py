@@ -56,7 +56,6 @@ def page(tmp_path_factory):
         broken.config.write_text(yaml.dump(record))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("analysis.measures.features.choose", lambda *_, **__: STUB)
-        patched.setattr("analysis.measures.features.seconds_per_image", lambda _: 0.0)
         patched.setenv("WANDB_MODE", "disabled")
         words = ["--cache", str(place / "cache"), "--no-open", "--device", "cpu"]
         assert main(["compare", "--runs", str(runs), "--out", str(place / "out"), *words]) == 0
