@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,9 @@ USE = re.compile(r"gpu\.\d+\.gpu")  # per cent of the time in which the GPU comp
 
 def gpu_use(run: Run) -> dict[str, float]:
     """Return median and quartiles of the GPU's use, as shares; nothing for a CPU and without a log."""
-    environment = run.record.get("environment") or {}
-    if run.folder is None or environment.get("device") not in ("cuda", "mps"):
+    environment = run.record.get("environment")
+    device = environment.get("device") if isinstance(environment, Mapping) else None
+    if run.folder is None or device not in ("cuda", "mps"):
         return {}
     values = [value for path in sorted(run.folder.path.glob("wandb/*run-*/run-*.wandb")) for value in _found(path)]
     if not values:

@@ -158,7 +158,8 @@ class _Upload:
 def _upload(run: Run, row: Mapping[str, Any], comparison: Comparison, found: Found) -> _Upload | None:
     """What to send of a run; None for one without scores, one that trains, and one that W&B was never to have."""
     known = found(run)
-    if run.folder is None or run.state not in ENDED or known is None or not run.record.get("wandb_id"):
+    has_id = re.fullmatch(r"[\w-]{1,64}", str(run.record.get("wandb_id") or ""))  # somebody may have edited it
+    if run.folder is None or run.state not in ENDED or known is None or not has_id:
         return None
     protocol, scores = known
     rows = _rows(run, protocol, scores, comparison)
