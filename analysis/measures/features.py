@@ -27,8 +27,6 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch_fidelity import FeatureExtractorBase, feature_extractor_inceptionv3, register_feature_extractor
-from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 from tqdm import tqdm
 
 from analysis.measures.onnx_graph import lite0_graph
@@ -46,6 +44,9 @@ NAMES = ("inception", "effnet_lite0")
 EFFNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # as released on PyPI
 #: Of the file at torch-fidelity's URL, whose name holds the first 8 digits. Several public repositories pin this
 #: hash; we did not compute it from a download of our own.
+INCEPTION_URL = (  # torch-fidelity's own, which takes five seconds to import
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+)
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
 ANSWER_SECONDS = 5  # until a server begins to answer
@@ -104,9 +105,8 @@ def choose(
             if wanted:
                 raise UserError(lack) from error
             log.warning("%s; using effnet_lite0 instead", lack)
-    network = EfficientNetLite0("effnet_lite0", ["1280", "logits"])
-    network.memory_format = memory_format
-    return Extractor("effnet_lite0", EFFNET_SHA256[:16], 1280, network.to(device, memory_format=memory_format))
+    network = EfficientNetLite0(memory_format).to(device)
+    return Extractor("effnet_lite0", EFFNET_SHA256[:16], 1280, network)
 
 
 def extract(extractor: Extractor, images: Iterable[Tensor], *, total: int, desc: str) -> Features:
@@ -166,24 +166,20 @@ def _regrouped(images: Iterable[Tensor], size: int) -> Iterator[Tensor]:
 # --- EfficientNet-Lite0 ---
 
 
-class EfficientNetLite0(FeatureExtractorBase):
-    """EfficientNet-Lite0 (Tan & Le 2019, arXiv:1905.11946; Lite: tensorflow/tpu) with its ImageNet weights.
-
-    Its features are '1280', pooled, and 'logits' of the 1000 classes. Importing this module registers it with
-    torch-fidelity as feature_extractor='effnet_lite0'.
-    """
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-Lite0 (Tan & Le 2019, arXiv:1905.11946; Lite: tensorflow/tpu) with its ImageNet weights."""
 
     SIDE = 224
-    memory_format = torch.channels_last
 
-    def __init__(self, name: str, features_list: list[str], **_: Any) -> None:
-        super().__init__(name, features_list)
-        self.network = _efficientnet_lite0().to(memory_format=self.memory_format)
+    def __init__(self, memory_format: torch.memory_format = torch.channels_last) -> None:
+        super().__init__()
+        self.memory_format = memory_format
+        self.network = _efficientnet_lite0().to(memory_format=memory_format)
         self.requires_grad_(False)
         self.eval()
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """uint8 (n, 3, H, W) -> the features of `features_list`, each float32 (n, dims)."""
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (n, 3, H, W) -> pooled features (n, 1280) and logits of the 1000 classes (n, 1000), in float32."""
         if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
             raise ValueError(f"{images.dtype} {tuple(images.shape)} instead of uint8 (n, 3, height, width)")
         x = images.float()
@@ -191,9 +187,7 @@ class EfficientNetLite0(FeatureExtractorBase):
         x = interpolate(x, (self.SIDE, self.SIDE), mode="bilinear", antialias=shrinks)
         x = (x - 127) / 128  # as Lite0 was trained; not ImageNet's mean and deviation
         # (n, 3, 224, 224)
-        pooled, logits = self._by_onnxruntime(x) if x.is_cpu and self._session else self._by_torch(x)
-        outputs = {"1280": pooled, "logits": logits}
-        return tuple(outputs[feature] for feature in self.features_list)
+        return self._by_onnxruntime(x) if x.is_cpu and self._session else self._by_torch(x)
 
     def _by_torch(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.network.extract_features(x.contiguous(memory_format=self.memory_format))
@@ -216,26 +210,6 @@ class EfficientNetLite0(FeatureExtractorBase):
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         graph = lite0_graph(self.network, self.SIDE)
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        return "1280", "logits"
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        return "logits" if metric == "isc" else "1280"
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        return True
-
-    @staticmethod
-    def get_dummy_input_for_compile() -> Tensor:
-        return torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
-
-
-if "effnet_lite0" not in FEATURE_EXTRACTORS_REGISTRY:
-    register_feature_extractor("effnet_lite0", EfficientNetLite0)
 
 
 def _efficientnet_lite0() -> EfficientNet:
@@ -277,6 +251,8 @@ def _fold_norms(network: EfficientNet) -> None:
 
 def _inception(path: Path) -> Extractor:
     """torch-fidelity's InceptionV3 with the weights in a file. Raises UserError when the file holds anything else."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
     try:
         state, sha256 = _load(path)
     except OSError as error:
@@ -293,7 +269,7 @@ def _inception(path: Path) -> Extractor:
     copy.seek(0)
     try:
         with torch.random.fork_rng(devices=[]):  # it draws random weights before it loads these
-            network = feature_extractor_inceptionv3.FeatureExtractorInceptionV3(
+            network = FeatureExtractorInceptionV3(
                 "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=copy
             )
     except RuntimeError as error:
@@ -306,12 +282,12 @@ def _inception(path: Path) -> Extractor:
 
 
 def _right_file() -> str:
-    return f"torch-fidelity's weights, {feature_extractor_inceptionv3.URL_INCEPTION_V3}"
+    return f"torch-fidelity's weights, {INCEPTION_URL}"
 
 
 def _published(cache: Path) -> Path:
     """Inception's published weights in the cache, downloaded if they aren't there. Raises OSError or HTTPException."""
-    url = feature_extractor_inceptionv3.URL_INCEPTION_V3
+    url = INCEPTION_URL
     path = cache / "weights" / url.rpartition("/")[2]
     if path.is_file() and _sha256(path) == INCEPTION_SHA256:
         return path

@@ -10,7 +10,6 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import Tensor
-from torch_fidelity.metric_isc import isc_features_to_metric
 
 from dcgan import UserError
 
@@ -154,6 +153,8 @@ def inception_score(logits: np.ndarray, *, seed: int) -> tuple[float, float]:
     """
     if len(logits) < MINIMUM:
         raise UserError(f"{len(logits)} generated images: a score needs at least {MINIMUM}")
+    from torch_fidelity.metric_isc import isc_features_to_metric  # it takes five seconds to import
+
     metrics = isc_features_to_metric(_double(logits), splits=SPLITS, shuffle=True, rng_seed=seed)
     mean, deviation = metrics["inception_score_mean"], metrics["inception_score_std"]
     return _finite(mean, "the Inception Score"), _finite(deviation, "the Inception Score's deviation")

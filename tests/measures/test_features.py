@@ -150,7 +150,7 @@ def test_onnxruntime_takes_as_many_threads_as_torch():
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            network = features.EfficientNetLite0("effnet_lite0", ["1280"])
+            network = features.EfficientNetLite0()
             assert network._session.get_session_options().intra_op_num_threads == threads
     finally:
         torch.set_num_threads(before)

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch_fidelity import feature_extractor_inceptionv3
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 from analysis.measures import features
 from dcgan import UserError
@@ -76,7 +75,7 @@ def served(folder, monkeypatch):
 
 def point_to(url, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(feature_extractor_inceptionv3, "URL_INCEPTION_V3", url)
+    monkeypatch.setattr(features, "INCEPTION_URL", url)
 
 
 @pytest.fixture
@@ -238,3 +237,8 @@ def test_lite0_is_never_kept_waiting_for_inceptions_weights(tmp_path, monkeypatc
     with served(inception_file.parent, monkeypatch) as asked:
         assert choose("effnet_lite0", tmp_path, given=inception_file).name == "effnet_lite0"
     assert not asked
+
+
+def test_the_published_weights_are_torch_fidelitys():
+    assert features.INCEPTION_URL == URL_INCEPTION_V3
+    assert features.INCEPTION_SHA256[:8] in URL_INCEPTION_V3
