@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.special import stdtrit
-from scipy.stats import binomtest
 
 NAN = float("nan")
 
@@ -33,6 +32,8 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     """
     if successes == trials == 0:
         return 0.0, 1.0
+    from scipy.stats import binomtest  # it takes a second to import
+
     interval = binomtest(successes, trials).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
