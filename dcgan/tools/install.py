@@ -62,10 +62,10 @@ def main(locks: list[Path], wish: str) -> None:
     installed = recorded()
     stale = [name for name in wanted if wanted[name] != installed.get(name)]
     torch, reason = wish or installed.get("torch", ""), ""
-    if torch != "auto" and torch == installed.get("torch") and not stale:
+    if installed and torch == installed["torch"] and not stale and wish != "auto":
         return
     configure()
-    if torch in ("", "auto"):
+    if wish == "auto" or not installed:  # what is there was chosen once, perhaps where the network could be reached
         torch, reason = fitting_torch(torch or os.environ.get("UV_TORCH_BACKEND", "auto"))
     os.environ.pop("UV_TORCH_BACKEND", None)
     if torch == installed.get("torch"):
@@ -73,7 +73,7 @@ def main(locks: list[Path], wish: str) -> None:
             return
         print(f"updating .venv to {' and '.join(stale)}", flush=True)
     else:  # packages of another torch would stay behind
-        if installed and torch != "pypi" and not reachable(PYTORCH_INDEX, seconds=30):
+        if installed and (torch != "pypi" or wish == "auto") and not reachable(PYTORCH_INDEX, seconds=30):
             raise InstallError("PyTorch's own index can't be reached: .venv stays as it is")
         size = "1.7 GB" if torch == "cpu" else "up to 6 GB"
         print(f"installing into .venv ({size}, once){reason and ': ' + reason}", flush=True)

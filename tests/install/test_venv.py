@@ -57,6 +57,21 @@ def test_a_venv_of_an_older_version_of_the_lab_is_kept_and_updated(ready):
     assert (ready.folder / ".venv/mine").exists()
 
 
+def test_a_torch_that_was_fitted_to_the_card_is_kept_without_a_network(ready, index, elsewhere):
+    record = ready.folder / ".venv/.installed"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"torch": "auto"}))
+    (ready.folder / ".venv/mine").touch()
+    asked = list(index.asked)
+    assert ready.setup() == ""
+    assert (index.asked, elsewhere.hosts) == (asked, [])
+    ready.lock("tiny==2.0")
+    assert ready.setup().startswith("updating .venv")
+    assert ready.installed() == {"tiny==2.0"}
+    assert "can't be reached: .venv stays as it is" in ready.refused("TORCH=auto")
+    assert ready.setup() == ""
+    assert (ready.folder / ".venv/mine").exists()
+
+
 def test_an_update_that_fails_leaves_what_was_there(ready):
     lock = (ready.folder / "requirements.lock").read_text()
     ready.lock("tiny==2.0", "nowhere==1.0")
