@@ -5,6 +5,7 @@ of ours. uv does the work, with what pip is configured to. `.venv/.installed` re
 last: a .venv without it was left half-made and is made again, from the downloads in uv's cache.
 """
 
+import base64
 import configparser
 import contextlib
 import hashlib
@@ -254,17 +255,28 @@ def fetch_uv(version: str, folder: Path) -> str:
     for index in [*extra.split(), default]:
         page = f"{index.rstrip('/')}/uv/"
         try:
-            for link in re.findall(r'href="([^"]+)"', urllib.request.urlopen(page, timeout=30).read().decode()):
+            for link in re.findall(r'href="([^"]+)"', fetched(page).decode()):
                 address, _, digest = urllib.parse.urljoin(page, html.unescape(link)).partition("#sha256=")
                 if not wheel.fullmatch(urllib.parse.unquote(address.rpartition("/")[2])):
                     continue
-                content = urllib.request.urlopen(address, timeout=30).read()
+                content = fetched(address)
                 if hashlib.sha256(content).hexdigest() != digest:
                     raise InstallError("uv's wheel is not what its index says: its hash differs")
                 return unpacked(content, folder)
         except (OSError, ValueError, HTTPException) as error:
             reason = f"{urllib.parse.urlsplit(index).hostname}: {error}"
     raise InstallError(f"uv can't be fetched ({reason}): install uv or pip, then run the same command again")
+
+
+def fetched(address: str) -> bytes:
+    """Return what is at an address, which may hold a user's name and password."""
+    parts = urllib.parse.urlsplit(address)
+    login, _, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(parts._replace(netloc=host).geturl())
+    if login:  # never sent on to another host
+        secret = base64.b64encode(urllib.parse.unquote_to_bytes(login)).decode()
+        request.add_unredirected_header("Authorization", f"Basic {secret}")
+    return urllib.request.urlopen(request, timeout=30).read()
 
 
 def unpacked(wheel: bytes, folder: Path) -> str:

@@ -1,6 +1,7 @@
 """Installing with whatever Python there is, and without uv."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -71,6 +72,19 @@ def test_a_uv_on_the_path_is_used_unless_it_is_too_old(lab, index):
 def test_a_wheel_of_uv_that_is_not_what_its_index_says_is_not_run(lab, index):
     index.digests = {path.name: "0" * 64 for path in index.root.glob("simple/uv-*")}
     assert "its hash differs" in lab.refused()
+
+
+def test_an_index_that_asks_for_a_password_gets_it(lab, index):
+    index.login = "me:p@ss"
+    address = index.address.removeprefix("http://")
+    lab.env["PIP_INDEX_URL"] = f"http://me:p%40ss@{address}/simple"
+    lab.setup()
+    assert lab.installed() == {"tiny==1.0"}
+    shutil.rmtree(lab.folder / ".venv")
+    lab.env["PIP_INDEX_URL"] = f"http://me:secret@{address}/simple"
+    refusal = lab.refused()
+    assert "HTTP Error 401" in refusal
+    assert "secret" not in refusal
 
 
 def test_without_any_way_to_get_uv_one_line_says_what_helps(lab, index):

@@ -37,6 +37,9 @@ class IndexHandler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         path = unquote(urlsplit(self.path).path)
+        if self.server.login and self.headers["Authorization"] != f"Basic {encoded(self.server.login)}":
+            self.send_error(401)
+            return
         self.server.asked.append(path)
         folder, name, file = path[1:].rsplit("/", 2)
         wheels = sorted((self.server.root / folder).glob(f"{name.replace('-', '_')}-*.whl"))
@@ -76,6 +79,10 @@ class ProxyHandler(IndexHandler):
             IndexHandler(connection, self.client_address, self.server)
 
 
+def encoded(login):
+    return base64.b64encode(login.encode()).decode()
+
+
 def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -85,9 +92,11 @@ def serving(root, handler=IndexHandler, certificate=None):
     """Yield a server with its `address`, the paths that were `asked` and the `hosts` that a proxy was asked for.
 
     digests: hashes to state instead of the true ones, by file.
+    login: user:password to ask for, if any.
     """
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.root, server.asked, server.hosts, server.digests, server.certificate = root, [], [], {}, certificate
+    server.login = ""
     server.address = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
     yield server
