@@ -39,6 +39,7 @@ PYTORCH_INDEX = "https://download.pytorch.org/whl/cpu/torch/"
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 #: torch for CUDA 13 needs a card of this capability (Turing); torch for CUDA 12.6 runs on older ones too.
 OLDEST_CARD_OF_CUDA_13 = 7.5
+OLDEST_DRIVER_OF_CUDA_13 = 580
 
 #: pip's settings, and how uv and the standard library are given the same.
 SETTINGS = {
@@ -164,8 +165,9 @@ def writable(folder: Path) -> bool:
 def fitting_torch(wish: str) -> tuple[str, str]:
     """Return which torch fits this machine ("pypi", or one of uv's --torch-backend) if the wish is "auto", and why.
 
-    uv's own choice, "auto", goes by the driver. It would also take an Intel GPU, which the lab doesn't use, and CUDA 13
-    for a card that is too old for it.
+    uv's own choice, "auto", goes by the driver. It would also take an Intel GPU, which the lab doesn't use, CUDA 13 for
+    a card that is too old for it, and for an older driver the latest CUDA 12 that torch was ever built for, where the
+    lock's torch is missing.
     """
     if wish != "auto" or sys.platform == "darwin":  # for macOS there is one build
         return wish.replace("auto", "pypi"), ""
@@ -173,10 +175,15 @@ def fitting_torch(wish: str) -> tuple[str, str]:
         return "pypi", "PyTorch's ordinary build, from your index (TORCH=cpu: 1.7 GB, from PyTorch's own)"
     if not reachable(PYTORCH_INDEX):
         return "pypi", "PyTorch's ordinary build, as its own index can't be reached"
-    capabilities = said_by("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
-    cards = [float(line) for line in capabilities.split() if re.fullmatch(r"\d+\.\d+", line)]
+    said = said_by("nvidia-smi", "--query-gpu=compute_cap,driver_version", "--format=csv,noheader")
+    cards = [float(capability) for capability in re.findall(r"^\d+\.\d+", said, re.MULTILINE)]
+    if not said and NVIDIA_DRIVER.exists():
+        said = NVIDIA_DRIVER.read_text(errors="replace")
+    driver = re.search(r"\b(\d{3,})\.\d", said)
     if cards and min(cards) < OLDEST_CARD_OF_CUDA_13:
         return "cu126", "PyTorch for CUDA 12.6, as later builds don't run on this card"
+    if driver and int(driver[1]) < OLDEST_DRIVER_OF_CUDA_13:
+        return "cu126", f"PyTorch for CUDA 12.6, as later builds need driver {OLDEST_DRIVER_OF_CUDA_13}"
     if cards or NVIDIA_DRIVER.exists():
         return "auto", "PyTorch for this NVIDIA driver"
     if said_by("rocm_agent_enumerator"):

@@ -84,25 +84,30 @@ def installer(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "torch"),
+    ("cards", "torch"),
     [
         ("7.0", "cu126"),  # V100
         ("6.1", "cu126"),
         ("9.0\n6.1", "cu126"),
         ("7.5", "auto"),
-        ("12.0", "auto"),
+        ("12.0, 580.65.06", "auto"),
+        ("8.0, 535.104.05", "cu126"),
         ("[N/A]", "cpu"),
     ],
 )
-def test_the_torch_fits_the_oldest_card(installer, tmp_path, capabilities, torch):
-    program(tmp_path / "nvidia-smi", capabilities)
+def test_the_torch_fits_the_oldest_card_and_the_driver(installer, tmp_path, cards, torch):
+    program(tmp_path / "nvidia-smi", cards)
     assert installer.fitting_torch("auto")[0] == torch
 
 
-def test_a_driver_whose_cards_can_t_be_asked_is_left_to_uv(installer, tmp_path, monkeypatch):
+def test_a_driver_whose_cards_can_t_be_asked_is_left_to_uv_unless_it_is_old(installer, tmp_path, monkeypatch):
     (tmp_path / "version").touch()
     monkeypatch.setattr(installer, "NVIDIA_DRIVER", tmp_path / "version")
     assert installer.fitting_torch("auto")[0] == "auto"
+    (tmp_path / "version").write_text(
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05\nGCC version: 12.3.0\n"
+    )
+    assert installer.fitting_torch("auto")[0] == "cu126"
 
 
 def test_a_machine_without_a_gpu_gets_the_small_torch_and_a_line_for_one_with(installer):
