@@ -43,7 +43,7 @@ def _run(options: argparse.Namespace) -> int:
                 f"{options.gpus} equal shares"
             )
         code = launch.processes(options.gpus, device, [*options.arguments, "--profile", asked.profile])
-        if code == EXIT_FAILED:
+        if code not in (0, EXIT_INTERRUPTED):
             note_failure(asked)
         return code
     measures = _measures()

@@ -3,7 +3,7 @@
 import errno
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,11 +131,12 @@ def run(request: Request, device: Device, *, ranks: Ranks = ALONE) -> Outcome:
 
 def note_failure(request: Request) -> None:
     """Write down that a run has failed whose processes all ended before one of them could do so."""
-    folder = request.folder(request.resolved(), request.source())
-    facts = dict(folder.read_status())
-    if facts.pop("state", None) == "running":
-        with folder.locked():
-            folder.write_status("failed", **facts | {"error": "a process of the run has ended"})
+    with suppress(UserError):  # reported already: there are no images, or others train the run
+        folder = request.folder(request.resolved(), request.source())
+        facts = dict(folder.read_status())
+        if facts.pop("state", None) == "running":
+            with folder.locked():
+                folder.write_status("failed", **facts | {"error": "a process of the run has ended"})
 
 
 def _announce(

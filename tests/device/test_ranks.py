@@ -23,6 +23,7 @@ from dcgan.device.device import Device
 from dcgan.device.ranks import Ranks, average_gradients, convert_batchnorm_, joined
 from dcgan.players import build
 from dcgan.record.folder import RunFolder
+from dcgan.run import Request
 
 TINY = ("image_size=32", "batch_size=8", "width_multiplier=0.0079", "images=40", "precision=fp32", "threads=1")
 
@@ -247,6 +248,21 @@ def test_a_process_that_hangs_on_a_lost_one_is_killed_within_seconds(monkeypatch
     codes = launch.wait([subprocess.Popen([sys.executable, "-c", code]) for code in (hanging, "raise SystemExit(7)")])
     assert list(codes.items()) == [(1, 7), (0, -signal.SIGKILL)]
     assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(("code", "state"), [(0, "running"), (1, "failed"), (2, "failed"), (130, "running")])
+def test_a_run_whose_first_process_could_not_write_it_down_is_recorded_as_failed(tmp_path, monkeypatch, code, state):
+    request = Request("tuned_lr", "smoke", tmp_path / "runs", tmp_path / "c", (*TINY, "steps=400"))
+    folder = request.folder(request.resolved(), request.source())
+    folder.path.mkdir(parents=True)
+    folder.write_status("running", step=7)
+    monkeypatch.setattr(launch, "processes", lambda *_: code)
+    with folder.locked():  # by others
+        assert main(_command(tmp_path)) == code
+        assert folder.read_status()["state"] == "running"
+    assert main(_command(tmp_path)) == code
+    assert folder.read_status()["state"] == state
+    assert folder.read_status()["step"] == 7
 
 
 def test_a_process_for_a_gpu_that_it_does_not_see_says_so_in_a_line(monkeypatch):
