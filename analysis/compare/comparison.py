@@ -81,6 +81,11 @@ class Answer:
         return VERDICTS[self.verdict]
 
     @property
+    def is_asked(self) -> bool:
+        """Whether these runs have any numbers on the question."""
+        return self.verdict != "open" or bool(self.evidence)
+
+    @property
     def sentence(self) -> str:
         """All of it, the verdict first."""
         return sentence(self.verdict, f"{self.text} {self.more}".strip())
