@@ -36,6 +36,8 @@ OLDEST_UV = (0, 9)
 PACKAGE_INDEX = "https://pypi.org/simple"
 #: What uv asks for `--torch-backend cpu`.
 PYTORCH_INDEX = "https://download.pytorch.org/whl/cpu/torch/"
+#: What helps where that index doesn't.
+ORDINARY = "make setup TORCH=pypi takes the ordinary build"
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 #: torch for CUDA 13 needs a card of this capability (Turing); torch for CUDA 12.6 runs on older ones too.
 OLDEST_CARD_OF_CUDA_13 = 7.5
@@ -76,7 +78,7 @@ def main(locks: list[Path], wish: str) -> None:
         print(f"updating .venv to {' and '.join(stale)}", flush=True)
     else:  # packages of another torch would stay behind
         if installed and (torch != "pypi" or wish == "auto") and not reachable(PYTORCH_INDEX, seconds=30):
-            raise InstallError("PyTorch's own index can't be reached: .venv stays as it is")
+            raise InstallError(f"PyTorch's own index can't be reached, .venv stays as it is: {ORDINARY}")
         size = "1.7 GB" if torch == "cpu" else "up to 6 GB"
         print(f"installing into .venv ({size}, once){reason and ': ' + reason}", flush=True)
         installed = {}
@@ -228,7 +230,7 @@ def install(locks: list[Path], torch: str, folder: Path) -> None:
     run(
         command,
         "the packages can't be installed",
-        "make setup TORCH=pypi takes the ordinary build" if torch != "pypi" else "",
+        ORDINARY if torch != "pypi" else "",
     )
 
 
