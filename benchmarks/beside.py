@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.results import Measurement, Result
-from benchmarks.train import PROFILE, ROOT, STEPS
+from benchmarks.results import ROOT, Measurement, Result
+from benchmarks.train import PROFILE, STEPS
 from dcgan.record.folder import RunFolder
 
 BATCH = 128

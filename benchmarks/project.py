@@ -5,9 +5,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.results import Measurement, Result
+from benchmarks.results import ROOT, Measurement, Result
 from benchmarks.side_by_side import spread
-from benchmarks.train import ROOT
 from dcgan import UserError
 
 

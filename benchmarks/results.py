@@ -12,7 +12,8 @@ from pathlib import Path
 from dcgan.tools.cpus import cpu_count
 from dcgan.tools.files import replacing
 
-PATH = Path(__file__).resolve().parent / "results.csv"
+ROOT = Path(__file__).resolve().parents[1]
+PATH = ROOT / "benchmarks" / "results.csv"
 #: What a result can depend on, for git: everything but earlier results.
 CODE = (":(top)", ":(top,exclude)benchmarks/results.csv", ":(top,exclude)benchmarks/RESULTS.md")
 COLUMNS = (
@@ -140,6 +141,7 @@ def _machine() -> str:
 
     from dcgan.device.device import Device
 
-    cpu = Device.of(torch.device("cpu")).name
+    device = Device.of(torch.device("cpu"))
+    cpu = f"{device.name} with bf16" if device.bf16 else device.name  # one name, but up to three times the speed
     gpu = f" and {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return f"{cpu_count()} cores of {cpu}{gpu}"

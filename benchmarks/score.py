@@ -15,7 +15,7 @@ from torch_fidelity import FeatureExtractorBase, calculate_metrics, register_fea
 from analysis.measures import features, fidelity
 from benchmarks.images import drawn
 from benchmarks.results import Measurement, Result
-from benchmarks.side_by_side import alternate
+from benchmarks.side_by_side import alternate, plainly
 from dcgan import sample
 from dcgan.device.device import use_threads
 from dcgan.networks import Generator
@@ -56,15 +56,12 @@ class StockLite0(FeatureExtractorBase):
 def bench_score(rounds: int) -> Result:
     """Compute IS, FID, KID, precision and recall of generated images; both sides have the real images' features."""
     use_threads("auto")
-    register_feature_extractor("stock_lite0", StockLite0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        generator = Generator(64, 100, 128)
+    generator = _generator()
     real_images = torch.from_numpy(drawn(REAL, 64)).permute(0, 3, 1, 2)
     with tempfile.TemporaryDirectory() as place:
         extractor = features.choose("effnet_lite0", inception_weights=None, cache=Path(place), device="cpu")
         real = fidelity.Points.of(features.extract(extractor, [real_images], total=REAL, desc="real images").features)
-        real_folder = _pngs(real_images, Path(place) / "real")
+        _pngs(real_images, Path(place) / "real")
         fid: dict[str, float] = {}
 
         def ours() -> float:
@@ -79,16 +76,9 @@ def bench_score(rounds: int) -> Result:
             return (time.perf_counter() - start) / IMAGES
 
         def theirs() -> float:
-            with tempfile.TemporaryDirectory() as folder:
-                start = time.perf_counter()
-                fake = _pngs(sample.images(generator, range(IMAGES)), Path(folder) / "fake")
-                scores = calculate_metrics(
-                    input1=str(fake), input2=str(real_folder), input2_cache_name="real", cache_root=f"{place}/cache",
-                    isc=True, fid=True, kid=True, prc=True, kid_subset_size=IMAGES // 2, prc_batch_size=500,
-                    feature_extractor="stock_lite0", cuda=False, verbose=False, datasets_root=place,
-                )  # fmt: skip
-                fid["torch-fidelity"] = scores["frechet_inception_distance"]
-                return (time.perf_counter() - start) / IMAGES
+            code = f"from benchmarks import score; print(*score.stock_cost({place!r}, {IMAGES}))"
+            cost, fid["torch-fidelity"] = map(float, plainly(code).split())
+            return cost
 
         theirs()  # caches the real images' features
         pairs = alternate(ours, theirs, rounds=rounds)
@@ -96,6 +86,28 @@ def bench_score(rounds: int) -> Result:
     speed = pairs.measurements("speed", against=against, goal=">= 8x", names=("ours", "torch-fidelity"))
     distances = [Measurement(f"distance, {name}", value, "FID") for name, value in fid.items()]
     return Result("score", [*speed, *distances])
+
+
+def stock_cost(place: str, count: int) -> tuple[float, float]:
+    """Score as torch-fidelity does, from PNGs, beside those in `place`/real: seconds an image, and FID."""
+    use_threads("auto")
+    register_feature_extractor("stock_lite0", StockLite0)
+    generator = _generator()
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        fake = _pngs(sample.images(generator, range(count)), Path(folder) / "fake")
+        scores = calculate_metrics(
+            input1=str(fake), input2=f"{place}/real", input2_cache_name="real", cache_root=f"{place}/cache",
+            isc=True, fid=True, kid=True, prc=True, kid_subset_size=count // 2, prc_batch_size=500,
+            feature_extractor="stock_lite0", cuda=False, verbose=False, datasets_root=place,
+        )  # fmt: skip
+        return (time.perf_counter() - start) / count, scores["frechet_inception_distance"]
+
+
+def _generator() -> Generator:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Generator(64, 100, 128)
 
 
 def _pngs(images: torch.Tensor, folder: Path) -> Path:

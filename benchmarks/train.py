@@ -3,9 +3,6 @@
 import contextlib
 import io
 import itertools
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,7 +14,7 @@ from analysis.measures.interleaving import interleaving_ratio
 from benchmarks.images import jpegs, packed, pil_batches, pil_cost
 from benchmarks.naive import naive_discriminator, naive_generator, naive_train
 from benchmarks.results import Measurement, Result
-from benchmarks.side_by_side import alternate, quiet_wandb
+from benchmarks.side_by_side import alternate, plainly, quiet_wandb
 from dcgan import config
 from dcgan.data import Batches
 from dcgan.device.device import Device, use_precision, use_threads
@@ -30,7 +27,6 @@ STEPS, WARM_UP, SAMPLED = 60, 4, 2000  # steps of training, before it, and batch
 CELEBA = 202_599  # images
 GOAL = ">= 2.8x with bf16 by AVX512, 3.6x by AMX, 1.7x without"
 CPU = torch.device("cpu")
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def bench_train(rounds: int) -> Result:
@@ -56,12 +52,8 @@ def bench_train(rounds: int) -> Result:
             return 1 / status["images_per_s"]
 
         def theirs() -> float:
-            # In a process of its own: what the lab asks of malloc and libgomp is not the user's.
             call = f"naive_cost({str(folder)!r}, {widths}, batch_size={experiment.batch_size}, steps={STEPS})"
-            code = f"import benchmarks.train as train; print(train.{call})"
-            plain = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
-            done = subprocess.run([sys.executable, "-c", code], env=plain, cwd=ROOT, text=True, stdout=subprocess.PIPE)
-            return float(done.stdout)
+            return float(plainly(f"from benchmarks import train; print(train.{call})"))
 
         pairs = alternate(ours, theirs, rounds=rounds)
     against = "the write-up's loop (NCHW fp32, D not frozen, .item() a step) with DataLoader and PIL, 2 workers"
