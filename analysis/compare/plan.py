@@ -80,6 +80,7 @@ def arms_of(runs: Sequence[Run], table: pd.DataFrame, snapshots: pd.DataFrame, s
     for run in runs:
         own = snapshots[(snapshots["experiment"] == run.name) & (snapshots["seed"] == run.seed)]
         own = own[own["step"] <= steps].sort_values("step")
+        own = own.assign(next_kid_mean=own["kid_mean"].shift(-1))  # a long run's next one lies beyond these steps
         facts = table[(table["experiment"] == run.name) & (table["seed"] == run.seed)].iloc[0]
         row = {
             "experiment": run.name,

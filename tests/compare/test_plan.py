@@ -141,6 +141,27 @@ def test_a_long_run_stands_for_its_arm_at_equal_steps_and_a_shared_trajectory_co
     assert compared(tmp_path, without).predictions["interleaving_ratio"].facts == facts
 
 
+def test_the_third_rule_looks_no_farther_in_a_long_run_than_in_the_others(tmp_path):
+    def answer(place, *, long):
+        found = {}
+        for arm, rate in enumerate(("2e-4", *RATES[:2], *RATES[3:])):
+            times = 3 if long and not arm else 1
+            settings = [f"snapshots={6 * times}", f"duration_multiplier={times}"]
+            settings += [f"discriminator.learning_rate={rate}"] if arm else []
+            folder = make_run(place, "baseline", 10, gap=0.1 * arm, steps=1200 * times, overrides=settings)
+            noise = np.random.default_rng(arm).normal(0, 0.02, 6 * times)
+            kid = [100 * math.exp(0.1 * arm - 0.3 * i + noise[i]) for i in range(6 * times)]
+            found[folder.path.parent.name] = scores(5, along=[*kid[:6], *(1000.0 for _ in kid[6:])])
+            # The losses of equal steps are the same, however long the run is.
+            losses = np.random.default_rng(arm).uniform(0.5, 2, (1200, 6)).astype(np.float32)
+            measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
+            measures[:1200] = losses
+            folder.append_history(1, measures)
+        return next(each.sentence for each in compared(place, found).answers if each.key == "useful")
+
+    assert answer(tmp_path / "long", long=True) == answer(tmp_path / "short", long=False)
+
+
 def test_the_plan_in_the_repository_has_the_numbers_of_the_rules():
     text = " ".join((ROOT / "docs" / "study" / "plan.md").read_text(encoding="utf-8").split())
     assert f"Wholly above {plan.WORSE:.2f}: worse. Within {plan.BETTER} to {plan.WORSE:.2f}: merely slower." in text
