@@ -65,6 +65,7 @@ def outcomes(table: pd.DataFrame, snapshots: pd.DataFrame, parents: Mapping[str,
     table: a row a run, with `kid_endpoint`. parents: experiment -> the experiment that it is compared with.
     """
     known = table[(table["status"] == "finished") & table["kid_endpoint"].notna()]
+    snapshots = snapshots.merge(known[["experiment", "seed"]])  # a course that ends early has no end
     logs = {name: np.log(rows["kid_endpoint"].astype(float)).to_list() for name, rows in known.groupby("experiment")}
     sizes = dict(zip(known["experiment"], known["image_size"], strict=True))
     effects: dict[str, Effect] = {}

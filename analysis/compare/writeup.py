@@ -41,7 +41,7 @@ def answers_to(
             for key, (x, question) in candidates.items()
         ),
         answers.useful("Does interleaving say more than the current KID does?", errors, key="useful"),
-        *_slow_d(table),
+        *_slow_d(table, alternatives),
         answers.alarm(snapshots, key="alarm"),
         answers.dives(table, key="dive"),
         image_size(alternatives, snapshots, key="size"),
@@ -50,15 +50,29 @@ def answers_to(
     ]
 
 
-def _slow_d(table: pd.DataFrame) -> list[Answer]:
-    """Whether a slow D ends up worse; nothing where no long run has finished."""
+def _slow_d(table: pd.DataFrame, alternatives: Sequence[Alternative]) -> list[Answer]:
+    """Whether a slow D ends up worse; nothing where no long run has finished.
+
+    A long run with other overrides than the plan's `snapshots` is another recipe.
+    """
     finished = table[table["status"] == "finished"].dropna(subset="kid_endpoint")
-    names = finished["experiment"].astype(str).str.split("+").str[0]
-    slow, baseline = (np.log(finished.loc[names == name, "kid_endpoint"].astype(float)).to_list() for name in LONG)
+    slow, baseline = (
+        np.log(rows.drop_duplicates("seed")["kid_endpoint"].astype(float)).to_list()
+        for rows in (finished[finished["experiment"].isin(_same_course(name, alternatives))] for name in LONG)
+    )
     if not slow and not baseline:
         return []
     question = "Does a slow D end up worse, or does it merely take longer?"
     return [answers.slower_or_worse(question, slow, baseline, key="slower")]
+
+
+def _same_course(name: str, alternatives: Sequence[Alternative]) -> list[str]:
+    """The experiment, and it with another number of snapshots."""
+    return [
+        each.name
+        for each in alternatives
+        if each.name == name or (each.parent, [*each.changes]) == (name, ["snapshots"])
+    ]
 
 
 def image_size(alternatives: Sequence[Alternative], snapshots: pd.DataFrame, *, key: str) -> Answer:

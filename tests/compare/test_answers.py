@@ -1,6 +1,7 @@
 """The answers of a comparison: what they claim, and when they say that they can't tell."""
 
 import itertools
+import math
 
 import numpy as np
 import pandas as pd
@@ -59,6 +60,39 @@ def test_a_recipe_that_is_worse_and_still_improves_is_called_slower_and_not_wors
     assert answer.verdict == "behind"
     assert "KID over the last 3 snapshots is 2.00 times regularized's" in answer.text
     assert "It still falls in every seed and ends where regularized was at step 1,000: slower, and not" in answer.text
+
+
+def test_where_a_recipe_ends_is_said_of_its_finished_seeds(tmp_path):
+    """A diverged seed has scored snapshots too, but no end."""
+    found = {}
+    for name, times in (("baseline", 1.0), ("slow_d_only", 1.5)):
+        for seed in range(3):
+            make_run(tmp_path, name, seed, steps=1200)
+            along = [times * 100 * math.exp(-0.3 * i + 0.01 * seed) for i in range(6)]
+            found[f"{name} seed {seed}"] = scores(along[-1], along=along)
+    finished = compared(tmp_path, found).experiment_answers["slow_d_only"].text
+    assert "ends where baseline was at step 930" in finished
+    make_run(tmp_path, "slow_d_only", 3, steps=1200, state="diverged")
+    found["slow_d_only seed 3"] = scores(along=[100, 150, 300])
+    assert compared(tmp_path, found).experiment_answers["slow_d_only"].text == finished
+
+
+def test_a_slow_d_is_compared_over_long_runs_of_one_recipe_each_seed_once(tmp_path):
+    found = {}
+
+    def run(name, seed, kid, overrides=()):
+        folder = make_run(tmp_path, name, seed, steps=1200, overrides=overrides)
+        found[f"{folder.path.parent.name} seed {seed}"] = scores(kid, along=[kid + seed / 10] * 6)
+
+    for seed in (10, 11, 12):
+        run("baseline_long", seed, 100, ["snapshots=18"])
+        run("slow_d_long", seed, 130)
+    run("baseline_long", 10, 100)
+    run("slow_d_long", 10, 130, ["snapshots=18"])
+    run("slow_d_long", 11, 900, ["images=200"])
+    answer = next(each for each in compared(tmp_path, found).answers if each.key == "slower")
+    assert answer.sentence.startswith("Worse. KID over the last three snapshots is 1.30 [1.29, 1.30] times baseline's")
+    assert "n = 3 and 3 seeds" in answer.text
 
 
 def test_a_lead_that_only_one_outlier_snapshot_makes_is_not_claimed(tmp_path):
