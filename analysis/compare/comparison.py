@@ -99,7 +99,7 @@ class Prediction:
     text: str
     more: str  # what the rule looks at besides
     rule: str
-    planned: bool  # whether these are the plan's runs; else the answer is exploratory
+    planned: bool  # whether these are the plan's runs, and all of its arms; else the answer is exploratory
     facts: Mapping[str, float] = field(default_factory=dict)  # n (arms), rho and its p, corrected
 
     @property

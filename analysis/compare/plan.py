@@ -12,14 +12,28 @@ import pandas as pd
 
 from analysis.compare.comparison import Prediction
 from analysis.compare.quality import endpoint
-from analysis.measures.inference import Effect, holm, pooled_effect, pooled_sd, r_squared_interval, spearman
+from analysis.measures.inference import (
+    EXACT_UP_TO,
+    Effect,
+    holm,
+    pooled_effect,
+    pooled_sd,
+    r_squared_interval,
+    spearman,
+)
 from analysis.measures.stats import partial_association
 from analysis.runs.run import Run
 from dcgan import UserError, config
 
 SEEDS = (10, 11, 12)
-#: An arm of blocks A and B differs from `baseline` in one of these and in nothing else.
-ROUTES = ("discriminator.learning_rate", "generator.learning_rate", "adam.betas", "discriminator.width_multiplier")
+#: An arm of blocks A and B is `baseline` with one of these values and nothing else changed, or `baseline` itself.
+ROUTES: Mapping[str, Sequence[object]] = {
+    "discriminator.learning_rate": (2.5e-5, 5e-5, 1e-4, 4e-4, 8e-4),
+    "generator.learning_rate": (1e-4, 4e-4),
+    "adam.betas": ([0.0, 0.999], [0.9, 0.999]),
+    "discriminator.width_multiplier": (0.5, 2.0),
+}
+ARMS = 1 + sum(map(len, ROUTES.values()))
 #: How long a run is and how often it is looked at, which is not its recipe: a long run holds the short one.
 LENGTH = ("duration_multiplier", "snapshots", "steps")
 #: A candidate, a column of the snapshots -> the column of a run with its value, and the one that must have its sign.
@@ -58,6 +72,11 @@ class Arms:
     runs: pd.DataFrame  # experiment, seed, arm, q (log KID) and the candidates' columns; a row a run
     snapshots: pd.DataFrame  # of these runs up to these steps, with `arm`; of a trajectory that two runs share, one
     planned: bool  # whether they are the plan's; else all recipes of the comparison, and the answer is exploratory
+
+    @property
+    def complete(self) -> bool:
+        """Whether all arms of the plan are there."""
+        return self.planned and self.runs["arm"].nunique() == ARMS
 
     @property
     def means(self) -> pd.DataFrame:
@@ -111,8 +130,9 @@ def _is_planned(run: Run) -> bool:
         baseline = config.load("baseline", profile=run.profile)
     except UserError:  # a profile that is not there any more
         return False
-    changed = [key for key in config.differences(baseline, run.experiment) if key not in (*config.HOW, *LENGTH)]
-    return run.seed in SEEDS and (not changed or (len(changed) == 1 and changed[0] in ROUTES))
+    changes = config.differences(baseline, run.experiment)
+    changed = {key: value for key, (_, value) in changes.items() if key not in (*config.HOW, *LENGTH)}
+    return run.seed in SEEDS and len(changed) < 2 and all(v in ROUTES.get(k, ()) for k, v in changed.items())
 
 
 # --- rule 1 ---
@@ -124,6 +144,10 @@ def predictions(arms: Arms) -> dict[str, Prediction]:
     Reading: "within arms" is the partial rank correlation of a snapshot's value with the next one's KID, given the arm
     and the step. R^2 is that of the arms' means, its interval Fisher's: from fewer than 16 arms it never lies below
     0.25, so 12 arms can't find that a candidate is useless.
+
+    Before all arms of the plan are there the answer is exploratory: with one more look at block A's six arms, 9.6 % of
+    candidates that say nothing would be claimed at 5 %, with a look at every arm from the sixth on 14.8 % (20,000
+    simulated).
 
     Where the candidates say nothing about quality, one of the two verdicts that claim something comes out in 2.3 % of
     studies of 12 arms (20,000 simulated; within arms no association either, the ratio at smoothing 5 correlated 0.7
@@ -165,21 +189,22 @@ def verdict(facts: Mapping[str, float], corrected_p: float) -> str:
 
 def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Arms) -> Prediction:
     n = int(facts["n"])
-    kind = "arms of the plan" if arms.planned else "recipes"
+    kind = f"of the plan's {ARMS} arms" if arms.planned else "recipes"
+    exact = "exact " if n <= EXACT_UP_TO else ""
     if isnan(facts["rho"]):
         text = f"It takes at least three recipes with three scored snapshots at their end, and there are {n}."
-        return Prediction("open", text, "", RULES["predicts"], arms.planned)
+        return Prediction("open", text, "", RULES["predicts"], arms.complete)
     more = f"within arms the correlation is {facts['within']:+.2f}" if not isnan(facts["within"]) else ""
     if CANDIDATES[x][1]:
         more += f"{'; ' if more else ''}at smoothing 5 it is {facts['smoothed']:+.2f}"
     text = (
         f"Over {n} {kind}, Spearman's correlation with the endpoint (log KID, lower is better) is {facts['rho']:+.2f} "
-        f"(exact permutation p = {facts['p']:.2g}, {corrected_p:.2g} after Holm; R² {facts['r2']:.2f} "
+        f"({exact}permutation p = {facts['p']:.2g}, {corrected_p:.2g} after Holm; R² {facts['r2']:.2f} "
         f"[{facts['r2_low']:.2f}, {facts['r2_high']:.2f}])."
     )
     more = f"{more[:1].upper()}{more[1:]}." if more else ""
     numbers = {"n": n, "rho": facts["rho"], "p": corrected_p}
-    return Prediction(verdict(facts, corrected_p), text, more, RULES["predicts"], arms.planned, numbers)
+    return Prediction(verdict(facts, corrected_p), text, more, RULES["predicts"], arms.complete, numbers)
 
 
 # --- rule 2 ---

@@ -11,6 +11,14 @@ from support.made_runs import compared, make_run, scores
 from analysis.compare import answers, plan, quality
 
 RATES = ("2.5e-5", "5e-5", "2e-4", "4e-4", "8e-4")
+ROUTES = (
+    "adam.betas=[0, 0.999]",
+    "adam.betas=[0.9, 0.999]",
+    "generator.learning_rate=1e-4",
+    "generator.learning_rate=4e-4",
+    "discriminator.width_multiplier=0.5",
+    "discriminator.width_multiplier=2",
+)
 
 
 def facts(rho=-0.8, *, within=-0.2, smoothed=-0.5, r2_high=0.9):
@@ -74,8 +82,11 @@ def test_the_third_rule_compares_the_errors_of_two_predictions_of_arms_left_out(
     assert without == pytest.approx(0.3 if helps else 0.05, rel=0.2)
 
 
-def made(tmp_path, *, seeds=(10, 11)):
-    """The plan's doses, where more interleaving goes with a better end, and another recipe, where it does not."""
+def made(tmp_path, *, seeds=(10, 11), routes=()):
+    """The plan's doses, where more interleaving goes with a better end, and another recipe, where it does not.
+
+    routes: settings of further arms, in the same order.
+    """
     found = {}
 
     def run(name, seed, gap, level, overrides=()):
@@ -85,27 +96,39 @@ def made(tmp_path, *, seeds=(10, 11)):
         found[f"{folder.path.parent.name} seed {seed}"] = scores(kid[-1], along=kid)
 
     for seed in seeds:
-        for place, rate in enumerate(("1e-4", *RATES)):
-            gap = 0.15 * place
-            dose = [f"discriminator.learning_rate={rate}"] if rate != "2e-4" else []
-            run("baseline", seed, gap, 100 * math.exp(gap), dose)
+        doses = [f"discriminator.learning_rate={rate}" for rate in ("1e-4", *RATES)]
+        for place, setting in enumerate((*doses, *routes)):
+            gap = (0.12 if routes else 0.15) * place
+            run("baseline", seed, gap, 100 * math.exp(gap), [] if setting.endswith("=2e-4") else [setting])
         run("regularized", seed, 0.9, 5.0)
     return compared(tmp_path, found)
 
 
 def test_only_the_plans_arms_and_seeds_answer_the_plans_question(tmp_path):
-    found = made(tmp_path)
+    found = made(tmp_path, routes=ROUTES)
     prediction = found.predictions["interleaving_ratio"]
     assert prediction.planned
-    assert prediction.facts["n"] == 6, "six doses, and not regularized"
-    assert prediction.facts["rho"] == pytest.approx(-1)
-    assert 2 / math.factorial(6) <= prediction.facts["p"] <= 4 / math.factorial(6)
+    assert prediction.facts["n"] == plan.ARMS == 12, "and not regularized"
+    assert prediction.facts["rho"] < -0.95
+    assert prediction.facts["p"] < 1e-6
     answer = found.answers[0]
     assert answer.primary
     assert answer.rule == plan.RULES["predicts"]
     assert answer.verdict == "yes"
-    assert "Over 6 arms of the plan, Spearman's correlation with the endpoint" in answer.text
+    assert "Over 12 of the plan's 12 arms, Spearman's correlation with the endpoint" in answer.text
     assert [each.key for each in found.answers if each.primary] == ["interleaving", "isc"]
+
+
+def test_before_all_arms_are_there_the_plans_question_is_answered_as_an_exploratory_one(tmp_path):
+    found = made(tmp_path)
+    prediction = found.predictions["interleaving_ratio"]
+    assert not prediction.planned
+    assert prediction.facts["n"] == 6, "six doses, and not regularized"
+    assert prediction.facts["rho"] == pytest.approx(-1)
+    assert 2 / math.factorial(6) <= prediction.facts["p"] <= 4 / math.factorial(6)
+    assert found.answers[0].verdict == "yes"
+    assert "Over 6 of the plan's 12 arms" in found.answers[0].text
+    assert not any(each.primary for each in found.answers)
 
 
 def test_runs_of_other_seeds_are_judged_by_the_same_rule_and_called_exploratory(tmp_path):
