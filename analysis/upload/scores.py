@@ -164,15 +164,12 @@ def _upload(run: Run, row: Mapping[str, Any], comparison: Comparison, found: Fou
     protocol, scores = known
     rows = _rows(run, protocol, scores, comparison)
     folder, run_id = run.folder.path, str(run.record["wandb_id"])
-    offline = sorted(pieces(folder, "offline-run", run_id))
-    there = {piece: _sent(piece) for piece in sorted((*offline, *pieces(folder, "run", run_id)), key=_started)}
-    training = [piece for piece in offline if there[piece] is None]
+    training = [piece for piece in sorted(pieces(folder, "offline-run", run_id)) if _sent(piece) is None]
     if not rows or not (training or run.status.get("wandb_url") or pieces(folder, "run", run_id)):
         return None
     summary = {name: row[name] for name in SUMMARY if _is_number(row.get(name))}
     summary["scored_by"] = {**asdict(protocol), "text": protocol.text}
-    pieces_of_scores = {piece: content for piece, content in there.items() if content is not None}
-    return _Upload(run, Content(rows, summary), folder, training, pieces_of_scores)
+    return _Upload(run, Content(rows, summary), folder, training, _all_sent(folder, run_id))
 
 
 def _rows(run: Run, protocol: Protocol, scores: Scores, comparison: Comparison) -> Rows:
@@ -222,6 +219,12 @@ def _sent(piece: Path) -> Content | None:
         return Content()
 
 
+def _all_sent(folder: Path, run_id: str) -> dict[Path, Content]:
+    """Each piece of scores of a run -> what it sends, the oldest piece first."""
+    found = (*pieces(folder, "offline-run", run_id), *pieces(folder, "run", run_id))
+    return {piece: sent for piece in sorted(found, key=_started) if (sent := _sent(piece)) is not None}
+
+
 # --- sending ---
 
 
@@ -251,8 +254,9 @@ class _Sender:
                     if not upload.new(online=to_server):
                         continue
                     try:
-                        url = self._in_time(wandb, upload, online=to_server) or url
-                        sent += to_server
+                        address = self._in_time(wandb, upload, online=to_server)
+                        sent += bool(address)
+                        url = address or url
                     except _Gone:
                         gone.append(upload.run.title)
                     except UserError as error:  # somebody trains it again, or another comparison sends
@@ -307,11 +311,15 @@ class _Sender:
 
 
 def _send(wandb: Any, upload: _Upload, *, online: bool) -> str | None:
-    for piece in upload.scores:
-        if _waits(piece):  # one for all that waits: a piece half written when its process was killed goes, too
-            shutil.rmtree(piece)
-    upload.scores = {piece: content for piece, content in upload.scores.items() if piece.exists()}
-    new, run = upload.new(online=online), upload.run
+    run = upload.run
+    # Another comparison may have sent them since: only now, under the lock, nobody else does.
+    upload.scores = _all_sent(upload.folder, str(run.record["wandb_id"]))
+    if not upload.new(online=online):
+        return None
+    for piece in filter(_waits, list(upload.scores)):
+        shutil.rmtree(piece)  # one for all that waits: a piece half written when its process was killed goes, too
+        del upload.scores[piece]
+    new = upload.new(online=online)
     config = {key: value for key, value in run.record.items() if key != "code_files"}
     session = _start(wandb, upload, config, online=online)
     piece = Path(session.dir).parent

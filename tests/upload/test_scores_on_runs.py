@@ -168,6 +168,20 @@ def test_online_the_run_is_resumed_once(scored, online):
     assert pieces(scored.folder.path) == []
 
 
+def test_two_comparisons_at_once_send_the_scores_once(scored, online, monkeypatch):
+    scored.train()
+    send = upload._Sender.send
+
+    def send_after_another(sender):
+        monkeypatch.setattr(upload._Sender, "send", send)
+        assert "1 run has its scores now" in scored.upload()[0]
+        return send(sender)
+
+    monkeypatch.setattr(upload._Sender, "send", send_after_another)
+    assert scored.upload() == []
+    check_server(online, scored)
+
+
 def test_a_run_deleted_online_is_a_line(scored, online):
     scored.train()
     online.exists = False
