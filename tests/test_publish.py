@@ -91,6 +91,16 @@ def test_evidence_and_run_folders_together_count_each_run_once(runs, tmp_path, c
     assert sorted(table["experiment"]) == sorted(NAMES * 2)
 
 
+def test_an_unfinished_run_does_not_hide_its_finished_evidence(runs, tmp_path, capsys):
+    docs = tmp_path / "docs"
+    published(runs, docs, capsys)
+    before = study(docs, tmp_path / "nothing")
+    make_run(tmp_path / "again", "init_only", 1, steps=1200, profile="laptop", state="interrupted")
+    after = study(docs, tmp_path / "again")
+    assert after["docs/study/runs.csv"] == before["docs/study/runs.csv"]
+    assert "left out, it is interrupted and" in capsys.readouterr().err
+
+
 def test_a_runs_evidence_is_small_and_holds_nothing_else(runs, tmp_path, capsys):
     published(runs, tmp_path / "docs", capsys)
     for folder in (tmp_path / "docs" / "study" / "evidence").glob("*/seed-*"):

@@ -47,7 +47,8 @@ def of_one_origin(runs: Sequence[Run]) -> tuple[list[Run], list[Note]]:
 def with_evidence(runs: Path, evidence: Path) -> tuple[list[Run], list[str]]:
     """The runs of the run folders and of the published evidence, and a line for each that can't be used.
 
-    Of a run that is in both, the folder's counts. Raises UserError where there is neither.
+    Of a run that is in both, the folder's counts once it has finished: evidence always has. Raises UserError where
+    there is neither.
     """
     published, problems = read_folders(evidence) if any(evidence.glob("*/seed-*")) else ([], [])
     try:
@@ -58,7 +59,11 @@ def with_evidence(runs: Path, evidence: Path) -> tuple[list[Run], list[str]]:
         return published, problems
     by_name = {(run.data, run.profile, run.name, run.seed): run for run in trained}
     for run in published:
-        own = by_name.setdefault((run.data, run.profile, run.name, run.seed), run)
-        if origin(own) != origin(run):
+        key = run.data, run.profile, run.name, run.seed
+        own = by_name.setdefault(key, run)
+        if own.state != "finished":
+            by_name[key] = run
+            problems.append(f"{own.where}: left out, it is {own.state} and {run.where} is the same run, finished")
+        elif origin(own) != origin(run):
             problems.append(f"{run.where}: left out, {own.where} is the same run of {origin(own).text}")
     return list(by_name.values()), [*problems, *unusable]
