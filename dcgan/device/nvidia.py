@@ -66,15 +66,22 @@ def runs_on(capability: tuple[int, int], built_for: Iterable[str]) -> bool:
 
 
 def _unfit() -> tuple[str, str] | None:
-    """Return (what, remedy) for a card that this torch has no code for."""
+    """Return (what, remedy) for the first card that this torch has no code for."""
     built_for = torch.cuda.get_arch_list()
     if torch.version.cuda is None or not built_for:  # AMD's ROCm
         return None
-    capability = torch.cuda.get_device_capability()
-    if runs_on(capability, built_for):
+    capabilities = [torch.cuda.get_device_capability(card) for card in range(torch.cuda.device_count())]
+    fits = [runs_on(capability, built_for) for capability in capabilities]
+    if all(fits):
         return None
-    card = f"{torch.cuda.get_device_name()} (compute capability {capability[0]}.{capability[1]})"
-    what = f"torch {torch.__version__} can't use the {card}: it is built for {' '.join(built_for)}"
+    card = fits.index(False)
+    capability = capabilities[card]
+    name = f"{torch.cuda.get_device_name(card)} (compute capability {capability[0]}.{capability[1]})"
+    what = f"torch {torch.__version__} can't use the {name}: it is built for {' '.join(built_for)}"
+    if any(fits):
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(len(fits))))).split(",")
+        fitting = ",".join(name for name, fit in zip(visible, fits, strict=False) if fit)
+        return what, f"leave it out with CUDA_VISIBLE_DEVICES={fitting}"
     if capability < OLDEST:
         return what, "on a newer card: no torch that the lab works with is built for this one"
     fitting = "cu126" if capability < OLDEST_WITH_CUDA_13 else "cu130"

@@ -22,13 +22,16 @@ import tempfile
 import threading
 import urllib.parse
 import urllib.request
+import venv
 import zipfile
+from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 
 VENV = Path(".venv")
 RECORD = VENV / ".installed"
 PYTHON = VENV / "bin/python"
+BEFORE = Path(".venv.before")  # what .venv was, while another takes its place
 
 #: Older ones may not know what is asked of them below.
 OLDEST_UV = (0, 9)
@@ -63,6 +66,7 @@ def main(locks: list[Path], wish: str) -> None:
     if not re.fullmatch(r"|auto|pypi|cpu|cu\d+|rocm[\d.]+", wish):
         raise InstallError(f"TORCH={wish}: choose auto, cpu, cu126, cu130 or pypi")
     wanted = {lock.name: hashlib.sha256(lock.read_bytes()).hexdigest() for lock in locks}
+    put_back()  # if that was killed
     installed = recorded()
     stale = [name for name in wanted if wanted[name] != installed.get(name)]
     torch, reason = wish or installed.get("torch", ""), ""
@@ -72,26 +76,50 @@ def main(locks: list[Path], wish: str) -> None:
     if wish == "auto" or not installed:  # what is there was chosen once, perhaps where the network could be reached
         torch, reason = fitting_torch(torch or os.environ.get("UV_TORCH_BACKEND", "auto"))
     os.environ.pop("UV_TORCH_BACKEND", None)
-    if torch == installed.get("torch"):
-        if not stale:
-            return
+    new = torch != installed.get("torch")  # packages of another torch would stay behind
+    if not new and not stale:
+        return
+    if not new:
         print(f"updating .venv to {' and '.join(stale)}", flush=True)
-    else:  # packages of another torch would stay behind
+    else:
         if installed and (torch != "pypi" or wish == "auto") and not reachable(PYTORCH_INDEX, seconds=30):
             raise InstallError(f"PyTorch's own index can't be reached, .venv stays as it is: {ORDINARY}")
         size = "1.7 GB" if torch == "cpu" else "up to 6 GB"
         print(f"installing into .venv ({size}, once){reason and ': ' + reason}", flush=True)
-        installed = {}
-        run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(VENV)], "a .venv can't be made here")
-    RECORD.unlink(missing_ok=True)  # what is killed from here on leaves a half-made .venv
-    with tempfile.TemporaryDirectory(dir=VENV) as folder:
-        try:
-            install(locks, torch, Path(folder))
-        except InstallError:
-            if installed:  # uv changes nothing before it has everything
-                RECORD.write_text(json.dumps(installed))
-            raise
-    RECORD.write_text(json.dumps({**installed, **wanted, "torch": torch, "python": python_version()}))
+    with emptied() if new else contextlib.nullcontext():
+        RECORD.unlink(missing_ok=True)  # what is killed from here on leaves a half-made .venv
+        with tempfile.TemporaryDirectory(dir=VENV) as folder:
+            try:
+                install(locks, torch, Path(folder))
+            except InstallError:
+                if not new:  # uv changes nothing before it has everything
+                    RECORD.write_text(json.dumps(installed))
+                raise
+        kept = {} if new else installed
+        RECORD.write_text(json.dumps({**kept, **wanted, "torch": torch, "python": python_version()}))
+
+
+@contextlib.contextmanager
+def emptied() -> Iterator[None]:
+    """Make an empty .venv; put the one that was there back unless all goes well."""
+    if recorded():
+        VENV.rename(BEFORE)
+    try:
+        venv.create(VENV, clear=True, symlinks=True)
+        yield
+    except BaseException:
+        put_back()
+        raise
+    shutil.rmtree(BEFORE, ignore_errors=True)
+
+
+def put_back() -> None:
+    """Undo what `emptied` began and didn't end."""
+    if BEFORE.exists():
+        if not RECORD.exists():
+            shutil.rmtree(VENV, ignore_errors=True)
+            BEFORE.rename(VENV)
+        shutil.rmtree(BEFORE, ignore_errors=True)
 
 
 def recorded() -> dict[str, str]:
@@ -126,6 +154,9 @@ def configure() -> None:
                 os.environ[variable] = ",".join(pip[name].split()) if name == "find-links" else pip[name]
     if "extra-index-url" in pip and not own_indexes:  # to pip all indexes are one
         os.environ.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
+    os.environ.pop("PIP_NO_INDEX", None)
+    if pip.get("no-index", "").lower() in ("y", "yes", "t", "true", "on", "1") and not own_indexes:
+        os.environ["PIP_NO_INDEX"] = "1"  # uv has no variable for it
     if "UV_CACHE_DIR" not in os.environ:
         home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         if not writable(home / "uv"):
@@ -175,6 +206,8 @@ def fitting_torch(wish: str) -> tuple[str, str]:
         return wish.replace("auto", "pypi"), ""
     if os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("UV_INDEX_URL"):
         return "pypi", "PyTorch's ordinary build, from your index (TORCH=cpu: 1.7 GB, from PyTorch's own)"
+    if "PIP_NO_INDEX" in os.environ:
+        return "pypi", "PyTorch's ordinary build, as pip is told to ask no index"
     if not reachable(PYTORCH_INDEX):
         return "pypi", "PyTorch's ordinary build, as its own index can't be reached"
     said = said_by("nvidia-smi", "--query-gpu=compute_cap,driver_version", "--format=csv,noheader")
@@ -218,8 +251,10 @@ def said_by(*command: str) -> str:
 
 def install(locks: list[Path], torch: str, folder: Path) -> None:
     """Install the locks' packages into .venv; `folder` is for what is needed meanwhile."""
-    uv = find_uv(locks, folder)
-    command = [uv, "pip", "install", "--quiet", "--python", str(PYTHON)]
+    uv, shown = find_uv(locks, folder), sys.stderr.isatty()
+    command = [uv, "pip", "install", "--python", str(PYTHON)]
+    command += [] if shown else ["--quiet"]
+    command += ["--no-index"] if "PIP_NO_INDEX" in os.environ else []
     command += ["--torch-backend", torch] if torch != "pypi" else []
     for lock in locks:
         text = lock.read_text()
@@ -227,16 +262,12 @@ def install(locks: list[Path], torch: str, folder: Path) -> None:
             text = re.sub(r"^(torch|torchvision)==", r"\1<=", text, flags=re.MULTILINE)
         (folder / lock.name).write_text(text)
         command += ["-r", str(folder / lock.name)]
-    run(
-        command,
-        "the packages can't be installed",
-        ORDINARY if torch != "pypi" else "",
-    )
+    run(command, "the packages can't be installed", ORDINARY if torch != "pypi" else "", shown=shown)
 
 
 def find_uv(locks: list[Path], folder: Path) -> str:
     """Return .venv's uv, else the one on the PATH, else one that pip or the standard library puts into `folder`."""
-    for uv in (str(VENV / "bin/uv"), shutil.which("uv") or ""):
+    for uv in (str(VENV / "bin/uv"), str(BEFORE / "bin/uv"), shutil.which("uv") or ""):
         version = re.match(r"uv (\d+)\.(\d+)", said_by(uv, "--version")) if uv else None
         if version and tuple(map(int, version.groups())) >= OLDEST_UV:
             return uv
@@ -261,7 +292,7 @@ def fetch_uv(version: str, folder: Path) -> str:
     default = os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("UV_INDEX_URL") or PACKAGE_INDEX
     extra = os.environ.get("UV_INDEX") or os.environ.get("UV_EXTRA_INDEX_URL") or ""
     reason = f"no index has uv {version} for {platform.machine()}"
-    for index in [*extra.split(), default]:
+    for index in [] if "PIP_NO_INDEX" in os.environ else [*extra.split(), default]:
         page = f"{index.rstrip('/')}/uv/"
         try:
             for link in re.findall(r'href="([^"]+)"', fetched(page).decode()):
@@ -298,11 +329,17 @@ def unpacked(wheel: bytes, folder: Path) -> str:
     return str(program)
 
 
-def run(command: list[str], trouble: str, remedy: str = "") -> None:
-    """Run a program; if it fails, raise InstallError with the trouble, its own reason and what helps."""
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+def run(command: list[str], trouble: str, remedy: str = "", *, shown: bool = False) -> None:
+    """Run a program; if it fails, raise InstallError with the trouble, its own reason and what helps.
+
+    shown: what it reports goes to the terminal, its progress and its reason included.
+    """
+    done = subprocess.run(command, stderr=None if shown else subprocess.PIPE, text=True, check=False)
     if done.returncode == 0:
         return
+    again = "run the same command again, downloads are kept"
+    if shown:
+        raise InstallError(f"{trouble}, for the reason above: {remedy or again}")
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
     first = next((line for line in lines if line.lower().startswith("error")), lines[-1])
     causes = [line for line in lines if line.startswith("cause:")][-1:]
@@ -311,7 +348,7 @@ def run(command: list[str], trouble: str, remedy: str = "") -> None:
         remedy = "UV_SYSTEM_CERTS=true make setup uses the system's certificates"
     if "No space left" in done.stderr:
         remedy = "free some space, then run the same command again"
-    raise InstallError(f"{trouble} ({reason}): {remedy or 'run the same command again, downloads are kept'}")
+    raise InstallError(f"{trouble} ({reason}): {remedy or again}")
 
 
 if __name__ == "__main__":

@@ -35,10 +35,12 @@ def bare(monkeypatch, tmp_path):
 def card(monkeypatch):
     """Return a function that puts a card into the machine, and code for some architectures into torch."""
 
-    def put(name, capability, built_for):
+    def put(name, capability, built_for, *, beside=()):
+        cards = [*beside, (name, capability)]
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(cards))
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda card: cards[card][0])
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda card: cards[card][1])
         monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built_for)
 
     return put
@@ -98,6 +100,17 @@ def test_a_card_that_torch_has_no_code_for_is_refused_with_what_helps(
     )
     assert not (tmp_path / "runs").exists()
     assert choose("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize(("visible", "fitting"), [(None, "0,1"), ("2,GPU-1f,0,-1", "2,GPU-1f")])
+def test_of_several_cards_the_one_that_torch_has_no_code_for_is_named(card, monkeypatch, visible, fitting):
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    card("Tesla K80", (3, 7), CU126, beside=[("A100", (8, 0)), ("V100", (7, 0))])
+    assert nvidia.problem() == (
+        f"torch 2.14.1 can't use the Tesla K80 (compute capability 3.7): it is built for {' '.join(CU126)}; "
+        f"{ON_THE_CPU}leave it out with CUDA_VISIBLE_DEVICES={fitting}"
+    )
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,10 @@ def test_an_index_that_asks_for_a_password_gets_it(lab, index):
 
 
 def test_without_any_way_to_get_uv_one_line_says_what_helps(lab, index):
+    lab.env["PIP_NO_INDEX"] = "1"
+    assert "uv can't be fetched (no index has uv" in lab.refused()
+    assert index.asked == []
+    del lab.env["PIP_NO_INDEX"]
     lab.env["PIP_INDEX_URL"] = f"{index.address}/nothing"
     assert lab.refused() == (
         "error: uv can't be fetched (127.0.0.1: HTTP Error 404: Not Found): "

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from support.package_index import write_wheel
+from support.terminal import on_a_terminal
 
 
 def test_a_lock_that_changed_is_installed_into_the_same_venv(ready):
@@ -31,9 +32,13 @@ def broken(venv):
     (venv / "bin/python").symlink_to("/nowhere/python3")
 
 
-def of_another_python(venv):
+def recorded(venv, **facts):
     record = venv / ".installed"
-    record.write_text(json.dumps(json.loads(record.read_text()) | {"python": "3.9"}))
+    record.write_text(json.dumps(json.loads(record.read_text()) | facts))
+
+
+def of_another_python(venv):
+    recorded(venv, python="3.9")
 
 
 def emptied(venv):
@@ -58,8 +63,7 @@ def test_a_venv_of_an_older_version_of_the_lab_is_kept_and_updated(ready):
 
 
 def test_a_torch_that_was_fitted_to_the_card_is_kept_without_a_network(ready, index, elsewhere):
-    record = ready.folder / ".venv/.installed"
-    record.write_text(json.dumps(json.loads(record.read_text()) | {"torch": "auto"}))
+    recorded(ready.folder / ".venv", torch="auto")
     (ready.folder / ".venv/mine").touch()
     asked = list(index.asked)
     assert ready.setup() == ""
@@ -72,13 +76,40 @@ def test_a_torch_that_was_fitted_to_the_card_is_kept_without_a_network(ready, in
     assert (ready.folder / ".venv/mine").exists()
 
 
-def test_an_update_that_fails_leaves_what_was_there(ready):
-    lock = (ready.folder / "requirements.lock").read_text()
+@pytest.mark.parametrize("words", [(), ("TORCH=pypi",)], ids=["an update", "another torch"])
+def test_what_can_t_be_installed_leaves_what_was_there(ready, words):
+    recorded(ready.folder / ".venv", torch="cpu")
+    (ready.folder / ".venv/mine").touch()
     ready.lock("tiny==2.0", "nowhere==1.0")
-    assert "the packages can't be installed" in ready.refused()
+    assert "the packages can't be installed" in ready.refused(*words)
     assert ready.installed() == {"tiny==1.0"}
-    (ready.folder / "requirements.lock").write_text(lock)
+    ready.lock("tiny==1.0")
     assert ready.setup() == ""
+    assert (ready.folder / ".venv/mine").exists()
+    assert not (ready.folder / ".venv.before").exists()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_change_of_torch_that_is_killed_leaves_one_whole_venv(ready, moment):
+    shutil.copytree(ready.folder / ".venv", ready.folder / ".venv.before", symlinks=True)
+    (ready.folder / ".venv.before/before").touch()
+    if moment == "before":
+        half_made(ready.folder / ".venv")
+    assert ready.setup() == ""
+    assert (ready.folder / ".venv/before").exists() == (moment == "before")
+    assert not (ready.folder / ".venv.before").exists()
+
+
+def test_on_a_terminal_the_progress_of_uv_is_shown_and_why_it_fails(lab, index):
+    lab.env |= {"PIP_INDEX_URL": f"{index.address}/simple", "UV_HTTP_RETRIES": "0"}
+    code, shown = on_a_terminal(["make", "setup"], cwd=lab.folder, env=lab.env)
+    assert code == 0
+    assert "Prepared" in shown
+    lab.lock("nowhere==1.0")
+    code, shown = on_a_terminal(["make", "setup"], cwd=lab.folder, env=lab.env)
+    assert code == 2
+    assert "nowhere was not found" in shown
+    assert "error: the packages can't be installed, for the reason above: " in shown
 
 
 def test_an_installation_that_failed_midway_is_finished_by_the_same_command(lab, index, tmp_path):
@@ -102,4 +133,4 @@ def test_a_home_that_can_t_be_written_is_no_obstacle(lab, index):
 def test_where_no_venv_can_be_made_one_line_says_so(lab, index):
     lab.env["PIP_INDEX_URL"] = f"{index.address}/simple"
     (lab.folder / ".venv").touch()
-    assert "a .venv can't be made here" in lab.refused()
+    assert ".venv can't be made here" in lab.refused()
