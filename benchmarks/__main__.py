@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks import results
 from dcgan import UserError
-from dcgan.options import Parser, perform
+from dcgan.options import Parser, perform, positive
 
 #: By name: the module, and a line for the help.
 BENCHMARKS = {
@@ -58,12 +58,6 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
-def _positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise ValueError(text)
-    return value
-
-
 def _parser() -> argparse.ArgumentParser:
     names = "\n".join(f"  {name:<8} {line}" for name, (_, line) in BENCHMARKS.items())
     parser = Parser(
@@ -77,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--rounds",
-        type=_positive,
+        type=positive,
         default=3,
         metavar="N",
         help="how often to measure each side, in turns (default: %(default)s)",

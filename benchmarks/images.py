@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
-from tqdm import tqdm
 
 from dcgan.data import faces, open_source, pack
 
@@ -21,7 +20,7 @@ def jpegs(folder: Path, count: int) -> Path:
     """A folder of `count` JPEGs of CelebA's size, 178x218, laid out for torchvision's ImageFolder."""
     inside = folder / "faces"
     inside.mkdir(parents=True)
-    for i, picture in enumerate(drawn(count, 128)):
+    for i, picture in enumerate(faces.draw(range(count), 128)):
         large = Image.fromarray(picture).resize((218, 218), Image.Resampling.BICUBIC).crop((20, 0, 198, 218))
         large.save(inside / f"{i:06d}.jpg", quality=90)
     return folder
@@ -50,12 +49,3 @@ def pil_cost(folder: Path, *, size: int, steps: int, batch_size: int = 128) -> f
         for _ in itertools.islice(batches, steps):
             pass
     return (time.perf_counter() - start) / (steps * batch_size)
-
-
-def drawn(count: int, size: int) -> np.ndarray:
-    """Draw faces: uint8 (count, size, size, 3)."""
-    made = np.empty((count, size, size, 3), np.uint8)
-    for start in tqdm(range(0, count, 256), desc="draw faces", unit="piece", delay=2):
-        stop = min(start + 256, count)
-        made[start:stop] = faces.draw(range(start, stop), size)
-    return made

@@ -19,11 +19,11 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from tqdm import tqdm
 
-from benchmarks.images import drawn, jpegs, packed
+from benchmarks.images import jpegs, packed
 from benchmarks.results import Measurement, Result
 from benchmarks.side_by_side import alternate
 from dcgan import UserError
-from dcgan.data import Batches, open_source, pack
+from dcgan.data import Batches, faces, open_source, pack
 
 PACKED = 3_000
 COUNTS, TRAINED = (2_000, 20_000, 200_000), 20  # images; steps
@@ -91,7 +91,7 @@ def bench_memory(rounds: int) -> Result:
 def _archive(path: Path, count: int) -> Path:
     """A zip of `count` JPEGs of 128 px."""
     contents = []
-    for picture in drawn(min(count, 2000), 128):
+    for picture in faces.draw(range(min(count, 2000)), 128):
         content = io.BytesIO()
         Image.fromarray(picture).save(content, format="JPEG", quality=90)
         contents.append(content.getvalue())

@@ -13,10 +13,10 @@ from torch.nn.functional import interpolate
 from torch_fidelity import FeatureExtractorBase, calculate_metrics, register_feature_extractor
 
 from analysis.measures import features, fidelity
-from benchmarks.images import drawn
 from benchmarks.results import Measurement, Result
 from benchmarks.side_by_side import alternate, plainly
 from dcgan import sample
+from dcgan.data import faces
 from dcgan.device.device import use_threads
 from dcgan.networks import Generator
 
@@ -57,7 +57,7 @@ def bench_score(rounds: int) -> Result:
     """Compute IS, FID, KID, precision and recall of generated images; both sides have the real images' features."""
     use_threads("auto")
     generator = _generator()
-    real_images = torch.from_numpy(drawn(REAL, 64)).permute(0, 3, 1, 2)
+    real_images = torch.from_numpy(faces.draw(range(REAL), 64)).permute(0, 3, 1, 2)
     with tempfile.TemporaryDirectory() as place:
         extractor = features.choose("effnet_lite0", inception_weights=None, cache=Path(place), device="cpu")
         real = fidelity.Points.of(features.extract(extractor, [real_images], total=REAL, desc="real images").features)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dcgan import EXIT_FAILED, EXIT_INTERRUPTED, UserError, config
-from dcgan.options import Parser, one_run, perform, request, seed_list
+from dcgan.options import Parser, one_run, perform, positive, request, seed_list
 from dcgan.study import command as study
 from dcgan.tools import plain_yaml
 
@@ -149,13 +149,6 @@ def _prune(options: argparse.Namespace) -> int:
     return 0
 
 
-def _positive(text: str) -> int:
-    """Read a whole number from 1 on. Raises ValueError for anything else."""
-    if (number := int(text)) < 1:
-        raise ValueError(text)
-    return number
-
-
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; what it parses has a `command` to call."""
     parser = Parser(
@@ -172,7 +165,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--fresh", action="store_true", help="delete what the run left before and train it again")
     run.add_argument("--dry-run", action="store_true", help="print the resolved experiment and stop")
     run.add_argument(
-        "--gpus", type=_positive, default=1, metavar="N", help="train on N GPUs, or N CPU processes (%(default)s)"
+        "--gpus", type=positive, default=1, metavar="N", help="train on N GPUs, or N CPU processes (%(default)s)"
     )
     run.set_defaults(command=_run)
 

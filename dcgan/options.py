@@ -104,6 +104,13 @@ def one_run() -> Parser:
     return options
 
 
+def positive(text: str) -> int:
+    """Read a whole number from 1 on. Raises ValueError for anything else."""
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
+
+
 def seed_list(text: str) -> list[int]:
     """Read '0-63' or '3,7,20-25' as a list. Raises ValueError for anything else."""
     seeds: list[int] = []

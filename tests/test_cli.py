@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 import zipfile
 
@@ -129,14 +128,6 @@ def test_two_recipes_or_two_data_sets_never_share_a_folder(tmp_path, pictures):
     assert len(list((tmp_path / "runs").rglob("generator.params"))) == 4
 
 
-def test_a_run_does_not_resume_with_other_settings(tmp_path, pictures, capsys):
-    _run("--data", pictures)
-    folder = _folder(tmp_path)
-    (folder / "status.json").write_text('{"state": "interrupted"}')
-    assert _run("--data", pictures, "--set", "threads=2") == 2
-    assert "threads 1 -> 2" in capsys.readouterr().err
-
-
 def test_no_profile_chosen_is_said_in_one_line(capsys):
     assert main(["run", "baseline", "--device", "cpu", "--dry-run"]) == 0
     printed = capsys.readouterr()
@@ -146,43 +137,30 @@ def test_no_profile_chosen_is_said_in_one_line(capsys):
 
 @pytest.fixture
 def given(tmp_path):
-    """A folder of everything that one should not train on."""
+    """A folder of what one should not train on."""
     given = tmp_path / "given"
-    for name in ("empty", "notes", "torn"):
-        (given / name).mkdir(parents=True)
-    (given / "notes" / "a.txt").write_text("no image")
+    (given / "torn").mkdir(parents=True)
     for number in range(5):
         (given / "torn" / f"{number}.png").write_bytes(b"\x89PNG not really")
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("a.png", b"x" * 1000)
     (given / "torn.zip").write_bytes(archive.getvalue()[:600])
-    with zipfile.ZipFile(given / "leaves.zip", "w") as file:
-        file.writestr("../../evil.png", b"x")
-    with tarfile.open(given / "leaves.tar", "w") as file:
-        file.addfile(tarfile.TarInfo("/etc/evil.png"))
     (given / "torn.yaml").write_text("extends: baseline\nsteps: [1,\n")
     (given / "file").write_text("a file where a folder should be")
     return given
 
 
-# The arguments ("@" stands for the folder `given`), and what the one line must say.
+# The arguments ("@" stands for the folder `given`), and what the one line must say. All mistakes in settings are in
+# tests/test_config.py, those in images in tests/data/.
 BAD_INPUTS = {
     "unknown experiment": ("tunedlr", ["tunedlr", "did you mean tuned_lr", "baseline"]),
     "malformed YAML": ("@/torn.yaml", ["torn.yaml, line 3", "not YAML"]),
     "unknown key": ("baseline --set lr=1", ["--set lr=1", "unknown key"]),
-    "wrong type": ("baseline --set steps=many", ["steps", "'many'", "integer"]),
-    "learning rate 0": ("baseline --set generator.learning_rate=0", ["learning_rate", "greater than 0"]),
-    "image size 100": ("baseline --set image_size=100", ["image_size: 100 is not allowed", "32, 64, 128 or 256"]),
     "unknown profile": ("baseline --profile huge", ["'huge'", "full, laptop, smoke"]),
     "data missing": ("baseline --data @/nowhere", ["nowhere"]),
-    "data empty": ("baseline --data @/empty", ["no images", "empty"]),
-    "no images": ("baseline --data @/notes", ["no images", "notes"]),
-    "not an archive": ("baseline --data @/notes/a.txt", ["a.txt"]),
     "unreadable images": ("baseline --data @/torn", ["can't be read", "0.png"]),
     "truncated archive": ("baseline --data @/torn.zip", ["torn.zip", "not a whole zip"]),
-    "zip that leaves": ("baseline --data @/leaves.zip", ["../../evil.png"]),
-    "tar that leaves": ("baseline --data @/leaves.tar", ["/etc/evil.png"]),
     "too few images": ("baseline --set images=20", ["20", "128", "batch_size"]),
     "runs not writable": ("baseline --set images=200 --runs @/file/runs", ["/given/file"]),
     "cache not writable": ("baseline --set images=200 --cache @/file/cache", ["/given/file"]),

@@ -1,26 +1,26 @@
-"""The pages under docs/ that people write: what they link to and name is there."""
+"""The pages that people write: what they link to and name is there."""
 
 import re
 
 import pytest
 from support import ROOT
 
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted([*ROOT.glob("README*.md"), ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_of_a_page_leads_to_a_file(page):
-    for link in re.findall(r"\]\((?!http)([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-        assert (page.parent / link).exists(), link
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "study.md"], ids=lambda page: page.name)
-def test_every_file_and_make_target_that_a_page_names_exists(page):
+def test_every_file_experiment_and_target_that_a_page_links_to_or_names_is_there(page):
     text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!http)([^)#]+)(?:#[^)]*)?\)", text) + re.findall(r'src="([^"]+)"', text):
+        assert (page.parent / link).exists(), link
+    if page.name == "study.md":  # written by a command, from sentences of other pages
+        return
     for name in re.findall(r"`((?:analysis|benchmarks|dcgan|experiments|tests)/[\w./]*)`", text):
         assert (ROOT / name).exists(), name
+    for name in re.findall(r"EXP=(\w+)", text):
+        assert list((ROOT / "experiments").rglob(f"{name}.yaml")), name
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"`make ([a-z]+(?:-[a-z]+)*)", text):
+    for target in re.findall(r"(?:`|^)make ([a-z]+(?:-[a-z]+)*)", text, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 

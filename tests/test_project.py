@@ -15,7 +15,6 @@ from packaging.utils import canonicalize_name
 from support import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-README = "".join(path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("README*.md")))  # in each language
 LOCK, STUDY_LOCK = (
     [Requirement(line) for line in (ROOT / name).read_text().splitlines() if line]
     for name in ("requirements.lock", "requirements-study.lock")
@@ -149,21 +148,6 @@ def test_a_study_is_compared_unless_it_was_stopped_and_its_exit_code_is_kept(tmp
     assert [line.split()[2] for line in rest if line.startswith("-m")] == ["compare"] * compared
     assert (done.returncode == 0) == (code == 0)
     assert code == 0 or f"Error {code}" in done.stderr
-
-
-def test_every_make_target_in_the_readme_is_in_the_makefile():
-    makefile = (ROOT / "Makefile").read_text()
-    named = set(re.findall(r"make ([a-z]+(?:-[a-z]+)*)", README))
-    assert {"run", "test"} <= named
-    for target in named:
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-
-
-def test_every_file_and_experiment_that_the_readme_names_is_there():
-    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README) + re.findall(r'src="([^"]+)"', README):
-        assert (ROOT / link).exists(), link
-    for name in re.findall(r"EXP=([\w]+)", README):
-        assert list((ROOT / "experiments").rglob(f"{name}.yaml")), name
 
 
 @pytest.mark.parametrize(

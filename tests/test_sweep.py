@@ -66,10 +66,6 @@ def test_the_metric_is_a_name_of_the_summary_and_the_command_scores_the_run_wher
     assert summary["state"] == "finished"
 
 
-def test_the_sweep_is_no_experiment():
-    assert "sweep" not in config.experiment_names()
-
-
 def test_a_run_of_a_sweep_takes_the_id_that_the_agent_gives(monkeypatch):
     monkeypatch.setitem(os.environ, "WANDB_RUN_ID", "given123")
     assert wandb_client.new_run_id() != "given123"

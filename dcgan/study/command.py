@@ -4,11 +4,11 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dcgan import EXIT_FAILED, EXIT_INTERRUPTED, UserError
-from dcgan.options import chosen_profile, recipe, seed_list
+from dcgan.options import recipe, request, seed_list
 
 if TYPE_CHECKING:
     from dcgan.run import Request
@@ -90,23 +90,13 @@ def _study(options: argparse.Namespace) -> int:
 def _shared_request(options: argparse.Namespace) -> "Request":
     """Return the request that all runs share; the plan fills in experiment and seed."""
     from dcgan.device import device
-    from dcgan.run import Request
 
     cluster = os.environ.get("RAY_ADDRESS")
     if options.profile is None and cluster:
         raise UserError("on a cluster, choose how much to train: --profile full (PROFILE=full), laptop or smoke")
-    profile = options.profile
-    if not cluster:  # its machines choose their own devices
-        profile = chosen_profile(profile, device.choose(options.device).profile)
-    return Request(
-        experiment="",
-        profile=profile,
-        runs=Path(options.runs),
-        cache=Path(options.cache),
-        overrides=tuple(options.set),
-        data=options.data,
-        **options.measures(),
-    )
+    suitable = "" if cluster else device.choose(options.device).profile  # its machines choose their own devices
+    shared = argparse.Namespace(**vars(options), experiment="", seed=None)
+    return replace(request(shared, suitable), **options.measures())
 
 
 def seeds(text: str) -> list[int]:

@@ -77,7 +77,12 @@ def measured(what, folder):
 
 @pytest.mark.parametrize(
     ("what", "other"),
-    [("train", "naive"), ("input", "DataLoader"), ("pack", "ImageFolder"), ("writeup", "loading at 128 px")],
+    [
+        pytest.param("train", "naive", marks=pytest.mark.thorough),
+        ("input", "DataLoader"),
+        ("pack", "ImageFolder"),
+        ("writeup", "loading at 128 px"),
+    ],
 )
 def test_both_sides_are_measured(what, other, small, tmp_path, capsys):
     rows = measured(what, tmp_path)

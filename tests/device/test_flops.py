@@ -75,6 +75,7 @@ def test_the_matrices_are_random(monkeypatch):
     assert seen[0].float().std() == pytest.approx(1, abs=0.01)  # some devices multiply ones faster
 
 
+@pytest.mark.thorough
 def test_a_runs_end_imports_nothing_for_its_floor():
     program = """
 import sys, torch

@@ -20,7 +20,8 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from support.hostile import command, image, mutated, mutations, packed, padded, tar_header, tarred, tree, zipped
+from support.hostile import command, image, mutated, mutations, packed, padded, tar_header, tree
+from support.images import tar_of, zip_of
 
 from dcgan import config
 from dcgan.networks import Generator
@@ -129,9 +130,9 @@ def test_any_overrides(place, pairs, profile):
 FILES = [(f"{number // 3}/ä{number}.png", image(shade=40 * number)) for number in range(5)]
 LONG = [("x" * 150 + name, data) for name, data in FILES]
 ZIPS = [
-    zipped(FILES, method) for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+    zip_of(FILES, method) for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 ]
-TARS = {f".tar.{kind}" if kind else ".tar": tarred(LONG, f"w:{kind}") for kind in ("", "gz", "bz2", "xz")}
+TARS = {f".tar.{kind}" if kind else ".tar": tar_of(LONG, f"w:{kind}") for kind in ("", "gz", "bz2", "xz")}
 
 
 def packed_from(place: Path, content: bytes, ending: str):
@@ -170,7 +171,7 @@ def hostile_zips(draw):
     files = [(name.encode("utf-8", "replace").decode(), data) for name, data in files if name.strip("\0")]
     mode = draw(st.sampled_from([0o100644, 0o120777, 0o20666, 0o40755, 0o10644]))  # plain, link, device, folder, pipe
     method = draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
-    content = bytearray(zipped(files, method, external_attr=mode << 16, create_system=3))
+    content = bytearray(zip_of(files, method, external_attr=mode << 16, create_system=3))
     entry = content.find(b"PK\1\2")
     if entry >= 0 and draw(st.booleans()):  # the index lies: flags, method, sizes, where the file begins
         at, width = draw(st.sampled_from([(8, 2), (10, 2), (20, 4), (24, 4), (28, 2), (30, 2), (42, 4)]))

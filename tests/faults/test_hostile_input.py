@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.hostile import command, image, packed, padded, tar_header, tarred, tree, watched, written, zipped
+from support.hostile import command, image, packed, padded, tar_header, tree, watched, written
+from support.images import tar_of, zip_of
 
 from dcgan import UserError, config
 from dcgan.data import open_source, pack
@@ -113,7 +114,7 @@ def test_what_is_written_down_can_be_read_again():
 
 # --- archives ---
 
-both = pytest.mark.parametrize(("build", "ending"), [(zipped, ".zip"), (tarred, ".tar")])
+both = pytest.mark.parametrize(("build", "ending"), [(zip_of, ".zip"), (tar_of, ".tar")])
 
 
 @both
@@ -126,20 +127,20 @@ def test_two_files_of_one_name_in_an_archive_are_two_images(tmp_path, build, end
 def test_only_plain_files_of_a_tar_are_read(tmp_path, kind):
     secret = written(tmp_path / "secret.png", image(shade=255))
     odd = tar_header(b"odd.png", 0, kind, link=os.fsencode(secret))
-    path = written(tmp_path / "faces.tar", odd + tarred(FILES))
+    path = written(tmp_path / "faces.tar", odd + tar_of(FILES))
     assert packed(path, tmp_path / "cache").count == 5
 
 
 def test_a_link_in_a_zip_is_not_followed(tmp_path):
     secret = written(tmp_path / "secret.png", image(shade=255))
-    links = zipped([("link.png", os.fsencode(secret))], external_attr=0o120777 << 16, create_system=3)
+    links = zip_of([("link.png", os.fsencode(secret))], external_attr=0o120777 << 16, create_system=3)
     message = packed(written(tmp_path / "faces.zip", links), tmp_path / "cache")
     assert "link.png (not an image of a supported format)" in message
 
 
 @both
 def test_an_archive_within_an_archive_stays_closed(tmp_path, build, ending):
-    nested = [("inner.zip", zipped(FILES)), ("inner.tar", tarred(FILES))]
+    nested = [("inner.zip", zip_of(FILES)), ("inner.tar", tar_of(FILES))]
     assert packed(written(tmp_path / f"a{ending}", build([*nested, *FILES])), tmp_path / "cache").count == 5
     assert "no images in" in packed(written(tmp_path / f"b{ending}", build(nested)), tmp_path / "cache2")
 
@@ -186,7 +187,7 @@ def test_of_a_tar_only_some_files_are_in_memory_at_a_time(tmp_path):
     "rest",
     [
         *[tar_header(b"b.txt", size) + bytes(2048) for size in (-1, -512, -1024, -(2**62))],  # leads back
-        b"x" * 512 + tarred(FILES),  # ends tarfile's loop as the end does
+        b"x" * 512 + tar_of(FILES),  # ends tarfile's loop as the end does
     ],
 )
 def test_a_tar_with_a_damaged_header_in_the_middle_is_refused_and_not_followed_for_ever(tmp_path, rest):
@@ -205,14 +206,14 @@ def test_a_tar_header_of_gigabytes_is_not_read(tmp_path, kind):
 
 
 def test_a_zip_whose_index_needs_a_program_of_the_future_is_refused(tmp_path):
-    content = bytearray(zipped(FILES))
+    content = bytearray(zip_of(FILES))
     content[content.index(b"PK\1\2") + 6] = 99  # the version needed, for which zipfile has another exception
     assert "not a whole zip" in packed(written(tmp_path / "faces.zip", content), tmp_path / "cache")
 
 
 def test_a_file_without_a_name_in_a_zip_is_what_its_content_is(tmp_path):
     others = [("\1.png", image()), ("\2.png", b"text")]
-    nameless = zipped([*FILES, *others]).replace(b"\1.png", b"\0.png").replace(b"\2.png", b"\0.png")
+    nameless = zip_of([*FILES, *others]).replace(b"\1.png", b"\0.png").replace(b"\2.png", b"\0.png")
     # zipfile cuts a name at a NUL
     assert packed(written(tmp_path / "faces.zip", nameless), tmp_path / "cache").count == 6
 

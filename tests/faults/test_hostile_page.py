@@ -12,6 +12,8 @@ from analysis.__main__ import main
 from analysis.measures import features
 from analysis.pages import markdown
 
+pytestmark = pytest.mark.thorough
+
 STUB = features.Extractor("effnet_lite0", features.EFFNET_SHA256[:16], 1280, None)
 HOSTILE = [
     "<script>window.hit = 1</script>",

@@ -72,6 +72,7 @@ def test_two_thousand_runs_are_in_the_table_within_a_minute_and_two_gigabytes(tm
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_of_more_than_two_hundred_runs_the_page_lists_some_and_says_so(tmp_path, monkeypatch):
     make_many(tmp_path / "runs", 3)
     monkeypatch.setattr(report, "LISTED", 8)

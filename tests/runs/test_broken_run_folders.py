@@ -4,14 +4,11 @@ import os
 import re
 
 import pytest
-from hypothesis import example, given
-from support.hostile import mutants
 from support.recorded_runs import DATA, make, record_of
 
 from analysis.runs import folders as module
 from analysis.runs.folders import read_folders
 from analysis.runs.run import table
-from dcgan import UserError
 from dcgan.record.folder import HISTORY, RunFolder
 from dcgan.tools import plain_yaml
 
@@ -148,39 +145,3 @@ def test_a_copy_of_a_run_does_not_pass_for_another_seed(runs):
     assert run.folder.path == folder.path
     assert len(problems) == 2
     assert all("skipped" in line and "tuned_lr, seed 0, smoke, faces-01234567" in line for line in problems)
-
-
-@pytest.fixture(scope="module")
-def two_folders(tmp_path_factory):
-    runs = tmp_path_factory.mktemp("fuzzed")
-    return make(runs, seed=1, rows=5, state="interrupted"), make(runs, seed=2, rows=5)
-
-
-@pytest.mark.parametrize("file", ["config", "history", "status"])
-def test_any_bytes_in_a_file_are_a_run_or_a_line(two_folders, file):
-    broken, good = two_folders
-    path = getattr(broken, file)
-    before = path.read_bytes()
-
-    @given(mutants(before))
-    @example(b"")
-    def holds(content):
-        path.write_bytes(content)
-        found, problems = read_folders(broken.path.parents[3])
-        assert good.path in [run.folder.path for run in found]
-        assert any(run.folder.path == broken.path for run in found) or str(broken.path) in "\n".join(problems)
-        for run in found:
-            run.snapshots()
-            try:
-                rows = run.history()
-            except UserError as error:
-                problems.append(str(error))
-            else:
-                assert rows["step"].tolist() == list(range(1, run.steps + 1))
-        table(found).to_csv()
-        assert [line for line in problems if not line.isprintable()] == []
-
-    try:
-        holds()
-    finally:
-        path.write_bytes(before)

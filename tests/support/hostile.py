@@ -8,16 +8,15 @@ import signal
 import sys
 import tarfile
 import warnings
-import zipfile
 from pathlib import Path
 
 import numpy as np
 from hypothesis import strategies as st
-from PIL import Image
 
 from dcgan import UserError
 from dcgan.__main__ import main
 from dcgan.data import open_source, pack
+from support.images import encoded
 
 # --- under watch ---
 
@@ -144,57 +143,21 @@ def tree(folder: Path) -> set[str]:
 # --- bytes that go wrong ---
 
 
+SPICE = [
+    b"\0" * 8, b"\xff" * 8, b"\x7f\xff\xff\xff", b"\x80\0\0\0", b"../", b"\xff\xd9", b"PK\1\2", b"cos\nsystem\n",
+    b"!!int ''", b"!!bool x", b"!!timestamp x", b"&a [*a]", b'"\\ud800"', b"<<: ", b"? ", b"{", b"]", b": ", b"\t",
+    b"nan", b"NaN", b"-inf", b"1e999", b"-1", b"9" * 400, b"9" * 5000, b",", b"\n", b'"', b"null", b"\0", b"\xff",
+]  # fmt: skip
+
+
 def mutations() -> st.SearchStrategy:
     """A list of changes for `mutated`; positions are shares of the length, so they fit any content."""
     where = st.floats(0, 1, exclude_max=True)
-    odd = st.binary(min_size=1, max_size=8) | st.sampled_from(
-        [
-            b"\0" * 8,
-            b"\xff" * 8,
-            b"\x7f\xff\xff\xff",
-            b"\x80\0\0\0",
-            b"../",
-            b"\n",
-            b"\xff\xd9",
-            b"PK\1\2",
-            b"cos\nsystem\n",
-        ]
-    )
+    odd = st.binary(min_size=1, max_size=8) | st.sampled_from(SPICE)
     flip = st.tuples(st.just("flip"), where, st.integers(1, 255))
     put = st.tuples(st.sampled_from(["put", "insert"]), where, odd)
     cut = st.tuples(st.sampled_from(["cut", "drop", "double"]), where, where)
     return st.lists(flip | put | cut, min_size=1, max_size=6)
-
-
-SPICE = [b"!!int ''", b"!!bool x", b"!!timestamp x", b"&a [*a]", b'"\\ud800"', b"<<: ", b"? ", b"{", b"]", b": ", b"\t"]
-SPICE += [
-    b"nan",
-    b"NaN",
-    b"-inf",
-    b"1e999",
-    b"-1",
-    b"9" * 400,
-    b"9" * 5000,
-    b",",
-    b"\n",
-    b'"',
-    b"null",
-    b"\x00",
-    b"\xff",
-]
-
-
-def mutants(valid: bytes) -> st.SearchStrategy:
-    """Any bytes, and the valid text with something cut out and something put in, once or twice."""
-    change = st.tuples(st.integers(0, len(valid)), st.integers(0, 60), st.sampled_from(SPICE) | st.binary(max_size=20))
-
-    def changed(changes):
-        content = valid
-        for at, cut, put in changes:
-            content = content[:at] + put + content[at + cut :]
-        return content
-
-    return st.binary(max_size=200) | st.lists(change, min_size=1, max_size=2).map(changed)
 
 
 def mutated(data: bytes, changes: list) -> bytes:
@@ -224,34 +187,7 @@ def mutated(data: bytes, changes: list) -> bytes:
 
 
 def image(kind: str = "PNG", side: int = 8, shade: int = 90, **options) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((side, side, 3), shade, np.uint8)).save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def zipped(files: list[tuple[str, bytes]], method: int = zipfile.ZIP_STORED, **attributes) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a name that is there already
-        for name, data in files:
-            info = zipfile.ZipInfo(name)
-            info.compress_type = method
-            for attribute, value in attributes.items():
-                setattr(info, attribute, value)
-            archive.writestr(info, data)
-    return buffer.getvalue()
-
-
-def tarred(files: list[tuple[str, bytes]], mode: str = "w", **attributes) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode) as archive:
-        for name, data in files:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            for attribute, value in attributes.items():
-                setattr(info, attribute, value)
-            archive.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
+    return encoded(np.full((side, side, 3), shade, np.uint8), kind, **options)
 
 
 def tar_header(name: bytes, size: int, kind: bytes = tarfile.REGTYPE, link: bytes = b"") -> bytes:

@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import warnings
 import zipfile
 
 import numpy as np
@@ -32,19 +33,37 @@ def written(folder, files: dict[str, bytes]):
     return folder
 
 
+def zip_of(files, method: int = zipfile.ZIP_STORED, **attributes) -> bytes:
+    """The bytes of a zip of (name, content), a name as often as it comes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive, warnings.catch_warnings(action="ignore"):
+        for name, data in files:
+            info = zipfile.ZipInfo(name)
+            info.compress_type = method
+            for attribute, value in attributes.items():
+                setattr(info, attribute, value)
+            archive.writestr(info, data)
+    return buffer.getvalue()
+
+
+def tar_of(files, mode: str = "w") -> bytes:
+    """The bytes of a tar of (name, content)."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+        for name, data in files:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
 def zipped(path, files: dict[str, bytes]):
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
+    path.write_bytes(zip_of(files.items()))
     return path
 
 
 def tarred(path, files: dict[str, bytes]):
-    with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
+    path.write_bytes(tar_of(files.items(), "w:gz" if path.name.endswith("gz") else "w"))
     return path
 
 

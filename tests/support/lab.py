@@ -133,7 +133,7 @@ class Lab:
             for run in found:
                 run.snapshots()
                 with contextlib.suppress(UserError):
-                    run.history()
+                    assert run.history()["step"].tolist() == list(range(1, run.steps + 1))
             for (data, profile), members in groups(found).items():
                 assert (self.out / data / profile).resolve().parent.parent == self.out.resolve()
                 before = [*map(Note, problems), *self.scorer.score(self.scorer.missing(members))]
