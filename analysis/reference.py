@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.measures import face_rate, features, fidelity
+from analysis.measures import face_rate, features, fidelity, variety
 from analysis.runs.run import Run
 from dcgan import UserError
 from dcgan.data import PIXELS_VERSION, PackedImages, Source, find_pack, open_source, pack
@@ -31,6 +31,16 @@ class Counts(NamedTuple):
     real: int  # a sample of the real ones, drawn by seed: all generators are compared with the same images
     final: int  # of the final generator
     snapshot: int  # of each snapshot
+
+
+class Floor(NamedTuple):
+    """What real images score against real images: two disjoint halves of them, or parts of as many images each."""
+
+    half: fidelity.Points  # the one that stands for the real images
+    fid: float
+    precision: float
+    recall: float
+    copied: float  # the share of the other half's images that lie as near to this one's as copies do
 
 
 #: By profile. Other profiles use laptop's counts.
@@ -87,7 +97,7 @@ class Reference:
         self._places = fidelity.chosen(len(self._images), count, seed=SEED)
         pixels = [PIXELS_VERSION, packed.fingerprint, list(self._images.shape), run.experiment.crop_px]
         self._content = [VERSION, *pixels, packed.unreadable, count, SEED]
-        self._floors: dict[int, tuple[fidelity.Points, float] | None] = {}
+        self._floors: dict[int, Floor | None] = {}
 
     def __len__(self) -> int:
         return len(self._places)
@@ -115,18 +125,34 @@ class Reference:
     @cached_property
     def strictness(self) -> np.ndarray:
         """The strictest setting at which a face is found, for each of up to FACES evenly spread images."""
-        some = np.linspace(0, len(self) - 1, min(FACES, len(self))).astype(int)
-        return self._cached(["faces", len(some)], lambda: face_rate.strictness(self._images[self._places[some]]))
+        some = self._spread
+        return self._cached(["faces", len(some)], lambda: face_rate.strictness(self.images(some)))
 
-    def floor(self, most: int) -> tuple[fidelity.Points, float] | None:
-        """Half of the images, at most `most`, and their FID to as many others; None if there are too few."""
+    @cached_property
+    def variety(self) -> float:
+        """How varied the real images are: up to FACES evenly spread ones."""
+        return variety.variety(self.images(self._spread))
+
+    def images(self, places: np.ndarray) -> np.ndarray:
+        """uint8 (n, H, W, 3), by their places among the features."""
+        return self._images[self._places[places]]
+
+    def floor(self, most: int) -> Floor | None:
+        """The scores of at most `most` real images against as many others; None if there are too few."""
         if most not in self._floors:
             self._floors[most] = None
             with contextlib.suppress(UserError):
-                half, other = fidelity.halves(self.features, seed=SEED, most=most)
-                points = fidelity.Points.of(half, self._device)
-                self._floors[most] = points, fidelity.fid(real=points, fake=fidelity.Points.of(other, self._device))
+                halves = fidelity.halves(self.features, seed=SEED, most=most)
+                half, other = (fidelity.Points.of(each, self._device) for each in halves)
+                precision, recall = fidelity.precision_recall(real=half, fake=other, seed=SEED)
+                copied = variety.copied_share(real=half, fake=other)
+                self._floors[most] = Floor(half, fidelity.fid(real=half, fake=other), precision, recall, copied)
         return self._floors[most]
+
+    @property
+    def _spread(self) -> np.ndarray:
+        """The places of up to FACES evenly spread images."""
+        return np.linspace(0, len(self) - 1, min(FACES, len(self))).astype(int)
 
     @property
     def _extracted_by(self) -> list[str]:

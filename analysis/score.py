@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
-from analysis.measures import face_rate, features, fidelity
+from analysis.measures import face_rate, features, fidelity, variety
 from analysis.reference import FACES, SEED, VERSION, Reference, counts_of, real_images, reference_name
 from analysis.runs.notes import Note
 from analysis.runs.run import Run
@@ -28,13 +28,15 @@ from dcgan.data import PIXELS_VERSION
 from dcgan.networks import Generator
 from dcgan.record import weights
 from dcgan.record.folder import ENDED, RunFolder
-from dcgan.tools.files import checksum, read_plain
+from dcgan.tools.files import checksum, read_plain, replacing
 
 log = logging.getLogger(__name__)
 
 FACES_PER_S = 100  # of one core, for an estimate
 MEASURES_S = 1.0  # for the scores of a generator from its features, on two cores, for an estimate
 SMALL = 64  # px, at which larger images are compared as well
+VARIED = 1000  # images of a final generator, at most, that are looked at for copies and variety
+NEAREST, FACES_SHOWN, NEAREST_SHOWN = "nearest.png", 8, 3  # in the run's folder: faces, and real images below each
 LARGEST = 1e9  # far above any score; a value that is not below it was not measured
 SNAPSHOT_MEASURES = ("kid_mean", "kid_std", "fid", "isc_mean", "isc_std")
 
@@ -108,7 +110,7 @@ class Job:
     step: int
     generator: str  # hash of its weights
     unreadable: str = ""  # why its file can't be read
-    counts: dict[str, int] = field(default_factory=dict)  # 'snapshot', 'final', 'small' -> images to generate
+    counts: dict[str, int] = field(default_factory=dict)  # 'snapshot', 'final', 'varied', 'small' -> images to generate
 
     @property
     def title(self) -> str:
@@ -215,15 +217,16 @@ class Scorer:
     def _jobs(self, run: Run, folder: RunFolder) -> list[Job]:
         protocol = Protocol.of(run, self.extractor, self.samples)
         done = {(row.generator, row.score) for row in read_rows(run) if row.protocol == protocol.text}
-        # For each kind: how many images, and a measure that only this kind has.
+        # For each kind: how many images, and the name of a score that only this kind has.
         kinds = {
-            "snapshot": (protocol.snapshot, "fid"),
-            "final": (protocol.final, "precision"),
-            "small": (protocol.final, f"fid_at_{SMALL}"),
+            "snapshot": (protocol.snapshot, protocol.name("fid", protocol.snapshot)),
+            "final": (protocol.final, protocol.name("precision", protocol.final)),
+            "varied": (min(VARIED, protocol.final), protocol.name("variety", protocol.final)),
+            "small": (protocol.final, protocol.name(f"fid_at_{SMALL}", protocol.final)),
         }
         files = [(step, path, "snapshot") for step, path in run.snapshots().items()]
         if run.state == "finished":
-            files.append((run.steps, folder.generator, "final"))
+            files += [(run.steps, folder.generator, kind) for kind in ("final", "varied")]
             if run.experiment.image_size > SMALL:
                 files.append((run.steps, folder.generator, "small"))
         jobs: dict[tuple[int, str], Job] = {}
@@ -233,8 +236,8 @@ class Scorer:
                 generator = checksum(read_plain(path))
             except OSError as error:
                 unreadable = f"{path.name}: can't be read ({error.strerror})"
-            count, measure = kinds[kind]
-            if (generator, protocol.name(measure, count)) not in done:
+            count, name = kinds[kind]
+            if (generator, name) not in done:
                 job = jobs.setdefault((step, generator), Job(run, protocol, path, step, generator, unreadable))
                 job.counts[kind] = count
         return list(jobs.values())
@@ -250,6 +253,9 @@ class Scorer:
             fake = self._features(generator, max(whole.values()), job.title)
             for kind, count in whole.items():
                 some = fidelity.Points.of(fake.features[:count], self._scores_on)
+                if kind == "varied":
+                    measured.append((job.protocol.final, _varied(job, generator, real, some)))
+                    continue
                 only_final = _only_final(generator, real, some) if kind == "final" else {}
                 measured.append((count, _fidelity(real, some, fake.logits[:count]) | only_final))
         if "small" in job.counts:
@@ -322,10 +328,38 @@ def _only_final(generator: Generator, real: Reference, fake: fidelity.Points) ->
     precision, recall = fidelity.precision_recall(real=real.points, fake=fake, seed=SEED)
     measured = {"precision": precision, "recall": recall, "n_real": len(real)}
     if floor := real.floor(min(fidelity.HALF, len(fake))):
-        half, measured["fid_floor"] = floor
-        measured["floor_n"] = len(half)
-        measured["fid_at_floor_n"] = fidelity.fid(real=half, fake=fidelity.Points(fake.features[: len(half)]))
+        measured["fid_floor"], measured["floor_n"] = floor.fid, len(floor.half)
+        fewer = fidelity.Points(fake.features[: len(floor.half)])
+        measured["fid_at_floor_n"] = fidelity.fid(real=floor.half, fake=fewer)
     return measured | _faces(real, generator, len(fake))
+
+
+def _varied(job: Job, generator: Generator, real: Reference, fake: fidelity.Points) -> dict[str, float]:
+    """Whether a final generator copies and is varied, beside the real images' own; writes the picture NEAREST.
+
+    Of what real images have, all that an older scores.csv may lack is here.
+    """
+    pixels = sample.images(generator, range(len(fake))).permute(0, 2, 3, 1).numpy()
+    some = fidelity.Points(fake.features[:FACES_SHOWN])
+    places = variety.nearest(real=real.points, fake=some, k=NEAREST_SHOWN).places
+    rows = [pixels[:FACES_SHOWN], *(real.images(column) for column in places.cpu().numpy().T)]
+    assert job.run.folder is not None
+    with replacing(job.run.folder.path / NEAREST) as aside:
+        shown = torch.from_numpy(np.concatenate(rows)).permute(0, 3, 1, 2)
+        sample.grid(shown, columns=FACES_SHOWN).save(aside, format="PNG")
+    measured = {
+        "copied": variety.copied_share(real=real.points, fake=fake),
+        "variety": variety.variety(pixels),
+        "variety_real": real.variety,
+    }
+    if floor := real.floor(min(fidelity.HALF, job.protocol.final)):
+        measured |= {
+            "copied_real": floor.copied,
+            "precision_real": floor.precision,
+            "recall_real": floor.recall,
+            "floor_n": len(floor.half),
+        }
+    return measured
 
 
 def _faces(real: Reference, generator: Generator, count: int) -> dict[str, float]:

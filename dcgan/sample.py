@@ -43,11 +43,11 @@ def images(generator: Generator, seeds: Sequence[int]) -> Tensor:
     return torch.cat([chunk.cpu() for chunk in decode(generator, latents(seeds, generator.latent_dim))])
 
 
-def grid(pictures: Tensor) -> Image.Image:
-    """uint8 (n, 3, side, side) as one near-square picture, row by row."""
+def grid(pictures: Tensor, columns: int | None = None) -> Image.Image:
+    """uint8 (n, 3, side, side) as one picture, row by row; near-square unless `columns` are given."""
     from torchvision.utils import make_grid  # takes seconds to import, and a run starts long before its first grid
 
-    columns = math.ceil(len(pictures) ** 0.5)
+    columns = columns or math.ceil(len(pictures) ** 0.5)
     return picture(make_grid(pictures, nrow=columns, padding=2, pad_value=255))
 
 

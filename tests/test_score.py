@@ -14,7 +14,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from analysis import reference, score
 from analysis.measures import features
 from analysis.runs.folders import read_folders
-from dcgan import UserError
+from dcgan import UserError, sample
 from dcgan.data import open_source, pack
 from dcgan.networks import Generator
 from dcgan.record import weights
@@ -106,6 +106,51 @@ def test_the_final_generator_and_the_snapshots_are_scored_under_names_that_say_w
     assert 0 <= found.final["precision"] <= 1
     assert (found.final["n_real"], found.final["floor_n"]) == (300, 120)
     assert not folder.path.joinpath("scores.csv.tmp").exists()
+
+
+VARIED = ("copied", "copied_real", "variety", "variety_real", "precision_real", "recall_real")
+
+
+def test_a_final_generator_is_looked_at_for_copies_and_variety_beside_the_real_images(
+    tmp_path, drawn, cache, extractor
+):
+    folder = _trained(tmp_path, drawn)
+    scorer = _scorer(extractor, cache)
+    _score(scorer, [_run(folder)])
+    final = scorer.found(_run(folder))[1].final
+    assert set(VARIED) <= set(final)
+    # An untrained generator's noise is far from any face, and one patch of noise is much like another.
+    assert final["copied"] == 0 < final["copied_real"] < 1
+    assert 0 < final["variety"] < final["variety_real"]
+    assert final["recall"] == 0 < final["recall_real"]
+    with Image.open(folder.path / score.NEAREST) as image:
+        shown = np.asarray(image)
+    tiles = [[shown[2 + 66 * y : 66 + 66 * y, 2 + 66 * x : 66 + 66 * x] for x in range(8)] for y in range(4)]
+    generated = sample.images(weights.load_generator(folder.generator), range(8)).permute(0, 2, 3, 1).numpy()
+    real = score.real_images(_run(folder), size=64, cache=cache).images
+    for x in range(8):
+        np.testing.assert_array_equal(tiles[0][x], generated[x])
+        every = torch.from_numpy(np.concatenate([generated[x : x + 1], real])).permute(0, 3, 1, 2)
+        seen = extractor.network(every)[0].detach().double()
+        nearest = torch.cdist(seen[:1], seen[1:])[0].argsort()[:3]
+        for y, place in enumerate(nearest):
+            np.testing.assert_array_equal(tiles[1 + y][x], real[place])
+
+
+def test_scores_of_before_the_measures_of_variety_are_kept_and_filled_in(tmp_path, drawn, cache, extractor):
+    folder = _trained(tmp_path, drawn)
+    _score(_scorer(extractor, cache), [_run(folder)])
+    path = folder.path / "scores.csv"
+    whole = pd.read_csv(path)
+    old = whole[~whole["score"].isin([f"{measure}_{SAMPLES}_tiny" for measure in VARIED])]
+    old.to_csv(path, index=False)
+    scorer = _scorer(extractor, cache)
+    assert scorer.found(_run(folder))[1].final["fid"] > 0, "readable as they are"
+    (job,) = scorer.missing([_run(folder)])
+    assert job.counts == {"varied": SAMPLES}
+    assert scorer.estimate([job]).generators == 1
+    scorer.score([job])
+    pd.testing.assert_frame_equal(pd.read_csv(path).sort_values("score"), whole.sort_values("score"), check_like=True)
 
 
 def test_what_has_scores_is_not_scored_again_and_what_changed_is(tmp_path, drawn, cache, extractor):
@@ -311,8 +356,6 @@ def test_profiles_say_how_many_images_and_samples_overrules_them(tmp_path, drawn
 
 
 def test_what_people_rate_is_uncurated(tmp_path, drawn, cache):
-    from dcgan import sample
-
     folder = _trained(tmp_path, drawn)
     shown = score.pictures_to_rate(_run(folder), cache=cache)
     generator = weights.load_generator(folder.generator)

@@ -23,7 +23,8 @@ RUN_COLUMNS = (
     "best_step", "best_fid", "last_fid", "floor_share", "d_win_share_last", "windows_counted", "windows_counted_5",
     "windows_counted_20", "d_win_share_at_end", "step_ms", "spread", "overlap", "period_2", "smooth_crossings",
     "kid_endpoint", "d_win_share_whole", "interleaving_ratio_end", "interleaving_ratio_5_end",
-    "gpu_use", "gpu_use_low", "gpu_use_high",
+    "gpu_use", "gpu_use_low", "gpu_use_high", "copied", "copied_real", "variety", "variety_real", "precision_real",
+    "recall_real",
 )  # fmt: skip
 #: One row per snapshot. interleaving_ratio is over the steps since the snapshot before; NaN where it is unknown.
 SNAPSHOT_COLUMNS = (
@@ -39,7 +40,7 @@ WINDOW_COLUMNS = ("experiment", "seed", "step", "interleaving_ratio", "lead_bala
 AVERAGED = (
     "fid", "fid_at_64", "kid_mean", "isc_mean", "precision", "recall", "face_rate", "interleaving_ratio",
     "interleaving_ratio_5", "interleaving_ratio_20", "lead_balance", "dominance", "spread", "overlap", "period_2",
-    "smooth_crossings", "equilibrium_gap", "d_win_share", "images_per_s", "data_wait_fraction",
+    "smooth_crossings", "equilibrium_gap", "d_win_share", "images_per_s", "data_wait_fraction", "copied", "variety",
 )  # fmt: skip
 
 #: An answer's verdict -> how people read it. A plain answer has no verdict, only a text.

@@ -51,11 +51,11 @@ def samples(runs: "Iterable[Run]", budget: int = SAMPLES_BYTES) -> list[Samples]
             kept = list(paths.items())[::-1][::every][::-1]
             for step, path in kept:
                 if (path, quality) not in encoded:
-                    encoded[path, quality] = _encode(path, step, quality)
-            frames = [frame for _, path in kept if (frame := encoded[path, quality]) is not None]
+                    encoded[path, quality] = frame(path, step=step, quality=quality)
+            frames = [each for _, path in kept if (each := encoded[path, quality]) is not None]
             missing = _missing(run, there=len(paths), kept=len(kept), readable=len(frames))
             shown.append(Samples(run.name, run.seed, frames, missing))
-        if sum(len(frame.uri) for each in shown for frame in each.frames) <= budget:
+        if sum(len(grid.uri) for each in shown for grid in each.frames) <= budget:
             break
     return shown
 
@@ -91,8 +91,8 @@ def picture(path: Path) -> Image.Image | None:
         return None
 
 
-def _encode(path: Path, step: int, quality: int) -> Frame | None:
-    """The grid as WebP; None where the file is not a whole PNG."""
+def frame(path: Path, *, step: int = 0, quality: int = 82) -> Frame | None:
+    """The grid in a file as WebP; None where the file is not a whole PNG."""
     if (grid := picture(path)) is None:
         return None
     if max(grid.size) > GRID_PX:

@@ -17,7 +17,7 @@ from analysis.compare.correlations import AMONG, WHEN
 from analysis.measures.stats import Association, Estimate
 from analysis.pages import plots
 from analysis.pages.figures import Picture, draw_figures
-from analysis.pages.grids import samples
+from analysis.pages.grids import Frame, frame, samples
 from analysis.pages.html import save, template
 from analysis.pages.tables import (
     BY_KEY,
@@ -31,11 +31,13 @@ from analysis.pages.tables import (
     interval_text,
     markdown,
     mean_text,
+    real_images,
     representatives,
     troubles,
 )
 from analysis.pages.words import counted, number, setting
 from analysis.runs.run import Run
+from analysis.score import NEAREST
 
 LISTED = 200  # runs in a table of the page; compare.csv has all
 
@@ -81,6 +83,7 @@ def html(comparison: Comparison, figures: Mapping[str, Sequence[Picture]], *, pe
         face_rate=_face_rate_note(comparison),
         alternatives=[_alternative(recipe, comparison) for recipe in comparison.alternatives],
         samples=shown,
+        nearest=_nearest(comparison),
         steps=steps,
         associations=[association(claim, result) for claim, result in comparison.associations.items() if result.points],
         dynamics=_dynamics(rows),
@@ -127,8 +130,16 @@ def _result_groups(comparison: Comparison) -> list[dict[str, Any]]:
             }
             for recipe in members
         ]
-        groups.append({"size": size, "rows": rows})
+        real = real_images(comparison, members)
+        groups.append({"size": size, "rows": rows, "real": real if any(real.values()) else {}})
     return groups
+
+
+def _nearest(comparison: Comparison) -> dict[str, Frame]:
+    """Run title -> the first faces of each experiment's representative with the nearest real images below."""
+    paths = {run.title: run.folder.path / NEAREST for run in representatives(comparison) if run.folder}
+    shown = {title: frame(path) for title, path in paths.items() if path.is_file()}
+    return {title: picture for title, picture in shown.items() if picture}
 
 
 def _best(members: Sequence[Any], measure: Measure) -> str | None:

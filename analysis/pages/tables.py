@@ -24,6 +24,7 @@ class Measure:
     better: str | None = None  # "lower", "higher", or None where neither is
     decimals: int = 3
     percent: bool = False
+    real: str = ""  # the column with the same of real images
 
     @property
     def heading(self) -> str:
@@ -33,13 +34,51 @@ class Measure:
 
 MEASURES = (
     Measure("kid_mean", "KID", "distance between generated and real images' features, unbiased", "lower", 4),
-    Measure("fid", "FID", "another such distance, Fréchet's; fewer images give a higher one", "lower", 1),
+    Measure(
+        "fid", "FID", "another such distance, Fréchet's; fewer images give a higher one", "lower", 1, real="fid_floor"
+    ),
     Measure(
         "isc_mean", "IS", "Inception Score: distinct and varied ImageNet classes; faces are none of them", "higher", 2
     ),
-    Measure("precision", "precision", "share of generated images that look like some real one", "higher"),
-    Measure("recall", "recall", "share of real images that look like some generated one: variety", "higher"),
-    Measure("face_rate", "detectable as a face", "share in which a face detector finds a face", "higher", 1, True),
+    Measure(
+        "precision",
+        "precision",
+        "share of generated images that look like some real one",
+        "higher",
+        real="precision_real",
+    ),
+    Measure(
+        "recall",
+        "recall",
+        "share of real images that look like some generated one: variety",
+        "higher",
+        real="recall_real",
+    ),
+    Measure(
+        "variety",
+        "variety",
+        "distance to the most similar of 64 images, in grey levels from 0 to 1: 0 where all are alike",
+        decimals=3,
+        real="variety_real",
+    ),
+    Measure(
+        "copied",
+        "copied",
+        "share of generated images that lie nearer to a real one than any other real image does; real images that were "
+        "held out do so by chance, so only a share far above theirs says that it copies",
+        decimals=1,
+        percent=True,
+        real="copied_real",
+    ),
+    Measure(
+        "face_rate",
+        "detectable as a face",
+        "share in which a face detector finds a face",
+        "higher",
+        1,
+        True,
+        real="face_rate_real",
+    ),
     Measure(
         "interleaving_ratio", "interleaving ratio", "how often the loss curves cross: 0 never, 1 centred on each other"
     ),
@@ -96,7 +135,24 @@ def result_tables(comparison: Comparison, measures: Sequence[Measure] = MEASURES
             cells = [estimate_text(estimate_of(recipe, measure.key), measure) for measure in shown]
             seeds = f"{len(recipe.seeds)}{''.join(f', {trouble}' for trouble in troubles(recipe))}"
             tables[size].append([cell(recipe.name), seeds, *cells])
+        own = real_images(comparison, members, shown)
+        if any(own.values()):
+            tables[size].append(["(real images)", "", *(own[measure.key] or "-" for measure in shown)])
     return tables
+
+
+def real_images(
+    comparison: Comparison, members: Sequence[Alternative], measures: Sequence[Measure] = MEASURES
+) -> dict[str, str]:
+    """Each measure -> its value for real images compared with real ones, in words; '' where it is not known.
+
+    FID, precision, recall and copies are those of two disjoint halves, of `floor_n` images each.
+    """
+    rows = comparison.table[comparison.table["experiment"].isin([recipe.name for recipe in members])]
+    means = {m.key: rows[m.real].astype(float).mean() if m.real else math.nan for m in measures}
+    return {
+        m.key: "" if math.isnan(means[m.key]) else number(means[m.key], m.decimals, percent=m.percent) for m in measures
+    }
 
 
 # --- words for numbers ---

@@ -207,6 +207,37 @@ def test_shares_are_per_cent():
     assert words.number(0.1234, percent=True) == "12.3 %"
 
 
+def test_real_images_stand_below_the_results_as_a_scale(comparison, folder):
+    page = _text((folder / "index.html").read_text(encoding="utf-8"))
+    row = page.partition("real images compared with real ones")[2]
+    assert {"0.610", "0.550", "0.177", "38.0"} <= set(row[:200].split())
+    (line,) = {line for line in (folder / "compare.md").read_text().splitlines() if line.startswith("| (real images)")}
+    assert [text.strip() for text in line.split("|")[3:-1]] == [
+        "-", "6.2", "-", "0.610", "0.550", "0.177", "38.0 %", "98.1 %", "-", "-",
+    ]  # fmt: skip
+
+
+def test_scores_without_variety_or_real_images_beside_them_give_no_empty_column(tmp_path):
+    make_run(tmp_path / "runs", "baseline", steps=1200)
+    old = compared(tmp_path / "runs", {"baseline": scores(50.0, fid_floor=np.nan)})
+    page = _text(report.write(old, tmp_path / "out").read_text(encoding="utf-8"))
+    heads = page.partition("Results")[2].partition("What the columns mean")[0]
+    assert " copied " not in heads.partition("The last row")[0]
+    assert "real images compared with real ones" not in page
+    assert "No final generator has been compared with its nearest real images" in page
+
+
+def test_the_nearest_real_images_are_shown_of_runs_that_have_them(tmp_path):
+    folder = make_run(tmp_path / "runs", "baseline", steps=1200)
+    Image.new("RGB", (530, 266), "teal").save(folder.path / "nearest.png")
+    folder = make_run(tmp_path / "runs", "tuned_lr", steps=1200)
+    (folder.path / "nearest.png").write_bytes(b"no picture")
+    page = report.html(compared(tmp_path / "runs"), NO_FIGURES)
+    section = page.partition('<section id="variety">')[2].partition("</section>")[0]
+    assert section.count("<img") == 1
+    assert 'alt="baseline seed 0: eight generated faces' in section
+
+
 # --- what does not fit or is not there ---
 
 
@@ -225,7 +256,7 @@ def test_grids_that_are_too_large_together_lose_quality_then_steps_but_never_the
 
 def test_a_grid_of_huge_images_is_shrunk(tmp_path):
     Image.new("RGB", (2200, 2200)).save(tmp_path / "grid.png")
-    frame = grids._encode(tmp_path / "grid.png", 5, 60)
+    frame = grids.frame(tmp_path / "grid.png", step=5, quality=60)
     assert (frame.width, frame.height) == (grids.GRID_PX, grids.GRID_PX)
 
 
@@ -361,6 +392,30 @@ def test_the_slider_moves_the_grids_and_a_run_without_one_of_that_step_shows_the
     slider.fill("0")
     assert _shown(opened) == {**dict.fromkeys(FOUR, "120"), "hires_128": None}
     assert [box.is_visible() for box in opened.locator(".grid .empty").all()] == [False, False, False, True]
+
+
+def test_the_film_of_the_training_plays_all_runs_side_by_side_from_the_start_and_stops(opened):
+    steps = [str(step) for step in range(120, 1201, 120)]
+    opened.clock.install(time=0)
+    opened.clock.pause_at(1)
+    opened.locator("#play").click()
+    assert _shown(opened)["baseline"] == steps[0]
+    for step in steps[1:]:
+        opened.clock.run_for(350)
+        assert {_shown(opened)[name] for name in FOUR[:3]} == {step}
+    opened.clock.run_for(2400)
+    assert _shown(opened)["baseline"] == steps[-1], "the last one stays longer"
+    opened.clock.run_for(100)
+    assert _shown(opened)["baseline"] == steps[0], "it begins again"
+    opened.get_by_role("button", name="stop").click()
+    opened.clock.run_for(5000)
+    assert _shown(opened)["baseline"] == steps[0]
+
+
+def test_nothing_moves_before_a_reader_plays_it(opened):
+    opened.clock.install()
+    opened.clock.run_for(10_000)
+    assert _shown(opened) == dict.fromkeys(FOUR, "1200")
 
 
 def test_a_click_or_a_key_enlarges_a_grid_and_escape_closes_it(opened):

@@ -14,7 +14,10 @@ from dcgan.tools import plain_yaml
 from dcgan.tools.files import checksum
 
 DATA = {"name": "faces", "source": "faces.zip", "fingerprint": "0123456789abcdef" * 2, "count": 500, "unreadable": 0}
-FINAL = ("precision", "recall", "n_real", "fid_floor", "floor_n", "fid_at_floor_n", "face_rate_real", "face_setting")
+FINAL = (
+    "precision", "recall", "n_real", "fid_floor", "floor_n", "fid_at_floor_n", "face_rate_real", "face_setting",
+    "copied", "copied_real", "variety", "variety_real", "precision_real", "recall_real",
+)  # fmt: skip
 VALUES = {"n_real": 500, "floor_n": 250, "face_n": 2000, "face_found": 1700, "face_setting": 3, "face_rate_real": 0.99}
 
 

@@ -20,6 +20,27 @@ function show() {
   }
 }
 if (slider) { slider.addEventListener("input", show); show(); }
+const play = document.getElementById("play");
+let next = 0;  // the timer of the film, 0 while it stands
+function stop() {
+  clearTimeout(next);
+  next = 0;
+  play.textContent = "▶ play";
+}
+function advance() {
+  const last = Number(slider.max);
+  slider.value = (Number(slider.value) + 1) % (last + 1);
+  show();
+  next = setTimeout(advance, Number(slider.value) === last ? 2500 : 350);
+}
+if (play) {
+  slider.addEventListener("input", stop);
+  play.addEventListener("click", () => {
+    if (next) return stop();
+    play.textContent = "■ stop";
+    advance();
+  });
+}
 const dialog = document.getElementById("enlarged"), large = new Image();
 document.addEventListener("click", event => {
   const button = event.target.closest(".enlarge");

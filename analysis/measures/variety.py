@@ -1,0 +1,69 @@
+"""Does a generator copy its training images, and are its images varied?
+
+Compare both numbers with the real images' own: one half of them beside the other half.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analysis.measures.fidelity import AT_ONCE, Points
+
+GROUP = 64  # images among which a nearest one is looked for: as many as a grid shows
+SIDE = 16  # px, at which they are compared
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: the weights of red, green and blue in grey
+
+
+class Nearest(NamedTuple):
+    """The nearest real images of each generated one, the nearest first."""
+
+    distances: Tensor  # (images, k), Euclidean, of features
+    places: Tensor  # (images, k), rows of the real features
+
+
+def nearest(*, real: Points, fake: Points, k: int = 1) -> Nearest:
+    """The k nearest real images of each generated one, by features."""
+    found = [torch.cdist(rows, real.features).topk(k, largest=False) for rows in fake.features.split(AT_ONCE)]
+    return Nearest(torch.cat([each.values for each in found]), torch.cat([each.indices for each in found]))
+
+
+def copied_share(*, real: Points, fake: Points) -> float:
+    """The share of generated images that lie nearer to a real one than that one lies to any other real image.
+
+    One minus the authenticity of Alaa et al. 2022 (arXiv:2102.08921, section 3): 1 for copies with little noise, near 0
+    where all generated images keep their distance. New images of the real distribution are near too, by chance: about a
+    half of them in few dimensions, fewer in many. So compare it with the share of held-out real images. It hardly
+    depends on either count, but only copies of the real images given are seen.
+    """
+    distances, places = (found[:, 0] for found in nearest(real=real, fake=fake))
+    copied, which = places.unique(return_inverse=True)
+    # The nearest of a real image is itself.
+    apart = nearest(real=real, fake=Points(real.features[copied]), k=2).distances[:, 1]
+    return (distances < apart[which]).double().mean().item()
+
+
+def variety(images: np.ndarray) -> float:
+    """The mean distance to the nearest other image among 64, over all whole groups of 64; from 0 (all alike) to 1.
+
+    images: uint8 (n, height, width, 3), n >= 64 and both sides multiples of 16. The distance of two images is the root
+    of the mean squared difference of their 16x16 grey pixels in [0, 1]. It grows with noise, too, and falls with more
+    images a group.
+    """
+    groups = [images[i : i + GROUP] for i in range(0, len(images) - GROUP + 1, GROUP)]
+    return float(np.mean([_to_nearest(_small_grey(group)) for group in groups]))
+
+
+def _small_grey(images: np.ndarray) -> Tensor:
+    """(n, 256) float64 in [0, 1]: each pixel is the mean of its part of the image."""
+    count, height, width, _ = images.shape
+    grey = images @ np.array(LUMA) / 255
+    parts = grey.reshape(count, SIDE, height // SIDE, SIDE, width // SIDE)
+    return torch.from_numpy(parts.mean((2, 4)).reshape(count, SIDE * SIDE))
+
+
+def _to_nearest(points: Tensor) -> float:
+    distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+    distances.fill_diagonal_(torch.inf)
+    return distances.min(1).values.mean().item() / SIDE
