@@ -106,6 +106,8 @@ def test_bf16_stays_close_to_float32_over_a_few_steps():
     torch.testing.assert_close(*runs, rtol=0.1, atol=0.05)
 
 
+@pytest.mark.slow
+@pytest.mark.thorough
 def test_bf16_stays_within_the_spread_of_seeds_over_200_steps():
     """Step by step the two part, as any rounding does; what a run comes to differs no more than from seed to seed."""
     faces = torch.from_numpy(draw(range(64), SIZE)).permute(0, 3, 1, 2) / 127.5 - 1

@@ -33,6 +33,7 @@ def test_it_is_torchs_adam_to_the_last_bit_also_after_a_state_was_loaded(weight_
     assert all(map(torch.equal, *found))
 
 
+@pytest.mark.thorough
 def test_until_the_first_steps_are_done_torchs_compiler_is_not_imported():
     code = (
         "import sys, torch\n"

@@ -86,6 +86,7 @@ def test_everything_that_is_imported_is_a_declared_dependency():
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_every_module_is_imported_where_there_is_no_fcntl():
     """As on Windows."""
     places = [path.relative_to(ROOT) for room in ("dcgan", "analysis") for path in sorted((ROOT / room).rglob("*.py"))]

@@ -67,7 +67,7 @@ def published(runs, docs, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changed", [False, True])
+@pytest.mark.parametrize("changed", [pytest.param(False, marks=pytest.mark.thorough), True])
 def test_the_study_is_the_same_to_the_digit_from_evidence_alone_also_once_scoring_has_changed(
     runs, tmp_path, capsys, monkeypatch, changed
 ):
@@ -92,6 +92,8 @@ def test_evidence_and_run_folders_together_count_each_run_once(runs, tmp_path, c
     assert sorted(table["experiment"]) == sorted(NAMES * 2)
 
 
+@pytest.mark.slow
+@pytest.mark.thorough
 def test_an_unfinished_run_does_not_hide_its_finished_evidence(runs, tmp_path, capsys):
     docs = tmp_path / "docs"
     published(runs, docs, capsys)

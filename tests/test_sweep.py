@@ -51,6 +51,7 @@ def test_every_combination_is_a_run_of_its_own_and_one_is_tuned_lr_itself():
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_metric_is_a_name_of_the_summary_and_the_command_scores_the_run_where_asked(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     tiny = ["images=240", "batch_size=32", "snapshots=2", "steps=4", "width_multiplier=0.01", "threads=1"]

@@ -1,18 +1,17 @@
 """The same images are the same data set in a folder, a zip or a tar; what can't be used says why."""
 
-import contextlib
 import importlib
 import io
 import json
 import os
 import shutil
-import subprocess
 import tarfile
 import urllib.error
 
 import numpy as np
 import pytest
 import torch
+from support.disk import small_disk
 from support.images import by_pillow, encoded, packed, picture, psnr, refused, some, tarred, written, zipped
 
 from dcgan.data import DataError, faces, files, open_source, sources
@@ -222,18 +221,6 @@ def test_a_cache_that_is_a_file_is_refused(tmp_path, forms):
 def test_a_cache_without_permission_is_refused(tmp_path, forms):
     (tmp_path / "cache").mkdir(mode=0o500)
     assert "Permission denied" in refused(forms[0], tmp_path / "cache")
-
-
-@contextlib.contextmanager
-def small_disk(folder, megabytes: int):
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("can't mount a small disk here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("foreseen", [True, False])

@@ -9,23 +9,17 @@ import subprocess
 import sys
 
 import pytest
-from support import ROOT
+from support import ROOT, disk, tiny_run
+from support.tiny_run import TINY, interrupting
 
 from dcgan import __main__ as command
-from dcgan import trainer
-from dcgan.device import cuda_graph, environment
-from dcgan.record import recorder
+from dcgan.device import environment
 from dcgan.record.folder import RunFolder
 from dcgan.tools import plain_yaml
 
-TINY = ["image_size=32", "batch_size=8", "latent_dim=6", "width_multiplier=0.0079", "steps=12", "snapshots=2"]
-TINY += ["images=64", "threads=1", "precision=fp32"]
+SETTINGS = [*TINY, "images=64", "threads=1", "precision=fp32"]
 
-
-@pytest.fixture(autouse=True)
-def _every_step_is_flushed_and_saved(monkeypatch):
-    monkeypatch.setattr(trainer, "READ_SECONDS", 0.0)
-    monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
+every_step_is_saved = tiny_run.every_step_is_saved
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +28,7 @@ def cache(tmp_path_factory):
 
 
 def _run(runs, cache, *more):
-    settings = [word for setting in TINY for word in ("--set", setting)]
+    settings = [word for setting in SETTINGS for word in ("--set", setting)]
     return command.main(
         ["run", "tuned_lr", "--profile", "smoke", *settings, "--runs", str(runs), "--cache", str(cache), *more]
     )
@@ -59,14 +53,7 @@ def whole(cache, tmp_path_factory):
 
 def _stop_at(monkeypatch, last):
     """Ask for a stop before the step `last` of a session, which then takes it and saves."""
-    step, calls = cuda_graph.adversarial_step, iter(range(1, 100))
-
-    def stopping(*args, **kwargs):
-        if next(calls) == last:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(*args, **kwargs)
-
-    monkeypatch.setattr(cuda_graph, "adversarial_step", stopping)
+    interrupting(monkeypatch, last, lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 @pytest.fixture
@@ -214,14 +201,8 @@ def test_too_little_memory_is_one_line_with_a_batch_to_try(tmp_path, cache):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 6 MB; skips where none can be mounted."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(place)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("no right to mount a small disk")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with disk.small_disk(tmp_path / "disk", megabytes=6) as place:
+        yield place
 
 
 @pytest.mark.parametrize(
@@ -230,8 +211,7 @@ def small_disk(tmp_path):
 def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(free_kb, small_disk, cache, whole, capsys):
     """At what it fails depends on what is free: record, status, checkpoint, history, snapshot, figure."""
     filler = small_disk / "filler"
-    disk = shutil.disk_usage(small_disk)
-    filler.write_bytes(b"\0" * (disk.free - free_kb * 1024))
+    filler.write_bytes(b"\0" * (shutil.disk_usage(small_disk).free - free_kb * 1024))
     runs = small_disk / "runs"
     code = _run(runs, cache)
     told = capsys.readouterr().err.strip().splitlines()[-1]
@@ -247,9 +227,8 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(free_kb,
 @pytest.mark.slow
 @pytest.mark.long
 def test_on_a_disk_that_fills_up_wandb_has_every_step_in_the_end(small_disk, cache):
-    disk = shutil.disk_usage(small_disk)
-    (small_disk / "filler").write_bytes(b"\0" * (disk.free - 400 * 1024))
-    settings = [word for setting in (*TINY, "steps=300") for word in ("--set", setting)]
+    (small_disk / "filler").write_bytes(b"\0" * (shutil.disk_usage(small_disk).free - 400 * 1024))
+    settings = [word for setting in (*SETTINGS, "steps=300") for word in ("--set", setting)]
     asked = [sys.executable, "-m", "dcgan", "run", "tuned_lr", "--profile", "smoke", *settings]
     asked += ["--runs", small_disk / "runs", "--cache", cache]
     for code in (2, 0):

@@ -254,6 +254,7 @@ def test_many_folders_come_in_the_order_of_their_names_and_seeds(runs):
     assert rows.sort_values(["experiment", "seed"]).index.tolist() == list(range(48))
 
 
+@pytest.mark.thorough
 def test_reading_runs_needs_neither_torch_nor_wandb(runs):
     make(runs)
     code = (

@@ -142,6 +142,7 @@ def test_trouble_with_wandb_is_one_line_in_time(trouble, monkeypatch, wandb_here
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_command_that_wandb_does_not_answer_also_ends(wandb_here):
     wandb_here(Project([], "hangs").url)
     code = (
@@ -155,6 +156,7 @@ def test_a_command_that_wandb_does_not_answer_also_ends(wandb_here):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_without_a_key_on_a_terminal_nothing_is_asked_and_one_line_says_what_to_do():
     code = (
         "from analysis.runs.wandb import read_wandb\n"

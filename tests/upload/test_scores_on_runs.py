@@ -222,7 +222,9 @@ def test_an_unfinished_run_is_left_alone(scored, online):
     assert scored.upload() == []
 
 
-@pytest.mark.parametrize("trouble", ["fails", "nobody there", "hangs"])
+@pytest.mark.parametrize(
+    "trouble", ["fails", *(pytest.param(each, marks=pytest.mark.thorough) for each in ("nobody there", "hangs"))]
+)
 def test_trouble_with_wandb_is_one_line_in_time(trouble, scored, online, monkeypatch):
     scored.train()
     monkeypatch.setattr(client, "INIT_TIMEOUT_S", 2.0)
