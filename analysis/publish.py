@@ -21,7 +21,6 @@ from analysis.runs.origin import origin
 from analysis.runs.run import Run
 from analysis.runs.scores import NAME as SCORES_NAME
 from analysis.score import Protocol, Scorer, Scores, read
-from dcgan import UserError
 from dcgan.record import weights
 from dcgan.tools import plain_yaml
 from dcgan.tools.files import replacing
@@ -49,11 +48,10 @@ def publish(runs: Iterable[Run], evidence: Path, scorer: Scorer) -> tuple[list[P
             else:
                 _write_scores(run, folder, scorer)
                 written.append(folder)
+        elif excess := _write(run, folder, scorer):
+            refused.append(f"{run.title}: not published: {excess}")
         else:
-            _write(run, folder, scorer)
             written.append(folder)
-    for folder in written:
-        _check_size(folder)
     return written, refused
 
 
@@ -79,7 +77,8 @@ def _difference(run: Run, folder: Path) -> str:
     return ""
 
 
-def _write(run: Run, folder: Path, scorer: Scorer) -> None:
+def _write(run: Run, folder: Path, scorer: Scorer) -> str:
+    """Write the evidence of a run that has none; return why it is too large, and then nothing is written."""
     aside = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -91,7 +90,12 @@ def _write(run: Run, folder: Path, scorer: Scorer) -> None:
     if run.name in DOCUMENTED and not any(folder.parent.glob(f"seed-*/{GENERATOR_NAME}")):
         _write_generator(run, aside / GENERATOR_NAME)
     _write_scores(run, aside, scorer)
+    size = sum(path.stat().st_size for path in aside.iterdir() if path.name != GENERATOR_NAME)
+    if size > MOST_BYTES:
+        shutil.rmtree(aside)
+        return f"its evidence takes {size:,} bytes, and that of a run may have {MOST_BYTES:,}"
     aside.rename(folder)
+    return ""
 
 
 def _write_scores(run: Run, folder: Path, scorer: Scorer) -> None:
@@ -112,12 +116,6 @@ def _write_generator(run: Run, path: Path) -> None:
     state = weights.load(run.folder.generator)
     halves = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     weights.write(path, weights.to_bytes(halves))
-
-
-def _check_size(folder: Path) -> None:
-    size = sum(path.stat().st_size for path in folder.iterdir() if path.name != GENERATOR_NAME)
-    if size > MOST_BYTES:
-        raise UserError(f"{folder}: {size:,} bytes, and the evidence of a run may have {MOST_BYTES:,}")
 
 
 def found_in_evidence(runs: Sequence[Run]) -> Callable[[Run], tuple[Protocol, Scores] | None]:

@@ -114,6 +114,14 @@ def test_a_runs_evidence_is_small_and_holds_nothing_else_no_real_person_above_al
         assert "wandb_url" not in json.loads((folder / "status.json").read_text())
 
 
+def test_evidence_that_is_too_large_is_named_and_nothing_of_it_is_written(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(publish, "MOST_BYTES", 1000)
+    report = published(runs, tmp_path / "docs", capsys)
+    assert re.search(r"init_only seed 1: not published: its evidence takes [\d,]{6,} bytes, and .* have 1,000", report)
+    assert "0 of 6 runs are published" in report
+    assert [path for path in (tmp_path / "docs").rglob("*") if path.name not in ("study", "evidence", *NAMES)] == []
+
+
 def test_the_path_of_the_images_stays_on_its_machine(tmp_path, capsys):
     data = {**DATA, "source": "/home/me/faces.zip"}
     trained(tmp_path / "runs", "init_only", 0, data=data)

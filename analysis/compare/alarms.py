@@ -1,4 +1,7 @@
-"""Alarms: runs that diverged, that D has won, or whose last snapshot is much worse than their best."""
+"""Alarms: runs that diverged, that D or G has won, or whose last snapshots are much worse than their best.
+
+None is raised where the images are all alike: the losses and a detector look calm then. Look at the grid.
+"""
 
 import pandas as pd
 
@@ -25,6 +28,12 @@ def alarms_of(table: pd.DataFrame) -> list[Note]:
             f"D has won: its loss is below {interleaving.D_WINS_BELOW} in {{won_percent:.1f}} % of the last "
             f"{interleaving.D_WON_STEPS:,} steps, so G learns next to nothing; try a lower discriminator.learning_rate "
             f"({SLOWER_D})",
+        ),
+        *_notes(
+            table[table["g_has_won"].eq(True)],
+            f"G has won: its loss is below {interleaving.D_WINS_BELOW} in more than "
+            f"{100 * interleaving.D_WON_SHARE:.0f} % of the last {interleaving.D_WON_STEPS:,} steps, so D takes nearly "
+            "all generated images for real and G learns next to nothing; try a higher discriminator.learning_rate",
         ),
         *_notes(
             worse,

@@ -52,17 +52,16 @@ def predicts(
     )
 
 
-def useful(question: str, errors: tuple[float, float], *, key: str) -> Answer:
-    """Does a candidate say more of the next KID than the current one does? errors: see `plan.useful`."""
-    without, with_it = errors
-    if math.isnan(without):
+def useful(question: str, found: plan.Usefulness, *, key: str) -> Answer:
+    """Does a candidate say more of the next KID than the current one does?"""
+    if math.isnan(found.without):
         text = "It takes at least three recipes with scored snapshots."
         return Answer(question, "open", text, key=key, rule=plan.RULES["useful"])
     text = (
-        f"The root mean squared error of the next snapshot's log KID is {with_it:.3f} with it and {without:.3f} "
-        "without. (Of candidates that say nothing, one in six lowers it.)"
+        f"The root mean squared error of the next snapshot's log KID is {found.with_it:.3f} with it and "
+        f"{found.without:.3f} without (n = {found.arms} recipes, p = {found.p:.2g} over sign flips)."
     )
-    return Answer(question, "yes" if with_it < without else "no", text, key=key, rule=plan.RULES["useful"])
+    return Answer(question, found.verdict, text, key=key, rule=plan.RULES["useful"])
 
 
 def slower_or_worse(question: str, slow: Sequence[float], baseline: Sequence[float], *, key: str) -> Answer:
@@ -115,10 +114,10 @@ def alarm(snapshots: pd.DataFrame, *, key: str) -> Answer:
     if calm:
         interval = f"[{100 * false_low:.0f} to {100 * false_high:.0f} %, Wilson]"
         counts += f"; of the {calm} in which it did not, interleaving collapsed in {false} {interval}"
-    if false_low > 0.5:
+    if hit_low > false_high:
+        verdict, text = "yes", f"It comes before a turn more often than elsewhere: {counts}."
+    elif false_low > 0.5:
         verdict, text = "no", f"Most runs without a turn have a false alarm: {counts}."
-    elif hit_low > false_high:
-        verdict, text = "yes", f"It comes before most turns and rarely otherwise: {counts}."
     elif hit_high < false_low:
         verdict, text = "no", f"It is rarer before a turn than elsewhere: {counts}."
     else:

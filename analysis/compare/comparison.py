@@ -24,7 +24,7 @@ RUN_COLUMNS = (
     "windows_counted_20", "d_win_share_at_end", "step_ms", "spread", "overlap", "period_2", "smooth_crossings",
     "kid_endpoint", "d_win_share_whole", "interleaving_ratio_end", "interleaving_ratio_5_end",
     "gpu_use", "gpu_use_low", "gpu_use_high", "copied", "copied_real", "variety", "variety_real", "precision_real",
-    "recall_real",
+    "recall_real", "g_has_won",
 )  # fmt: skip
 #: One row per snapshot. interleaving_ratio is over the steps since the snapshot before; NaN where it is unknown.
 SNAPSHOT_COLUMNS = (
@@ -128,7 +128,7 @@ class Alternative:
     changes: Mapping[str, tuple[Any, Any]]  # dotted key -> (the parent's value, its own)
     seeds: Sequence[int]  # that finished
     measures: Mapping[str, Estimate]  # one of AVERAGED -> mean over seeds
-    differences: Mapping[str, Effect]  # a measure -> this minus parent, by Welch's t; empty for a root
+    differences: Mapping[str, Effect]  # a measure -> this minus parent, see `build`; empty for a root
     quality: str | None  # what it is compared with its parent by: `kid_endpoint`, `fid_at_64`; None: on other images
     outcome: Outcome | None = None  # its endpoint compared with the parent's, where both are known
     copied: Sequence[str] = ()  # its runs whose compared steps are a parent's run over again, as `Twin.text` says it

@@ -75,6 +75,7 @@ def _add_losses(part: Part, run: Run, steps_compared: int | None) -> None:
     interleaving.log_ratio(d, history["loss_g"])  # raises ValueError for numbers that are no losses
     part.row |= {
         "d_win_share_at_end": interleaving.d_win_share_at_end(d),
+        "g_has_won": interleaving.g_has_won(d, history["loss_g"]),
         "d_win_share_whole": interleaving.d_win_share(d),
         "d_win_share_last": interleaving.d_win_share(d[len(d) * 3 // 4 :]),
     }

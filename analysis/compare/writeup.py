@@ -34,13 +34,13 @@ def answers_to(
         "interleaving": ("interleaving_ratio", "Does interleaving predict quality?"),
         "isc": ("isc_mean", "Does the Inception Score, the write-up's other candidate, do so?"),
     }
-    errors = plan.useful(arms, "interleaving_ratio")
+    useful = plan.useful(arms, "interleaving_ratio")
     return [
         *(
             answers.predicts(question, x, predictions[x], associations, by_step[x], key=key)
             for key, (x, question) in candidates.items()
         ),
-        answers.useful("Does interleaving say more than the current KID does?", errors, key="useful"),
+        answers.useful("Does interleaving say more than the current KID does?", useful, key="useful"),
         *_slow_d(table, alternatives),
         answers.alarm(snapshots, key="alarm"),
         answers.dives(table, key="dive"),

@@ -184,7 +184,11 @@ LEARNT, UNLEARNT = [0.1] * 7, [0.5] * 7
         ([(FALLS, ALWAYS, LEARNT)] * 6, "Can't tell. FID turned in 0 of 6 runs; of the 6 in which it"),
         (
             [(TURNS, FIRST, LEARNT)] * 6 + [(FALLS, ALWAYS, LEARNT)] * 6,
-            "Yes. It comes before most turns and rarely otherwise: FID turned in 6 of 12 runs, in 6 after a collapse;",
+            "Yes. It comes before a turn more often than elsewhere: FID turned in 6 of 12 runs, in 6 after a collapse;",
+        ),
+        (  # the plan's rule comes first: 100 % [94, 100] lies above 68 % [55, 79]
+            [(TURNS, FIRST, LEARNT)] * 60 + [(FALLS, FIRST, LEARNT)] * 41 + [(FALLS, ALWAYS, LEARNT)] * 19,
+            "Yes. It comes before a turn more often than elsewhere: FID turned in 60 of 120 runs",
         ),
         (  # without a ratio the turn counts all the same
             [(TURNS, [0.9, 0.8, *[np.nan] * 5], LEARNT)],

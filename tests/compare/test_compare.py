@@ -243,3 +243,19 @@ def test_a_comparison_read_from_wandb_has_losses_and_no_scores(tmp_path):
     assert found.protocol["scores"].startswith("none: read from W&B")
     assert row(found, "baseline")["interleaving_ratio"] > 0.5
     assert found.notes == []
+
+
+def test_scores_have_the_variance_of_all_recipes_pooled_and_loss_curves_that_of_the_two(tmp_path):
+    fids = {"baseline": (70.0, 72.0), "slow_d_only": (80.0, 84.0), "init_only": (90.0, 100.0)}
+    for name, values in fids.items():
+        for seed in range(len(values)):
+            make_run(tmp_path, name, seed, gap=0.2 * len(name) / 10)
+    found = compared(
+        tmp_path,
+        {f"{name} seed {seed}": scores(fid) for name, values in fids.items() for seed, fid in enumerate(values)},
+    )
+    differences = alternative(found, "slow_d_only").differences
+    assert differences["fid"].difference == pytest.approx(11)
+    assert differences["fid"].df == 3, "of three recipes with two seeds each"
+    assert differences["fid"].high - 11 == pytest.approx(3.182 * math.sqrt((2 + 8 + 50) / 3), rel=1e-3)
+    assert differences["interleaving_ratio"].df < 2 + 1e-9

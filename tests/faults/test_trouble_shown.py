@@ -62,6 +62,18 @@ def test_a_run_that_d_has_won_is_an_alarm_with_the_remedy_and_marked_in_the_resu
     assert str(alarm) in text
 
 
+def test_a_run_that_g_has_won_is_an_alarm_with_the_remedy(tmp_path):
+    folder = make_run(tmp_path, "baseline", steps=2000)
+    losses = folder.read_history().iloc[:, 1:]
+    losses.loc[1000:, ["loss_d", "loss_g"]] = 3.0, 0.05
+    folder.append_history(1, losses.to_numpy(dtype=np.float32))
+    (alarm,) = compared(tmp_path).alarms
+    assert str(alarm).startswith(
+        "baseline seed 0: G has won: its loss is below 0.1 in more than 99 % of the last 1,000"
+    )
+    assert "try a higher discriminator.learning_rate" in alarm.text
+
+
 def test_nearly_won_is_not_won(tmp_path):
     with_losses(make_run(tmp_path, "baseline", steps=2000), won(980))
     found = compared(tmp_path)
