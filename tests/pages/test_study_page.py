@@ -47,24 +47,41 @@ def targets(page):
     return [page.parent / link for link in links]
 
 
+def folds(text):
+    """What is folded away, by its summary; and the page without it as ""."""
+    parts = re.compile(r"<details><summary><b>(.+?)</b></summary>\n(.*?)</details>", re.DOTALL)
+    return {"": parts.sub("", text)} | dict(parts.findall(text))
+
+
 def test_every_question_is_answered_and_says_what_would_change_our_mind(comparison, docs):
-    text = (docs / "study.md").read_text(encoding="utf-8")
-    sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
-    for answer in comparison.answers:
-        own = sections[answer.question] if answer.key != "useful" else sections[comparison.answers[0].question]
+    parts = folds((docs / "study.md").read_text(encoding="utf-8"))
+    first, *others = comparison.answers
+    assert first.text in parts[""]
+    assert first.more in parts[""]
+    assert "**What would change our mind**" in parts[""]
+    for answer in others:
+        own = parts[answer.question]
         assert answer.text in own
         assert answer.more in own
         for sentence in answer.evidence:
-            assert sentence in own or answer.key in ("interleaving", "isc"), "those have tables"
-        assert "**How we asked.**" in own or answer.key == "dive"
+            assert sentence in own or answer.key == "isc", "that has a table"
+        assert "**How we asked.**" in own or answer.key in ("dive", "useful")
         assert "**What would change our mind.**" in own
-        assert answer.question in sections["In short"]
+        assert answer.question in parts[""], "in one line"
+
+
+def test_what_a_reader_sees_first_is_the_answer_and_everything_long_is_folded(comparison, docs):
+    text = (docs / "study.md").read_text(encoding="utf-8")
+    assert text.index(comparison.answers[0].text) < text.index("overview-64px.png") < text.index("<details>")
+    seen = folds(text)[""].splitlines()
+    assert len(seen) < 90
+    assert sum(line.startswith("|---") for line in seen) == 1, "one table"
+    assert text.count("<details>") == text.count("</details>") > 8
 
 
 def test_every_number_has_its_n_and_the_runs_own_questions_their_answers(comparison, docs):
     text = (docs / "study.md").read_text(encoding="utf-8")
-    assert "8 runs" in text
-    assert "4 recipes, 2 seeds each, 1,200 steps, 500 photographs" in " ".join(text.split())
+    assert "4 recipes, 8 runs, 2 seeds each, 1,200 steps, 500 photographs" in " ".join(text.split())
     assert re.search(r"\| baseline +\| 2 +\| 0.0778 \[0.0778, 0.0778\] +\| 70.0 \[70.0, 70.0\]", text)
     for each in comparison.alternatives:
         assert each.question in text
@@ -74,7 +91,7 @@ def test_every_number_has_its_n_and_the_runs_own_questions_their_answers(compari
 def test_the_bands_of_both_losses_are_compared_in_one_table_and_one_figure(docs):
     """The losses are noise of 0.3 nats each: bands whose gap is 1.5 or 0.05 nats."""
     text = (docs / "study.md").read_text(encoding="utf-8")
-    own = text.partition("## How the two loss curves lie")[2].partition("\n## ")[0]
+    own = folds(text)["How the two loss curves lie"]
     assert "windows-overlap.png" in own
     rows = {cells[1]: cells[2:] for line in own.splitlines() if len(cells := [c.strip() for c in line.split("|")]) > 8}
     place = {name: number for number, name in enumerate(rows["experiment"])}
@@ -157,8 +174,8 @@ def test_both_fronts_say_what_the_runs_say_and_whether_a_plan_was_there_before(
 
 def test_each_rule_of_the_plan_stands_beside_its_verdict_and_all_else_is_called_exploratory(comparison, docs):
     text = (docs / "study.md").read_text(encoding="utf-8")
-    short = text.partition("## In short")[2].partition("\n## ")[0]
-    assert sum(line.endswith("| exploratory |") for line in short.splitlines()) == len(comparison.answers)
+    short = folds(text)[""]
+    assert sum(line.endswith("| exploratory |") for line in short.splitlines()) == len(comparison.answers) - 1
     for key in ("predicts", "alarm", "useful"):
         assert f"**The rule** ([exploratory](study/plan.md)): {RULES[key]}" in text
 
