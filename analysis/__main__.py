@@ -375,7 +375,8 @@ def _parser() -> argparse.ArgumentParser:
         "rate",
         parents=[one_run()],
         help="rate generated and real images yourself",
-        epilog="The page shows 64 generated and 32 real images, unmarked; press y or n. It saves your answers.",
+        epilog="The page shows 64 generated, 32 real and 32 damaged real images, unmarked; press y or n. It saves your "
+        "answers.",
     )
     rate.set_defaults(command=_rate)
 

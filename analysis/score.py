@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
-from analysis.measures import face_rate, features, fidelity, variety
+from analysis.measures import damage, face_rate, features, fidelity, variety
 from analysis.reference import FACES, SEED, VERSION, Reference, counts_of, real_images, reference_name
 from analysis.runs.notes import Note
 from analysis.runs.run import Run
@@ -300,18 +300,25 @@ class Scorer:
 
 
 def pictures_to_rate(run: Run, *, cache: Path, data: str | None = None) -> dict[str, Any]:
-    """The pictures of the rating page of a finished run: from latent seeds 0 to 63, and up to 32 random real ones.
+    """The pictures of the rating page of a finished run.
+
+    They come from latent seeds 0 to 63; with them are up to 32 random real ones, and up to 32 others that are damaged:
+    of half of these the halves are swapped, of the other half one eye is moved.
 
     Raises UserError for a broken generator, and when the real images can't be had.
     """
     if run.folder is None:
         raise UserError(f"{run.where}: a run in W&B has no generator to rate")
     real = real_images(run, size=run.experiment.image_size, cache=cache, data=data).images
-    chosen = np.sort(np.random.default_rng(SEED).choice(len(real), min(32, len(real)), replace=False))
+    chosen = np.random.default_rng(SEED).choice(len(real), min(64, len(real)), replace=False)
+    shown, altered = np.sort(chosen[::2]), chosen[1::2]
+    swapped, moved = np.split(altered, [len(altered) // 2 if len(altered) > 3 else 0])  # swapping takes two faces
     return {
         "generated": sample.images(_load(run.folder.generator), range(64)).permute(0, 2, 3, 1).numpy(),
-        "real": real[chosen],
-        "real_indices": chosen.tolist(),
+        "real": real[shown],
+        "real_indices": shown.tolist(),
+        "damaged": np.concatenate([damage.swapped_halves(real[swapped]), damage.moved_eye(real[moved])]),
+        "damaged_indices": altered.tolist(),
         "generator_hash": checksum(run.folder.generator.read_bytes()),
     }
 

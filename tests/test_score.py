@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from analysis import reference, score
-from analysis.measures import features
+from analysis.measures import damage, features
 from analysis.runs.folders import read_folders
 from dcgan import UserError, sample
 from dcgan.data import open_source, pack
@@ -361,13 +361,19 @@ def test_what_people_rate_is_uncurated(tmp_path, drawn, cache):
     generator = weights.load_generator(folder.generator)
     wanted = sample.images(generator, range(64)).permute(0, 2, 3, 1).numpy()
     np.testing.assert_array_equal(shown["generated"], wanted)
-    assert shown["real"].shape == (32, 64, 64, 3)
-    assert len(set(shown["real_indices"])) == 32
-    json.dumps(shown["real_indices"])
+    for kind in ("real", "damaged"):
+        assert shown[kind].shape == (32, 64, 64, 3)
+    assert len({*shown["real_indices"], *shown["damaged_indices"]}) == 64, "nobody is shown twice"
+    json.dumps([shown["real_indices"], shown["damaged_indices"]])
+    original = score.real_images(_run(folder), size=64, cache=cache).images[shown["damaged_indices"]]
+    np.testing.assert_array_equal(shown["damaged"][:16], damage.swapped_halves(original[:16]))
+    np.testing.assert_array_equal(shown["damaged"][16:], damage.moved_eye(original[16:]))
+    assert (shown["damaged"] != original).any(axis=(1, 2, 3)).all()
 
 
-def test_fewer_real_images_than_a_page_wants_are_all_shown(tmp_path, extractor):
+def test_fewer_real_images_than_a_page_wants_are_all_shown_half_of_them_damaged(tmp_path, extractor):
     photographs, cache = _photographs(tmp_path / "photographs", 20), tmp_path / "cache"
     packed = pack(open_source(photographs, cache=cache), size=64, crop_px=None, images="all", cache=cache)
     shown = score.pictures_to_rate(_run(_trained(tmp_path, _recorded(packed))), cache=cache)
-    assert shown["real_indices"] == list(range(20))
+    assert sorted([*shown["real_indices"], *shown["damaged_indices"]]) == list(range(20))
+    assert len(shown["damaged"]) == 10

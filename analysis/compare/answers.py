@@ -5,7 +5,7 @@ Knows no experiment by name: `writeup` does.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -196,40 +196,3 @@ def speed(question: str, table: pd.DataFrame, *, key: str) -> Answer:
             f"{100 * floors.max():.0f} % of it (n = {len(floors)} runs); we did not break down the rest."
         )
     return Answer(question, "plain", text, evidence=evidence, key=key)
-
-
-def normal(question: str, table: pd.DataFrame, ratings: Sequence[Mapping[str, Any]], *, key: str) -> Answer:
-    """How many faces look normal? Only people can say; what a face detector finds is evidence beside it."""
-    rated = [_rated(rating) for rating in ratings]
-    text = "Nobody has rated any yet. `make rate EXP=...` asks you."
-    if rated:
-        text = f"Rated {len(rated)} time{'s' if len(rated) > 1 else ''}: {rated[0]}."
-    return Answer(question, "plain", text, evidence=[*rated, *_detected(table)], key=key)
-
-
-def _rated(rating: Mapping[str, Any]) -> str:
-    shares = {
-        kind: f"{100 * rating[f'{kind}_rate']:.0f} % "
-        f"[{100 * rating[f'{kind}_low']:.0f}, {100 * rating[f'{kind}_high']:.0f}] of {rating[f'{kind}_n']} {kind}"
-        for kind in ("generated", "real")
-    }
-    return (
-        f"{rating['experiment']} seed {rating['seed']}: {shares['generated']} and {shares['real']} images called normal"
-    )
-
-
-def _detected(table: pd.DataFrame) -> list[str]:
-    """In how many images a detector finds a face, one sentence per run; or why that says nothing here."""
-    detections = [
-        f"{row.experiment} seed {row.seed}: detectable as a face, which is not the same: {100 * row.face_rate:.1f} % "
-        f"[{100 * row.face_rate_low:.1f}, {100 * row.face_rate_high:.1f}] (Wilson), of real images "
-        f"{100 * row.face_rate_real:.1f} %"
-        for row in table.dropna(subset="face_rate").itertuples()
-    ]
-    real = table["face_rate_real"].dropna()
-    if detections or real.empty:
-        return detections
-    return [
-        f"The face detector finds a face in {100 * real.max():.1f} % of the real images. It needs 98 % to say anything "
-        "about generated ones."
-    ]

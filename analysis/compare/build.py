@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.compare import eligible, own_question, plan, writeup
+from analysis.compare import eligible, looks_normal, own_question, plan, writeup
 from analysis.compare.alarms import alarms_of, d_has_won
 from analysis.compare.comparison import (
     AVERAGED,
@@ -25,8 +25,8 @@ from analysis.compare.quality import Outcome, outcomes
 from analysis.measures import interleaving
 from analysis.measures.inference import Effect, pooled_effect, pooled_sd, welch_effect
 from analysis.measures.interleaving import SMOOTHINGS
-from analysis.measures.stats import t_interval, wilson
-from analysis.runs.ratings import KINDS, Rating, read_ratings
+from analysis.measures.stats import t_interval
+from analysis.runs.ratings import read_ratings
 from analysis.runs.run import Run, table
 from analysis.score import Protocol, Scores
 from dcgan import UserError, config
@@ -272,21 +272,7 @@ def _differences(
 
 
 def _ratings(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    return [
-        {"experiment": run.name, "seed": run.seed, **_rates(rating)}
-        for run in runs
-        if run.folder
-        for rating in read_ratings(run.folder.path)
-    ]
-
-
-def _rates(rating: Rating) -> dict[str, Any]:
-    rates: dict[str, Any] = {}
-    for kind in KINDS:
-        yes, n = getattr(rating, f"{kind}_yes"), getattr(rating, f"{kind}_n")
-        low, high = wilson(yes, n)
-        rates |= {f"{kind}_rate": yes / n, f"{kind}_low": low, f"{kind}_high": high, f"{kind}_n": n}
-    return rates
+    return [looks_normal.rates(run, rating) for run in runs if run.folder for rating in read_ratings(run.folder.path)]
 
 
 def _protocol(protocols: Sequence[Protocol]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.compare import answers, own_question, plan
+from analysis.compare import answers, looks_normal, own_question, plan
 from analysis.compare.comparison import Alternative, Answer, Claim, Prediction, sentence
 from analysis.measures.stats import Association
 
@@ -46,7 +46,7 @@ def answers_to(
         answers.dives(table, key="dive"),
         image_size(alternatives, snapshots, key="size"),
         answers.speed("Where did the time go? (Why was an A100 no faster than a V100?)", table, key="speed"),
-        answers.normal('"60-70 % of the faces look normal": how many do?', table, ratings, key="normal"),
+        looks_normal.answer('"60-70 % of the faces look normal": how many do?', table, ratings, key="normal"),
     ]
 
 

@@ -1,7 +1,8 @@
-"""The page on which a person rates faces: how many generated ones look normal, with real ones as the yardstick?
+"""The page on which a person rates faces: how many generated ones look normal, with real and damaged ones to compare?
 
-It shows generated and real images shuffled and unmarked and gives no hint which is which: the order is a function of
-a seed that only Python knows. It saves the answers as a file; `analysis.runs.ratings` says what is in the folder.
+It shows generated, real and damaged real images shuffled and unmarked and gives no hint which is which: the order is a
+function of a seed that only Python knows. It saves the answers as a file; `analysis.runs.ratings` says what is in the
+folder.
 """
 
 import io
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from analysis.pages.html import data_uri, save, template
-from analysis.runs.ratings import FOLDER, PAGE, QUESTION, SHEET, Sheet
+from analysis.runs.ratings import EARLIER_SHEETS, FOLDER, PAGE, QUESTION, SHEET, Sheet, read_sheet
 
 LEAST_PX = 128  # of a picture in the page
 
@@ -24,22 +25,41 @@ def write(
     generated: np.ndarray,
     real: np.ndarray,
     real_indices: Sequence[int],
+    damaged: np.ndarray,
+    damaged_indices: Sequence[int],
     generator_hash: str,
     title: str,
 ) -> Path:
-    """Write the page of generated and real uint8 images (n, H, W, 3), picture i generated from latent seed i.
+    """Write the page of generated, real and damaged uint8 images (n, H, W, 3), picture i generated from latent seed i.
 
     Returns the page's path. The order follows from the generator, so everybody who rates it gets the same page, and
     the file can be sent to others.
     """
-    sheet = Sheet.of(generator=generator_hash, generated=len(generated), real_indices=real_indices, title=title)
-    if len(real) != len(sheet.real_indices):
-        raise ValueError(f"{len(real)} real images and {len(sheet.real_indices)} indices")
-    pictures = [generated[i] if i < len(generated) else real[i - len(generated)] for i in sheet.order]
+    sheet = Sheet.of(
+        generator=generator_hash,
+        generated=len(generated),
+        real_indices=real_indices,
+        damaged_indices=damaged_indices,
+        title=title,
+    )
+    pictures = [*generated, *real, *damaged]
+    if len(pictures) != len(sheet.order):
+        raise ValueError(f"{len(pictures)} pictures and {len(sheet.order)} indices")
     folder = run_folder / FOLDER
+    _keep_other_sheet(folder, sheet)
     save(folder / SHEET, sheet.model_dump_json(indent=2) + "\n")
-    save(folder / PAGE, page_html(sheet, [_as_png(picture) for picture in pictures], folder=folder))
+    save(folder / PAGE, page_html(sheet, [_as_png(pictures[i]) for i in sheet.order], folder=folder))
     return folder / PAGE
+
+
+def _keep_other_sheet(folder: Path, sheet: Sheet) -> None:
+    """Set the sheet of another page aside, under a name of its own, so that its answers can still be read."""
+    try:
+        earlier = read_sheet(folder / SHEET)
+    except (OSError, ValueError):  # there is none, or it is damaged and tells nothing of its answers
+        return
+    if earlier.page != sheet.page:
+        (folder / SHEET).rename(folder / EARLIER_SHEETS.replace("*", earlier.page))
 
 
 def page_html(sheet: Sheet, pictures: Sequence[str], *, folder: Path) -> str:

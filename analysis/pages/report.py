@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.compare import looks_normal
 from analysis.compare.comparison import Claim, Comparison
 from analysis.compare.correlations import AMONG, WHEN
 from analysis.measures.stats import Association, Estimate
@@ -36,6 +37,7 @@ from analysis.pages.tables import (
     troubles,
 )
 from analysis.pages.words import counted, number, setting
+from analysis.runs.ratings import KINDS
 from analysis.runs.run import Run
 from analysis.score import NEAREST
 
@@ -303,11 +305,11 @@ def _gpu_use(row: pd.Series) -> str:
 
 
 def _rating(rating: Mapping[str, Any]) -> dict[str, Any]:
-    row = {"name": rating.get("experiment", "?"), "seed": rating.get("seed", "?")}
-    for kind in ("generated", "real"):
-        rate, low, high, n = (rating.get(f"{kind}_{part}") for part in ("rate", "low", "high", "n"))
-        low, high = number(low, 0, percent=True), number(high, 0, percent=True)
-        row[kind] = f"{number(rate, 0, percent=True)} [{low}, {high}] of {n}"
+    row = {"name": rating["experiment"], "seed": rating["seed"], "does_not_count": rating["does_not_count"]}
+    for kind in KINDS:
+        n = rating[f"{kind}_n"]
+        row[kind] = f"{looks_normal.share_text(rating, kind)} of {n}" if n else "none shown"
+    row["corrected"] = "" if row["does_not_count"] else looks_normal.share_text(rating, "corrected")
     return row
 
 

@@ -11,9 +11,10 @@ from PIL import Image
 from support.browsing import visited
 
 from analysis.pages import html, rating
-from analysis.runs.ratings import Sheet, read_ratings
+from analysis.runs.ratings import Sheet, read_ratings, read_sheet
 
-GENERATED, REAL = 64, 32
+GENERATED, REAL, DAMAGED = 64, 32, 32
+ALL = GENERATED + REAL + DAMAGED
 HOSTILE = "<script>alert(1)</script>"
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
@@ -25,9 +26,17 @@ def numbered(count, start=0, size=16):
     return images
 
 
-def write(run_folder, generated=GENERATED, real=REAL, **changes):
-    given = {"real_indices": range(3, 3 + 7 * real, 7), "generator_hash": "abc", "title": "tuned_lr seed 0", **changes}
-    return rating.write(run_folder, generated=numbered(generated), real=numbered(real, GENERATED), **given)
+def write(run_folder, **changes):
+    given = {
+        "generated": numbered(GENERATED),
+        "real": numbered(REAL, GENERATED),
+        "real_indices": range(3, 3 + 7 * REAL, 7),
+        "damaged": numbered(DAMAGED, GENERATED + REAL),
+        "damaged_indices": range(4, 4 + 7 * DAMAGED, 7),
+        "generator_hash": "abc",
+        "title": "tuned_lr seed 0",
+    }
+    return rating.write(run_folder, **{**given, **changes})
 
 
 @pytest.fixture
@@ -51,15 +60,16 @@ def shown(page):
 
 
 def answers_by_kind(page):
-    """The answers of somebody who calls every real picture normal and every fourth generated one."""
-    return "".join("y" if number >= GENERATED or number % 4 == 0 else "n" for number in shown(page))
+    """The answers of somebody who calls every real picture normal, every fourth generated one and no damaged one."""
+    real = range(GENERATED, GENERATED + REAL)
+    return "".join("y" if n in real or (n < GENERATED and n % 4 == 0) else "n" for n in shown(page))
 
 
 # --- what the page does not know ---
 
 
 def test_the_page_is_made_of_its_pictures_and_not_of_their_kinds(tmp_path):
-    same, pages = ["data:,"] * (GENERATED + REAL), set()
+    same, pages = ["data:,"] * ALL, set()
     for sheet in (make_sheet(1), make_sheet(2), make_sheet(1, real_indices=range(5000, 5000 + REAL))):
         pages.add(rating.page_html(sheet, same, folder=tmp_path).replace(sheet.page, "PAGE"))
     assert len(pages) == 1
@@ -72,8 +82,8 @@ def test_the_page_holds_neither_the_seed_nor_an_index_nor_the_generators_hash(tm
         assert secret not in page
 
 
-def test_pictures_of_both_kinds_are_encoded_alike_and_nothing_but_pixels_is_in_them(page):
-    assert sorted(shown(page)) == list(range(GENERATED + REAL))
+def test_pictures_of_all_kinds_are_encoded_alike_and_nothing_but_pixels_is_in_them(page):
+    assert sorted(shown(page)) == list(range(ALL))
     for uri in re.findall(r"data:image/png;base64,([\w+/=]+)", page.read_text(encoding="utf-8")):
         content = base64.b64decode(uri)
         image = Image.open(io.BytesIO(content))
@@ -113,6 +123,26 @@ def test_a_page_is_opened_only_where_there_is_a_screen(monkeypatch, tmp_path):
     assert opened == [(tmp_path / "b").as_uri()]
 
 
+def test_answers_to_an_earlier_page_are_still_read_once_there_is_another(tmp_path):
+    old = make_sheet(real_indices=range(3))  # from before there were damaged faces
+    folder = tmp_path / "run" / "ratings"
+    folder.mkdir(parents=True)
+    (folder / "page.json").write_text(old.model_dump_json(exclude={"damaged_indices"}))
+    saved = {"page": old.page, "answers": "y" * 67, "rater": "", "time": "2026-01-02T03:04:05Z"}
+    (folder / "answers-old.json").write_text(json.dumps(saved))
+    for _ in range(2):
+        page = write(tmp_path / "run")
+    answers = {**saved, "page": read_sheet(folder / "page.json").page, "answers": answers_by_kind(page)}
+    (folder / "answers-new.json").write_text(json.dumps(answers))
+    found = sorted((each.real_n, each.damaged_n) for each in read_ratings(tmp_path / "run"))
+    assert found == [(3, 0), (32, 32)]
+
+
+def test_as_many_indices_as_pictures(tmp_path):
+    with pytest.raises(ValueError, match="128 pictures and 127 indices"):
+        write(tmp_path / "run", damaged_indices=range(31))
+
+
 # --- in a browser ---
 
 
@@ -120,23 +150,23 @@ def test_a_person_rates_all_pictures_by_keys_undoes_one_and_saves_what_the_compa
     answers = answers_by_kind(page)
     with visited(browser, page) as tab:
         assert tab.get_by_role("heading").inner_text() == "Does this face look normal?"
-        assert tab.locator("#count").inner_text() == "1 of 96"
+        assert tab.locator("#count").inner_text() == "1 of 128"
         for number, letter in enumerate(answers):
             if number == 11:
-                assert tab.locator("#count").inner_text() == "12 of 96"
+                assert tab.locator("#count").inner_text() == "12 of 128"
                 before = tab.locator("#picture").get_attribute("src")
                 tab.keyboard.press("n" if letter == "y" else "y")  # a slip
                 assert tab.locator("#picture").get_attribute("src") != before
                 tab.keyboard.press("Backspace")
                 assert tab.locator("#picture").get_attribute("src") == before
-                assert tab.locator("#picture").get_attribute("alt") == "Picture 12 of 96"
+                assert tab.locator("#picture").get_attribute("alt") == "Picture 12 of 128"
             if number == 50:
                 tab.reload()  # nothing is lost
-                assert tab.locator("#count").inner_text() == "51 of 96"
+                assert tab.locator("#count").inner_text() == "51 of 128"
             tab.keyboard.press(letter)
-        assert tab.get_by_role("heading").inner_text() == "You have answered all 96 pictures"
+        assert tab.get_by_role("heading").inner_text() == "You have answered all 128 pictures"
         tab.keyboard.press("u")
-        assert tab.locator("#count").inner_text() == "96 of 96"
+        assert tab.locator("#count").inner_text() == "128 of 128"
         assert tab.locator("#yes").is_visible()
         tab.keyboard.press(answers[-1].upper())
         tab.get_by_label("Your name or initials").fill("any")  # y and n are letters here
@@ -150,11 +180,13 @@ def test_a_person_rates_all_pictures_by_keys_undoes_one_and_saves_what_the_compa
         assert "faces-01234567/laptop/tuned_lr/seed-0/ratings" in tab.locator("#saved").inner_text()
     (found,) = read_ratings(page.parents[1])
     assert (found.generated_yes, found.generated_n, found.real_yes, found.real_n) == (16, 64, 32, 32)
+    assert (found.damaged_yes, found.damaged_n) == (0, 32)
     assert (found.rater, found.generator) == ("any", "abc")
 
 
 def test_on_a_phone_pictures_are_rated_by_touch(tmp_path, browser):
-    page = write(tmp_path / "run", 5, 4)
+    few = {"generated": numbered(5), "real": numbered(4, GENERATED), "damaged": numbered(3, GENERATED + REAL)}
+    page = write(tmp_path / "run", **few, real_indices=range(4), damaged_indices=range(4, 7))
     with visited(browser, page, **PHONE) as tab:
         for letter in answers_by_kind(page):
             tab.locator("#yes" if letter == "y" else "#no").tap()
@@ -163,6 +195,7 @@ def test_on_a_phone_pictures_are_rated_by_touch(tmp_path, browser):
         download.value.save_as(page.parent / "answers-1.json")
     (found,) = read_ratings(page.parents[1])
     assert (found.generated_yes, found.generated_n, found.real_yes, found.real_n) == (2, 5, 4, 4)
+    assert (found.damaged_yes, found.damaged_n) == (0, 3)
 
 
 def test_a_key_that_is_held_down_or_pressed_with_another_is_no_answer(page, browser):
@@ -171,12 +204,12 @@ def test_a_key_that_is_held_down_or_pressed_with_another_is_no_answer(page, brow
         tab.keyboard.down("y")  # what a keyboard repeats
         tab.keyboard.up("y")
         tab.keyboard.press("Control+y")
-        assert tab.locator("#count").inner_text() == "2 of 96"
+        assert tab.locator("#count").inner_text() == "2 of 128"
         tab.locator("#no").focus()
         tab.keyboard.down("Enter")
         tab.keyboard.down("Enter")
         tab.keyboard.up("Enter")
-        assert tab.locator("#count").inner_text() == "3 of 96"
+        assert tab.locator("#count").inner_text() == "3 of 128"
         assert "Your last answer: no" in tab.locator("#last").inner_text()
 
 

@@ -3,6 +3,7 @@
 import csv
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from html import unescape
 from xml.etree import ElementTree
 
@@ -13,10 +14,12 @@ from PIL import Image
 from support.browsing import visited
 from support.made_runs import compared, make_run, scores
 
+from analysis.compare import looks_normal
 from analysis.compare.comparison import RUN_COLUMNS, Alternative, Answer, Claim, Note
 from analysis.measures.stats import Association, t_interval
 from analysis.pages import grids, markdown, plots, report, tables, words
 from analysis.pages.figures import SECTIONS
+from analysis.runs.ratings import Rating
 from dcgan import UserError
 
 FOUR = ("baseline", "regularized", "tuned_lr", "hires_128")
@@ -282,7 +285,7 @@ def test_names_questions_and_errors_from_files_are_escaped(comparison, tmp_path)
         experiment_answers={name: evil},
         alarms=[Note(HOSTILE)],
         notes=[Note(f"{HOSTILE}\n{HOSTILE}", run=HOSTILE)],
-        ratings=[{"experiment": name, "seed": 0, "generated_rate": 0.5}],
+        ratings=[rated(run, rater=HOSTILE)],
     )
     page = report.write(hostile, tmp_path).read_text(encoding="utf-8")
     assert "<script>alert" not in page
@@ -290,6 +293,28 @@ def test_names_questions_and_errors_from_files_are_escaped(comparison, tmp_path)
     assert page.count("<script") == 1
     assert HOSTILE not in (tmp_path / "compare.md").read_text(encoding="utf-8")
     assert all(re.fullmatch(r"[\w.+~-]+", path.name) for path in (tmp_path / "figures").iterdir())
+
+
+def rated(run, **changes):
+    """A rating as the comparison has it: of a rater who counts, unless changed."""
+    known = {"generated_yes": 32, "generated_n": 64, "real_yes": 30, "real_n": 32, "damaged_yes": 4, "damaged_n": 32}
+    about = {"rater": "me", "time": datetime(2026, 1, 1, tzinfo=UTC), "generator": "abc"}
+    return looks_normal.rates(run, Rating(**{**known, **about, **changes}))
+
+
+def test_each_rating_stands_with_its_three_shares_and_the_corrected_one_or_why_it_does_not_count(comparison):
+    run = comparison.runs[0]
+    ratings = [rated(run), rated(run, damaged_yes=20), rated(run, damaged_yes=0, damaged_n=0)]
+    page = report.html(replace(comparison, ratings=ratings), NO_FIGURES)
+    rows = re.findall(
+        r"<tr>(.*?)</tr>", page.partition('<section id="ratings">')[2].partition("</section>")[0], re.DOTALL
+    )
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in rows[1:]]
+    assert cells[0][1:] == ["50 % [38, 62] of 64", "94 % [80, 98] of 32", "12 % [5, 28] of 32", "46 % [28, 64]"]
+    assert cells[1][3:] == [
+        "62 % [45, 77] of 32", "does not count: more than 50 % of the damaged ones called normal",
+    ]  # fmt: skip
+    assert cells[2][3:] == ["none shown", "does not count: the page had no damaged faces"]
 
 
 def test_a_line_break_or_a_bar_in_a_name_does_not_break_the_text_table():

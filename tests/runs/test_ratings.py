@@ -51,6 +51,11 @@ def test_the_order_never_changes_so_that_old_answers_are_understood():
     assert make_sheet(5).order[:8] == [40, 86, 10, 5, 38, 88, 71, 74]
 
 
+def test_an_old_page_keeps_its_name_and_one_with_damaged_faces_has_another():
+    assert make_sheet().page == "c4cbfcd897d3d575"
+    assert len({make_sheet(damaged_indices=some).page for some in ((), (5,), (6,))}) == 3
+
+
 def test_both_kinds_are_mixed_and_in_another_order_by_each_seed():
     orders = [make_sheet(seed).order for seed in range(200)]
     assert len({tuple(order) for order in orders}) == 200
@@ -63,7 +68,7 @@ def test_both_kinds_are_mixed_and_in_another_order_by_each_seed():
 
 def test_the_same_generator_gets_the_same_page_and_another_one_another():
     names = [
-        Sheet.of(generator=generator, generated=64, real_indices=np.arange(32), title=title).page
+        Sheet.of(generator=generator, generated=64, real_indices=np.arange(32), damaged_indices=[40], title=title).page
         for generator, title in (("abc", "a"), ("abc", "b"), ("abd", "a"))
     ]
     assert names[0] == names[1] != names[2]
