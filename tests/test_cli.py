@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 import yaml
 from PIL import Image
 from support import ROOT
+from support.waiting import until
 
 from dcgan import config
 from dcgan.__main__ import main
@@ -253,7 +253,7 @@ def test_ctrl_c_saves_and_says_how_to_resume_and_the_same_command_does(tmp_path,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    _wait_for_steps(tmp_path, 1)
+    until(lambda: any(path.read_text().count("\n") > 1 for path in (tmp_path / "runs").rglob("history.csv")))
     process.send_signal(signal.SIGINT)
     printed = process.communicate(timeout=60)[0]
     assert process.returncode == 130, printed
@@ -263,15 +263,6 @@ def test_ctrl_c_saves_and_says_how_to_resume_and_the_same_command_does(tmp_path,
     assert "resuming after step" in caplog.text
     history = (_folder(tmp_path) / "history.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in history] == ["step", *map(str, range(1, 301))]
-
-
-def _wait_for_steps(tmp_path, steps):
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if any(path.read_text().count("\n") > steps for path in (tmp_path / "runs").rglob("history.csv")):
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"no {steps} steps in a minute")
 
 
 def test_prune_deletes_what_only_resuming_needs_and_sampling_still_works(tmp_path, pictures, capsys):

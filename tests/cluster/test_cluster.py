@@ -4,19 +4,19 @@ Whatever happens, the same command finishes the study, with the weights that eac
 """
 
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from ray.cluster_utils import Cluster
 from support import ROOT
+from support.waiting import until, with_variable
 
 from dcgan.__main__ import main
+from dcgan.record.folder import RunFolder
 
 EXPERIMENTS, SEEDS = ("baseline", "tuned_lr"), 2
 TINY = [
@@ -57,7 +57,7 @@ def start(tmp_path):
         )
 
     yield started
-    for process in _processes(tmp_path):
+    for process in with_variable(f"{MARK}={tmp_path}"):
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
 
@@ -71,7 +71,7 @@ def test_no_run_is_lost_with_a_machine_that_dies(tmp_path, start, alone, monkeyp
         cluster.add_node(num_cpus=1, **store)
         doomed = cluster.add_node(num_cpus=1, **store)
         study = start(cluster.address)
-        _wait_for_rows(tmp_path, study, 400)
+        until(lambda: _rows(tmp_path) >= 400, seconds=90, alive=study)
         cluster.remove_node(doomed, allow_graceful=False)
         printed = study.communicate(timeout=240)[0]
     finally:
@@ -85,7 +85,7 @@ def test_no_run_is_lost_with_a_machine_that_dies(tmp_path, start, alone, monkeyp
 
 def test_a_worker_that_is_killed_is_started_again(tmp_path, start, alone):
     study = start()
-    _wait_for_rows(tmp_path, study, 300)
+    until(lambda: _rows(tmp_path) >= 300, seconds=90, alive=study)
     os.kill(int(_locks(tmp_path)[0].read_text()), signal.SIGKILL)
     printed = study.communicate(timeout=240)[0]
     assert study.returncode == 0, printed
@@ -95,7 +95,7 @@ def test_a_worker_that_is_killed_is_started_again(tmp_path, start, alone):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_study_that_is_stopped_or_killed_resumes_with_the_same_command(tmp_path, start, alone, number):
     study = start()
-    rows = _wait_for_rows(tmp_path, study, 400)
+    until(lambda: _rows(tmp_path) >= 400, seconds=90, alive=study)
     stopped_at = time.monotonic()
     study.send_signal(number)
     printed = study.communicate(timeout=60)[0]
@@ -108,8 +108,9 @@ def test_a_study_that_is_stopped_or_killed_resumes_with_the_same_command(tmp_pat
         states = [status.read_text() for status in tmp_path.rglob("status.json")]
         assert states
         assert all('"interrupted"' in state for state in states)
-    _wait_until_gone(tmp_path)
-    _wait_until_free(_locks(tmp_path))
+    until(lambda: not with_variable(f"{MARK}={tmp_path}"), seconds=20)
+    for lock in _locks(tmp_path):  # a process that ends gives back its memory, and so its environment, before its files
+        RunFolder(lock.parent).wait_until_free(5)
     rows = _rows(tmp_path)
     time.sleep(2)
     assert _rows(tmp_path) == rows, "nobody trains any more"
@@ -133,47 +134,5 @@ def _locks(tmp_path):
     return sorted(path for path in (tmp_path / "runs").rglob(".lock") if path.stat().st_size)
 
 
-def _wait_until_free(locks, seconds=5):
-    """Wait for the locks: a process that ends gives back its memory, and so its environment, before its files."""
-    deadline = time.monotonic() + seconds
-    for lock in locks:
-        with lock.open("a") as file:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    assert time.monotonic() < deadline, f"{lock} is still held"
-                    time.sleep(0.1)
-
-
 def _rows(tmp_path):
     return sum(path.read_text().count("\n") for path in (tmp_path / "runs").rglob("history.csv"))
-
-
-def _wait_for_rows(tmp_path, study, wanted):
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        if (rows := _rows(tmp_path)) >= wanted:
-            return rows
-        assert study.poll() is None, study.communicate()[0]
-        time.sleep(0.1)
-    raise AssertionError(f"no {wanted} rows of history in time")
-
-
-def _processes(tmp_path):
-    """Return the live processes of this test's study, recognised by their environment."""
-    alive = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            mine = f"{MARK}={tmp_path}\0".encode() in (folder / "environ").read_bytes()
-            if mine and (folder / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
-                alive.append(int(folder.name))
-    return alive
-
-
-def _wait_until_gone(tmp_path):
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and _processes(tmp_path):
-        time.sleep(0.1)
-    assert not _processes(tmp_path)

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -14,6 +13,7 @@ import torch
 import torch.distributed as dist
 import yaml
 from support import ROOT, twenty_steps
+from support.waiting import until, worker
 
 from dcgan import UserError, config
 from dcgan.__main__ import main
@@ -77,35 +77,11 @@ def _folder(tmp_path):
     return RunFolder(path)
 
 
-def _until(condition, process, *, seconds=90):
-    for _ in range(10 * seconds):
-        assert process.poll() is None, process.communicate()
-        if condition():
-            return
-        time.sleep(0.1)
-    raise AssertionError("it never came to that")
-
-
-def _workers(process):
-    """The pids of a launcher's processes by rank."""
-    found = {}
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = (place / "environ").read_text().split("\0")
-            parent = (place / "stat").read_text().rpartition(")")[2].split()[1]
-        except OSError:
-            continue
-        rank = [entry[5:] for entry in environment if entry.startswith("RANK=")]
-        if rank and int(parent) == process.pid:
-            found[int(rank[0])] = int(place.name)
-    return found
-
-
 def _killed(tmp_path, rank):
     """Kill a process of a run on two; return what the launcher says, and the run's folder."""
     started = _started(_command(tmp_path))
-    _until(lambda: list((tmp_path / "runs").glob("*/*/*/*/history.csv")), started)
-    os.kill(_workers(started)[rank], signal.SIGKILL)
+    until(lambda: list((tmp_path / "runs").glob("*/*/*/*/history.csv")), seconds=90, alive=started)
+    os.kill(worker(started.pid, rank), signal.SIGKILL)
     _, errors = started.communicate(timeout=60)
     assert started.returncode == 1
     folder = _folder(tmp_path)
@@ -130,7 +106,10 @@ def test_a_run_on_two_survives_a_process_that_dies_and_ctrl_c_and_one_process_ca
     assert "Traceback" not in errors
 
     again = _started(_command(tmp_path))
-    _until(lambda: folder.read_status().get("state") == "running" and folder.read_status()["step"] > 0, again)
+    until(
+        lambda: folder.read_status().get("state") == "running" and folder.read_status()["step"] > 0,
+        seconds=90, alive=again,
+    )  # fmt: skip
     again.send_signal(signal.SIGINT)  # as Ctrl-C does; the launcher passes it on
     output, errors = again.communicate(timeout=60)
     assert again.returncode == 130, errors

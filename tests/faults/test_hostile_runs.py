@@ -17,52 +17,6 @@ from analysis.runs.folders import read_folders
 
 pytestmark = pytest.mark.thorough
 
-TAGS = [
-    "!!python/object/apply:os.system ['touch {place}/owned']",
-    "!!python/object/new:os.system ['touch {place}/owned']",
-    "!!python/name:os.system",
-    "!!python/module:os",
-    "!!binary aGVsbG8=",
-    "!!set {{a, b}}",
-    "!!timestamp 2026-01-01",
-    "!!int ''",
-    "&a [*a]",
-    "!<tag:yaml.org,2002:python/object/apply:os.getcwd> []",
-    "!!float 1e999",
-]
-
-
-def _bomb(inside):
-    """Ten lines that stand for a thousand million values."""
-    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
-    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
-    return "\n".join([*lines, inside]).encode()
-
-
-@pytest.mark.parametrize("tag", TAGS)
-@pytest.mark.parametrize("key", ["question", "environment", "overrides"])
-def test_a_tag_in_a_record_makes_and_runs_nothing(lab, tag, key):
-    lines = [line for line in lab.valid["config.yaml"].decode().splitlines() if not line.startswith(f"{key}:")]
-    content = "\n".join([*lines, f"{key}: {tag.format(place=lab.place)}"]).encode()
-    with lab.with_file("config.yaml", content):
-        lab.look()
-    assert not (lab.place / "owned").exists()
-
-
-@pytest.mark.parametrize("key", ["environment", "overrides", "profile_changes", "question", "data", "more"])
-@pytest.mark.parametrize("bomb", ["lists", "merged"])
-def test_ten_lines_that_stand_for_gigabytes_are_refused_in_no_time(lab, key, bomb):
-    lines = [line for line in lab.valid["config.yaml"].decode().splitlines() if not line.startswith(f"{key}:")]
-    if bomb == "lists":
-        content = _bomb("\n".join([*lines, f"{key}: *a8", "environment: {torch: *a8, threads: *a8, python: *a8}"]))
-    else:
-        links = ["m0: &m0 {a: 1, b: 2}"]
-        links += [f"m{i}: &m{i} {{<<: [{', '.join([f'*m{i - 1}'] * 10)}]}}" for i in range(1, 9)]
-        content = "\n".join([*lines, *links, f"{key}: *m8"]).encode()
-    with lab.with_file("config.yaml", content):
-        lab.look()
-
-
 # ---- files that are no files
 
 

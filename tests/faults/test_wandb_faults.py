@@ -11,7 +11,8 @@ import time
 
 import pytest
 from support import wandb_client
-from support.wandb_client import KEY, Server, items, levels, pieces, rows, through, tracker, until, wandb_core_of
+from support.waiting import until
+from support.wandb_client import KEY, Server, items, levels, pieces, rows, through, tracker, wandb_core_of
 
 from dcgan.record import wandb_client as client
 from dcgan.record import wandb_log

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from support import ROOT, wandb_client
 from support.terminal import on_a_terminal
+from support.waiting import until
 from support.wandb_client import (
     KEY,
     Server,
@@ -26,7 +27,6 @@ from support.wandb_client import (
     rows,
     through,
     tracker,
-    until,
 )
 
 from dcgan import config

@@ -137,6 +137,15 @@ def test_a_cluster_that_does_not_answer_is_one_line_within_seconds(address, tmp_
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch, capsys):
+    def too_slow(*_, **__):
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.init", too_slow)
+    assert main(["study", "baseline", "--seeds", "1", *TINY]) == 2
+    assert "error: Ray: can't be started (The current node timed out during startup.)" in capsys.readouterr().err
+
+
 def test_without_ray_one_line_says_what_installs_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setitem(sys.modules, "rich", None)

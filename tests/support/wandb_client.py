@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -74,13 +73,6 @@ def through(wandb):
     done = threading.Event()
     wandb._jobs.put(("test", done.set))
     assert done.wait(60)
-
-
-def until(condition):
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def pieces(folder, kind="offline-run"):
