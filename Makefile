@@ -39,7 +39,7 @@ COMPARED = --runs "$(RUNS)" $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--devi
            $(if $(COST_PER_HOUR),--cost-per-hour "$(COST_PER_HOUR)")
 
 .DEFAULT_GOAL := help
-TARGETS := help setup run study sample compare study-page publish prune rate dashboard bench test test-long test-faults test-cluster lint lock
+TARGETS := help setup run study sample compare study-page publish ladder prune rate dashboard bench test test-long test-faults test-cluster lint lock
 .PHONY: $(TARGETS) install-study
 
 # Checked before anything is made: `make run tuned_lr` would train the default and then find no target `tuned_lr`.
@@ -92,6 +92,10 @@ study-page: setup ## compare, then write docs/study.md and the results in the RE
 publish: setup ## put what the study needs of each finished and scored run into DOCS/study/evidence
 	@$(PYTHON) -m analysis publish --runs "$(RUNS)" --docs "$(DOCS)" $(if $(EXTRACTOR),--extractor "$(EXTRACTOR)") \
 		$(if $(SAMPLES),--samples "$(SAMPLES)")
+
+ladder: setup ## damage real images step by step and score them: what does a KID of 0.1 look like?
+	@$(PYTHON) -m analysis ladder --docs "$(DOCS)" $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--device "$(DEVICE)") \
+		$(if $(EXTRACTOR),--extractor "$(EXTRACTOR)") $(if $(SAMPLES),--samples "$(SAMPLES)")
 
 prune: setup ## delete the checkpoints of runs that have ended; the comparison doesn't need them
 	@$(PYTHON) -m dcgan prune --runs "$(RUNS)"

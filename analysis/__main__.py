@@ -94,6 +94,14 @@ def _publish(options: argparse.Namespace) -> int:
     return 0
 
 
+def _ladder(options: argparse.Namespace) -> int:
+    from analysis.ladder import IMAGES, write
+
+    folder, images = options.docs / "study", options.samples or IMAGES
+    print(write(folder, _scorer(options).extractor, data=options.data, cache=options.cache, images=images))
+    return 0
+
+
 def _reports(
     options: argparse.Namespace,
     runs: Sequence["Run"],
@@ -347,29 +355,28 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--no-open", action="store_true", help="don't open the page in a browser")
     compare.set_defaults(command=_compare)
 
+    docs = Parser(add_help=False)
+    docs.add_argument(
+        "--docs", type=Path, default=Path("docs"), metavar="DIR", help="folder of the study; READMEs are above it"
+    )
     study = commands.add_parser(
         "study-page",
-        parents=[comparing],
+        parents=[comparing, docs],
         help="compare the runs, then write docs/study.md and the results in the READMEs",
-    )
-    study.add_argument(
-        "--docs",
-        type=Path,
-        default=Path("docs"),
-        metavar="DIR",
-        help="folder for study.md; the READMEs are in the folder above it (default: %(default)s)",
     )
     study.set_defaults(command=_study_page)
 
     publish = commands.add_parser(
         "publish",
-        parents=[scoring],
+        parents=[scoring, docs],
         help="put what the study needs of each finished and scored run into docs/study/evidence",
     )
-    publish.add_argument(
-        "--docs", type=Path, default=Path("docs"), metavar="DIR", help="folder of the study (default: %(default)s)"
-    )
     publish.set_defaults(command=_publish)
+
+    ladder = commands.add_parser(
+        "ladder", parents=[scoring, docs], help="score real images that are damaged step by step: what a KID means"
+    )
+    ladder.set_defaults(command=_ladder)
 
     rate = commands.add_parser(
         "rate",

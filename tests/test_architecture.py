@@ -27,7 +27,7 @@ FLOORS = {
         ("analysis.score",),
         ("analysis.compare",),
         ("analysis.pages", "analysis.upload"),
-        ("analysis.publish",),
+        ("analysis.publish", "analysis.ladder"),
         ("analysis.__main__",),
     ),
 }
@@ -42,6 +42,7 @@ TRAINING = {
     "analysis.compare": READS,
     "analysis.pages": READS,
     "analysis.upload": (*READS, "dcgan.record.wandb_log", "dcgan.record.wandb_client"),
+    "analysis.ladder": (*READS, "dcgan.data"),
     "analysis.publish": (*READS, "dcgan.record.weights"),
     "analysis.__main__": ("dcgan",),
 }

@@ -1,4 +1,4 @@
-"""Damage to photographs of faces that leaves most details in place: a person sees it, and a face detector may not.
+"""Damage to images of faces: some that leaves most details in place, so a person sees it and a detector may not.
 
 The images are uint8 RGB (n, H, W, 3), each of one upright face that fills it. Shares are of the image's side.
 """
@@ -41,6 +41,27 @@ def moved_eye(images: np.ndarray, by: float = EYE_MOVES) -> np.ndarray:
         maps = from_x.astype(np.float32), from_y.astype(np.float32)
         image[:] = cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return damaged
+
+
+def blurred(images: np.ndarray, sigma: float) -> np.ndarray:
+    """Each image under a Gaussian of that standard deviation, in px of a 64 px image."""
+    scaled = sigma * images.shape[1] / 64
+    return np.stack([cv2.GaussianBlur(image, (0, 0), scaled, borderType=cv2.BORDER_REPLICATE) for image in images])
+
+
+def noisy(images: np.ndarray, sd: float, *, seed: int) -> np.ndarray:
+    """Each value with Gaussian noise of that standard deviation, in levels of 0 to 255, rounded and clipped."""
+    noise = np.random.default_rng(seed).standard_normal(images.shape, dtype=np.float32) * sd
+    return np.clip(np.rint(images + noise), 0, 255).astype(np.uint8)
+
+
+def shuffled_tiles(images: np.ndarray, *, seed: int, tiles: int = 4) -> np.ndarray:
+    """Each image cut into `tiles` x `tiles` squares, which are put together in a random order."""
+    count, side = len(images), images.shape[1] // tiles
+    cut = images.reshape(count, tiles, side, tiles, side, 3).swapaxes(2, 3).reshape(count, tiles**2, side, side, 3)
+    order = np.random.default_rng(seed).permuted(np.tile(np.arange(tiles**2), (count, 1)), axis=1)
+    mixed = cut[np.arange(count)[:, None], order]
+    return mixed.reshape(count, tiles, tiles, side, side, 3).swapaxes(2, 3).reshape(images.shape)
 
 
 def _left_eye(cascade: cv2.CascadeClassifier, image: np.ndarray) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from analysis.compare.comparison import SNAPSHOT_COLUMNS, Answer, Comparison
 from analysis.compare.plan import CANDIDATES
 from analysis.measures import interleaving
 from analysis.measures.stats import Estimate
-from analysis.pages import grids, report, tables
+from analysis.pages import grids, ladder, report, tables
 from analysis.pages.html import TEMPLATES, save, template
 from analysis.pages.markdown import cell, table_lines
 from analysis.pages.plots import DOCUMENTED
@@ -56,7 +56,7 @@ def write(comparison: Comparison, figures: Path, docs: Path) -> list[Path]:
         if content := picture(run):
             samples[run.name] = re.sub(r"[^\w.+-]", "_", f"samples-{run.name}.webp")
             pictures[samples[run.name]] = content
-    facts = _facts(comparison, shown, samples)
+    facts = _facts(comparison, shown, samples) | {"ladder": ladder.section(docs / "study")}
     texts = {docs / "study.md": _tidy(template("study.md", cell=cell).render(facts))} | _fronts(docs, facts)
     texts[docs / "study" / "runs.csv"] = tables.csv(comparison.table)
     texts[docs / "study" / "snapshots.csv"] = tables.csv(comparison.snapshots[list(SNAPSHOT_COLUMNS)])

@@ -1,0 +1,105 @@
+"""The ladder: real images, damaged step by step and scored like a generator's. What does a KID of 0.1 look like?
+
+Half of the chosen images are the reference; the other half, which is held out of it, is damaged. So the first rung,
+which has no damage, is what a perfect generator would score at this number of images.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from analysis.measures import damage, face_rate, features, fidelity
+from analysis.pages import ladder as page
+from analysis.pages.markdown import table_lines
+from analysis.reference import SEED
+from dcgan import UserError, config
+from dcgan.data import open_source, pack
+
+IMAGES = 1000  # of each rung, and of the reference
+Damage = Callable[[np.ndarray], np.ndarray]
+#: Each rung's name and what it does to images; px are of a 64 px image.
+RUNGS: Mapping[str, Damage] = {
+    "no damage": lambda images: images,
+    "blur, 1 px": partial(damage.blurred, sigma=1),
+    "blur, 2 px": partial(damage.blurred, sigma=2),
+    "noise, 10 levels": partial(damage.noisy, sd=10, seed=SEED),
+    "noise, 25 levels": partial(damage.noisy, sd=25, seed=SEED),
+    "one eye 6 px lower": damage.moved_eye,
+    "halves of two people": damage.swapped_halves,
+    "16 tiles shuffled": partial(damage.shuffled_tiles, seed=SEED),
+}
+
+
+def write(folder: Path, extractor: features.Extractor, *, data: str | None, cache: Path, images: int) -> str:
+    """Score the ladder of the images that `data` names, put it into `folder`/ladder.csv and draw `folder`/ladder.png.
+
+    The rows of other images there are kept. The picture shows drawn faces, whichever images were scored. Returns the
+    new rows for a terminal, and where they are.
+    """
+    size = config.load("baseline", profile="laptop").image_size
+    rows = climb(*halves(data, size, cache=cache, images=images), extractor)
+    kept = page.read(folder)
+    named = rows.assign(data=_name(data, cache), image_size=size, extractor=extractor.name)
+    page.write(folder, pd.concat([kept[kept["data"] != named["data"][0]], named]), examples(size, cache=cache))
+    return "\n".join([*table_lines(page.lines(rows)), f"in {folder / page.TABLE}, drawn in {folder / page.PICTURE}"])
+
+
+def halves(data: str | None, size: int, *, cache: Path, images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two disjoint random sets of at most `images` of the data's images each: uint8 (n, size, size, 3).
+
+    Raises UserError where there are too few.
+    """
+    crop_px = config.load("baseline", profile="laptop").crop_px
+    source = open_source(data, cache=cache)
+    packed = pack(source, size=size, crop_px=crop_px, images="all" if source.count else 2 * images, cache=cache).images
+    count = min(images, len(packed) // 2)
+    if count < fidelity.MINIMUM:
+        raise UserError(f"{data}: {len(packed)} images; a ladder needs at least {2 * fidelity.MINIMUM}")
+    order = np.random.default_rng(SEED).permutation(len(packed))
+    return packed[np.sort(order[:count])], packed[np.sort(order[count : 2 * count])]
+
+
+def climb(real: np.ndarray, held_out: np.ndarray, extractor: features.Extractor) -> pd.DataFrame:
+    """The scores of the held-out images after each damage, against the real ones; a row a rung."""
+    reference = fidelity.Points.of(_features(extractor, real, "reference"))
+    setting = face_rate.strictest(face_rate.strictness(real))
+    rows = []
+    for name, damaged in RUNGS.items():
+        images = damaged(held_out)
+        points = fidelity.Points.of(_features(extractor, images, name))
+        kid_mean, kid_std = fidelity.kid(real=reference, fake=points, seed=SEED)
+        precision, recall = fidelity.precision_recall(real=reference, fake=points, seed=SEED)
+        rows.append(
+            {
+                "damage": name,
+                "images": len(images),
+                "kid_mean": kid_mean,
+                "kid_std": kid_std,
+                "fid": fidelity.fid(real=reference, fake=points),
+                "precision": precision,
+                "recall": recall,
+                "face_rate": np.mean(face_rate.strictness(images) >= setting) if setting else np.nan,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def examples(size: int, *, cache: Path) -> dict[str, np.ndarray]:
+    """Each rung -> two drawn faces (2, size, size, 3) after its damage. Drawn ones may be shown anywhere."""
+    images = pack(open_source(None, cache=cache), size=size, crop_px=None, images=200, cache=cache).images[:3]
+    return {name: damaged(images)[:2] for name, damaged in RUNGS.items()}
+
+
+def _features(extractor: features.Extractor, images: np.ndarray, title: str) -> np.ndarray:
+    chunks: Iterable[torch.Tensor] = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).split(256)
+    return features.extract(extractor, chunks, total=len(images), desc=title).features
+
+
+def _name(data: str | None, cache: Path) -> str:
+    """As a run's folder names its data."""
+    source = open_source(data, cache=cache)
+    return f"{source.name}-{source.fingerprint[:8]}"
