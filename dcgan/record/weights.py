@@ -6,6 +6,7 @@ compressed archive. So each file is inspected first: an uncompressed zip of plai
 
 import io
 import pickletools
+import warnings
 import zipfile
 from itertools import chain
 from pathlib import Path
@@ -44,7 +45,8 @@ def load(path: Path) -> dict[str, Tensor]:
     """Read the state dict that `save` wrote, onto the CPU. Never unpickles. Raises UserError for any other file."""
     try:
         _inspect(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch may warn of a strange file before it refuses it
+            return torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except OSError as error:

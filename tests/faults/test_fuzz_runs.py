@@ -58,11 +58,13 @@ def records(valid):
                 break
             what = draw(st.sampled_from(["value", "value", "value", "gone", "new"]))
             if what == "value" and keys:
-                node[key] = draw(values)
+                node[key] = copy.deepcopy(draw(values))  # or the next change would change HOSTILE itself
             elif what == "gone" and keys:
                 del node[key]
             elif isinstance(node, dict):
-                node[draw(st.text(max_size=8) | st.sampled_from(["state", "wandb_url", "overrides"]))] = draw(values)
+                node[draw(st.text(max_size=8) | st.sampled_from(["state", "wandb_url", "overrides"]))] = copy.deepcopy(
+                    draw(values)
+                )
         return record
 
     return changed()
