@@ -200,13 +200,13 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
     if isnan(facts["rho"]):
         text = f"It takes at least three recipes with three scored snapshots at their end, and there are {n}."
         return Prediction("open", text, "", RULES["predicts"], arms.complete)
+    interval = "" if isnan(facts["r2_low"]) else f" [{facts['r2_low']:.2f}, {facts['r2_high']:.2f}]"
     more = f"within arms the correlation is {facts['within']:+.2f}" if not isnan(facts["within"]) else ""
     if CANDIDATES[x][1]:
         more += f"{'; ' if more else ''}at smoothing 5 it is {facts['smoothed']:+.2f}"
     text = (
         f"Over {n} {kind}, Spearman's correlation with the endpoint (log KID, lower is better) is {facts['rho']:+.2f} "
-        f"({exact}permutation p = {facts['p']:.2g}, {corrected_p:.2g} after Holm; R² {facts['r2']:.2f} "
-        f"[{facts['r2_low']:.2f}, {facts['r2_high']:.2f}])."
+        f"({exact}permutation p = {facts['p']:.2g}, {corrected_p:.2g} after Holm; R² {facts['r2']:.2f}{interval})."
     )
     more = f"{more[:1].upper()}{more[1:]}." if more else ""
     numbers = {"n": n, "rho": facts["rho"], "p": corrected_p}

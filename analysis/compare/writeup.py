@@ -32,7 +32,7 @@ def answers_to(
     """
     candidates = {
         "interleaving": ("interleaving_ratio", "Does interleaving predict quality?"),
-        "isc": ("isc_mean", "Does the Inception Score, the write-up's other candidate, do so?"),
+        "isc": ("isc_mean", "Does the Inception Score, the write-up's other candidate, predict quality?"),
     }
     useful = plan.useful(arms, "interleaving_ratio")
     return [
