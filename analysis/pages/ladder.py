@@ -41,7 +41,7 @@ def _picture(rows: pd.DataFrame, examples: Mapping[str, np.ndarray]) -> bytes:
         for axis, (name, faces) in zip(figure.subplots(2, columns).flat, examples.items(), strict=False):
             axis.imshow(np.concatenate(list(faces), axis=0), interpolation="nearest")
             lines = [
-                f"{kind_of(str(data))}: KID {number(kid, 3)}"
+                f"{kind_of(str(data))}: KID {number(round(kid, 3) + 0.0, 3)}"
                 for data, damage, kid in zip(rows["data"], rows["damage"], rows["kid_mean"], strict=True)
                 if damage == name
             ]
