@@ -63,6 +63,7 @@ help: ## list the targets
 	@echo "  DOCS=dir        where a study goes ($(DOCS))                             WANDB=entity/project  compare the runs of a W&B project"
 	@echo "  EXTRACTOR=name  inception or effnet_lite0                             INCEPTION_WEIGHTS=file  the weights of inception"
 	@echo "  SAMPLES=n       generated images to score                             SCORE=1       score the run after its training"
+	@echo "  TERMINAL=1      the dashboard in the terminal (0: a page to reach by ssh -L)"
 	@echo "  COST_PER_HOUR=price  of the GPU                                       PUBLISHED=1   draw from the published generator of EXP"
 	@echo "  TORCH=build     PyTorch's to install: auto, cpu, cu126, cu130 or pypi (default: the one that is there, else auto)"
 
@@ -103,8 +104,9 @@ prune: setup ## delete the checkpoints of runs that have ended; the comparison d
 rate: setup ## rate generated and real faces yourself: make rate EXP=tuned_lr
 	@$(PYTHON) -m analysis rate $(WHICH)
 
-dashboard: setup ## open W&B: its page when online, otherwise its terminal viewer on the local runs
-	@$(PYTHON) -m analysis dashboard --runs "$(RUNS)" --out "$(REPORTS)"
+dashboard: setup ## watch the runs: in W&B when online, otherwise on a live page in the browser (TERMINAL=1: in the terminal)
+	@$(PYTHON) -m analysis dashboard --runs "$(RUNS)" --out "$(REPORTS)" \
+		$(if $(TERMINAL),$(if $(filter 0,$(TERMINAL)),--no-terminal,--terminal))
 
 bench: setup ## measure speed and memory, compared with what you would run instead: make bench WHAT=train
 	@$(PYTHON) -m benchmarks $(WHAT) $(if $(ROUNDS),--rounds "$(ROUNDS)")

@@ -2,11 +2,7 @@
 
 import argparse
 import os
-import re
-import shutil
-import subprocess
 import sys
-import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -221,40 +217,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _dashboard(options: argparse.Namespace) -> int:
-    from analysis.runs.folders import read_folders
-    from analysis.upload import workspace
+    from analysis import dashboard
 
-    runs, _ = read_folders(options.runs)
-    pages = sorted(options.out.glob("**/index.html"))
-    print("\n".join(f"comparison: {page}" for page in pages) or "no comparison yet: make compare")
-    # Only web addresses: a browser would open others too, and take one that begins with a dash for an option.
-    urls = [url for run in runs if re.fullmatch(r"https?://[!-~]{1,500}", url := str(run.status.get("wandb_url")))]
-    if urls and os.environ.get("WANDB_MODE", "online") == "online":
-        project = urls[-1].partition("/runs/")[0]
-        print(f"W&B project: {project}")
-        page, lines = workspace.save(runs, options.out)
-        print("\n".join(lines))
-        webbrowser.open(page or project)
-        return 0
-    logs = [log for run in runs for log in Path(run.where).glob("wandb/*run-*/*.wandb")]
-    logs = [log for log in logs if not (log.parent / "scores.json").exists()]  # a piece of scores is no run
-    if not logs:
-        raise UserError(f"no W&B log under {options.runs}: its runs were made with WANDB_MODE=disabled")
-    return _leet(sorted(logs, key=lambda log: log.stat().st_mtime), options.runs)
-
-
-def _leet(logs: Sequence[Path], runs: Path) -> int:
-    """Show all local runs in W&B's terminal viewer. It wants them in one folder, so we make one of links."""
-    links = runs / ".wandb"
-    shutil.rmtree(links, ignore_errors=True)
-    links.mkdir()
-    for log in logs:
-        (links / log.parent.name).symlink_to(log.parent.resolve(), target_is_directory=True)
-    command = [sys.executable, "-m", "wandb", "leet", str(links)]
-    if not sys.stdout.isatty():
-        print(f"no W&B page, because the runs were logged offline; in a terminal: {' '.join(command)}")
-        return 0
-    return subprocess.run(command, check=False).returncode
+    return dashboard.show(options.runs, options.out, terminal=options.terminal)
 
 
 def _scorer(options: argparse.Namespace) -> "Scorer":
@@ -388,10 +353,17 @@ def _parser() -> argparse.ArgumentParser:
     rate.set_defaults(command=_rate)
 
     dashboard = commands.add_parser(
-        "dashboard", parents=[places()], help="open W&B: its page when online, otherwise its terminal viewer"
+        "dashboard",
+        parents=[places()],
+        help="watch the runs: in W&B when online, otherwise on a live page of their own",
     )
     dashboard.add_argument(
         "--out", type=Path, default=Path("reports"), metavar="DIR", help="folder of the reports (default: %(default)s)"
+    )
+    dashboard.add_argument(
+        "--terminal",
+        action=argparse.BooleanOptionalAction,
+        help="stay in the terminal, in W&B's viewer (default: only where there is no screen)",
     )
     dashboard.set_defaults(command=_dashboard)
     return parser

@@ -26,7 +26,7 @@ def _output(capsys, *words):
         (["compare", "--samples", "0"], "error: argument --samples: invalid positive whole number value: '0'"),
         (["compare", "--cost-per-hour", "free"], "error: argument --cost-per-hour: invalid positive number value"),
         (["rate", "nope", "--profile", "smoke"], "error: no experiment 'nope'"),
-        (["dashboard", "--runs", "nowhere"], "error: nowhere: no runs"),
+        (["dashboard", "--terminal", "--runs", "nowhere"], "error: nowhere: no runs"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(capsys, words, line):

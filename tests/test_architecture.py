@@ -27,7 +27,7 @@ FLOORS = {
         ("analysis.score",),
         ("analysis.compare",),
         ("analysis.pages", "analysis.upload"),
-        ("analysis.publish", "analysis.ladder"),
+        ("analysis.publish", "analysis.ladder", "analysis.dashboard"),
         ("analysis.__main__",),
     ),
 }
@@ -44,6 +44,7 @@ TRAINING = {
     "analysis.upload": (*READS, "dcgan.record.wandb_log", "dcgan.record.wandb_client"),
     "analysis.ladder": (*READS, "dcgan.data"),
     "analysis.publish": (*READS, "dcgan.record.weights"),
+    "analysis.dashboard": READS,
     "analysis.__main__": ("dcgan",),
 }
 

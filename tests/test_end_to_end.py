@@ -86,7 +86,7 @@ def test_make_trains_samples_compares_and_writes_the_study(tmp_path):
     assert f"{table['fid'][0]:.1f}" in study, "the numbers are the comparison's"
     assert pd.read_csv(docs / "study" / "runs.csv").equals(table)
 
-    shown, _ = _made("dashboard", RUNS=runs, REPORTS=reports)
+    shown, _ = _made("dashboard", RUNS=runs, REPORTS=reports, TERMINAL=1)
     assert str(page) in shown
     assert "wandb leet" in shown
 

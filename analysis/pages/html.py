@@ -41,9 +41,14 @@ def save(path: Path, content: str | bytes) -> None:
 
 def show(page: Path) -> None:
     """Open the page where there is a screen and a browser; elsewhere its path has been printed."""
-    screen = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if screen and not os.environ.get("CI"):
+    if has_screen():
         webbrowser.open(page.resolve().as_uri())
+
+
+def has_screen() -> bool:
+    """Whether somebody would see a browser's window."""
+    screen = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return bool(screen) and not os.environ.get("CI")
 
 
 def _sha256(text: str) -> str:

@@ -1,14 +1,14 @@
 """Words for numbers."""
 
 import math
+from numbers import Number
 from typing import Any
-
-import pandas as pd
 
 
 def number(value: Any, decimals: int | None = None, *, percent: bool = False) -> str:
     """A number for people, with so many decimals, else three digits; a dash for an unknown one."""
-    if value is None or pd.isna(value) or not math.isfinite(value):
+    known: bool = isinstance(value, Number)  # None and pandas' NA are none
+    if not known or not math.isfinite(value):
         return "-"
     if percent:
         return f"{100 * value:.{1 if decimals is None else decimals}f} %"

@@ -7,21 +7,17 @@
 A run that can't be used is one line in `problems`; the others are read.
 """
 
-import os
-import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from analysis.runs.evidence import HISTORY_NAME, read_history
-from analysis.runs.run import Run, Status, each_once, read_experiment, tidy
+from analysis.runs.run import Run, each_once, read_experiment, tidy
+from analysis.runs.state import DEPTH, is_held, no_runs, read_status, run_folders
 from dcgan import UserError, first_line, one_line
 from dcgan.record.folder import RunFolder
 from dcgan.tools import plain_yaml
 
-DEPTH = 4  # of a run folder below runs/: <data>/<profile>/<experiment>/seed-<n>
 ROW_BYTES = 500  # of a row of the history, at most; one that the trainer writes has 100
 
 
@@ -34,7 +30,7 @@ def read_folders(runs: Path) -> tuple[list[Run], list[str]]:
     """
     all_runs: list[Run] = []
     problems: list[str] = []
-    paths = list(_run_folders(runs, problems)) if runs.is_dir() else []
+    paths = run_folders(runs, problems)
     for path in paths:
         try:
             all_runs.append(_read_run(RunFolder(path)))
@@ -45,31 +41,9 @@ def read_folders(runs: Path) -> tuple[list[Run], list[str]]:
                 status = one_line(str(RunFolder(path).status))
                 problems.append(f"{status}: can't be read; the state of this run is unknown")
     if not paths and not problems:
-        raise UserError(
-            f"{runs}: no runs {'here' if runs.is_dir() else '(no such folder)'}; `make run EXP=baseline` makes one"
-        )
+        raise no_runs(runs)
     all_runs.sort(key=_in_its_place)  # of copies of a run this one comes last and is kept
     return each_once(all_runs, problems), problems
-
-
-def _run_folders(path: Path, problems: list[str], depth: int = DEPTH) -> Iterator[Path]:
-    """Every folder `seed-<n>` with something in it: `path` itself or down to `depth` below it.
-
-    Run folders are not searched: W&B keeps a config.yaml of its own in a run's wandb/.
-    """
-    try:
-        with os.scandir(path) as entries:
-            inside = sorted(entry.name for entry in entries if not entry.name.startswith("."))
-    except OSError as error:
-        problems.append(one_line(f"{path}: can't be read: {error.strerror}"))
-        return
-    if re.fullmatch(r"seed-\d+", path.name or path.resolve().name):
-        if inside:  # else only a lock at most: the run is about to begin, or was
-            yield path
-    elif depth:
-        for name in inside:
-            if (path / name).is_dir():
-                yield from _run_folders(path / name, problems, depth - 1)
 
 
 def _read_run(folder: RunFolder) -> Run:
@@ -80,9 +54,9 @@ def _read_run(folder: RunFolder) -> Run:
         raise UserError(f"{folder.config}: is empty")
     experiment = read_experiment(record, folder.config)
     # In this order: the trainer appends to the history before it says so in the status.
-    status = _read_status(folder)
+    status = read_status(folder)
     rows = len(_read_rows(folder, experiment.total_steps, published=published))
-    if rows < status.get("step", 0) and not _is_held(folder):
+    if rows < status.get("step", 0) and not is_held(folder):
         raise UserError(f"{folder.history}: {rows:,} rows, but {folder.status.name} says {status['step']:,} steps")
     # The rows count, not the status: a run that resumes drops the rows after its checkpoint before it writes its
     # status, and one that was killed has rows that its status does not know of. W&B has these rows, too.
@@ -92,50 +66,6 @@ def _read_run(folder: RunFolder) -> Run:
         return tidy(_read_rows(folder, experiment.total_steps, published=published), str(folder.history))
 
     return Run(experiment, record, status, folder, read_rows, where=str(folder.path), published=published)
-
-
-def _read_status(folder: RunFolder) -> dict[str, Any]:
-    """The status as it is now; its state is "unknown" when it can't be read."""
-    status = _parse_status(folder)
-    if status["state"] == "running" and not _is_held(folder):
-        status = _parse_status(folder)  # the trainer writes how the run ended, then lets go of it: perhaps just now
-        if status["state"] == "running":
-            status["state"] = "interrupted"  # killed: nobody was left to write it
-    return status
-
-
-def _parse_status(folder: RunFolder) -> dict[str, Any]:
-    if not folder.status.exists():
-        return {"state": "running"}  # the run has only just begun
-    try:
-        return Status.model_validate(folder.read_status()).model_dump()
-    except (ValueError, RecursionError):  # an unreadable file is a {}, which lacks the state
-        return {"state": "unknown"}
-
-
-def _is_held(folder: RunFolder) -> bool:
-    """Whether a process is training this run now; True when that can't be found out.
-
-    The only way to see a flock is to try: F_OFD_GETLK does not see it, and /proc/locks hides those of other
-    containers. So we take a shared lock, without waiting, and release it at once. A training that starts within these
-    microseconds is refused with "is training this run now", and the same command then starts it; one that is running
-    notices nothing. Readers do not block each other.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows; filelock's locks would also keep out other readers
-        return False
-    if folder.lock.exists() and not folder.lock.is_file():
-        return True
-    try:
-        with folder.lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            fcntl.flock(file, fcntl.LOCK_UN)  # not left to close(): a process forked in between would keep it
-    except FileNotFoundError:
-        return False
-    except OSError:  # BlockingIOError: somebody holds it
-        return True
-    return False
 
 
 def _read_rows(folder: RunFolder, steps: int, *, published: bool = False) -> pd.DataFrame:

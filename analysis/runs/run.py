@@ -5,18 +5,17 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
 
+from analysis.runs.state import EXACT
 from dcgan import UserError, config, first_line
 from dcgan.config import Experiment
-from dcgan.record.folder import HISTORY, RunFolder, State
+from dcgan.record.folder import HISTORY, RunFolder
 
 FOLDER_NAME = r"\w[\w .,()=+~-]{0,149}"  # of the folders above a run
-EXACT = 2**53  # from here on a double, in which W&B keeps numbers, skips whole numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,20 +159,6 @@ def _row(run: Run) -> dict[str, Any]:
 
 
 # --- what a folder and W&B both hold, checked ---
-
-
-class Status(BaseModel):
-    """A run's own report of itself, checked; unknown facts are kept."""
-
-    model_config = ConfigDict(extra="allow")
-
-    state: State
-    step: Annotated[int, Field(ge=0, lt=EXACT)]
-    images_per_s: float | None = None
-    step_ms: float | None = None
-    data_wait_fraction: float | None = None
-    floor_share: float | None = None
-    seconds: dict[str, Annotated[float, Field(ge=0, le=EXACT, allow_inf_nan=False)]] = Field(default_factory=dict)
 
 
 def read_experiment(record: Mapping[str, Any], where: Path) -> Experiment:

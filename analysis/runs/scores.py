@@ -7,13 +7,15 @@ import csv
 import io
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-import pandas as pd
-
-from analysis.runs.run import Run
 from dcgan import first_line, one_line
 from dcgan.tools.files import read_plain, replacing
+
+# pandas takes most of a second to import, and the live page reads scores too.
+if TYPE_CHECKING:
+    from analysis.runs.run import Run
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +36,21 @@ class Row(NamedTuple):
 COLUMNS = Row._fields
 
 
-def read_rows(run: Run) -> list[Row]:
+def read_rows(run: "Run") -> list[Row]:
     """All rows of the run's scores.csv; none when there is no such file or it is damaged: the run is scored again."""
     if run.folder is None:
         protocol = str((run.status.get("scored_by") or {}).get("text"))
         return [Row(step, "", score, value, protocol) for step, score, value in run.read_scores()]
     path = run.folder.path / NAME
+    try:
+        return parse(path)
+    except (OSError, ValueError) as error:
+        log.warning("%s", one_line(f"{path}: not read, its run is scored again ({first_line(error)})"))
+        return []
+
+
+def parse(path: Path) -> list[Row]:
+    """All rows of a scores.csv; none when there is no such file. Raises OSError or ValueError when it is damaged."""
     try:
         lines = csv.DictReader(io.StringIO(read_plain(path, most=LARGEST_BYTES).decode()), strict=True)
         return [
@@ -48,15 +59,15 @@ def read_rows(run: Run) -> list[Row]:
         ]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:  # a TypeError: a line that is too short
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        log.warning("%s", one_line(f"{path}: not read, its run is scored again ({reason})"))
-        return []
+    except (KeyError, TypeError, csv.Error) as error:  # a TypeError: a line that is too short
+        raise ValueError(f"{type(error).__name__}: {first_line(error)}") from error
 
 
-def append_rows(run: Run, rows: Sequence[Row]) -> None:
+def append_rows(run: "Run", rows: Sequence[Row]) -> None:
     """Add rows to the run's scores.csv, each once: a last snapshot can be the final generator, scored alike."""
     if run.folder is None:
         raise ValueError(f"{run.where}: a run in W&B has no folder for scores")
+    import pandas as pd
+
     with replacing(run.folder.path / NAME) as aside:
         pd.DataFrame([*read_rows(run), *rows], columns=list(COLUMNS)).drop_duplicates().to_csv(aside, index=False)

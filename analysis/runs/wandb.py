@@ -15,7 +15,8 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 
-from analysis.runs.run import Run, Status, each_once, read_experiment, tidy
+from analysis.runs.run import Run, each_once, read_experiment, tidy
+from analysis.runs.state import Status
 from dcgan import UserError, first_line
 from dcgan.config import Experiment
 from dcgan.record.folder import ENDED, HISTORY

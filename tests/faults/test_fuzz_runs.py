@@ -191,4 +191,4 @@ def test_the_dashboard_holds_whatever_a_status_says(lab, record):
     with pytest.MonkeyPatch.context() as patched, lab.with_file("status.json", json.dumps(record).encode()):
         patched.setattr("webbrowser.open", lambda url: None)
         patched.setenv("WANDB_MODE", "online")
-        lab.command("dashboard")
+        lab.command("dashboard", "--terminal")

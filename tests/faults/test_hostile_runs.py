@@ -166,7 +166,7 @@ def test_the_dashboard_opens_no_address_that_is_none(lab, url, monkeypatch):
     monkeypatch.setattr("webbrowser.open", opened.append)
     monkeypatch.setenv("WANDB_MODE", "online")
     with lab.with_file("status.json", lab.status(wandb_url=url)):
-        code, out, err = lab.command("dashboard")
+        code, out, err = lab.command("dashboard", "--terminal")
     assert opened == []
     assert code == 2
     assert err.count("\n") == 1
@@ -178,5 +178,5 @@ def test_the_dashboard_opens_the_page_that_a_run_names(lab, monkeypatch):
     monkeypatch.setattr("webbrowser.open", opened.append)
     monkeypatch.setenv("WANDB_MODE", "online")
     with lab.with_file("status.json", lab.status(wandb_url="https://wandb.ai/me/faces/runs/abc")):
-        code, _, _ = lab.command("dashboard")
+        code, _, _ = lab.command("dashboard", "--terminal")
     assert (code, opened) == (0, ["https://wandb.ai/me/faces"])

@@ -6,7 +6,6 @@ import re
 import pytest
 from support.recorded_runs import DATA, make, record_of
 
-from analysis.runs import folders as module
 from analysis.runs.folders import read_folders
 from analysis.runs.run import table
 from dcgan.record.folder import HISTORY, RunFolder
@@ -129,7 +128,7 @@ def test_a_folder_that_may_not_be_opened_is_one_line_and_the_others_are_read(run
             raise PermissionError(13, "Permission denied")
         return scandir(path)
 
-    monkeypatch.setattr(module.os, "scandir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     the_others_and_one_line(runs, r"seed-0: can't be read: Permission denied")
 
 

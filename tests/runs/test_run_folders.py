@@ -9,7 +9,7 @@ import pytest
 from support import ROOT
 from support.recorded_runs import FACTS, make, measures, record_of
 
-from analysis.runs import folders as module
+from analysis.runs import state
 from analysis.runs.folders import read_folders
 from analysis.runs.run import COLUMNS, table
 from dcgan import UserError, config
@@ -159,7 +159,7 @@ def test_a_run_that_ends_while_it_is_looked_at_is_not_taken_for_a_killed_one(run
         folder.write_status("finished", step=40, **FACTS)
         return False
 
-    monkeypatch.setattr(module, "_is_held", ends_just_now)
+    monkeypatch.setattr(state, "is_held", ends_just_now)
     assert read_folders(folder.path)[0][0].state == "finished"
 
 
