@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from analysis.pages import live_page
 from analysis.pages.live_page import LivePage
 from analysis.pages.watch import Watch, WatchedRun
 from dcgan.tools.files import read_plain
 
+REST = 100  # times the CPU time that an answer took until a tab asks again: it costs at most a hundredth of a core
+RENEW_AT_MOST = 60  # seconds
 KEPT_SECONDS = 1.0  # a look at the runs serves all tabs that ask within this time
 LARGEST_GRID = 50_000_000  # bytes
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -71,7 +74,10 @@ class _Handler(BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         only = parse_qs(address.query).get("run", [None])[0]
         if address.path in ("/", "/body"):
-            return self._answer(self.server.html(only, whole=address.path == "/"), kind="text/html; charset=utf-8")
+            began = time.thread_time()
+            html = self.server.html(only, whole=address.path == "/")
+            rest = min(REST * (time.thread_time() - began), RENEW_AT_MOST)
+            return self._answer(html, kind="text/html; charset=utf-8", renew_after=max(rest, live_page.RENEW_SECONDS))
         if address.path == "/faces" and (grid := self.server.grid(only)):
             return self._answer(grid, kind="image/png", cache="private, max-age=86400, immutable")
         return self._answer("there is nothing here", status=HTTPStatus.NOT_FOUND)
@@ -83,10 +89,13 @@ class _Handler(BaseHTTPRequestHandler):
         kind: str = "text/plain",
         status: HTTPStatus = HTTPStatus.OK,
         cache: str = "no-store",
+        renew_after: float | None = None,
     ) -> None:
         body = content.encode() if isinstance(content, str) else content
         self.send_response(status)
         own = {"Content-Type": kind, "Content-Length": str(len(body)), "Cache-Control": cache}
+        if renew_after is not None:
+            own["Renew-After"] = f"{1000 * renew_after:.0f}"  # ms
         for name, value in {**HEADERS, **own}.items():
             self.send_header(name, value)
         self.end_headers()

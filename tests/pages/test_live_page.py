@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+import urllib.request
 from contextlib import contextmanager
 
 import numpy as np
@@ -32,6 +34,7 @@ WIDTHS = pytest.mark.parametrize("width", [1280, 390])
 def renews_often(monkeypatch):
     monkeypatch.setattr(live_page, "RENEW_SECONDS", 0.1)
     monkeypatch.setattr("analysis.pages.live_server.KEPT_SECONDS", 0)
+    monkeypatch.setattr("analysis.pages.live_server.REST", 0)
 
 
 @contextmanager
@@ -403,3 +406,18 @@ def test_without_a_w_and_b_log_the_terminal_says_how_to_see_the_page(tmp_path):
     assert shown.returncode == 2
     assert err.count("\n") == 1
     assert "TERMINAL=0" in err
+
+
+def test_a_page_that_takes_long_to_make_is_renewed_less_often(tmp_path, monkeypatch):
+    """A tab costs a training beside it at most a hundredth of a core."""
+    monkeypatch.setattr("analysis.pages.live_server.REST", 100)
+
+    def slow(*_, **__):
+        began = time.thread_time()
+        while time.thread_time() - began < 0.05:
+            pass
+        return "the page"
+
+    monkeypatch.setattr(LiveServer, "html", slow)
+    with served(tmp_path) as server, urllib.request.urlopen(f"{server.url}body") as answer:
+        assert 5000 <= int(answer.headers["Renew-After"]) <= 60_000

@@ -9,6 +9,7 @@ function renew(old, fresh) {
   after.forEach((each, i) => { if (i < before.length) renew(before[i], each); else old.append(each.cloneNode(true)); });
 }
 const live = document.getElementById("live"), stopped = document.getElementById("stopped");
+let wait = Number(live.dataset.renew);
 async function again() {
   if (!document.hidden) {
     try {
@@ -16,9 +17,10 @@ async function again() {
       if (!answer.ok) throw new Error(answer.statusText);
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").body.firstElementChild;
       renew(live.firstElementChild, fresh);
+      wait = Number(answer.headers.get("Renew-After"));
       stopped.hidden = true;
     } catch { stopped.hidden = false; }
   }
-  setTimeout(again, Number(live.dataset.renew));
+  setTimeout(again, wait);
 }
-setTimeout(again, Number(live.dataset.renew));
+setTimeout(again, wait);
