@@ -9,6 +9,7 @@ from PIL import Image
 from support.made_runs import compared, make_run
 
 from analysis.compare.comparison import Note
+from analysis.pages import report
 from analysis.score import Scores
 from dcgan.record.folder import RunFolder
 
@@ -37,6 +38,14 @@ def comparison(tmp_path_factory):
         run.record["environment"] |= {**ENVIRONMENT, "git_changed": run.name == "hires_128"}
     frames = {name: getattr(made, name).astype(object) for name in ("snapshots", "windows")}
     return replace(made, **frames, notes=[Note("interrupted at step 210 of 1,200", run="tuned_lr seed 7")])
+
+
+@pytest.fixture(scope="session")
+def folder(comparison, tmp_path_factory):
+    """The report of the comparison, as it is written."""
+    folder = tmp_path_factory.mktemp("a report with ünicode") / "faces-01234567" / "laptop"
+    assert report.write(comparison, folder) == folder / "index.html"
+    return folder
 
 
 def _scores(fid):

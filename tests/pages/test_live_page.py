@@ -1,12 +1,7 @@
 """The live page: what a browser shows while runs train, and what the server behind it refuses."""
 
 import http.client
-import json
-import os
 import re
-import signal
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -15,17 +10,11 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from PIL import Image
-from support import ROOT
 from support.browsing import visited
-from support.made_runs import make_run, write_scores
+from support.made_runs import make_run
 
-from analysis.measures.interleaving import interleaving_ratio
-from analysis.pages import live_page, watch
+from analysis.pages import live_page
 from analysis.pages.live_server import LiveServer
-from analysis.pages.watch import History, Watch
-from analysis.runs.folders import read_folders
-from analysis.score import Protocol
-from dcgan.record.folder import RunFolder
 
 WIDTHS = pytest.mark.parametrize("width", [1280, 390])
 
@@ -255,157 +244,6 @@ def test_a_link_out_of_the_run_is_not_followed_and_only_pictures_are_sent(tmp_pa
 def test_other_methods_are_refused(tmp_path):
     with served(tmp_path) as server:
         assert get(server, "/", method="POST")[0] == 501
-
-
-# --- reading ---
-
-
-def test_a_history_read_in_pieces_gives_the_ratio_of_the_whole(tmp_path):
-    folder = RunFolder(tmp_path)
-    history = History(folder.history)
-    assert history.advance(1000) == 0
-    measures = losses(650)
-    folder.append_history(1, measures[:130])
-    while history.advance(1000):  # a few rows at a time
-        pass
-    with folder.history.open("a") as file:
-        file.write("131,0.5,0.2")  # a row that is being written
-    assert history.advance(10**6) == 0
-    assert len(history) == 130
-    with folder.history.open("r+") as file:
-        file.truncate(folder.history.stat().st_size - len("131,0.5,0.2"))
-    folder.append_history(131, measures[130:])
-    history.advance(10**6)
-    assert np.allclose(history.losses, measures[:, [0, 3]].T)
-    assert history.windows.ratio == interleaving_ratio(*history.losses)
-    assert list(history.windows.last_step) == [100, 200, 300, 400, 500, 600]
-
-
-def test_a_run_that_resumes_from_a_checkpoint_loses_its_last_rows_here_too(tmp_path):
-    folder = RunFolder(tmp_path)
-    history = History(folder.history)
-    folder.append_history(1, losses(300))
-    history.advance(10**6)
-    folder.truncate_history(120)
-    folder.append_history(121, losses(400, start=1))
-    history.advance(10**6)
-    assert len(history) == 520
-    assert np.allclose(history.losses[:, 120:], losses(400, start=1)[:, [0, 3]].T)
-
-
-def test_one_look_reads_a_limited_amount_and_the_next_ones_the_rest(tmp_path, monkeypatch):
-    for seed in range(3):
-        make_run(tmp_path, "baseline", seed)
-    monkeypatch.setattr(watch, "LOOK_BYTES", 15_000)
-    looking, steps = Watch(tmp_path), []
-    for _ in range(12):
-        steps.append(sum(len(run.history) for run in looking.look()[0]))
-    assert 0 < steps[0] < steps[2] < steps[-1] == 1200
-
-
-def test_it_agrees_with_what_the_comparison_reads(tmp_path):
-    for name, state in (("baseline", "finished"), ("tuned_lr", "running"), ("regularized", "diverged")):
-        make_run(tmp_path, name, state=state)
-    compared = {run.title: run for run in read_folders(tmp_path)[0]}
-    shown, problems = Watch(tmp_path).look()
-    assert problems == []
-    for run in shown:
-        same = compared.pop(run.title)
-        assert (run.state, len(run.history)) == (same.state, same.steps)
-        assert run.place[0] == same.data
-        d, g = (same.history()[name] for name in ("loss_d", "loss_g"))
-        assert run.history.windows.ratio == pytest.approx(interleaving_ratio(d, g), abs=0)
-    assert compared == {}
-
-
-def test_the_fid_of_the_final_generator_and_the_best_one_are_shown(tmp_path):
-    folder = make_run(tmp_path, "baseline", profile="laptop", steps=200)
-    ((run,), _) = read_folders(folder.path)
-    extractor = type("Extractor", (), {"name": "effnet_lite0", "weights": "0123456789abcdef"})
-    write_scores(folder, run, Protocol.of(run, extractor, None), seed=1)
-    rows = [line.split(",") for line in (folder.path / "scores.csv").read_text().splitlines()[1:]]
-    values = {int(step): float(value) for step, _, name, value, _ in rows if re.match(r"fid_\d", name)}
-    ((shown,), _) = Watch(tmp_path).look()
-    assert shown.fid.step == max(values)
-    assert shown.fid.last == values[max(values)]
-
-
-def test_the_time_left_is_the_steps_left_at_the_speed_so_far(tmp_path):
-    folder = make_run(tmp_path, "baseline", steps=400, state="running")
-    with folder.locked():
-        ((run,), _) = Watch(tmp_path).look()
-        assert run.seconds_left == 200 * run.record["batch_size"] / 100.0
-
-
-# --- the command ---
-
-
-def command(*words, **env):
-    return subprocess.Popen(
-        [sys.executable, "-m", "analysis", "dashboard", *map(str, words)],
-        cwd=ROOT,
-        env={**os.environ, "CI": "1", **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_ctrl_c_closes_it_with_one_line_and_exit_code_0(tmp_path):
-    make_run(tmp_path, "baseline")
-    shown = command("--no-terminal", "--runs", tmp_path, "--out", tmp_path / "reports")
-    assert shown.stdout.readline() == "no comparison yet: make compare\n"
-    address = shown.stdout.readline()
-    assert re.fullmatch(r"live page: http://127\.0\.0\.1:\d+/ \(Ctrl-C closes it\)\n", address)
-    shown.send_signal(signal.SIGINT)
-    out, err = shown.communicate(timeout=30)
-    assert (out, err) == ("\ndashboard closed; the runs are not affected\n", "")
-    assert shown.returncode == 0
-
-
-def test_it_starts_without_the_libraries_that_take_long(tmp_path):
-    slow = {"torch", "pandas", "matplotlib", "scipy", "wandb", "PIL"}
-    script = (
-        "import json, sys\nfrom pathlib import Path\nimport analysis.__main__, analysis.dashboard\n"
-        "from analysis.pages.live_server import LiveServer\n"
-        "LiveServer(Path(sys.argv[1])).html(None, whole=True)\n"
-        "print(json.dumps(sorted(sys.modules)))"
-    )
-    make_run(tmp_path, "baseline")
-    done = subprocess.run(
-        [sys.executable, "-c", script, tmp_path], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert slow & set(json.loads(done.stdout)) == set()
-
-
-def test_the_terminal_viewer_gets_each_run_under_a_name_that_says_which_it_is(tmp_path):
-    for name, seed in (("baseline", 0), ("tuned_lr", 3)):
-        folder = make_run(tmp_path, name, seed)
-        piece = folder.path / "wandb" / f"offline-run-20261127_01020{seed}-test0000"
-        (piece / "files").mkdir(parents=True)
-        (piece / "run-test0000.wandb").write_bytes(b"log")
-        scores = piece.with_name("offline-run-20261127_020000-test0000")
-        scores.mkdir()
-        (scores / "run-test0000.wandb").write_bytes(b"scores")
-        (scores / "scores.json").write_text("{}")
-    for _ in range(2):  # the second time over the first one's links
-        out, err = command("--terminal", "--runs", tmp_path).communicate(timeout=60)
-        assert "wandb leet" in out, err
-    found = sorted(path.relative_to(tmp_path / ".wandb").as_posix() for path in (tmp_path / ".wandb").glob("*/*.wandb"))
-    assert found == [
-        "run-20261127_010200-baseline_seed_0/run-baseline_seed_0.wandb",
-        "run-20261127_010203-tuned_lr_seed_3/run-tuned_lr_seed_3.wandb",
-    ]
-    assert all(path.read_bytes() == b"log" for path in (tmp_path / ".wandb").glob("*/*.wandb"))
-
-
-def test_without_a_w_and_b_log_the_terminal_says_how_to_see_the_page(tmp_path):
-    make_run(tmp_path, "baseline")
-    shown = command("--terminal", "--runs", tmp_path)
-    _, err = shown.communicate(timeout=60)
-    assert shown.returncode == 2
-    assert err.count("\n") == 1
-    assert "TERMINAL=0" in err
 
 
 def test_a_page_that_takes_long_to_make_is_renewed_less_often(tmp_path, monkeypatch):
