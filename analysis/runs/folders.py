@@ -55,7 +55,7 @@ def _read_run(folder: RunFolder) -> Run:
     experiment = read_experiment(record, folder.config)
     # In this order: the trainer appends to the history before it says so in the status.
     status = read_status(folder)
-    rows = len(_read_rows(folder, experiment.total_steps, published=published))
+    rows = _read_rows(folder, experiment.total_steps, published=published)["step"].nunique()  # as `tidy` counts
     if rows < status.get("step", 0) and not is_held(folder):
         raise UserError(f"{folder.history}: {rows:,} rows, but {folder.status.name} says {status['step']:,} steps")
     # The rows count, not the status: a run that resumes drops the rows after its checkpoint before it writes its
