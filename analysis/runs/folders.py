@@ -55,12 +55,12 @@ def _read_run(folder: RunFolder) -> Run:
     experiment = read_experiment(record, folder.config)
     # In this order: the trainer appends to the history before it says so in the status.
     status = read_status(folder)
-    rows = _read_rows(folder, experiment.total_steps, published=published)["step"].nunique()  # as `tidy` counts
-    if rows < status.get("step", 0) and not is_held(folder):
-        raise UserError(f"{folder.history}: {rows:,} rows, but {folder.status.name} says {status['step']:,} steps")
+    rows = _read_rows(folder, experiment.total_steps, published=published)["step"]
+    if len(rows) < status.get("step", 0) and not is_held(folder):
+        raise UserError(f"{folder.history}: {len(rows):,} rows, but {folder.status.name} says {status['step']:,} steps")
     # The rows count, not the status: a run that resumes drops the rows after its checkpoint before it writes its
     # status, and one that was killed has rows that its status does not know of. W&B has these rows, too.
-    status |= {"step": rows, "steps": experiment.total_steps}
+    status |= {"step": rows.nunique(), "steps": experiment.total_steps}
 
     def read_rows() -> pd.DataFrame:
         return tidy(_read_rows(folder, experiment.total_steps, published=published), str(folder.history))
