@@ -244,9 +244,12 @@ def test_an_unfinished_run_is_left_alone(tmp_path, drawn, cache, extractor):
     assert not (folder.path / "scores.csv").exists()
 
 
-def test_a_damaged_score_file_is_made_again(tmp_path, drawn, cache, extractor):
+@pytest.mark.parametrize(
+    "content", [b"step,gen\n1,\xff\xfe", b"step,generator,score,value,protocol\n99999999999999999999,g,fid,1,v\n"]
+)
+def test_a_damaged_score_file_is_made_again(tmp_path, drawn, cache, extractor, content):
     folder = _trained(tmp_path, drawn)
-    (folder.path / "scores.csv").write_bytes(b"step,gen\n1,\xff\xfe")
+    (folder.path / "scores.csv").write_bytes(content)
     _score(_scorer(extractor, cache), [_run(folder)])
     assert _scorer(extractor, cache).found(_run(folder))[1].final
 

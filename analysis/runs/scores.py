@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from analysis.runs.state import EXACT
 from dcgan import first_line, one_line
 from dcgan.tools.files import read_plain, replacing
 
@@ -53,7 +54,7 @@ def parse(path: Path) -> list[Row]:
     """All rows of a scores.csv; none when there is no such file. Raises OSError or ValueError when it is damaged."""
     try:
         lines = csv.DictReader(io.StringIO(read_plain(path, most=LARGEST_BYTES).decode()), strict=True)
-        return [
+        rows = [
             Row(int(line["step"]), line["generator"], line["score"], float(line["value"] or "nan"), line["protocol"])
             for line in lines
         ]
@@ -61,6 +62,9 @@ def parse(path: Path) -> list[Row]:
         return []
     except (KeyError, TypeError, csv.Error) as error:  # a TypeError: a line that is too short
         raise ValueError(f"{type(error).__name__}: {first_line(error)}") from error
+    if odd := next((row.step for row in rows if not 0 <= row.step < EXACT), None):
+        raise ValueError(f"step {odd} is out of range")
+    return rows
 
 
 def append_rows(run: "Run", rows: Sequence[Row]) -> None:
