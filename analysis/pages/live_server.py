@@ -14,8 +14,8 @@ from analysis.pages.live_page import LivePage
 from analysis.pages.watch import Watch, WatchedRun
 from dcgan.tools.files import read_plain
 
-REST = 100  # times the CPU time that an answer took until a tab asks again: it costs at most a hundredth of a core
-RENEW_AT_MOST = 60  # seconds
+REST = 100  # times the CPU time that an answer took until a tab asks again: it costs at most a hundredth of a core...
+RENEW_AT_MOST = 60  # seconds: ... unless an answer takes more than 0.6 s
 KEPT_SECONDS = 1.0  # a look at the runs serves all tabs that ask within this time
 LARGEST_GRID = 50_000_000  # bytes
 PNG = b"\x89PNG\r\n\x1a\n"

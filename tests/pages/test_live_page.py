@@ -247,7 +247,7 @@ def test_other_methods_are_refused(tmp_path):
 
 
 def test_a_page_that_takes_long_to_make_is_renewed_less_often(tmp_path, monkeypatch):
-    """A tab costs a training beside it at most a hundredth of a core."""
+    """A tab costs a training beside it a hundredth of a core, unless an answer takes more than 0.6 s."""
     monkeypatch.setattr("analysis.pages.live_server.REST", 100)
 
     def slow(*_, **__):
