@@ -55,13 +55,17 @@ def kind_of(data: str) -> str:
     return "drawn" if data.startswith(f"{DRAWN}-") else "photos"
 
 
+def _title(data: str) -> str:
+    return f"{'Drawn faces' if kind_of(data) == 'drawn' else 'Photographs'} ({cell(data)})"
+
+
 def section(folder: Path) -> dict[str, object] | None:
     """What the study's template says of the ladder in `folder`; None where there is none."""
     rows = read(folder)
     if rows.empty or not (folder / PICTURE).is_file():
         return None
     return {
-        "tables": {cell(data): "\n".join(table_lines(lines(part))) for data, part in rows.groupby("data", sort=True)},
+        "tables": {_title(data): "\n".join(table_lines(lines(part))) for data, part in rows.groupby("data", sort=True)},
         "images": sorted({f"{count:,}" for count in rows["images"]}),
         "extractor": cell(", ".join(sorted(set(rows["extractor"])))),
         "picture": f"{folder.name}/{PICTURE}",
