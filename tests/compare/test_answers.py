@@ -347,3 +347,18 @@ def test_runs_that_only_begin_alike_are_two(tmp_path):
         measures[:500] = 1
         folder.append_history(1, measures)
     assert not any("to the last bit" in note.text for note in compared(tmp_path).notes)
+
+
+def test_a_share_of_the_time_above_1_is_left_out_and_counted():
+    table = pd.DataFrame(
+        {
+            "experiment": "baseline",
+            "seed": range(3),
+            "images_per_s": 500.0,
+            "data_wait_fraction": 0.01,
+            "floor_share": [0.25, 0.5, 1.73],
+        }
+    )
+    text = answers.speed("Where did the time go?", table, key="speed").text
+    assert "take 25 to 50 % of it (n = 2 runs)" in text
+    assert "Left out: 1 with more than 100 %" in text
