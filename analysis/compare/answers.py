@@ -190,11 +190,16 @@ def speed(question: str, table: pd.DataFrame, *, key: str) -> Answer:
     text = f"Not into waiting for input, which took at most {100 * wait:.1f} % of a run's time."
     if wait >= LONG_WAIT:
         text = f"Into waiting for input: up to {100 * wait:.0f} % of a run's time."
-    elif len(possible := floors[floors <= 1]):  # the rate is measured at a run's end, perhaps beside other programs
-        text += (
-            f" The arithmetic by itself, at the rate of matrix products, would take {100 * possible.min():.0f} to "
-            f"{100 * possible.max():.0f} % of it (n = {len(possible)} runs); we did not break down the rest."
-        )
+    else:
+        possible = floors[floors <= 1]
+        if len(possible):
+            text += (
+                f" The arithmetic by itself, at the rate of matrix products, would take {100 * possible.min():.0f} to "
+                f"{100 * possible.max():.0f} % of it (n = {len(possible)} runs); we did not break down the rest."
+            )
         if left_out := len(floors) - len(possible):
-            text += f" Left out: {left_out} with more than 100 %, whose rate was measured beside other programs."
+            text += (
+                f" Left out: {left_out} with more than 100 %, where the machine was busier while that rate was "
+                "measured than during the run."
+            )
     return Answer(question, "plain", text, evidence=evidence, key=key)
