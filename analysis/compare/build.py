@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.compare import eligible, looks_normal, own_question, plan, writeup
+from analysis.compare import eligible, looks_normal, own_question, plan, stand_ins, writeup
 from analysis.compare.alarms import alarms_of, d_has_won
 from analysis.compare.comparison import (
     AVERAGED,
@@ -82,6 +82,10 @@ def compare(
     shared = eligible.twins([(run, part.opening) for run, part in zip(runs, parts, strict=True)])
     notes += [Note(f"{twin.text}; where runs are counted they count once", twin.longer.title) for twin in shared]
     alternatives = _alternatives(runs, parents, compared, snapshots, shared)
+    notes += [
+        Note(f"{parent} has no runs; its endpoint is that of {text}")
+        for parent, text in dict.fromkeys((each.parent, each.stand_in) for each in alternatives if each.stand_in)
+    ]
     distinct = eligible.without_shared_steps(snapshots, shared)
     associations = associations_of(distinct, runs)
     by_step = {x: step_correlations(x, distinct) for x in CANDIDATES}
@@ -99,6 +103,7 @@ def compare(
         windows=_all_windows(parts),
         associations=associations,
         predictions=predictions,
+        arms=arms,
         step_correlations=by_step,
         answers=writeup.answers_to(
             compared,
@@ -143,7 +148,8 @@ def _all_windows(parts: Sequence[Part]) -> pd.DataFrame:
 
 
 def _parent(run: Run) -> str | None:
-    return run.experiment.name if run.experiment.overrides else run.experiment.extends
+    """The experiment that a run's is compared with. How often a run is looked at makes no other recipe of it."""
+    return run.experiment.name if {*run.experiment.overrides} - {"snapshots"} else run.experiment.extends
 
 
 def _ancestors(name: str, parents: Mapping[str, str | None]) -> list[str]:
@@ -171,9 +177,13 @@ def _alternatives(
     shared: Sequence[eligible.Twin],
 ) -> list[Alternative]:
     by_name = {run.name: run for run in reversed(runs)}  # the lowest seed's
-    qualities = {name: _quality_measure(run, by_name.get(parents[name] or "")) for name, run in by_name.items()}
+    standing = _standing_in(by_name, parents, runs, snapshots)
+    known = {parent: each.run for parent, each in standing.items()} | by_name
+    qualities = {name: _quality_measure(run, known.get(parents[name] or "")) for name, run in by_name.items()}
     compared = outcomes(
-        table, snapshots, {name: parents[name] for name, quality in qualities.items() if quality == "kid_endpoint"}
+        pd.concat([table, *(each.table for each in standing.values())], ignore_index=True),
+        pd.concat([snapshots, *(each.snapshots for each in standing.values())], ignore_index=True),
+        {name: parents[name] for name, quality in qualities.items() if quality == "kid_endpoint"},
     )
     return [
         _alternative(
@@ -183,10 +193,23 @@ def _alternatives(
             table,
             quality=qualities[name],
             outcome=compared.get(name),
+            stand_in=standing[str(parents[name])].text if parents[name] in standing and name in compared else "",
             copies=[twin for twin in shared if (twin.longer.name, twin.shorter.name) == (name, parents[name])],
         )
         for name in dict.fromkeys(run.name for run in runs)
     ]
+
+
+def _standing_in(
+    by_name: Mapping[str, Run], parents: Mapping[str, str | None], runs: Sequence[Run], snapshots: pd.DataFrame
+) -> dict[str, stand_ins.StandIn]:
+    """Each parent that has no runs here -> what stands for it, where something can."""
+    found = {}
+    for name, run in by_name.items():
+        parent = parents[name]
+        if parent and parent not in by_name and (experiment := _in_repository(parent, run.profile)):
+            found[parent] = stand_ins.find(parent, experiment, runs, snapshots)
+    return {parent: each for parent, each in found.items() if each}
 
 
 def _alternative(
@@ -197,6 +220,7 @@ def _alternative(
     *,
     quality: str | None,
     outcome: Outcome | None,
+    stand_in: str,
     copies: Sequence[eligible.Twin],
 ) -> Alternative:
     """An experiment compared with its parent. parent_run: a run of the parent, where there is one."""
@@ -208,17 +232,26 @@ def _alternative(
     return Alternative(
         name=run.name,
         parent=parent,
-        question=run.experiment.question,
+        question=_question(run),
         changes={key: change for key, change in changes.items() if key not in config.HOW},
         seeds=sorted(finished["seed"]),
         measures={measure: t_interval(finished[measure].astype(float)) for measure in AVERAGED},
         differences=_differences(table[table["status"] == "finished"], (run.name, parent), quality, copies),
         quality=quality,
         outcome=outcome,
+        stand_in=stand_in,
+        overrides=[*run.experiment.overrides],
         copied=[f"seed {twin.longer.seed}: {twin.text}" for twin in copies],
         diverged=dict(zip(diverged["seed"], diverged["steps"], strict=True)),
         d_won=sorted(rows.loc[d_has_won(rows), "seed"]),
     )
+
+
+def _question(run: Run) -> str:
+    """What an experiment asks, in the repository's words of today, where that is still the recipe it was."""
+    known = _in_repository(run.experiment.name, run.profile)
+    same = known and plan.recipe(known) == plan.recipe(run.experiment)
+    return known.question if known and same else run.experiment.question
 
 
 def _ancestor(run: Run, parent_run: Run | None) -> config.Experiment | None:

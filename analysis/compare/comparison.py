@@ -109,6 +109,22 @@ class Prediction:
         return sentence(self.verdict, self.text)
 
 
+@dataclass(frozen=True)
+class Arms:
+    """The runs of the plan's primary question at equal steps."""
+
+    runs: pd.DataFrame  # experiment, seed, arm, q (log KID) and the candidates' columns; a row a run
+    snapshots: pd.DataFrame  # of these runs up to these steps, with `arm`; of a trajectory that two runs share, one
+    planned: bool  # whether they are the plan's; else all recipes of the comparison, and the answer is exploratory
+    complete: bool = False  # whether all arms of the plan are there
+    changes: Mapping[str, tuple[str, Any] | None] = field(default_factory=dict)  # arm -> what it sets; None: baseline
+
+    @property
+    def means(self) -> pd.DataFrame:
+        """A row an arm."""
+        return self.runs.groupby("arm").mean(numeric_only=True)
+
+
 class Claim(NamedTuple):
     """What an association is about: does more x go with less y?"""
 
@@ -131,6 +147,8 @@ class Alternative:
     differences: Mapping[str, Effect]  # a measure -> this minus parent, see `build`; empty for a root
     quality: str | None  # what it is compared with its parent by: `kid_endpoint`, `fid_at_64`; None: on other images
     outcome: Outcome | None = None  # its endpoint compared with the parent's, where both are known
+    stand_in: str = ""  # what stands for a parent that has no runs: the first steps of a longer run
+    overrides: Sequence[str] = ()  # dotted keys that were set on the command line
     copied: Sequence[str] = ()  # its runs whose compared steps are a parent's run over again, as `Twin.text` says it
     diverged: Mapping[int, int] = field(default_factory=dict)  # seed -> step; these are in none of the means
     d_won: Sequence[int] = ()  # seeds in which D has won for good
@@ -150,6 +168,7 @@ class Comparison:
     windows: pd.DataFrame  # WINDOW_COLUMNS, one row per window
     associations: Mapping[Claim, Association]
     predictions: Mapping[str, Prediction]  # a candidate -> whether it predicts quality
+    arms: Arms  # the runs that say so
     answers: Sequence[Answer]  # to the questions across runs
     experiment_answers: Mapping[str, Answer]  # an experiment's name -> the answer to its own question
     alarms: Sequence[Note]  # runs that diverged, that D has won, or whose last snapshot is much worse than their best

@@ -65,7 +65,8 @@ def _compared(this: Alternative) -> tuple[str, str]:
         return judge(change, str(this.parent), NAMES["fid_at_64"])
     if this.outcome is None:
         return "open", f"No run has {LAST} scored snapshots at its end both here and in {this.parent}."
-    return judge_outcome(this.outcome, str(this.parent))
+    verdict, text = judge_outcome(this.outcome, str(this.parent))
+    return verdict, f"{text} ({this.parent} here is {this.stand_in}.)" if this.stand_in else text
 
 
 def judge_outcome(outcome: Outcome, parent: str) -> tuple[str, str]:

@@ -6,11 +6,12 @@ The plan was written before any of its runs was scored. Where it left something 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, isnan
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.compare.comparison import Prediction
+from analysis.compare.comparison import Arms, Prediction
 from analysis.compare.quality import endpoint
 from analysis.measures.inference import (
     EXACT_UP_TO,
@@ -70,36 +71,17 @@ RULES = {
 }
 
 
-@dataclass(frozen=True)
-class Arms:
-    """The runs of the primary question at equal steps."""
-
-    runs: pd.DataFrame  # experiment, seed, arm, q (log KID) and the candidates' columns; a row a run
-    snapshots: pd.DataFrame  # of these runs up to these steps, with `arm`; of a trajectory that two runs share, one
-    planned: bool  # whether they are the plan's; else all recipes of the comparison, and the answer is exploratory
-
-    @property
-    def complete(self) -> bool:
-        """Whether all arms of the plan are there."""
-        return self.planned and self.runs["arm"].nunique() == ARMS
-
-    @property
-    def means(self) -> pd.DataFrame:
-        """A row an arm."""
-        return self.runs.groupby("arm").mean(numeric_only=True)
-
-
 def arms_of(runs: Sequence[Run], table: pd.DataFrame, snapshots: pd.DataFrame, steps: int) -> Arms:
     """The plan's arms where these runs have at least three of them, otherwise all recipes.
 
     runs: finished, of one image size and batch size, at least `steps` long. snapshots: those of any runs.
     """
     planned = [run for run in runs if _is_planned(run)]
-    if len({_recipe(run) for run in planned}) >= 3:
+    if len({recipe(run.experiment) for run in planned}) >= 3:
         runs = planned
     names: dict[str, str] = {}
     for run in sorted(runs, key=lambda run: (len(run.name), run.name)):
-        names.setdefault(_recipe(run), run.name)
+        names.setdefault(recipe(run.experiment), run.name)
     rows, parts = [], []
     for run in runs:
         own = snapshots[(snapshots["experiment"] == run.name) & (snapshots["seed"] == run.seed)]
@@ -109,7 +91,7 @@ def arms_of(runs: Sequence[Run], table: pd.DataFrame, snapshots: pd.DataFrame, s
         row = {
             "experiment": run.name,
             "seed": run.seed,
-            "arm": names[_recipe(run)],
+            "arm": names[recipe(run.experiment)],
             "q": np.log(endpoint(own["kid_mean"])),
         }
         row |= {key: facts[key] for key in ("interleaving_ratio_end", "interleaving_ratio_5_end")}
@@ -121,23 +103,31 @@ def arms_of(runs: Sequence[Run], table: pd.DataFrame, snapshots: pd.DataFrame, s
     frame = frame.astype(dict.fromkeys(columns[3:], float))
     points = pd.concat(parts, ignore_index=True) if parts else snapshots.assign(arm="")[:0]
     points = points.merge(frame[["experiment", "seed"]], on=["experiment", "seed"])
-    return Arms(frame, points, planned=runs is planned)
-
-
-def _recipe(run: Run) -> str:
-    return str(
-        {key: value for key, value in config.settings(run.experiment).items() if key not in (*config.HOW, *LENGTH)}
+    of_plan = runs is planned
+    changes = (
+        {names[recipe(run.experiment)]: next(iter(_changes(run).items()), None) for run in runs} if of_plan else {}
     )
+    complete = of_plan and frame["arm"].nunique() == ARMS
+    return Arms(frame, points, of_plan, complete, changes)
+
+
+def recipe(experiment: config.Experiment) -> str:
+    """What two runs share that differ only in how long they are, how often they are looked at, and their seed."""
+    return str({key: value for key, value in config.settings(experiment).items() if key not in (*config.HOW, *LENGTH)})
 
 
 def _is_planned(run: Run) -> bool:
     try:
-        baseline = config.load("baseline", profile=run.profile)
+        changed = _changes(run)
     except UserError:  # a profile that is not there any more
         return False
-    changes = config.differences(baseline, run.experiment)
-    changed = {key: value for key, (_, value) in changes.items() if key not in (*config.HOW, *LENGTH)}
     return run.seed in SEEDS and len(changed) < 2 and all(v in ROUTES.get(k, ()) for k, v in changed.items())
+
+
+def _changes(run: Run) -> dict[str, Any]:
+    """What a run's recipe sets that `baseline` has otherwise. Raises UserError for a profile that is gone."""
+    changes = config.differences(config.load("baseline", profile=run.profile), run.experiment)
+    return {key: value for key, (_, value) in changes.items() if key not in (*config.HOW, *LENGTH)}
 
 
 # --- rule 1 ---

@@ -71,7 +71,7 @@ def _same_course(name: str, alternatives: Sequence[Alternative]) -> list[str]:
     return [
         each.name
         for each in alternatives
-        if each.name == name or (each.parent, [*each.changes]) == (name, ["snapshots"])
+        if each.name.partition("+")[0] == name and set(each.overrides) <= {"snapshots"}
     ]
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.compare import plan
 from analysis.compare.comparison import Comparison
 from analysis.compare.correlations import WHEN, column, usual_size
 from analysis.measures import interleaving
 from analysis.pages import loss_plots, plots
 from analysis.pages.html import data_uri, save
-from analysis.pages.tables import BY_KEY, by_size, estimate_of, experiments, image_sizes, representatives
+from analysis.pages.tables import BY_KEY, arm_names, by_size, estimate_of, experiments, image_sizes, representatives
 from analysis.pages.words import capital, counted, number
 from dcgan import UserError
 
@@ -128,9 +129,9 @@ def _losses(comparison: Comparison) -> Iterator[Drawing]:
 
 
 def _bands(runs: Mapping[str, loss_plots.Losses]) -> Iterator[Drawing]:
-    """What the eye sees in the write-up's figure 2: where the losses of up to four recipes lie, and their overlap."""
+    """What the eye sees in the write-up's figure 2: where the losses of up to six recipes lie, and their overlap."""
     long = {name: run for name, run in runs.items() if len(run.raw) >= interleaving.OVERLAP_BLOCK}
-    shown = [name for name in plots.DOCUMENTED if name in long] or list(long)[:4]
+    shown = [name for name in plots.DOCUMENTED if name in long] or list(long)[:6]
     if not shown:
         return
     rows = (len(shown) + 1) // 2
@@ -246,6 +247,7 @@ def _windows(windows: pd.DataFrame, measure: str, looks: Looks) -> Iterator[Draw
 
 def _scatter(comparison: Comparison, snapshots: pd.DataFrame, looks: Looks) -> Iterator[Drawing]:
     """Both candidates against KID, here and at the next snapshot, of the image size that most runs have."""
+    yield from _arms(comparison, looks)
     size = usual_size(snapshots)
     rows = snapshots[snapshots["image_size"] == size]
     for candidate, label in CANDIDATES.items():
@@ -255,7 +257,7 @@ def _scatter(comparison: Comparison, snapshots: pd.DataFrame, looks: Looks) -> I
             if pairs.empty:
                 continue
             verdict = comparison.predictions[candidate].sentence
-            title = f"{capital(BY_KEY[candidate].title)} against KID of {at}"
+            title = f"{capital(BY_KEY[candidate].title)} against KID of {at}: lower is better"
             figure = plots.figure(4.5)
             plots.scatter(
                 figure.subplots(),
@@ -265,11 +267,39 @@ def _scatter(comparison: Comparison, snapshots: pd.DataFrame, looks: Looks) -> I
                 looks,
                 title=title,
                 xlabel=label,
-                ylabel=f"KID at {size} px (lower is better)",
+                ylabel=f"KID at {size} px",
                 verdict=verdict,
                 ylim=(rows["kid_mean"].min(), rows["kid_mean"].max()),
             )
             yield Drawing(f"scatter-{candidate}-{when}", figure, f"{title}, {size} px. {verdict}")
+
+
+def _arms(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
+    """The plan's primary question at a glance: both candidates against the endpoint, a point an arm."""
+    names = arm_names(comparison.arms)
+    panels = {x: plan.CANDIDATES[x][0] for x in CANDIDATES}
+    found = {x: comparison.arms.runs.dropna(subset=[column, "q"]) for x, column in panels.items()}
+    if any(rows["arm"].nunique() < 3 for rows in found.values()):
+        return
+    figure = plots.figure(4.3, 2 * plots.WIDTH)
+    labels = {
+        "interleaving_ratio": "interleaving ratio, last quarter of the steps",
+        "isc_mean": "Inception Score of the last snapshot",
+    }
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, x in zip(axes, CANDIDATES, strict=True):
+        word = comparison.predictions[x].sentence.partition(".")[0]
+        title = f"{capital(BY_KEY[x].title)} and KID at the end: {word[:1].lower()}{word[1:]}"
+        words = {"title": title, "xlabel": labels[x], "ylabel": "KID (lower is better)"}
+        handles = plots.arms(axis, found[x], panels[x], looks, names, **words)
+        axis.label_outer()
+    plots.legend_below(axes[0], handles)
+    means = comparison.arms.means
+    listed = "; ".join(
+        f"{name} {number(means.loc[arm, 'interleaving_ratio_end'])} and {number(np.exp(means.loc[arm, 'q']))}"
+        for arm, name in names.items()
+    )
+    yield Drawing("scatter-arms", figure, f"Interleaving ratio and KID at the end, by arm: {listed}")
 
 
 def _known(rows: pd.DataFrame, measure: str) -> pd.DataFrame:

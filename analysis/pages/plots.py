@@ -58,7 +58,7 @@ OTHERS = (
     Style("#332288", "P", (6, 1.5, 1, 1.5, 1, 1.5)),
     Style("#882255", "X", (2, 1)),
     Style("#999933", "<", (8, 2)),
-    Style("#88CCEE", ">", (4, 1, 1, 1)),
+    Style("#117733", ">", (4, 1, 1, 1)),
     Style("#661100", "h", (1, 2)),
 )
 
@@ -222,6 +222,38 @@ def scatter(
     axis.set(xlabel=xlabel, ylabel=ylabel)
     legend_below(axis, _handles(rows, looks, line=False), title="\n".join(wrap(verdict, 62)))
     return axis
+
+
+def arms(
+    axis: Axes,
+    rows: pd.DataFrame,
+    x: str,
+    looks: Mapping[str, Style],
+    names: Mapping[str, str],
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+) -> list[Line2D]:
+    """Each arm's mean of `x` and of its endpoint, and a pale point a seed, joined to it; returns what a legend takes.
+
+    rows: arm, `x` and q (log of the endpoint), a row a run; the mean of the endpoint is geometric. names: arm -> how
+    the legend calls it, in its order.
+    """
+    handles = []
+    for arm, name in names.items():
+        own, style = rows[rows["arm"] == arm], looks[arm]
+        centre, height = own[x].mean(), np.exp(own["q"].mean())
+        colour: dict[str, Any] = {"color": style.color, "marker": style.marker, "linewidth": 0}
+        for value, q in own[[x, "q"]].itertuples(index=False):
+            axis.plot([centre, value], [height, np.exp(q)], color=style.color, linewidth=0.8, alpha=0.5)
+        axis.scatter(own[x], np.exp(own["q"]), s=18, alpha=0.4, **colour)
+        axis.scatter(centre, height, s=70, zorder=3, **colour)
+        handles.append(Line2D([], [], markersize=7, label=f"{name} ({seeds_text(len(own))})", **colour))
+    log_scale(axis)
+    set_title(axis, title)
+    axis.set(xlabel=xlabel, ylabel=f"{ylabel}, log scale")
+    return handles
 
 
 # --- every seed ---

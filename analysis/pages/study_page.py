@@ -30,8 +30,8 @@ from dcgan import UserError, one_line
 
 #: The report's figures that the study shows, if it has them.
 FIGURES = (
-    "windows-overlap", "overview-64px", "scatter-interleaving_ratio-next", "scatter-isc_mean-next", "losses-baseline",
-    "losses-tuned_lr", "quality-fid-128px", "measure-face_rate",
+    "scatter-arms", "windows-overlap", "overview-64px", "scatter-interleaving_ratio-next", "scatter-isc_mean-next",
+    "losses-baseline", "losses-tuned_lr", "quality-fid-128px", "measure-face_rate",
 )  # fmt: skip
 FRONT = re.compile(r"(<!-- study: [^>]*-->\n).*?(<!-- end of study -->)", re.DOTALL)
 PICTURE_PX = 530  # of a picture of 64 samples, at most: 64 px each
@@ -107,6 +107,7 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "curve_words": [(measure.title, measure.hint) for measure in tables.CURVES],
         "experiments": "\n".join(table_lines(_experiments(comparison))),
         "step_by_step": answers.step_by_step(comparison.step_correlations.get("interleaving_ratio", {})),
+        "arms": "\n".join(table_lines(tables.arms_table(comparison.arms))),
         "associations": {x: "\n".join(table_lines(_associations(comparison, x))) for x in CANDIDATES},
         "provenance": _provenance(comparison),
         "commands": _commands(comparison),

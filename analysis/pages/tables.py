@@ -4,13 +4,14 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
-from analysis.compare.comparison import Alternative, Comparison
+from analysis.compare.comparison import Alternative, Arms, Comparison
 from analysis.measures.stats import Estimate
 from analysis.pages.markdown import cell, table_lines
-from analysis.pages.words import number
+from analysis.pages.words import number, setting
 from analysis.runs.run import Run
 
 
@@ -84,6 +85,13 @@ MEASURES = (
     ),
     Measure("d_win_share", "steps D won", "share of steps with D's loss below 0.1", None, 1, True),
 )
+#: The settings that the plan's arms change, for people.
+SETTINGS = {
+    "discriminator.learning_rate": "D's rate",
+    "generator.learning_rate": "G's rate",
+    "adam.betas": "Adam's betas",
+    "discriminator.width_multiplier": "D's width x",
+}
 #: How a recipe's two loss curves lie: what the eye sees in the write-up's figure 2, as numbers.
 CURVES = (
     Measure("interleaving_ratio", "interleaving ratio", "crossings / crossings with the typical gap removed"),
@@ -139,6 +147,35 @@ def result_tables(comparison: Comparison, measures: Sequence[Measure] = MEASURES
         if any(own.values()):
             tables[size].append(["(real images)", "", *(own[measure.key] or "-" for measure in shown)])
     return tables
+
+
+def arm_names(arms: Arms) -> dict[str, str]:
+    """Each of the arms -> what it sets, 'D's rate 1e-4'; its recipe's name where there is no plan. Baseline first."""
+
+    def place(arm: str) -> tuple[str, Any]:
+        key, value = arms.changes.get(arm) or ("", arm)
+        return key, value
+
+    names = {}
+    for arm in sorted(arms.runs["arm"].unique(), key=place):
+        change = arms.changes.get(arm)
+        names[arm] = f"{SETTINGS[change[0]]} {setting(change[1])}" if change else "baseline" if arms.changes else arm
+    return names
+
+
+def arms_table(arms: Arms) -> list[list[str]]:
+    """What the figure of the arms shows: a row an arm of the primary question, in the order of what they set."""
+    head = ["arm", "recipe", "n", "interleaving ratio", "smoothed over 5 steps", "IS", "KID ↓", "of each seed"]
+    rows = [head]
+    for arm, name in arm_names(arms).items():
+        own = arms.runs[arms.runs["arm"] == arm]
+        measures = {"interleaving_ratio_end": 3, "interleaving_ratio_5_end": 3, "isc_end": 2}
+        means = [number(own[measure].mean(), decimals) for measure, decimals in measures.items()]
+        each = [number(math.exp(q), 4) for q in own["q"]]
+        rows.append(
+            [cell(name), cell(arm), str(len(own)), *means, number(math.exp(own["q"].mean()), 4), ", ".join(each)]
+        )
+    return rows
 
 
 def real_images(

@@ -259,3 +259,45 @@ def test_scores_have_the_variance_of_all_recipes_pooled_and_loss_curves_that_of_
     assert differences["fid"].df == 3, "of three recipes with two seeds each"
     assert differences["fid"].high - 11 == pytest.approx(3.182 * math.sqrt((2 + 8 + 50) / 3), rel=1e-3)
     assert differences["interleaving_ratio"].df < 2 + 1e-9
+
+
+def test_the_first_steps_of_a_longer_run_stand_for_a_parent_without_runs(tmp_path):
+    """The parent is compared where it ends, and the longer run's own end is another thing."""
+    found = {}
+    for seed in (0, 1):
+        make_run(tmp_path, "d_rate_eighth", seed, steps=40, overrides=["snapshots=4"])
+        make_run(tmp_path, "baseline_long", seed, steps=120, overrides=["snapshots=12"])
+    names = {each.name for each in compared(tmp_path).alternatives}
+    short = next(name for name in names if name.startswith("d_rate"))
+    long = next(name for name in names if name.startswith("baseline_long"))
+    for seed in (0, 1):
+        found[f"{short} seed {seed}"] = scores(80, along=(300, 200, 200, 200), at=range(10, 41, 10))
+        course = (300, 100, 100, 100 + seed, 60, 60, 60, 60, 60, 50, 50, 50)
+        found[f"{long} seed {seed}"] = scores(50, along=course, at=range(10, 121, 10))
+    comparison = compared(tmp_path, found)
+
+    this = alternative(comparison, short)
+    assert this.parent == "baseline"
+    assert this.outcome.ratio == pytest.approx(200 / (100 * 101 ** (1 / 6) * 100 ** (-1 / 6)))
+    assert this.outcome.n == (2, 2)
+    sentence = comparison.experiment_answers[short].text
+    assert "2.00 times baseline's [1.99, 2.01], n = 2 and 2 seeds" in sentence
+    assert f"(baseline here is the first 40 steps of {long}.)" in sentence
+    assert alternative(comparison, long).outcome.ratio == pytest.approx(0.5, rel=0.01), "its end with its own beginning"
+    assert any(str(note).startswith("baseline has no runs") for note in comparison.notes)
+
+    make_run(tmp_path, "baseline", 0, steps=40)
+    own = compared(tmp_path, found)
+    assert alternative(own, short).outcome is None, "the parent has a run, which is not scored"
+
+
+def test_how_often_a_run_is_looked_at_makes_no_other_recipe_of_it(tmp_path):
+    make_run(tmp_path, "baseline")
+    make_run(tmp_path, "slow_d_only", overrides=["snapshots=3"])
+    make_run(tmp_path, "slow_d_only", overrides=["latent_dim=50"])
+    parents = {each.name: (each.parent, [*each.overrides]) for each in compared(tmp_path).alternatives}
+    looked_at, other = (
+        next(name for name in parents if key in parents[name][1]) for key in ("snapshots", "latent_dim")
+    )
+    assert parents[looked_at][0] == "baseline"
+    assert parents[other][0] == "slow_d_only"

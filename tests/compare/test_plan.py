@@ -9,6 +9,7 @@ from support import ROOT
 from support.made_runs import compared, make_run, scores
 
 from analysis.compare import answers, plan, quality
+from analysis.compare.comparison import Arms
 from analysis.measures.inference import r_squared_interval
 
 RATES = ("2.5e-5", "5e-5", "2e-4", "4e-4", "8e-4")
@@ -78,7 +79,7 @@ def points(slope, *, rng=0, arms=12):
     following = 0.8 * kid + slope * x + 0.02 * of_arm[2] + 0.05 * rng.standard_normal(len(frame))
     columns = {"kid_mean": np.exp(kid), "next_kid_mean": np.exp(following), "interleaving_ratio": x}
     frame = frame.assign(**columns)
-    return plan.Arms(frame, frame, planned=True)
+    return Arms(frame, frame, planned=True)
 
 
 @pytest.mark.parametrize(("slope", "verdict"), [(0.3, "yes"), (-0.3, "yes"), (0, "open")])

@@ -157,6 +157,18 @@ def test_the_scatter_draws_later_points_larger_and_darker_and_says_the_verdict(a
     assert low < 0.1 < 0.5 < high
 
 
+def test_an_arm_is_a_point_at_its_means_with_its_seeds_around_it(axis):
+    rows = pd.DataFrame({"arm": ["a", "a", "b"], "x": [0.1, 0.3, 0.5], "q": np.log([0.1, 0.4, 0.3])})
+    looks = plots.styles(["a", "b"])
+    handles = plots.arms(axis, rows, "x", looks, {"a": "slow", "b": "fast"}, title="", xlabel="", ylabel="KID")
+    seeds, mean, _, other = (points.get_offsets().data for points in axis.collections)
+    assert seeds == pytest.approx(np.array([[0.1, 0.1], [0.3, 0.4]]))
+    assert mean == pytest.approx(np.array([[0.2, 0.2]])), "the height is the geometric mean"
+    assert other == pytest.approx(np.array([[0.5, 0.3]]))
+    assert [handle.get_label() for handle in handles] == ["slow (n = 2 seeds)", "fast (one seed)"]
+    assert axis.get_yscale() == "log"
+
+
 def test_every_seed_is_a_point_and_one_seed_has_no_interval(axis):
     rows = pd.DataFrame({"experiment": ["baseline", "baseline", "hires_128"], "value": [60.0, 70.0, 90.0]})
     means = pd.DataFrame(

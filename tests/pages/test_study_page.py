@@ -12,9 +12,9 @@ from support import ROOT
 from support.made_runs import make_run
 
 from analysis.__main__ import main
-from analysis.compare.comparison import Answer, Note, Prediction
+from analysis.compare.comparison import Answer, Arms, Note, Prediction
 from analysis.compare.plan import RULES
-from analysis.pages import study_page
+from analysis.pages import study_page, tables
 from analysis.runs.folders import read_folders
 from dcgan import UserError
 
@@ -99,6 +99,32 @@ def test_the_bands_of_both_losses_are_compared_in_one_table_and_one_figure(docs)
         assert float(rows[name][place["overlap"]].split(" ")[0]) == pytest.approx(overlap, abs=3)
         assert float(rows[name][place["gap"]].split(" ")[0]) == pytest.approx(gap, abs=0.05)
         assert float(rows[name][place["spread"]].split(" ")[0]) == pytest.approx(0.3 * 2**0.5, abs=0.03)
+
+
+def test_the_arms_of_the_first_question_stand_in_one_figure_and_one_table_with_every_seed(comparison, docs):
+    parts = folds((docs / "study.md").read_text(encoding="utf-8"))
+    assert "scatter-arms.png" in parts[""]
+    rows = [line.split("|") for line in parts["Interleaving: how we asked, and all numbers"].splitlines()]
+    arms = {cells[1].strip(): [cell.strip() for cell in cells[3:]] for cells in rows if len(cells) == 10}
+    for arm, own in comparison.arms.runs.groupby("arm"):
+        n, ratio, _, _, kid, each, _ = arms[arm]
+        assert int(n) == len(own)
+        assert float(ratio) == pytest.approx(own["interleaving_ratio_end"].mean(), abs=1e-3)
+        assert float(kid) == pytest.approx(np.exp(own["q"].mean()), abs=1e-4)
+        assert [float(value) for value in each.split(", ")] == pytest.approx(np.exp(own["q"]).to_list(), abs=1e-4)
+
+
+def test_the_plans_arms_are_called_by_what_they_set_and_ordered_by_it():
+    changes = {
+        "a": ("discriminator.learning_rate", 4e-4), "b": ("discriminator.learning_rate", 1e-4), "c": None,
+        "d": ("adam.betas", [0.9, 0.999]),
+    }  # fmt: skip
+    runs = pd.DataFrame({"arm": list(changes)})
+    names = tables.arm_names(Arms(runs, runs, planned=True, changes=changes))
+    assert list(names.items()) == [
+        ("c", "baseline"), ("d", "Adam's betas [0.9, 0.999]"), ("b", "D's rate 1e-4"), ("a", "D's rate 4e-4"),
+    ]  # fmt: skip
+    assert tables.arm_names(Arms(runs, runs, planned=False)) == {"a": "a", "b": "b", "c": "c", "d": "d"}
 
 
 def test_every_picture_and_file_that_is_named_is_there_and_can_be_opened(docs):

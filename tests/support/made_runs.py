@@ -26,7 +26,8 @@ def make_run(
     device="cpu", processes=1
 ):  # fmt: skip
     """A run folder with losses of a known gap, no weights. Its number of steps is no override, so names stay short."""
-    overrides = [f"steps={steps}", *overrides] if steps != 40 else list(overrides)
+    planned = config.load(name, profile=profile).total_steps
+    overrides = [f"steps={steps}", *overrides] if steps != planned else list(overrides)
     experiment = config.load(name, profile=profile, seed=seed, overrides=overrides)
     experiment = experiment.model_copy(
         update={"overrides": {key: value for key, value in experiment.overrides.items() if key != "steps"}}
