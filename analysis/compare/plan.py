@@ -68,6 +68,10 @@ RULES = {
         "rate. Otherwise: can't tell. A collapse of the ratio counts only after the ratio's first peak and where KID "
         "is below 0.3."
     ),
+    "size": (
+        "A cause of the worse faces at 128 px is accepted if the 95 % interval of its effect excludes 0, it closes at "
+        "least half of the gap to the same recipe at 64 px, and the samples become more diverse. Otherwise: can't tell."
+    ),
 }
 
 
@@ -294,3 +298,24 @@ def _signs(arms: int) -> np.ndarray:
         flipped = np.random.default_rng(0).integers(2, size=(2**EXACT_UP_TO, others))
         flipped[0] = 0
     return np.column_stack([np.ones(len(flipped)), 1 - 2 * flipped])
+
+
+# --- rule 5 ---
+
+
+def closed_share(gap: Effect, change: Effect) -> float:
+    """The share of a gap that a change closes, 1 for all of it; NaN where either's interval includes 0.
+
+    gap: the recipe at 128 px minus the same at 64 px; change: the follow-up minus the recipe. Both are of FID at 64 px,
+    which two image sizes have in common.
+    """
+    known = gap.settled and change.settled and gap.difference > 0
+    return -change.difference / gap.difference if known else float("nan")
+
+
+def is_cause(gap: Effect, change: Effect, variety: Effect) -> bool:
+    """The fifth rule, on the effects of `closed_share` and on the change of variety.
+
+    Reading: diverse is `analysis.measures.variety`'s distance to the nearest of 64 samples, and more is a higher mean.
+    """
+    return closed_share(gap, change) >= 0.5 and variety.difference > 0

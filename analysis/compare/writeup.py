@@ -1,6 +1,7 @@
 """The write-up's questions across runs. Only this file knows experiments by name."""
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -79,27 +80,32 @@ def image_size(alternatives: Sequence[Alternative], snapshots: pd.DataFrame, *, 
     """Was 128 px worse because it needed more epochs, or a stronger D? Each follow-up changes one of these."""
     question = "Was 128x128 worse because it needed more epochs, or because it needed a stronger D?"
     by_name = {alternative.name: alternative for alternative in alternatives if alternative.seeds}
+    rule = plan.RULES["size"]
     if HIRES not in by_name:
-        return Answer(question, "open", f"No run of {HIRES} has finished.", key=key)
+        return Answer(question, "open", f"No run of {HIRES} has finished.", key=key, rule=rule)
     hires = by_name[HIRES]
     evidence = _hires_evidence(hires, by_name.get(hires.parent or ""), snapshots)
     follow_ups = [alternative for alternative in by_name.values() if alternative.parent == HIRES]
     if not follow_ups:
         *most, last = FOLLOW_UPS
         text = f"That takes {', '.join(most)} and {last}, and none of them has finished."
-        return Answer(question, "open", text, evidence=evidence, key=key)
+        return Answer(question, "open", text, evidence=evidence, key=key, rule=rule)
     evidence += [_follow_up_evidence(recipe, hires) for recipe in follow_ups]
-    better = [recipe.name for recipe in follow_ups if _improves(recipe)]
-    if better:
-        text = f"KID is lower than {HIRES}'s in {', '.join(better)}."
-        return Answer(question, "better", text, evidence=evidence, key=key)
     seeds = min(len(recipe.seeds) for recipe in (hires, *follow_ups))
-    text = f"No follow-up is clearly better (n = {seeds} at least)."
-    return Answer(question, "open", text, evidence=evidence, key=key)
+    causes = [recipe.name for recipe in follow_ups if _is_cause(recipe, hires)]
+    if causes:
+        text = (
+            f"By the rule, {' and '.join(causes)} {'does' if len(causes) == 1 else 'do'} better (n = {seeds} at least)."
+        )
+        return Answer(question, "better", text, evidence=evidence, key=key, rule=rule)
+    text = f"No follow-up closes half of the gap to 64 px (n = {seeds} at least)."
+    return Answer(question, "open", text, evidence=evidence, key=key, rule=rule)
 
 
-def _improves(follow_up: Alternative) -> bool:
-    return follow_up.outcome is not None and follow_up.outcome.settled and follow_up.outcome.ratio < 1
+def _is_cause(follow_up: Alternative, hires: Alternative) -> bool:
+    gap, change = (recipe.differences.get("fid_at_64") for recipe in (hires, follow_up))
+    variety = follow_up.differences.get("variety")
+    return bool(gap and change and variety and plan.is_cause(gap, change, variety))
 
 
 def _hires_evidence(hires: Alternative, small: Alternative | None, snapshots: pd.DataFrame) -> list[str]:
@@ -126,7 +132,8 @@ def _follow_up_evidence(follow_up: Alternative, hires: Alternative) -> str:
     if follow_up.outcome:
         text = sentence(*own_question.judge_outcome(follow_up.outcome, HIRES))
     gap, change = (recipe.differences.get("fid_at_64") for recipe in (hires, follow_up))
-    if gap and change and gap.settled and change.settled and gap.difference > 0:
-        closed = -100 * change.difference / gap.difference
-        text += f" At 64 px it {'closes' if closed > 0 else 'widens'} the gap to {hires.parent} by {abs(closed):.0f} %."
+    closed = plan.closed_share(gap, change) if gap and change else float("nan")
+    if not isnan(closed):
+        verb = "closes" if closed > 0 else "widens"
+        text += f" At 64 px it {verb} the gap to {hires.parent} by {100 * abs(closed):.0f} %."
     return f"{follow_up.name}: {text}"
