@@ -4,7 +4,7 @@ Knows no experiment by name: `writeup` does.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -14,13 +14,13 @@ from analysis.compare import plan
 from analysis.compare.comparison import Answer, Claim, Prediction
 from analysis.compare.correlations import AMONG, WHEN
 from analysis.compare.own_question import NAMES
-from analysis.compare.quality import has_turned
+from analysis.compare.quality import LAST, has_turned, running_means
 from analysis.measures import interleaving
 from analysis.measures.stats import Association, wilson
 
 #: A collapse of interleaving is an alarm only where KID is below this: before that, training has hardly begun.
 LEARNT_KID = 0.3
-LONG_WAIT = 0.05  # of a run's time; from here on, waiting for input is where the time goes
+LONG_WAIT = 5  # percent of a run's time; from here on, waiting for input is where the time goes
 
 
 def predicts(
@@ -52,29 +52,42 @@ def predicts(
     )
 
 
-def useful(question: str, found: plan.Usefulness, *, key: str) -> Answer:
+def useful(question: str, found: plan.Usefulness, *, primary: bool, key: str) -> Answer:
     """Does a candidate say more of the next KID than the current one does?"""
     if math.isnan(found.without):
         text = "It takes at least three recipes with scored snapshots."
         return Answer(question, "open", text, key=key, rule=plan.RULES["useful"])
-    text = (
-        f"The root mean squared error of the next snapshot's log KID is {found.with_it:.3f} with it and "
-        f"{found.without:.3f} without (n = {found.arms} recipes, p = {found.p:.2g} over sign flips)."
-    )
-    return Answer(question, found.verdict, text, key=key, rule=plan.RULES["useful"])
+    errors = f"{found.with_it:.3f} with it and {found.without:.3f} without (n = {found.arms} recipes"
+    if found.with_it >= found.without:
+        text = f"The error of predicting the next snapshot's log KID is not lower with it: {errors})."
+    else:
+        p = f"p = {found.p:.2g} over sign flips, of which the least possible is {0.5 ** (found.arms - 1):.2g}"
+        text = f"The error of predicting the next snapshot's log KID is {errors}; {p})."
+    return Answer(question, found.verdict, text, key=key, rule=plan.RULES["useful"], primary=primary)
 
 
-def slower_or_worse(question: str, slow: Sequence[float], baseline: Sequence[float], *, key: str) -> Answer:
-    """Does a slow D end up worse? slow, baseline: the endpoints (log KID) of the long runs, a value a seed."""
-    if min(len(slow), len(baseline)) < 2:
-        text = f"That takes two seeds of each long run, and there are {len(slow)} and {len(baseline)}."
-        return Answer(question, "open", text, key=key, rule=plan.RULES["slower"])
-    verdict, effect = plan.slower_or_worse(slow, baseline)
+def slower_or_worse(
+    question: str, slow: Mapping[int, float], baseline: Mapping[int, float], *, steps: int, key: str
+) -> Answer:
+    """Does a slow D end up worse? slow, baseline: seed -> the endpoint (log KID) of a run of so many steps.
+
+    Before all seeds of the plan are there the numbers have no verdict: a look at two seeds before that at three raises
+    the chance of a false "worse".
+    """
+    rule = plan.RULES["slower"]
+    if not (slow and baseline):
+        return Answer(question, "open", "Runs of only one of the two have finished.", key=key, rule=rule)
+    found, effect = plan.slower_or_worse([*slow.values()], [*baseline.values()])
+    interval = "" if math.isnan(effect.low) else f" [{math.exp(effect.low):.2f}, {math.exp(effect.high):.2f}]"
     text = (
-        f"KID over the last three snapshots is {math.exp(effect.difference):.2f} [{math.exp(effect.low):.2f}, "
-        f"{math.exp(effect.high):.2f}] times baseline's (n = {effect.n[0]} and {effect.n[1]} seeds)."
+        f"After {steps:,} steps KID over the last three snapshots is {math.exp(effect.difference):.2f}{interval} times "
+        f"baseline's (n = {effect.n[0]} and {effect.n[1]} seeds)."
     )
-    return Answer(question, verdict, text, key=key, rule=plan.RULES["slower"])
+    if min(effect.n) < len(plan.SEEDS):
+        text += f" The plan asks for {len(plan.SEEDS)} seeds of each."
+        return Answer(question, "open", text, key=key, rule=rule)
+    planned = all(set(seeds) == set(plan.SEEDS) for seeds in (slow, baseline))
+    return Answer(question, found, text, key=key, rule=rule, primary=planned)
 
 
 def step_by_step(correlations: Mapping[int, float]) -> list[str]:
@@ -114,6 +127,8 @@ def alarm(snapshots: pd.DataFrame, *, key: str) -> Answer:
     if calm:
         interval = f"[{100 * false_low:.0f} to {100 * false_high:.0f} %, Wilson]"
         counts += f"; of the {calm} in which it did not, interleaving collapsed in {false} {interval}"
+    if not turned:
+        counts += ", so there was nothing to warn of"
     if hit_low > false_high:
         verdict, text = "yes", f"It comes before a turn more often than elsewhere: {counts}."
     elif false_low > 0.5:
@@ -133,73 +148,69 @@ def _course(title: str, rows: pd.DataFrame) -> _Course:
     turned, at = has_turned(fid), interleaving.collapse(ratio, counts=kid < LEARNT_KID)
     if at is None:
         return _Course(turned, collapsed=False, warned=False, text="")
+    means = running_means(fid) if len(fid) >= LAST else fid
     text = (
         f"{title}: the ratio falls from {np.nanmax(ratio[:at]):.2f} to {ratio[at]:.2f} at step {step[at]:,.0f} of "
-        f"{step[-1]:,.0f} and ends at {ratio[-1]:.2f}; FID is {fid[at]:.1f} there and {fid[-1]:.1f} at the end, "
-        f"{'having turned' if turned else 'and has not turned'}"
+        f"{step[-1]:,.0f} and ends at {ratio[-1]:.2f}; FID over three snapshots is {means[-1]:.1f} at the end and "
+        f"{np.nanmin(means):.1f} at its best, {'so it has turned' if turned else 'which is no turn'}"
     )
     return _Course(turned, collapsed=True, warned=turned and at <= int(fid.argmin()), text=text)
 
 
 def dives(table: pd.DataFrame, *, key: str) -> Answer:
-    """Does D's loss dive, over all of a run's own steps, and does it stay there, in their last quarter?"""
+    """Does D's loss dive, over all of a run's own steps, and does it stay there, as where D has won for good?"""
     question = "Does D's loss dive to 0 and stay there?"
-    known = table[table["status"] == "finished"].dropna(subset=["d_win_share_whole", "d_win_share_last"])
+    columns = ["d_win_share_whole", "d_win_share_last", "d_win_longest"]
+    known = table[table["status"] == "finished"].dropna(subset=columns).astype(dict.fromkeys(columns, float))
     if known.empty:
         return Answer(question, "open", "No run has finished whose losses could be read.", key=key)
     by_experiment = known.groupby("experiment", sort=False)
-    shares = by_experiment[["d_win_share_whole", "d_win_share_last"]].mean()
+    shares = by_experiment[columns[:2]].mean().assign(longest=by_experiment["d_win_longest"].max())
     evidence = [
         f"{name}: below 0.1 in {100 * row['d_win_share_whole']:.1f} % of all its steps, in "
-        f"{100 * row['d_win_share_last']:.1f} % of the last quarter, n = {by_experiment.size()[name]}"
+        f"{100 * row['d_win_share_last']:.1f} % of the last quarter, in {row['longest']:,.0f} steps in a row at most, "
+        f"n = {by_experiment.size()[name]}"
         for name, row in shares.iterrows()
     ]
-    stayed = list(shares.index[shares["d_win_share_last"] > 0.5])
-    if stayed:
-        text = f"It is below 0.1 in most of the last quarter of the steps in {', '.join(stayed)}."
-        return Answer(question, "yes", text, evidence=evidence, key=key)
-    if (shares["d_win_share_whole"] > 0).any():
-        return Answer(question, "no", _dives_and_comes_back(shares), evidence=evidence, key=key)
-    return Answer(question, "no", "It is never below 0.1.", evidence=evidence, key=key)
+    if not (shares["d_win_share_whole"] > 0).any():
+        return Answer(question, "no", "It is never below 0.1.", evidence=evidence, key=key)
+    stayed = known[known["d_win_share_at_end"].astype(float) > interleaving.D_WON_SHARE]
+    if stayed.empty:
+        return Answer(question, "no", _comes_back(shares), evidence=evidence, key=key)
+    text = f"It stays below 0.1 in {len(stayed)} of {len(known)} runs: {', '.join(stayed['experiment'].unique())}."
+    return Answer(question, "yes" if len(stayed) == len(known) else "depends", text, evidence=evidence, key=key)
 
 
-def _dives_and_comes_back(shares: pd.DataFrame) -> str:
-    most, end = shares["d_win_share_whole"].idxmax(), 100 * shares["d_win_share_last"].max()
-    at_the_end = "none" if end < 0.05 else f"up to {end:.1f} %"
+def _comes_back(shares: pd.DataFrame) -> str:
+    """That no run stays below 0.1, and how near the nearest come to it."""
+    often, late = shares["d_win_share_whole"].idxmax(), shares["d_win_share_last"].idxmax()
+    whole, end = 100 * shares.loc[often, "d_win_share_whole"], 100 * shares.loc[late, "d_win_share_last"]
+    last = "none" if end < 0.05 else f"up to {end:.1f} % ({late})"
     names = shares.index[shares["d_win_share_whole"] < 0.0005]
-    never = f"; never in {', '.join(names)}" if len(names) else ""
-    highest = 100 * shares["d_win_share_whole"].max()
+    never = f" It is never below in {', '.join(names)}." if len(names) else ""
     return (
-        f"It dives and comes back: below 0.1 in up to {highest:.1f} % of all steps ({most}), and in {at_the_end} "
-        f"of the last quarter{never}."
+        f"No run stays there. It is below 0.1 in up to {whole:.1f} % of all steps ({often}), in {last} of the last "
+        f"quarter, and in {shares['longest'].max():,.0f} steps in a row at most.{never}"
     )
 
 
 def speed(question: str, table: pd.DataFrame, *, key: str) -> Answer:
-    """Where does the time go? Waiting for input is measured; the arithmetic's share is what it would take by itself."""
+    """Where does the time go? Waiting for input is measured.
+
+    The share of the arithmetic is in the table and not here: its rate is measured once, at a run's end, and on a
+    machine with other work that gave 11 % of one run and 72 % of its twin.
+    """
     known = table.dropna(subset=["images_per_s", "data_wait_fraction"])
     if known.empty:
         return Answer(question, "open", "No run has recorded its speed.", key=key)
     evidence = [
         f"{row.experiment} seed {row.seed}: {row.images_per_s:,.0f} images/s, waited for input "
         f"{100 * row.data_wait_fraction:.2f} % of the time"
-        + (f"; its arithmetic by itself would take {100 * row.floor_share:.0f} %" if pd.notna(row.floor_share) else "")
         for row in known.itertuples()
     ]
-    wait, floors = known["data_wait_fraction"].astype(float).max(), known["floor_share"].astype(float).dropna()
-    text = f"Not into waiting for input, which took at most {100 * wait:.1f} % of a run's time."
+    wait = 100 * known["data_wait_fraction"].astype(float).max()
     if wait >= LONG_WAIT:
-        text = f"Into waiting for input: up to {100 * wait:.0f} % of a run's time."
+        text = f"Into waiting for input: up to {wait:.0f} % of a run's time (n = {len(known)} runs)."
     else:
-        possible = floors[floors <= 1]
-        if len(possible):
-            text += (
-                f" The arithmetic by itself, at the rate of matrix products, would take {100 * possible.min():.0f} to "
-                f"{100 * possible.max():.0f} % of it (n = {len(possible)} runs); we did not break down the rest."
-            )
-        if left_out := len(floors) - len(possible):
-            text += (
-                f" Left out: {left_out} with more than 100 %, where the machine was busier while that rate was "
-                "measured than during the run."
-            )
+        text = f"Not into waiting for input, which took at most {wait:.2f} % of a run's time (n = {len(known)} runs)."
     return Answer(question, "plain", text, evidence=evidence, key=key)

@@ -87,9 +87,11 @@ def compare(
         for parent, text in dict.fromkeys((each.parent, each.stand_in) for each in alternatives if each.stand_in)
     ]
     distinct = eligible.without_shared_steps(snapshots, shared)
-    associations = associations_of(distinct, runs)
-    by_step = {x: step_correlations(x, distinct) for x in CANDIDATES}
-    arms = plan.arms_of(_comparable(runs, steps_compared), compared, distinct, min(steps_compared.values(), default=0))
+    equal_steps = min(steps_compared.values(), default=0)
+    at_equal_steps = distinct[distinct["step"] <= equal_steps] if equal_steps else distinct
+    associations = associations_of(at_equal_steps, runs)
+    by_step = {x: step_correlations(x, at_equal_steps) for x in CANDIDATES}
+    arms = plan.arms_of(_comparable(runs, steps_compared), compared, distinct, equal_steps)
     predictions = plan.predictions(arms)
     ratings = _ratings(runs)
     return Comparison(
@@ -104,6 +106,7 @@ def compare(
         associations=associations,
         predictions=predictions,
         arms=arms,
+        steps_compared=equal_steps,
         step_correlations=by_step,
         answers=writeup.answers_to(
             compared,
@@ -178,12 +181,21 @@ def _alternatives(
 ) -> list[Alternative]:
     by_name = {run.name: run for run in reversed(runs)}  # the lowest seed's
     standing = _standing_in(by_name, parents, runs, snapshots)
+    own_courses = {
+        name: stand_ins.own_course(standing[str(parent)], snapshots)
+        for name, parent in parents.items()
+        if parent in standing and standing[str(parent)].run.name == name
+    }
     known = {parent: each.run for parent, each in standing.items()} | by_name
     qualities = {name: _quality_measure(run, known.get(parents[name] or "")) for name, run in by_name.items()}
     compared = outcomes(
         pd.concat([table, *(each.table for each in standing.values())], ignore_index=True),
         pd.concat([snapshots, *(each.snapshots for each in standing.values())], ignore_index=True),
-        {name: parents[name] for name, quality in qualities.items() if quality == "kid_endpoint"},
+        {
+            name: parents[name]
+            for name, quality in qualities.items()
+            if quality == "kid_endpoint" and name not in own_courses
+        },
     )
     return [
         _alternative(
@@ -194,6 +206,7 @@ def _alternatives(
             quality=qualities[name],
             outcome=compared.get(name),
             stand_in=standing[str(parents[name])].text if parents[name] in standing and name in compared else "",
+            own_course=own_courses.get(name, ""),
             copies=[twin for twin in shared if (twin.longer.name, twin.shorter.name) == (name, parents[name])],
         )
         for name in dict.fromkeys(run.name for run in runs)
@@ -221,6 +234,7 @@ def _alternative(
     quality: str | None,
     outcome: Outcome | None,
     stand_in: str,
+    own_course: str,
     copies: Sequence[eligible.Twin],
 ) -> Alternative:
     """An experiment compared with its parent. parent_run: a run of the parent, where there is one."""
@@ -240,6 +254,7 @@ def _alternative(
         quality=quality,
         outcome=outcome,
         stand_in=stand_in,
+        own_course=own_course,
         overrides=[*run.experiment.overrides],
         copied=[f"seed {twin.longer.seed}: {twin.text}" for twin in copies],
         diverged=dict(zip(diverged["seed"], diverged["steps"], strict=True)),

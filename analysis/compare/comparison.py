@@ -24,7 +24,7 @@ RUN_COLUMNS = (
     "windows_counted_20", "d_win_share_at_end", "step_ms", "spread", "overlap", "period_2", "smooth_crossings",
     "kid_endpoint", "d_win_share_whole", "interleaving_ratio_end", "interleaving_ratio_5_end",
     "gpu_use", "gpu_use_low", "gpu_use_high", "copied", "copied_real", "variety", "variety_real", "precision_real",
-    "recall_real", "g_has_won",
+    "recall_real", "g_has_won", "steps_compared", "dominance_end", "interleaving_ratio_last", "d_win_longest",
 )  # fmt: skip
 #: One row per snapshot. interleaving_ratio is over the steps since the snapshot before; NaN where it is unknown.
 SNAPSHOT_COLUMNS = (
@@ -74,7 +74,14 @@ class Answer:
     evidence: Sequence[str] = ()  # the numbers with n and intervals, a sentence each
     key: str = ""  # of a question across runs, by which a page finds it
     rule: str = ""  # by which the verdict was reached, where the plan has one
-    primary: bool = False  # whether it was chosen beforehand, in docs/study/plan.md; else it is exploratory
+    primary: bool = False  # whether the rule is docs/study/plan.md's and all runs that it asks for are there
+
+    @property
+    def kind(self) -> str:
+        """How far the answer was fixed beforehand."""
+        if self.primary:
+            return "by the plan"
+        return "the plan's rule, not all of its runs" if self.rule else "exploratory"
 
     @property
     def word(self) -> str:
@@ -100,7 +107,7 @@ class Prediction:
     text: str
     more: str  # what the rule looks at besides
     rule: str
-    planned: bool  # whether these are the plan's runs, and all of its arms; else the answer is exploratory
+    planned: bool  # whether these are all runs of the plan; else the answer is exploratory
     facts: Mapping[str, float] = field(default_factory=dict)  # n (arms), rho and its p, corrected
 
     @property
@@ -116,8 +123,12 @@ class Arms:
     runs: pd.DataFrame  # experiment, seed, arm, q (log KID) and the candidates' columns; a row a run
     snapshots: pd.DataFrame  # of these runs up to these steps, with `arm`; of a trajectory that two runs share, one
     planned: bool  # whether they are the plan's; else all recipes of the comparison, and the answer is exploratory
-    complete: bool = False  # whether all arms of the plan are there
-    changes: Mapping[str, tuple[str, Any] | None] = field(default_factory=dict)  # arm -> what it sets; None: baseline
+    complete: bool = False  # whether all arms of the plan are there, with all of its seeds
+    steps: int = 0  # the equal steps
+    #: Of the plan's arms: the setting and value in which each differs from baseline; for baseline its own value of the
+    #: setting that most others change.
+    changes: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
+    baseline: str | None = None  # the arm that is the plan's baseline
 
     @property
     def means(self) -> pd.DataFrame:
@@ -148,6 +159,7 @@ class Alternative:
     quality: str | None  # what it is compared with its parent by: `kid_endpoint`, `fid_at_64`; None: on other images
     outcome: Outcome | None = None  # its endpoint compared with the parent's, where both are known
     stand_in: str = ""  # what stands for a parent that has no runs: the first steps of a longer run
+    own_course: str = ""  # how its runs went on after their first steps, which are the parent's
     overrides: Sequence[str] = ()  # dotted keys that were set on the command line
     copied: Sequence[str] = ()  # its runs whose compared steps are a parent's run over again, as `Twin.text` says it
     diverged: Mapping[int, int] = field(default_factory=dict)  # seed -> step; these are in none of the means
@@ -169,6 +181,7 @@ class Comparison:
     associations: Mapping[Claim, Association]
     predictions: Mapping[str, Prediction]  # a candidate -> whether it predicts quality
     arms: Arms  # the runs that say so
+    steps_compared: int  # the steps, from the first on, over which losses are compared; 0: none are
     answers: Sequence[Answer]  # to the questions across runs
     experiment_answers: Mapping[str, Answer]  # an experiment's name -> the answer to its own question
     alarms: Sequence[Note]  # runs that diverged, that D has won, or whose last snapshot is much worse than their best

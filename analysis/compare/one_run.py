@@ -78,11 +78,14 @@ def _add_losses(part: Part, run: Run, steps_compared: int | None) -> None:
         "g_has_won": interleaving.g_has_won(d, history["loss_g"]),
         "d_win_share_whole": interleaving.d_win_share(d),
         "d_win_share_last": interleaving.d_win_share(d[len(d) * 3 // 4 :]),
+        "d_win_longest": interleaving.d_win_longest(d),
     }
     if len(history) >= OPENING_STEPS:
         part.opening = history[["loss_d", "loss_g"]].head(OPENING_STEPS).to_numpy().tobytes()
     if steps_compared is None:
         return
+    g, last = history["loss_g"].to_numpy(), slice(len(d) * 3 // 4, None)
+    part.row |= {"steps_compared": steps_compared, "interleaving_ratio_last": _ratio(d[last], g[last])}
     part.row |= _dynamics(history[:steps_compared])
     part.windows = _windows(run, history)
     part.snapshots["interleaving_ratio"] = _ratios_between(part.snapshots["step"], history)
@@ -126,10 +129,8 @@ def _dynamics(history: pd.DataFrame) -> dict[str, float]:
         "d_win_share": interleaving.d_win_share(d),
     }
     end = slice(len(d) * 3 // 4, None)
-    for smoothing in (1, 5):
-        window = interleaving.window_for(smoothing)
-        key = "interleaving_ratio_end" if smoothing == 1 else f"interleaving_ratio_{smoothing}_end"
-        row[key] = interleaving.interleaving_ratio(d[end], g[end], window=window, smoothing=smoothing)
+    row["dominance_end"] = interleaving.dominance(d[end], g[end])
+    row |= {"interleaving_ratio_end": _ratio(d[end], g[end]), "interleaving_ratio_5_end": _ratio(d[end], g[end], 5)}
     for smoothing in SMOOTHINGS:
         windows = interleaving.windows(d, g, window=interleaving.window_for(smoothing), smoothing=smoothing)
         suffix = "" if smoothing == 1 else f"_{smoothing}"
@@ -140,6 +141,11 @@ def _dynamics(history: pd.DataFrame) -> dict[str, float]:
             low, high = windows.interval(lambda some: some.ratio)
             row |= {"interleaving_ratio_low": low, "interleaving_ratio_high": high}
     return row
+
+
+def _ratio(loss_d: np.ndarray, loss_g: np.ndarray, smoothing: int = 1) -> float:
+    window = interleaving.window_for(smoothing)
+    return interleaving.interleaving_ratio(loss_d, loss_g, window=window, smoothing=smoothing)
 
 
 def _windows(run: Run, history: pd.DataFrame) -> pd.DataFrame:

@@ -63,6 +63,8 @@ def _compared(this: Alternative) -> tuple[str, str]:
         if change is None:
             return "open", f"No FID at 64 px is known both here and in {this.parent}."
         return judge(change, str(this.parent), NAMES["fid_at_64"])
+    if this.own_course:
+        return "plain", this.own_course
     if this.outcome is None:
         return "open", f"No run has {LAST} scored snapshots at its end both here and in {this.parent}."
     verdict, text = judge_outcome(this.outcome, str(this.parent))
@@ -83,7 +85,9 @@ def judge_outcome(outcome: Outcome, parent: str) -> tuple[str, str]:
         return "better", facts
     if not outcome.falling:
         return "worse", facts
-    place = f"where {parent} was at step {outcome.reached:,.0f}" if outcome.reached else "higher"
+    if not outcome.reached:
+        return "worse", f"{facts} It still falls, but ends above where {parent} was at its first {LAST} snapshots."
+    place = f"where {parent} was at step {outcome.reached:,.0f}"
     return "behind", f"{facts} It still falls in every seed and ends {place}: slower, and not shown to be worse."
 
 

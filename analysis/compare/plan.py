@@ -35,6 +35,7 @@ ROUTES: Mapping[str, Sequence[object]] = {
     "discriminator.width_multiplier": (0.5, 2.0),
 }
 ARMS = 1 + sum(map(len, ROUTES.values()))
+DOSE = "discriminator.learning_rate"  # the setting of block A
 #: How long a run is and how often it is looked at, which is not its recipe: a long run holds the short one.
 LENGTH = ("duration_multiplier", "snapshots", "steps")
 #: A candidate, a column of the snapshots -> the column of a run with its value, and the one that must have its sign.
@@ -98,21 +99,29 @@ def arms_of(runs: Sequence[Run], table: pd.DataFrame, snapshots: pd.DataFrame, s
             "arm": names[recipe(run.experiment)],
             "q": np.log(endpoint(own["kid_mean"])),
         }
-        row |= {key: facts[key] for key in ("interleaving_ratio_end", "interleaving_ratio_5_end")}
+        row |= {key: facts[key] for key in ("interleaving_ratio_end", "interleaving_ratio_5_end", "dominance_end")}
         row["isc_end"] = own["isc_mean"].iloc[-1] if len(own) else np.nan
         rows.append(row)
         parts.append(own.assign(arm=row["arm"]))
-    columns = ["experiment", "seed", "arm", "q", "interleaving_ratio_end", "interleaving_ratio_5_end", "isc_end"]
+    columns = ["experiment", "seed", "arm", "q", "isc_end"]
+    columns += ["interleaving_ratio_end", "interleaving_ratio_5_end", "dominance_end"]
     frame = pd.DataFrame(rows, columns=columns).drop_duplicates(["arm", "seed"])  # of a short and a long run one
     frame = frame.astype(dict.fromkeys(columns[3:], float))
     points = pd.concat(parts, ignore_index=True) if parts else snapshots.assign(arm="")[:0]
     points = points.merge(frame[["experiment", "seed"]], on=["experiment", "seed"])
-    of_plan = runs is planned
-    changes = (
-        {names[recipe(run.experiment)]: next(iter(_changes(run).items()), None) for run in runs} if of_plan else {}
+    if runs is not planned:
+        return Arms(frame, points, planned=False, steps=steps)
+    changes = {names[recipe(run.experiment)]: next(iter(_changes(run).items()), None) for run in planned}
+    own = config.settings(config.load("baseline", profile=planned[0].profile))[DOSE]
+    return Arms(
+        frame,
+        points,
+        planned=True,
+        complete=len(changes) == ARMS and bool((frame.groupby("arm")["seed"].nunique() == len(SEEDS)).all()),
+        steps=steps,
+        changes={arm: change or (DOSE, own) for arm, change in changes.items()},
+        baseline=next((arm for arm, change in changes.items() if change is None), None),
     )
-    complete = of_plan and frame["arm"].nunique() == ARMS
-    return Arms(frame, points, of_plan, complete, changes)
 
 
 def recipe(experiment: config.Experiment) -> str:
@@ -189,20 +198,24 @@ def verdict(facts: Mapping[str, float], corrected_p: float) -> str:
 
 def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Arms) -> Prediction:
     n = int(facts["n"])
-    kind = f"of the plan's {ARMS} arms" if arms.planned else "recipes"
+    kind = f"of the plan's {ARMS} recipes" if arms.planned else "recipes"
     exact = "exact " if n <= EXACT_UP_TO else ""
     if isnan(facts["rho"]):
         text = f"It takes at least three recipes with three scored snapshots at their end, and there are {n}."
         return Prediction("open", text, "", RULES["predicts"], arms.complete)
-    interval = "" if isnan(facts["r2_low"]) else f" [{facts['r2_low']:.2f}, {facts['r2_high']:.2f}]"
-    more = f"within arms the correlation is {facts['within']:+.2f}" if not isnan(facts["within"]) else ""
-    if CANDIDATES[x][1]:
-        more += f"{'; ' if more else ''}at smoothing 5 it is {facts['smoothed']:+.2f}"
     text = (
-        f"Over {n} {kind}, Spearman's correlation with the endpoint (log KID, lower is better) is {facts['rho']:+.2f} "
-        f"({exact}permutation p = {facts['p']:.2g}, {corrected_p:.2g} after Holm; R² {facts['r2']:.2f}{interval})."
+        f"Over {n} {kind} at {arms.steps:,} steps, its rank correlation with the final KID is {facts['rho']:+.2f}. A "
+        f"random order gives one as strong in {100 * facts['p']:.2g} % of cases ({exact}permutation p = "
+        f"{corrected_p:.2g} after Holm's correction for two candidates)."
     )
-    more = f"{more[:1].upper()}{more[1:]}." if more else ""
+    interval = "" if isnan(facts["r2_low"]) else f" [{facts['r2_low']:.2f}, {facts['r2_high']:.2f}]"
+    more = f"R² of a straight line is {facts['r2']:.2f}{interval}."
+    if isnan(facts["within"]):
+        more += " The correlation within recipes is not known: it takes two seeds, and without it no yes is possible."
+    else:
+        more += f" Within recipes, between seeds, the correlation is {facts['within']:+.2f}."
+    if CANDIDATES[x][1]:
+        more += f" At smoothing 5, where only the sign counts, it is {facts['smoothed']:+.2f}."
     numbers = {"n": n, "rho": facts["rho"], "p": corrected_p}
     return Prediction(verdict(facts, corrected_p), text, more, RULES["predicts"], arms.complete, numbers)
 

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from analysis.compare.plan import recipe
-from analysis.compare.quality import endpoint
+from analysis.compare.quality import LAST, endpoint, running_means
 from analysis.runs.run import Run
 from dcgan.config import Experiment
 
@@ -43,10 +44,32 @@ def find(name: str, experiment: Experiment, runs: Sequence[Run], snapshots: pd.D
         own = own[own["step"] <= steps].sort_values("step")
         if run.name != longer[0].name or own["step"].max() != steps:
             continue
-        size = run.experiment.image_size
-        rows.append((name, run.seed, "finished", size, endpoint(own["kid_mean"])))
+        rows.append((name, run.seed, "finished", run.experiment.image_size, steps, endpoint(own["kid_mean"])))
         courses.append(own.assign(experiment=name))
     if not rows:
         return None
-    columns = ["experiment", "seed", "status", "image_size", "kid_endpoint"]
+    columns = ["experiment", "seed", "status", "image_size", "steps", "kid_endpoint"]
     return StandIn(longer[0], steps, pd.DataFrame(rows, columns=columns), pd.concat(courses, ignore_index=True))
+
+
+def own_course(first: StandIn, snapshots: pd.DataFrame) -> str:
+    """How the longer runs ended, compared with their own first steps; "" without scores.
+
+    It is one course each, so there is no test.
+    """
+    changes, best = [], []
+    for seed, before in zip(first.table["seed"], first.table["kid_endpoint"], strict=True):
+        own = snapshots[(snapshots["experiment"] == first.run.name) & (snapshots["seed"] == seed)].sort_values("step")
+        means = running_means(own["kid_mean"])
+        if not (len(means) and before > 0 and means[-1] > 0):
+            continue
+        changes.append(float(np.log(means[-1] / before)))
+        best.append(f"{own['step'].iloc[int(np.nanargmin(means)) + LAST - 1]:,} (seed {seed})")
+    if not changes:
+        return ""
+    lower = sum(change < 0 for change in changes)
+    return (
+        f"After {first.run.steps:,} steps KID over the last {LAST} snapshots is {np.exp(np.mean(changes)):.2f} times "
+        f"that after {first.steps:,} steps, and lower in {lower} of {len(changes)} seeds. These are the same "
+        f"runs, so there is no test. The best {LAST} snapshots in a row end at step {', '.join(best)}."
+    )

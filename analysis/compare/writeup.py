@@ -1,6 +1,7 @@
 """The write-up's questions across runs. Only this file knows experiments by name."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import isnan
 from typing import Any
 
@@ -41,8 +42,10 @@ def answers_to(
             answers.predicts(question, x, predictions[x], associations, by_step[x], key=key)
             for key, (x, question) in candidates.items()
         ),
-        answers.useful("Does interleaving say more than the current KID does?", useful, key="useful"),
         *_slow_d(table, alternatives),
+        answers.useful(
+            "Does interleaving say more than the current KID does?", useful, primary=arms.complete, key="useful"
+        ),
         answers.alarm(snapshots, key="alarm"),
         answers.dives(table, key="dive"),
         image_size(alternatives, snapshots, key="size"),
@@ -58,13 +61,22 @@ def _slow_d(table: pd.DataFrame, alternatives: Sequence[Alternative]) -> list[An
     """
     finished = table[table["status"] == "finished"].dropna(subset="kid_endpoint")
     slow, baseline = (
-        np.log(rows.drop_duplicates("seed")["kid_endpoint"].astype(float)).to_list()
-        for rows in (finished[finished["experiment"].isin(_same_course(name, alternatives))] for name in LONG)
+        finished[finished["experiment"].isin(_same_course(name, alternatives))].drop_duplicates("seed") for name in LONG
     )
-    if not slow and not baseline:
+    long = pd.concat([slow, baseline])
+    if long.empty:
         return []
-    question = "Does a slow D end up worse, or does it merely take longer?"
-    return [answers.slower_or_worse(question, slow, baseline, key="slower")]
+    logs = [
+        dict(zip(rows["seed"], np.log(rows["kid_endpoint"].astype(float)), strict=True)) for rows in (slow, baseline)
+    ]
+    question, steps = "Does a slow D end up worse, or does it merely take longer?", int(long["steps"].min())
+    answer = answers.slower_or_worse(question, *logs, steps=steps, key="slower")
+    evidence = [
+        f"{row.experiment} seed {row.seed}: KID over the last three snapshots is {row.kid_endpoint:.4f}; over the last "
+        f"quarter of its {row.steps:,} steps the interleaving ratio is {row.interleaving_ratio_last:.2f}"
+        for row in long.itertuples()
+    ]
+    return [replace(answer, evidence=evidence)]
 
 
 def _same_course(name: str, alternatives: Sequence[Alternative]) -> list[str]:
@@ -82,7 +94,7 @@ def image_size(alternatives: Sequence[Alternative], snapshots: pd.DataFrame, *, 
     by_name = {alternative.name: alternative for alternative in alternatives if alternative.seeds}
     rule = plan.RULES["size"]
     if HIRES not in by_name:
-        return Answer(question, "open", f"No run of {HIRES} has finished.", key=key, rule=rule)
+        return Answer(question, "open", f"No run of {HIRES} is among these.", key=key, rule=rule)
     hires = by_name[HIRES]
     evidence = _hires_evidence(hires, by_name.get(hires.parent or ""), snapshots)
     follow_ups = [alternative for alternative in by_name.values() if alternative.parent == HIRES]

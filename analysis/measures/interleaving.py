@@ -277,6 +277,13 @@ def d_win_share(loss_d: ArrayLike) -> float:
     return float((loss_d < D_WINS_BELOW).mean()) if len(loss_d) else float("nan")
 
 
+def d_win_longest(loss_d: ArrayLike) -> int:
+    """The longest stretch of steps, one after the other, in which D's loss is below D_WINS_BELOW."""
+    won = np.asarray(loss_d, dtype=float) < D_WINS_BELOW
+    others = np.flatnonzero(np.concatenate([[True], ~won, [True]]))
+    return int(np.diff(others).max() - 1)
+
+
 def d_win_share_at_end(loss_d: ArrayLike) -> float:
     """`d_win_share` of the last D_WON_STEPS steps, above D_WON_SHARE where D has won for good; NaN with fewer steps."""
     loss_d = np.asarray(loss_d, dtype=float)

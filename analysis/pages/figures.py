@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.compare import plan
 from analysis.compare.comparison import Comparison
 from analysis.compare.correlations import WHEN, column, usual_size
 from analysis.measures import interleaving
-from analysis.pages import loss_plots, plots
+from analysis.pages import arm_figures, loss_plots, plots
 from analysis.pages.html import data_uri, save
-from analysis.pages.tables import BY_KEY, arm_names, by_size, estimate_of, experiments, image_sizes, representatives
+from analysis.pages.tables import BY_KEY, by_size, estimate_of, experiments, image_sizes, representatives
 from analysis.pages.words import capital, counted, number
 from dcgan import UserError
 
@@ -180,7 +179,7 @@ def _measures(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
             continue
         values = finished.assign(value=scale * finished[measure.key].astype(float)).dropna(subset="value")
         values = values[values["experiment"].isin(means["experiment"])]
-        figure = plots.figure(1.0 + 0.5 * len(means), 4.0)
+        figure = plots.figure(1.0 + 0.5 * len(means))
         title = capital(measure.title) + (f": {measure.better} is better" if measure.better else "")
         label = measure.title + (" (% of images)" if measure.percent else "")
         plots.seeds(figure.subplots(), values, means, looks, title=title, label=label)
@@ -247,7 +246,9 @@ def _windows(windows: pd.DataFrame, measure: str, looks: Looks) -> Iterator[Draw
 
 def _scatter(comparison: Comparison, snapshots: pd.DataFrame, looks: Looks) -> Iterator[Drawing]:
     """Both candidates against KID, here and at the next snapshot, of the image size that most runs have."""
-    yield from _arms(comparison, looks)
+    for x in CANDIDATES:
+        if drawn := arm_figures.against_quality(comparison, x, looks):
+            yield Drawing(f"scatter-arms-{x}", *drawn)
     size = usual_size(snapshots)
     rows = snapshots[snapshots["image_size"] == size]
     for candidate, label in CANDIDATES.items():
@@ -256,8 +257,8 @@ def _scatter(comparison: Comparison, snapshots: pd.DataFrame, looks: Looks) -> I
             pairs = _known(_known(rows, candidate), kid)
             if pairs.empty:
                 continue
-            verdict = comparison.predictions[candidate].sentence
-            title = f"{capital(BY_KEY[candidate].title)} against KID of {at}: lower is better"
+            title = f"KID of {at} against {BY_KEY[candidate].title}"
+            caption = "Larger and darker points are later snapshots. Steps are mixed here, so this is no test."
             figure = plots.figure(4.5)
             plots.scatter(
                 figure.subplots(),
@@ -267,39 +268,11 @@ def _scatter(comparison: Comparison, snapshots: pd.DataFrame, looks: Looks) -> I
                 looks,
                 title=title,
                 xlabel=label,
-                ylabel=f"KID at {size} px",
-                verdict=verdict,
+                ylabel=f"KID at {size} px (lower is better)",
+                caption=caption,
                 ylim=(rows["kid_mean"].min(), rows["kid_mean"].max()),
             )
-            yield Drawing(f"scatter-{candidate}-{when}", figure, f"{title}, {size} px. {verdict}")
-
-
-def _arms(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
-    """The plan's primary question at a glance: both candidates against the endpoint, a point an arm."""
-    names = arm_names(comparison.arms)
-    panels = {x: plan.CANDIDATES[x][0] for x in CANDIDATES}
-    found = {x: comparison.arms.runs.dropna(subset=[column, "q"]) for x, column in panels.items()}
-    if any(rows["arm"].nunique() < 3 for rows in found.values()):
-        return
-    figure = plots.figure(4.3, 2 * plots.WIDTH)
-    labels = {
-        "interleaving_ratio": "interleaving ratio, last quarter of the steps",
-        "isc_mean": "Inception Score of the last snapshot",
-    }
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, x in zip(axes, CANDIDATES, strict=True):
-        word = comparison.predictions[x].sentence.partition(".")[0]
-        title = f"{capital(BY_KEY[x].title)} and KID at the end: {word[:1].lower()}{word[1:]}"
-        words = {"title": title, "xlabel": labels[x], "ylabel": "KID (lower is better)"}
-        handles = plots.arms(axis, found[x], panels[x], looks, names, **words)
-        axis.label_outer()
-    plots.legend_below(axes[0], handles)
-    means = comparison.arms.means
-    listed = "; ".join(
-        f"{name} {number(means.loc[arm, 'interleaving_ratio_end'])} and {number(np.exp(means.loc[arm, 'q']))}"
-        for arm, name in names.items()
-    )
-    yield Drawing("scatter-arms", figure, f"Interleaving ratio and KID at the end, by arm: {listed}")
+            yield Drawing(f"scatter-{candidate}-{when}", figure, f"{title}, {size} px. {caption}")
 
 
 def _known(rows: pd.DataFrame, measure: str) -> pd.DataFrame:

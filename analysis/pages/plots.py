@@ -25,6 +25,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from PIL import Image
 
+from analysis.pages.words import setting
+
 WIDTH = 5.2  # inches: small enough that the text is still readable on a phone
 DPI = 150
 INK, PALE = "#333333", "#8a8a8a"
@@ -198,12 +200,12 @@ def scatter(
     title: str,
     xlabel: str,
     ylabel: str,
-    verdict: str,
+    caption: str,
     ylim: tuple[float, float],
 ) -> Axes:
     """Two measures of the same snapshots against each other; the later the step, the larger and darker the point.
 
-    ylim: the least and the greatest value to leave room for. verdict: a sentence, which stands below.
+    ylim: the least and the greatest value to leave room for. caption: a sentence, which stands below.
     """
     late = rows["step"] / rows["step"].max()
     columns = {"x": x, "y": y, "size": 12 + 55 * late}
@@ -220,40 +222,48 @@ def scatter(
         axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     set_title(axis, title)
     axis.set(xlabel=xlabel, ylabel=ylabel)
-    legend_below(axis, _handles(rows, looks, line=False), title="\n".join(wrap(verdict, 62)))
+    legend_below(axis, _handles(rows, looks, line=False), title="\n".join(wrap(caption, 68)))
     return axis
 
 
 def arms(
     axis: Axes,
     rows: pd.DataFrame,
+    means: pd.DataFrame,
     x: str,
+    y: str,
     looks: Mapping[str, Style],
-    names: Mapping[str, str],
     *,
+    labels: Mapping[str, str],
+    joined: Sequence[str] = (),
     title: str,
     xlabel: str,
     ylabel: str,
-) -> list[Line2D]:
-    """Each arm's mean of `x` and of its endpoint, and a pale point a seed, joined to it; returns what a legend takes.
+) -> Axes:
+    """Each arm's means of two measures, a pale point a seed beside it, and its label above.
 
-    rows: arm, `x` and q (log of the endpoint), a row a run; the mean of the endpoint is geometric. names: arm -> how
-    the legend calls it, in its order.
+    rows: arm, x, y, a row a run. means: the same, a row an arm, by which it is indexed. joined: arms that a line joins.
     """
-    handles = []
-    for arm, name in names.items():
-        own, style = rows[rows["arm"] == arm], looks[arm]
-        centre, height = own[x].mean(), np.exp(own["q"].mean())
+    line = means.loc[list(joined)]
+    axis.plot(line[x], line[y], color=PALE, linewidth=1, zorder=1)
+    for arm, mean in means.iterrows():
+        own, style = rows[rows["arm"] == arm], looks[str(arm)]
         colour: dict[str, Any] = {"color": style.color, "marker": style.marker, "linewidth": 0}
-        for value, q in own[[x, "q"]].itertuples(index=False):
-            axis.plot([centre, value], [height, np.exp(q)], color=style.color, linewidth=0.8, alpha=0.5)
-        axis.scatter(own[x], np.exp(own["q"]), s=18, alpha=0.4, **colour)
-        axis.scatter(centre, height, s=70, zorder=3, **colour)
-        handles.append(Line2D([], [], markersize=7, label=f"{name} ({seeds_text(len(own))})", **colour))
-    log_scale(axis)
-    set_title(axis, title)
-    axis.set(xlabel=xlabel, ylabel=f"{ylabel}, log scale")
-    return handles
+        if len(own) > 1:
+            axis.scatter(own[x], own[y], s=18, alpha=0.45, zorder=2, **colour)
+        axis.scatter(mean[x], mean[y], s=70, zorder=3, **colour)
+        place: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 8.5, "color": INK}
+        axis.annotate(labels.get(str(arm), ""), (mean[x], mean[y]), (0, 8), zorder=4, **place)
+    axis.margins(0.1, 0.14)
+    set_title(axis, title, 40)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    return axis
+
+
+def ramp(names: Sequence[str]) -> dict[str, Style]:
+    """Looks of things that have an order: from dark to light, which black-and-white print keeps."""
+    colours = sns.color_palette("viridis", len(names) + 1).as_hex()
+    return {name: Style(colour, "o") for name, colour in zip(names, colours, strict=False)}
 
 
 # --- every seed ---
@@ -348,6 +358,14 @@ def thousands(axis: Axes, ticks: int = 6) -> None:
     """Round steps, with commas. ticks: at most so many."""
     axis.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, steps=[1, 2, 2.5, 5, 10]))
     axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+
+
+def log_rates(axis: Axes, values: pd.Series) -> None:
+    """Turn the x axis, of learning rates, to a log scale with a tick a value."""
+    axis.set_xscale("log")
+    axis.set_xticks(values, [setting(value) for value in values], rotation=45)
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.minorticks_off()
 
 
 def log_scale(axis: Axes) -> None:

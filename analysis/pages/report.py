@@ -32,6 +32,7 @@ from analysis.pages.tables import (
     interval_text,
     markdown,
     mean_text,
+    part,
     real_images,
     representatives,
     troubles,
@@ -125,7 +126,10 @@ def _result_groups(comparison: Comparison) -> list[dict[str, Any]]:
                 "name": recipe.name,
                 "seeds": {0: "none finished", 1: "one seed"}.get(len(recipe.seeds), f"{len(recipe.seeds)} seeds"),
                 "troubles": troubles(recipe),
-                "cells": {m.key: _result(recipe, m, best[m.key] == recipe.name) for m in MEASURES},
+                "cells": {
+                    m.key: _result(recipe, m, best[m.key] == recipe.name, part=part(comparison, recipe, m))
+                    for m in MEASURES
+                },
                 "floor": _beside_floor(comparison, recipe.name),
                 "at_64": None if sizes[recipe.name] == 64 else _at_64(recipe),
                 "course": _course_of(comparison, recipe.name),
@@ -154,12 +158,14 @@ def _best(members: Sequence[Any], measure: Measure) -> str | None:
     return best if shown and mean_text(known[best], measure) not in shown else None
 
 
-def _result(alternative: Any, measure: Measure, best: bool, estimate: Estimate | None = None) -> dict[str, Any]:
+def _result(
+    alternative: Any, measure: Measure, best: bool, estimate: Estimate | None = None, *, part: str = ""
+) -> dict[str, Any]:
     estimate = estimate or estimate_of(alternative, measure.key)
     return {
         "mean": mean_text(estimate, measure),
         "interval": interval_text(estimate.low, estimate.high, measure) if estimate.n > 1 else "",
-        "n": f"n = {estimate.n}" if estimate.n not in (0, len(alternative.seeds)) else "",
+        "n": (f"n = {estimate.n}" if estimate.n not in (0, len(alternative.seeds)) else "") + part,
         "best": best,
     }
 

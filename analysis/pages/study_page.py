@@ -30,8 +30,8 @@ from dcgan import UserError, one_line
 
 #: The report's figures that the study shows, if it has them.
 FIGURES = (
-    "scatter-arms", "windows-overlap", "overview-64px", "scatter-interleaving_ratio-next", "scatter-isc_mean-next",
-    "losses-baseline", "losses-tuned_lr", "quality-fid-128px", "measure-face_rate",
+    "scatter-arms-interleaving_ratio", "scatter-arms-isc_mean", "windows-overlap", "overview-64px",
+    "scatter-interleaving_ratio-next", "losses-baseline", "losses-tuned_lr", "quality-fid-128px", "measure-face_rate",
 )  # fmt: skip
 FRONT = re.compile(r"(<!-- study: [^>]*-->\n).*?(<!-- end of study -->)", re.DOTALL)
 PICTURE_PX = 530  # of a picture of 64 samples, at most: 64 px each

@@ -9,6 +9,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.compare.comparison import Alternative, Arms, Comparison
+from analysis.compare.plan import DOSE
+from analysis.measures.inference import pooled_effect, pooled_sd
 from analysis.measures.stats import Estimate
 from analysis.pages.markdown import cell, table_lines
 from analysis.pages.words import number, setting
@@ -95,8 +97,10 @@ SETTINGS = {
 #: How a recipe's two loss curves lie: what the eye sees in the write-up's figure 2, as numbers.
 CURVES = (
     Measure("interleaving_ratio", "interleaving ratio", "crossings / crossings with the typical gap removed"),
-    Measure("overlap", "overlap", "share of both losses' bands that they have in common, by 500 steps", None, 0, True),
-    Measure("dominance", "gap", "median of log(G's loss / D's loss), in nats", None, 2),
+    Measure(
+        "overlap", "overlap", "of the two losses' values in 500 steps: 1 - Kolmogorov-Smirnov distance", None, 0, True
+    ),
+    Measure("dominance", "gap", "median of log(G's loss / D's loss), in nats: above 0 D is ahead", None, 2),
     Measure("spread", "spread", "the noise of log(G's loss / D's loss), in nats", None, 2),
     Measure(
         "period_2",
@@ -107,8 +111,15 @@ CURVES = (
         True,
     ),
     Measure("smooth_crossings", "smooth crossings", "per 1,000 steps, of the curves averaged over 20 steps", None, 1),
-    Measure("equilibrium_gap", "equilibrium gap", "distance from D(x) = D(G(z)) = 1/2, the theory's optimum", None, 2),
+    Measure(
+        "equilibrium_gap",
+        "equilibrium gap",
+        "distance from D(x) = D(G(z)) = 1/2, the theory's optimum; a D that has learnt nothing is there, too",
+        None,
+        2,
+    ),
 )
+OF_LOSSES = {measure.key for measure in CURVES} | {"d_win_share"}
 BY_KEY = {measure.key: measure for measure in MEASURES}
 
 
@@ -140,7 +151,10 @@ def result_tables(comparison: Comparison, measures: Sequence[Measure] = MEASURES
         shown = [measure for measure in measures if any(estimate_of(recipe, measure.key).n for recipe in members)]
         tables[size] = [["experiment", "n", *(measure.heading for measure in shown)]]
         for recipe in members:
-            cells = [estimate_text(estimate_of(recipe, measure.key), measure) for measure in shown]
+            cells = [
+                estimate_text(estimate_of(recipe, measure.key), measure) + part(comparison, recipe, measure)
+                for measure in shown
+            ]
             seeds = f"{len(recipe.seeds)}{''.join(f', {trouble}' for trouble in troubles(recipe))}"
             tables[size].append([cell(recipe.name), seeds, *cells])
         own = real_images(comparison, members, shown)
@@ -150,32 +164,63 @@ def result_tables(comparison: Comparison, measures: Sequence[Measure] = MEASURES
 
 
 def arm_names(arms: Arms) -> dict[str, str]:
-    """Each of the arms -> what it sets, 'D's rate 1e-4'; its recipe's name where there is no plan. Baseline first."""
+    """Each of the arms -> what it sets, "D's rate 1e-4"; its recipe's name where there is no plan. The doses first."""
 
-    def place(arm: str) -> tuple[str, Any]:
-        key, value = arms.changes.get(arm) or ("", arm)
-        return key, value
+    def place(arm: str) -> tuple[bool, str, Any]:
+        key, value = arms.changes.get(arm, ("", arm))
+        return key != DOSE, key, value
 
     names = {}
     for arm in sorted(arms.runs["arm"].unique(), key=place):
-        change = arms.changes.get(arm)
-        names[arm] = f"{SETTINGS[change[0]]} {setting(change[1])}" if change else "baseline" if arms.changes else arm
+        key, value = arms.changes.get(arm, ("", arm))
+        mark = " (baseline)" if arm == arms.baseline else ""
+        names[arm] = f"{SETTINGS[key]} {setting(value)}{mark}" if key else arm
     return names
 
 
 def arms_table(arms: Arms) -> list[list[str]]:
-    """What the figure of the arms shows: a row an arm of the primary question, in the order of what they set."""
-    head = ["arm", "recipe", "n", "interleaving ratio", "smoothed over 5 steps", "IS", "KID ↓", "of each seed"]
-    rows = [head]
+    """What the figure of the arms shows: a row an arm of the primary question, in the order of what they set.
+
+    KID is compared with baseline's by Student's t of the logs, the variance pooled over all arms.
+    """
+    rows = [
+        [
+            "",
+            "recipe",
+            "n",
+            "interleaving ratio",
+            "smoothed over 5 steps",
+            "gap",
+            "IS",
+            "final KID ↓",
+            "times baseline's",
+        ]
+    ]
+    logs = {str(arm): own.dropna().to_list() for arm, own in arms.runs.groupby("arm")["q"]}
+    sd, df = pooled_sd(logs)
     for arm, name in arm_names(arms).items():
         own = arms.runs[arms.runs["arm"] == arm]
-        measures = {"interleaving_ratio_end": 3, "interleaving_ratio_5_end": 3, "isc_end": 2}
+        measures = {"interleaving_ratio_end": 3, "interleaving_ratio_5_end": 3, "dominance_end": 2, "isc_end": 2}
         means = [number(own[measure].mean(), decimals) for measure, decimals in measures.items()]
-        each = [number(math.exp(q), 4) for q in own["q"]]
-        rows.append(
-            [cell(name), cell(arm), str(len(own)), *means, number(math.exp(own["q"].mean()), 4), ", ".join(each)]
-        )
+        times = "-"
+        if logs[arm] and logs.get(arms.baseline or "") and arm != arms.baseline:
+            effect = pooled_effect(logs[arm], logs[str(arms.baseline)], sd=sd, df=df)
+            known = not math.isnan(effect.low)
+            times = f"{math.exp(effect.difference):.2f}"
+            times += f" [{math.exp(effect.low):.2f}, {math.exp(effect.high):.2f}]" if known else ""
+        kid = number(math.exp(own["q"].mean()), 4)
+        if len(own) > 1:
+            kid += f" ({', '.join(number(math.exp(q), 4) for q in own['q'])})"
+        rows.append([cell(name), cell(arm), str(len(own)), *means, kid, times])
     return rows
+
+
+def part(comparison: Comparison, recipe: Alternative, measure: Measure) -> str:
+    """' (to step 5,000)' for what the losses do in a longer run: its scores are of its end."""
+    rows = comparison.table[comparison.table["experiment"] == recipe.name]
+    longer = bool((rows["steps"] > comparison.steps_compared).any()) and comparison.steps_compared > 0
+    known = bool(estimate_of(recipe, measure.key).n)
+    return f" (to step {comparison.steps_compared:,})" if longer and known and measure.key in OF_LOSSES else ""
 
 
 def real_images(

@@ -167,7 +167,7 @@ def test_the_front_of_a_readme_is_replaced_and_the_rest_is_left_alone(docs, name
     assert text.endswith("<!-- end of study -->\n\nMine too\n")
     assert "old" not in text
     assert "| 70.0 | 90.0 | 100.0 | 200.0" in text, "one table"
-    assert text.count("overview-64px.png") == 1, "one figure"
+    assert text.count("scatter-arms.png") + text.count("overview-64px.png") == 1, "one figure"
     assert "docs/study.md" in text
     assert all(path.is_file() for path in targets(readme))
     assert (docs.parent / "README.fr.md").read_text() == "# À moi\n"

@@ -1,0 +1,64 @@
+"""What the plan's block A shows by itself: one setting of baseline, D's learning rate, over a range of 32.
+
+Exploratory: the plan asks its question of all arms, and these differ in one setting only.
+"""
+
+from collections.abc import Mapping
+from math import exp
+
+import pandas as pd
+
+from analysis.compare.comparison import Arms
+from analysis.compare.plan import DOSE
+from analysis.measures.inference import spearman
+
+APART = 0.05  # an interleaving ratio below this: the curves hardly meet
+
+
+def doses(arms: Arms) -> pd.DataFrame:
+    """The arms that differ in D's rate, by it: arm, rate, n, ratio, gap, q and isc, means over seeds; empty for few."""
+    rates = {arm: value for arm, (key, value) in arms.changes.items() if key == DOSE}
+    runs = arms.runs[arms.runs["arm"].isin(rates)].dropna(subset=["q", "interleaving_ratio_end"])
+    means = runs.groupby("arm").agg(
+        n=("seed", "size"), ratio=("interleaving_ratio_end", "mean"), gap=("dominance_end", "mean"), q=("q", "mean"),
+        isc=("isc_end", "mean"),
+    )  # fmt: skip
+    means = means.assign(rate=means.index.map(rates).astype(float)).sort_values("rate").reset_index()
+    return means if len(means) > 2 else means[:0]
+
+
+def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
+    """What a reader sees in the figure of the doses, in sentences; none where there are few of them.
+
+    names: arm -> how the figure calls it.
+    """
+    found = doses(arms)
+    if found.empty:
+        return []
+    kid = {arm: f"{exp(q):.2f}" for arm, q in zip(found["arm"], found["q"], strict=True)}
+    most, best = found.loc[found["ratio"].idxmax()], found.loc[found["q"].idxmin()]
+    first = f"The two loss curves interleave most at {names[most.arm]} (ratio {most.ratio:.2f}), "
+    if most.arm == best.arm:
+        first += f"and there KID is lowest, too ({kid[best.arm]})."
+    else:
+        first += (
+            f"with a KID of {kid[most.arm]}. KID is lowest at {names[best.arm]} ({kid[best.arm]}; {best.ratio:.2f})."
+        )
+    said = [first]
+    behind = found[(found["ratio"] < APART) & (found["gap"] < 0)]
+    others = found[~found["arm"].isin(behind["arm"])]
+    if len(behind) and len(others) > 2:
+        rho, _ = spearman(others["ratio"], others["q"])
+        listed = " and ".join(names[arm] for arm in behind["arm"])
+        kids = " and ".join(kid[arm] for arm in behind["arm"])
+        said.append(
+            f"At {listed} they hardly meet, because D's loss lies above G's: D can't tell real from generated images. "
+            f"KID is {kids} there. Without {'this one' if len(behind) == 1 else 'these'} the correlation is {rho:+.2f} (n = "
+            f"{len(others)}; we chose so after seeing the numbers)."
+        )
+    if len(found) == arms.runs["arm"].nunique():
+        said.append(
+            "All these recipes differ in one setting, so they can't show whether quality is one function of "
+            "interleaving, whichever setting moved it."
+        )
+    return said

@@ -1,0 +1,63 @@
+"""The plan's primary question at a glance: a candidate against quality, a point a recipe, and over D's learning rate."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.compare import plan
+from analysis.compare.comparison import Comparison
+from analysis.compare.dose import doses
+from analysis.pages import plots
+from analysis.pages.tables import BY_KEY, arm_names
+from analysis.pages.words import number, setting
+
+
+def against_quality(comparison: Comparison, x: str, looks: Mapping[str, plots.Style]) -> tuple[Figure, str] | None:
+    """KID at the end against a candidate, and what it shows in words; None for fewer than three arms.
+
+    Interleaving has both measures over D's learning rate beside it, where the plan's doses are among the arms.
+    """
+    arms, column = comparison.arms, plan.CANDIDATES[x][0]
+    rows = arms.runs.assign(kid=np.exp(arms.runs["q"])).dropna(subset=[column, "q"])
+    if rows["arm"].nunique() < 3:
+        return None
+    means = rows.groupby("arm")[[column, "q"]].mean()
+    means = means.assign(kid=np.exp(means["q"]))  # the geometric mean
+    names, found = arm_names(arms), doses(arms)
+    rates = dict(zip(found["arm"], found["rate"], strict=True))
+    labels = names | {arm: setting(rate) for arm, rate in rates.items()}
+    looks = {**looks, **plots.ramp(list(rates))}
+    kid = f"KID after {arms.steps:,} steps (lower is better)"
+    measure = {
+        "interleaving_ratio": f"interleaving ratio, steps {arms.steps * 3 // 4 + 1:,} to {arms.steps:,}",
+        "isc_mean": f"Inception Score after {arms.steps:,} steps",
+    }[x]
+    beside = 2 if rates and x == "interleaving_ratio" else 0
+    figure = plots.figure(3.9, (1 + 0.8 * beside) * plots.WIDTH)
+    *over_rate, last = figure.subplots(1, 1 + beside, squeeze=False)[0]
+    if over_rate:
+        of_dose = means.loc[list(rates)].assign(rate=pd.Series(rates))
+        runs = rows[rows["arm"].isin(rates)].assign(rate=rows["arm"].map(rates))
+        best, most = (labels[arm] for arm in (of_dose["kid"].idxmin(), of_dose[column].idxmax()))
+        titles = (f"KID: lowest at {best}", f"Interleaving ratio: highest at {most}")
+        for axis, y, title, label in zip(over_rate, ("kid", column), titles, (kid, measure), strict=True):
+            plots.arms(
+                axis, runs, of_dose, "rate", y, looks, labels={}, joined=[*rates], title=title,
+                xlabel="D's learning rate, log scale", ylabel=label,
+            )  # fmt: skip
+            plots.log_rates(axis, of_dose["rate"])
+        plots.log_scale(over_rate[0])
+    verdict = comparison.predictions[x].sentence.partition(".")[0]
+    plots.arms(
+        last, rows, means, column, "kid", looks, labels=labels, joined=[*rates],
+        title=f"KID against {BY_KEY[x].title}: {verdict[:1].lower()}{verdict[1:]}", xlabel=measure, ylabel=kid,
+    )  # fmt: skip
+    plots.log_scale(last)
+    listed = "; ".join(
+        f"{name} {number(means.loc[arm, column])} and {number(means.loc[arm, 'kid'])}"
+        for arm, name in names.items()
+        if arm in means.index
+    )
+    return figure, f"{BY_KEY[x].title} and KID after {arms.steps:,} steps: {listed}"
