@@ -122,13 +122,10 @@ def alarm(snapshots: pd.DataFrame, *, key: str) -> Answer:
     false_low, false_high = wilson(false, calm)
 
     counts = f"FID turned in {turned} of {len(courses)} runs"
-    if turned:
-        counts += f", in {warned} after a collapse"
+    counts += f", in {warned} after a collapse" if turned else ", so there was nothing to warn of"
     if calm:
         interval = f"[{100 * false_low:.0f} to {100 * false_high:.0f} %, Wilson]"
         counts += f"; of the {calm} in which it did not, interleaving collapsed in {false} {interval}"
-    if not turned:
-        counts += ", so there was nothing to warn of"
     if hit_low > false_high:
         verdict, text = "yes", f"It comes before a turn more often than elsewhere: {counts}."
     elif false_low > 0.5:
@@ -189,8 +186,8 @@ def _comes_back(shares: pd.DataFrame) -> str:
     names = shares.index[shares["d_win_share_whole"] < 0.0005]
     never = f" It is never below in {', '.join(names)}." if len(names) else ""
     return (
-        f"No run stays there. It is below 0.1 in up to {whole:.1f} % of all steps ({often}), in {last} of the last "
-        f"quarter, and in {shares['longest'].max():,.0f} steps in a row at most.{never}"
+        f"It comes back in every run. It is below 0.1 in up to {whole:.1f} % of all steps ({often}), in {last} of the "
+        f"last quarter, and in {shares['longest'].max():,.0f} steps in a row at most.{never}"
     )
 
 

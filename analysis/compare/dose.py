@@ -4,7 +4,7 @@ Exploratory: the plan asks its question of all arms, and these differ in one set
 """
 
 from collections.abc import Mapping
-from math import exp
+from math import exp, log
 
 import pandas as pd
 
@@ -13,6 +13,8 @@ from analysis.compare.plan import DOSE
 from analysis.measures.inference import spearman
 
 APART = 0.05  # an interleaving ratio below this: the curves hardly meet
+#: The gap where D gives every image 1/2, so that its loss is 2 ln 2 and G's is ln 2; and how near to it counts.
+UNDECIDED, NEAR = -log(2), 0.1
 
 
 def doses(arms: Arms) -> pd.DataFrame:
@@ -41,20 +43,17 @@ def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
     if most.arm == best.arm:
         first += f"and there KID is lowest, too ({kid[best.arm]})."
     else:
-        first += (
-            f"with a KID of {kid[most.arm]}. KID is lowest at {names[best.arm]} ({kid[best.arm]}; {best.ratio:.2f})."
-        )
+        first += f"with a KID of {kid[most.arm]}. KID is lowest at {names[best.arm]} ({kid[best.arm]}, ratio {best.ratio:.2f})."
     said = [first]
-    behind = found[(found["ratio"] < APART) & (found["gap"] < 0)]
-    others = found[~found["arm"].isin(behind["arm"])]
-    if len(behind) and len(others) > 2:
+    blind = found[(found["ratio"] < APART) & ((found["gap"] - UNDECIDED).abs() < NEAR)]
+    others = found[~found["arm"].isin(blind["arm"])]
+    if len(blind) and len(others) > 2:
         rho, _ = spearman(others["ratio"], others["q"])
-        listed = " and ".join(names[arm] for arm in behind["arm"])
-        kids = " and ".join(kid[arm] for arm in behind["arm"])
+        listed, kids = (" and ".join(words[arm] for arm in blind["arm"]) for words in (names, kid))
         said.append(
-            f"At {listed} they hardly meet, because D's loss lies above G's: D can't tell real from generated images. "
-            f"KID is {kids} there. Without {'this one' if len(behind) == 1 else 'these'} the correlation is {rho:+.2f} (n = "
-            f"{len(others)}; we chose so after seeing the numbers)."
+            f"At {listed} they hardly meet, with a KID of {kids}: D's loss is twice G's, as where D calls every image "
+            f"real with a probability of 1/2. Over the other {len(others)} rates the correlation is {rho:+.2f} (chosen "
+            "after seeing the numbers)."
         )
     if len(found) == arms.runs["arm"].nunique():
         said.append(

@@ -203,9 +203,10 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
     if isnan(facts["rho"]):
         text = f"It takes at least three recipes with three scored snapshots at their end, and there are {n}."
         return Prediction("open", text, "", RULES["predicts"], arms.complete)
+    share = "less than 1 %" if facts["p"] < 0.01 else f"{100 * facts['p']:.0f} %"
     text = (
         f"Over {n} {kind} at {arms.steps:,} steps, its rank correlation with the final KID is {facts['rho']:+.2f}. A "
-        f"random order gives one as strong in {100 * facts['p']:.2g} % of cases ({exact}permutation p = "
+        f"random order gives one as strong in {share} of cases ({exact}permutation p = "
         f"{corrected_p:.2g} after Holm's correction for two candidates)."
     )
     interval = "" if isnan(facts["r2_low"]) else f" [{facts['r2_low']:.2f}, {facts['r2_high']:.2f}]"

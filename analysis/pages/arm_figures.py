@@ -1,4 +1,4 @@
-"""The plan's primary question at a glance: a candidate against quality, a point a recipe, and over D's learning rate."""
+"""The plan's primary question at a glance: a candidate against quality, a point a recipe, and over the plan's doses."""
 
 from collections.abc import Mapping
 
@@ -34,6 +34,8 @@ def against_quality(comparison: Comparison, x: str, looks: Mapping[str, plots.St
         "interleaving_ratio": f"interleaving ratio, steps {arms.steps * 3 // 4 + 1:,} to {arms.steps:,}",
         "isc_mean": f"Inception Score after {arms.steps:,} steps",
     }[x]
+    few, many = (rows.groupby("arm").size().agg(each) for each in ("min", "max"))
+    seeds = "one seed each" if many == 1 else f"n = {few} seeds each" if few == many else f"n = {few} to {many} seeds"
     beside = 2 if rates and x == "interleaving_ratio" else 0
     figure = plots.figure(3.9, (1 + 0.8 * beside) * plots.WIDTH)
     *over_rate, last = figure.subplots(1, 1 + beside, squeeze=False)[0]
@@ -45,14 +47,15 @@ def against_quality(comparison: Comparison, x: str, looks: Mapping[str, plots.St
         for axis, y, title, label in zip(over_rate, ("kid", column), titles, (kid, measure), strict=True):
             plots.arms(
                 axis, runs, of_dose, "rate", y, looks, labels={}, joined=[*rates], title=title,
-                xlabel="D's learning rate, log scale", ylabel=label,
+                xlabel=f"D's learning rate, log scale ({seeds})", ylabel=label,
             )  # fmt: skip
             plots.log_rates(axis, of_dose["rate"])
         plots.log_scale(over_rate[0])
     verdict = comparison.predictions[x].sentence.partition(".")[0]
     plots.arms(
         last, rows, means, column, "kid", looks, labels=labels, joined=[*rates],
-        title=f"KID against {BY_KEY[x].title}: {verdict[:1].lower()}{verdict[1:]}", xlabel=measure, ylabel=kid,
+        title=f"KID against the {BY_KEY[x].title}: {verdict[:1].lower()}{verdict[1:]}",
+        xlabel=f"{measure} ({seeds})", ylabel=kid,
     )  # fmt: skip
     plots.log_scale(last)
     listed = "; ".join(

@@ -222,7 +222,7 @@ def scatter(
         axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     set_title(axis, title)
     axis.set(xlabel=xlabel, ylabel=ylabel)
-    legend_below(axis, _handles(rows, looks, line=False), title="\n".join(wrap(caption, 68)))
+    legend_below(axis, _handles(rows, looks, line=False), title="\n".join(wrap(caption, 60)))
     return axis
 
 
@@ -255,7 +255,7 @@ def arms(
         place: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 8.5, "color": INK}
         axis.annotate(labels.get(str(arm), ""), (mean[x], mean[y]), (0, 8), zorder=4, **place)
     axis.margins(0.1, 0.14)
-    set_title(axis, title, 40)
+    set_title(axis, title, 46)
     axis.set(xlabel=xlabel, ylabel=ylabel)
     return axis
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from analysis.compare import answers, quality
+from analysis.compare import answers, dose, quality
 from analysis.compare.comparison import SNAPSHOT_COLUMNS, Answer, Comparison
 from analysis.compare.plan import CANDIDATES
 from analysis.measures import interleaving
@@ -31,9 +31,11 @@ from dcgan import UserError, one_line
 #: The report's figures that the study shows, if it has them.
 FIGURES = (
     "scatter-arms-interleaving_ratio", "scatter-arms-isc_mean", "windows-overlap", "overview-64px",
-    "scatter-interleaving_ratio-next", "losses-baseline", "losses-tuned_lr", "quality-fid-128px", "measure-face_rate",
+    "scatter-interleaving_ratio-next", "quality-fid-128px", "measure-face_rate",
 )  # fmt: skip
 FRONT = re.compile(r"(<!-- study: [^>]*-->\n).*?(<!-- end of study -->)", re.DOTALL)
+SHOWN_LOSSES = ("baseline", "tuned_lr")  # the write-up's two; else the recipes in which D won most and least
+FIRST_STUDY = Path("study", "first", "README.md")  # in the folder of the study, where there was one
 PICTURE_PX = 530  # of a picture of 64 samples, at most: 64 px each
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks" / "results.csv"
 
@@ -49,14 +51,18 @@ def write(comparison: Comparison, figures: Path, docs: Path) -> list[Path]:
     if comparison.table["fid"].isna().all():
         raise UserError("no run has scores, which a study is about; `make compare` says why")
     docs = docs.resolve()
-    pictures = {path.name: path.read_bytes() for stem in FIGURES if (path := figures / f"{stem}.png").is_file()}
+    stems = [*FIGURES, *_loss_figures(comparison)]
+    pictures = {path.name: path.read_bytes() for stem in stems if (path := figures / f"{stem}.png").is_file()}
     shown = [Path(name).stem for name in pictures]
     samples = {}
     for run in _finished(comparison):
         if content := picture(run):
             samples[run.name] = re.sub(r"[^\w.+-]", "_", f"samples-{run.name}.webp")
             pictures[samples[run.name]] = content
-    facts = _facts(comparison, shown, samples) | {"ladder": ladder.section(docs / "study")}
+    facts = _facts(comparison, shown, samples) | {
+        "ladder": ladder.section(docs / "study"),
+        "first_study": FIRST_STUDY.as_posix() if (docs / FIRST_STUDY).is_file() else "",
+    }
     texts = {docs / "study.md": _tidy(template("study.md", cell=cell).render(facts))} | _fronts(docs, facts)
     texts[docs / "study" / "runs.csv"] = tables.csv(comparison.table)
     texts[docs / "study" / "snapshots.csv"] = tables.csv(comparison.snapshots[list(SNAPSHOT_COLUMNS)])
@@ -64,7 +70,7 @@ def write(comparison: Comparison, figures: Path, docs: Path) -> list[Path]:
     for path, content in (contents | {path: text.encode() for path, text in texts.items()}).items():
         save(path, content)
     for path in (docs / "study").iterdir():
-        ours = path.name in (f"{stem}.png" for stem in FIGURES) or path.match("samples-*.webp")
+        ours = path.stem in FIGURES or path.match("losses-*.png") or path.match("samples-*.webp")
         if ours and path.name not in pictures:
             path.unlink()
     return [path for path in texts if path.suffix == ".md"]
@@ -95,6 +101,7 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "comparison": comparison,
         "answers": {answer.key: _in_cells(answer) for answer in comparison.answers},
         "figures": figures,
+        "loss_figures": [stem for stem in figures if stem.startswith("losses-")],
         "gallery": "\n".join(table_lines(_gallery(samples))) if samples else "(No run has sample grids.)",
         "much_worse": quality.MUCH_WORSE,
         "learnt_kid": answers.LEARNT_KID,
@@ -108,10 +115,14 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "experiments": "\n".join(table_lines(_experiments(comparison))),
         "step_by_step": answers.step_by_step(comparison.step_correlations.get("interleaving_ratio", {})),
         "arms": "\n".join(table_lines(tables.arms_table(comparison.arms))),
+        "dose": dose.sentences(comparison.arms, tables.arm_names(comparison.arms)),
+        "n_arms": len(tables.arm_names(comparison.arms)),
+        "equal_steps": comparison.steps_compared,
         "associations": {x: "\n".join(table_lines(_associations(comparison, x))) for x in CANDIDATES},
         "provenance": _provenance(comparison),
         "commands": _commands(comparison),
         "front": _front(comparison, samples),
+        "planned": comparison.arms.planned,
         "claim": _claim(comparison),
         "bench": _benchmarks(),
         "runs": len(finished),
@@ -122,6 +133,15 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "kind": "drawn faces" if records[0]["data"]["name"] == "embedded" else "photographs",
         "devices": sorted({str(record.get("environment", {}).get("device_name", "-")) for record in records}),
     }
+
+
+def _loss_figures(comparison: Comparison) -> list[str]:
+    """The names of the two figures of losses that say most."""
+    shares = comparison.table.groupby("experiment")["d_win_share_whole"].mean().dropna()
+    names = [name for name in SHOWN_LOSSES if name in shares.index]
+    if not names and len(shares):
+        names = list(dict.fromkeys([shares.idxmax(), shares.idxmin()]))
+    return [f"losses-{name}" for name in names]
 
 
 def _range(values: Iterable[int]) -> str:
@@ -142,7 +162,7 @@ def _in_cells(answer: Answer) -> dict[str, Any]:
         "more": cell(answer.more),
         "evidence": [cell(sentence) for sentence in answer.evidence],
         "rule": answer.rule,
-        "kind": "by the plan" if answer.primary else "exploratory",
+        "kind": answer.kind,
     }
 
 
@@ -219,11 +239,10 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 def _front(comparison: Comparison, samples: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The documented experiments as a README shows them; others where none of those is there."""
+    """The documented experiments as a README shows them, those that are there."""
     by_name = {alternative.name: alternative for alternative in comparison.alternatives if alternative.seeds}
-    names = [name for name in DOCUMENTED if name in by_name] or list(by_name)[:4]
     columns = []
-    for name in names:
+    for name in (name for name in DOCUMENTED if name in by_name):
         measures = by_name[name].measures
         at_64 = measures["fid_at_64"] if by_name[name].quality == "fid_at_64" else Estimate(math.nan, 0, 0, 0)
         columns.append(

@@ -133,7 +133,8 @@ def made(tmp_path, *, seeds=(10, 11), routes=()):
 
 
 def test_only_the_plans_arms_and_seeds_answer_the_plans_question(tmp_path):
-    found = made(tmp_path, routes=ROUTES)
+    assert not made(tmp_path / "two seeds", routes=ROUTES).predictions["interleaving_ratio"].planned
+    found = made(tmp_path / "all", routes=ROUTES, seeds=plan.SEEDS)
     prediction = found.predictions["interleaving_ratio"]
     assert prediction.planned
     assert prediction.facts["n"] == plan.ARMS == 12, "and not regularized"
@@ -143,8 +144,11 @@ def test_only_the_plans_arms_and_seeds_answer_the_plans_question(tmp_path):
     assert answer.primary
     assert answer.rule == plan.RULES["predicts"]
     assert answer.verdict == "yes"
-    assert "Over 12 of the plan's 12 arms, Spearman's correlation with the endpoint" in answer.text
-    assert [each.key for each in found.answers if each.primary] == ["interleaving", "isc"]
+    assert (
+        "Over 12 of the plan's 12 recipes at 1,200 steps, its rank correlation with the final KID is -1.00. A "
+        "random order gives one as strong in less than 1 % of cases (exact permutation p = " in answer.text
+    )
+    assert [each.key for each in found.answers if each.primary] == ["interleaving", "isc", "useful"]
 
 
 def test_before_all_arms_are_there_the_plans_question_is_answered_as_an_exploratory_one(tmp_path):
@@ -155,7 +159,7 @@ def test_before_all_arms_are_there_the_plans_question_is_answered_as_an_explorat
     assert prediction.facts["rho"] == pytest.approx(-1)
     assert 2 / math.factorial(6) <= prediction.facts["p"] <= 4 / math.factorial(6)
     assert found.answers[0].verdict == "yes"
-    assert "Over 6 of the plan's 12 arms" in found.answers[0].text
+    assert "Over 6 of the plan's 12 recipes" in found.answers[0].text
     assert not any(each.primary for each in found.answers)
 
 

@@ -142,9 +142,9 @@ def test_the_figure_of_windows_says_what_heights_mean_and_clips_nothing(axis):
     assert axis.lines[0].get_ydata().tolist() == [0.5, 1.05]
 
 
-def test_the_scatter_draws_later_points_larger_and_darker_and_says_the_verdict(axis):
+def test_the_scatter_draws_later_points_larger_and_darker_and_says_what_it_shows(axis):
     rows = scores(baseline=[[0.3, 0.2]]).assign(step=[100, 5000], ratio=[0.1, 0.2])
-    words = {"title": "t", "xlabel": "ratio", "ylabel": "KID", "verdict": "Can't tell: 2 runs, and " + 9 * "many "}
+    words = {"title": "t", "xlabel": "ratio", "ylabel": "KID", "caption": "Can't tell: 2 runs, and " + 9 * "many "}
     plots.scatter(axis, rows, "ratio", "score", plots.styles(["baseline"]), **words, ylim=(0.1, 0.5))
     early, late = axis.collections[0].get_sizes()
     assert late > 3 * early
@@ -158,15 +158,16 @@ def test_the_scatter_draws_later_points_larger_and_darker_and_says_the_verdict(a
 
 
 def test_an_arm_is_a_point_at_its_means_with_its_seeds_around_it(axis):
-    rows = pd.DataFrame({"arm": ["a", "a", "b"], "x": [0.1, 0.3, 0.5], "q": np.log([0.1, 0.4, 0.3])})
-    looks = plots.styles(["a", "b"])
-    handles = plots.arms(axis, rows, "x", looks, {"a": "slow", "b": "fast"}, title="", xlabel="", ylabel="KID")
-    seeds, mean, _, other = (points.get_offsets().data for points in axis.collections)
+    rows = pd.DataFrame({"arm": ["a", "a", "b"], "x": [0.1, 0.3, 0.5], "y": [0.1, 0.4, 0.3]})
+    means = pd.DataFrame({"x": [0.2, 0.5], "y": [0.2, 0.3]}, index=["a", "b"])
+    words = {"labels": {"a": "slow"}, "title": "", "xlabel": "", "ylabel": "KID"}
+    plots.arms(axis, rows, means, "x", "y", plots.ramp(["a", "b"]), joined=["a", "b"], **words)
+    seeds, mean, other = (points.get_offsets().data for points in axis.collections)
     assert seeds == pytest.approx(np.array([[0.1, 0.1], [0.3, 0.4]]))
-    assert mean == pytest.approx(np.array([[0.2, 0.2]])), "the height is the geometric mean"
-    assert other == pytest.approx(np.array([[0.5, 0.3]]))
-    assert [handle.get_label() for handle in handles] == ["slow (n = 2 seeds)", "fast (one seed)"]
-    assert axis.get_yscale() == "log"
+    assert mean == pytest.approx(np.array([[0.2, 0.2]]))
+    assert other == pytest.approx(np.array([[0.5, 0.3]])), "one seed is its own mean"
+    assert axis.lines[0].get_xydata() == pytest.approx(means.to_numpy())
+    assert [text.get_text() for text in axis.texts] == ["slow", ""]
 
 
 def test_every_seed_is_a_point_and_one_seed_has_no_interval(axis):

@@ -26,12 +26,18 @@ HOSTILE = "<script>alert(1)</script>"
 NO_FIGURES = dict.fromkeys(SECTIONS, ())
 
 
+def no_arms(comparison):
+    """The arms of a comparison in which nothing is scored."""
+    return replace(comparison.arms, runs=comparison.arms.runs[:0], snapshots=comparison.arms.snapshots[:0])
+
+
 def without(comparison, **changes):
     """The comparison without what is not in `changes`: nothing scored, nothing compared."""
     nothing = {
         "table": comparison.table.assign(**dict.fromkeys(RUN_COLUMNS[8:], np.nan)),
         "snapshots": comparison.snapshots[:0],
         "windows": comparison.windows[:0],
+        "arms": no_arms(comparison),
         "answers": [],
         "associations": {},
         "alarms": [],
@@ -268,6 +274,7 @@ def test_names_questions_and_errors_from_files_are_escaped(comparison, tmp_path)
         data=HOSTILE,
         protocol={HOSTILE: HOSTILE},
         runs=[run],
+        arms=no_arms(comparison),
         alternatives=[alternative],
         table=comparison.table[4:5].assign(**renamed),
         snapshots=comparison.snapshots[:0],

@@ -1,0 +1,65 @@
+"""What is said of the plan's doses: only what their numbers say, and only of doses."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from analysis.compare import dose
+from analysis.compare.comparison import Arms
+
+RATE = "discriminator.learning_rate"
+LN2 = math.log(2)
+
+
+def arms(rows, *, others=()):
+    """Arms of two seeds each from rows of rate, ratio, gap and KID; others: arms that set something else."""
+    frame = pd.DataFrame(
+        [
+            {
+                "experiment": str(rate), "seed": seed, "arm": str(rate), "q": math.log(kid), "isc_end": 1.4,
+                "interleaving_ratio_end": ratio, "interleaving_ratio_5_end": ratio, "dominance_end": gap,
+            }
+            for rate, ratio, gap, kid in [*rows, *others]
+            for seed in (10, 11)
+        ]
+    )  # fmt: skip
+    changes = {str(rate): (RATE, rate) for rate, *_ in rows} | {
+        str(name): ("adam.betas", [0, 1]) for name, *_ in others
+    }
+    return Arms(frame, frame, planned=True, changes=changes)
+
+
+def said(found):
+    return " ".join(dose.sentences(found, {arm: f"rate {arm}" for arm in found.changes}))
+
+
+STUCK = (5e-5, 0.0, -LN2, 0.43)
+PLAIN = [(1e-4, 0.25, 0.1, 0.15), (2e-4, 0.09, 1.2, 0.12), (4e-4, 0.13, 1.8, 0.11)]
+
+
+def test_the_most_interleaving_and_the_best_faces_are_named_with_their_numbers():
+    assert said(arms(PLAIN)).startswith(
+        "The two loss curves interleave most at rate 0.0001 (ratio 0.25), with a KID of 0.15. KID is lowest at rate "
+        "0.0004 (0.11, ratio 0.13)."
+    )
+    best = [(1e-4, 0.25, 0.1, 0.05), *PLAIN[1:]]
+    assert "interleave most at rate 0.0001 (ratio 0.25), and there KID is lowest, too (0.05)." in said(arms(best))
+
+
+def test_a_d_that_decides_nothing_is_told_from_curves_that_are_only_apart():
+    assert "rate 5e-05 they hardly meet, with a KID of 0.43: D's loss is twice G's" in said(arms([STUCK, *PLAIN]))
+    assert "Over the other 3 rates the correlation is +0.50" in said(arms([STUCK, *PLAIN]))
+    assert "hardly meet" not in said(arms([(5e-5, 0.0, 2.0, 0.43), *PLAIN])), "D is far ahead"
+    assert "hardly meet" not in said(arms([(5e-5, 0.5, -LN2, 0.43), *PLAIN])), "they do meet"
+
+
+@pytest.mark.parametrize("others", [(), [("a", 0.1, 1.0, 0.2)]])
+def test_one_setting_alone_is_said_to_be_one_setting(others):
+    assert ("differ in one setting" in said(arms(PLAIN, others=others))) == (not others)
+
+
+def test_there_is_nothing_to_say_of_two_doses_or_of_recipes_without_a_plan():
+    assert not said(arms(PLAIN[:2]))
+    found = arms(PLAIN)
+    assert not dose.sentences(Arms(found.runs, found.snapshots, planned=False), {})
