@@ -111,13 +111,14 @@ def arms_of(runs: Sequence[Run], table: pd.DataFrame, snapshots: pd.DataFrame, s
     points = points.merge(frame[["experiment", "seed"]], on=["experiment", "seed"])
     if runs is not planned:
         return Arms(frame, points, planned=False, steps=steps)
+    seeds = frame.dropna(subset="q").groupby("arm")["seed"].nunique()
     changes = {names[recipe(run.experiment)]: next(iter(_changes(run).items()), None) for run in planned}
     own = config.settings(config.load("baseline", profile=planned[0].profile))[DOSE]
     return Arms(
         frame,
         points,
         planned=True,
-        complete=len(changes) == ARMS and bool((frame.groupby("arm")["seed"].nunique() == len(SEEDS)).all()),
+        complete=len(seeds) == ARMS and bool((seeds == len(SEEDS)).all()),
         steps=steps,
         changes={arm: change or (DOSE, own) for arm, change in changes.items()},
         baseline=next((arm for arm, change in changes.items() if change is None), None),
