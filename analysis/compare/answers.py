@@ -61,18 +61,19 @@ def useful(question: str, found: plan.Usefulness, *, primary: bool, key: str) ->
     if found.with_it >= found.without:
         text = f"The error of predicting the next snapshot's log KID is not lower with it: {errors})."
     else:
-        p = f"p = {found.p:.2g} over sign flips, of which the least possible is {0.5 ** (found.arms - 1):.2g}"
+        p = f"p = {found.p:.2g} over sign flips, of which the least possible is {found.least_p:.2g}"
         text = f"The error of predicting the next snapshot's log KID is {errors}; {p})."
     return Answer(question, found.verdict, text, key=key, rule=plan.RULES["useful"], primary=primary)
 
 
 def slower_or_worse(
-    question: str, slow: Mapping[int, float], baseline: Mapping[int, float], *, steps: int, key: str
+    question: str, slow: Mapping[int, float], baseline: Mapping[int, float], *, steps: int, planned: bool, key: str
 ) -> Answer:
     """Does a slow D end up worse? slow, baseline: seed -> the endpoint (log KID) of a run of so many steps.
 
-    Before all seeds of the plan are there the numbers have no verdict: a look at two seeds before that at three raises
-    the chance of a false "worse", at a true ratio of 1.10, from 2.5 to 4.3 % (200,000 simulated).
+    planned: whether the runs are the plan's, where their seeds are. Before three seeds are there the numbers have no
+    verdict: a look at two seeds before that at three raises the chance of a false "worse", at a true ratio of 1.10,
+    from 2.5 to 4.3 % (200,000 simulated).
     """
     rule = plan.RULES["slower"]
     if not (slow and baseline):
@@ -86,8 +87,8 @@ def slower_or_worse(
     if min(effect.n) < len(plan.SEEDS):
         text += f" The plan asks for {len(plan.SEEDS)} seeds of each."
         return Answer(question, "open", text, key=key, rule=rule)
-    planned = all(set(seeds) == set(plan.SEEDS) for seeds in (slow, baseline))
-    return Answer(question, found, text, key=key, rule=rule, primary=planned)
+    all_there = planned and all({*seeds} == {*plan.SEEDS} for seeds in (slow, baseline))
+    return Answer(question, found, text, key=key, rule=rule, primary=all_there)
 
 
 def step_by_step(correlations: Mapping[int, float]) -> list[str]:
@@ -145,22 +146,26 @@ def _course(title: str, rows: pd.DataFrame) -> _Course:
     turned, at = has_turned(fid), interleaving.collapse(ratio, counts=kid < LEARNT_KID)
     if at is None:
         return _Course(turned, collapsed=False, warned=False, text="")
-    means = running_means(fid) if len(fid) >= LAST else fid
     text = (
         f"{title}: the ratio falls from {np.nanmax(ratio[:at]):.2f} to {ratio[at]:.2f} at step {step[at]:,.0f} of "
-        f"{step[-1]:,.0f} and ends at {ratio[-1]:.2f}; FID over three snapshots is {means[-1]:.1f} at the end and "
-        f"{np.nanmin(means):.1f} at its best, {'so it has turned' if turned else 'which is no turn'}"
+        f"{step[-1]:,.0f} and ends at {ratio[-1]:.2f}"
     )
+    if len(means := running_means(fid)):
+        text += (
+            f"; FID over {LAST} snapshots is {means[-1]:.1f} at the end and {np.nanmin(means):.1f} at its best, "
+            f"{'so it has turned' if turned else 'which is no turn'}"
+        )
     return _Course(turned, collapsed=True, warned=turned and at <= int(fid.argmin()), text=text)
 
 
 def dives(table: pd.DataFrame, *, key: str) -> Answer:
     """Does D's loss dive, over all of a run's own steps, and does it stay there, as where D has won for good?"""
     question = "Does D's loss dive to 0 and stay there?"
-    columns = ["d_win_share_whole", "d_win_share_last", "d_win_longest"]
+    columns = ["d_win_share_whole", "d_win_share_last", "d_win_longest", "d_win_share_at_end"]
     known = table[table["status"] == "finished"].dropna(subset=columns).astype(dict.fromkeys(columns, float))
     if known.empty:
-        return Answer(question, "open", "No run has finished whose losses could be read.", key=key)
+        text = f"No finished run has {interleaving.D_WON_STEPS:,} steps whose losses could be read."
+        return Answer(question, "open", text, key=key)
     by_experiment = known.groupby("experiment", sort=False)
     shares = by_experiment[columns[:2]].mean().assign(longest=by_experiment["d_win_longest"].max())
     evidence = [
@@ -171,7 +176,7 @@ def dives(table: pd.DataFrame, *, key: str) -> Answer:
     ]
     if not (shares["d_win_share_whole"] > 0).any():
         return Answer(question, "no", "It is never below 0.1.", evidence=evidence, key=key)
-    stayed = known[known["d_win_share_at_end"].astype(float) > interleaving.D_WON_SHARE]
+    stayed = known[known["d_win_share_at_end"] > interleaving.D_WON_SHARE]
     if stayed.empty:
         return Answer(question, "no", _comes_back(shares), evidence=evidence, key=key)
     text = f"It stays below 0.1 in {len(stayed)} of {len(known)} runs: {', '.join(stayed['experiment'].unique())}."
@@ -182,12 +187,12 @@ def _comes_back(shares: pd.DataFrame) -> str:
     """That no run stays below 0.1, and how near the nearest come to it."""
     often, late = shares["d_win_share_whole"].idxmax(), shares["d_win_share_last"].idxmax()
     whole, end = 100 * shares.loc[often, "d_win_share_whole"], 100 * shares.loc[late, "d_win_share_last"]
-    last = "none" if end < 0.05 else f"up to {end:.1f} % ({late})"
-    names = shares.index[shares["d_win_share_whole"] < 0.0005]
+    last = "none of the last quarter" if end < 0.05 else f"up to {end:.1f} % of the last quarter ({late})"
+    names = shares.index[shares["longest"] == 0]
     never = f" It is never below in {', '.join(names)}." if len(names) else ""
     return (
-        f"It comes back in every run. It is below 0.1 in up to {whole:.1f} % of all steps ({often}), in {last} of the "
-        f"last quarter, and in {shares['longest'].max():,.0f} steps in a row at most.{never}"
+        f"It comes back in every run. It is below 0.1 in up to {whole:.1f} % of all steps ({often}), in {last}, "
+        f"and in {shares['longest'].max():,.0f} steps in a row at most.{never}"
     )
 
 

@@ -86,11 +86,11 @@ def compare(
         Note(f"{parent} has no runs; its endpoint is that of {text}")
         for parent, text in dict.fromkeys((each.parent, each.stand_in) for each in alternatives if each.stand_in)
     ]
-    distinct = eligible.without_shared_steps(snapshots, shared)
     equal_steps = min(steps_compared.values(), default=0)
-    at_equal_steps = distinct[distinct["step"] <= equal_steps] if equal_steps else distinct
-    associations = associations_of(at_equal_steps, runs)
-    by_step = {x: step_correlations(x, at_equal_steps) for x in CANDIDATES}
+    at_equal_steps = _with_next(snapshots[snapshots["step"] <= equal_steps]) if equal_steps else snapshots
+    distinct = eligible.without_shared_steps(at_equal_steps, shared)
+    associations = associations_of(distinct, runs)
+    by_step = {x: step_correlations(x, distinct) for x in CANDIDATES}
     arms = plan.arms_of(_comparable(runs, steps_compared), compared, distinct, equal_steps)
     predictions = plan.predictions(arms)
     ratings = _ratings(runs)
@@ -137,9 +137,13 @@ def _all_snapshots(parts: Sequence[Part]) -> pd.DataFrame:
     """The snapshots of all runs, each with its run's next one."""
     snapshots = pd.concat([part.snapshots for part in parts], ignore_index=True)
     snapshots = snapshots.reindex(columns=list(SNAPSHOT_COLUMNS)).astype(dict.fromkeys(SNAPSHOT_COLUMNS[4:], float))
-    for column, following in NEXT_COLUMNS.items():
-        snapshots[following] = snapshots.groupby(["experiment", "seed"])[column].shift(-1)
-    return snapshots
+    return _with_next(snapshots)
+
+
+def _with_next(snapshots: pd.DataFrame) -> pd.DataFrame:
+    """The snapshots, each with the distances of its run's next one among them."""
+    by_run = snapshots.groupby(["experiment", "seed"])
+    return snapshots.assign(**{following: by_run[column].shift(-1) for column, following in NEXT_COLUMNS.items()})
 
 
 def _all_windows(parts: Sequence[Part]) -> pd.DataFrame:
@@ -181,11 +185,7 @@ def _alternatives(
 ) -> list[Alternative]:
     by_name = {run.name: run for run in reversed(runs)}  # the lowest seed's
     standing = _standing_in(by_name, parents, runs, snapshots)
-    own_courses = {
-        name: stand_ins.own_course(standing[str(parent)], snapshots)
-        for name, parent in parents.items()
-        if parent in standing and standing[str(parent)].run.name == name
-    }
+    own_courses = _own_courses(parents, standing, table, snapshots, shared)
     known = {parent: each.run for parent, each in standing.items()} | by_name
     qualities = {name: _quality_measure(run, known.get(parents[name] or "")) for name, run in by_name.items()}
     compared = outcomes(
@@ -211,6 +211,27 @@ def _alternatives(
         )
         for name in dict.fromkeys(run.name for run in runs)
     ]
+
+
+def _own_courses(
+    parents: Mapping[str, str | None],
+    standing: Mapping[str, stand_ins.StandIn],
+    table: pd.DataFrame,
+    snapshots: pd.DataFrame,
+    shared: Sequence[eligible.Twin],
+) -> dict[str, str]:
+    """Each experiment whose first steps are its parent's -> how its runs went on from there."""
+    courses = {
+        name: stand_ins.own_course(own.run, own.steps, own.endpoints, snapshots)
+        for name, parent in parents.items()
+        if (own := standing.get(str(parent))) and own.run.name == name
+    }
+    for twin in shared:
+        if parents[twin.longer.name] == twin.shorter.name:
+            rows = table[(table["experiment"] == twin.shorter.name) & (table["status"] == "finished")]
+            before = dict(zip(rows["seed"], rows["kid_endpoint"].astype(float), strict=True))
+            courses[twin.longer.name] = stand_ins.own_course(twin.longer, twin.shorter.steps, before, snapshots)
+    return {name: text for name, text in courses.items() if text}
 
 
 def _standing_in(
@@ -255,6 +276,7 @@ def _alternative(
         outcome=outcome,
         stand_in=stand_in,
         own_course=own_course,
+        experiment=run.experiment.name,
         overrides=[*run.experiment.overrides],
         copied=[f"seed {twin.longer.seed}: {twin.text}" for twin in copies],
         diverged=dict(zip(diverged["seed"], diverged["steps"], strict=True)),
@@ -290,19 +312,20 @@ def _quality_measure(run: Run, parent_run: Run | None) -> str | None:
 def _differences(
     finished: pd.DataFrame, names: Sequence[str | None], quality: str | None, copies: Sequence[eligible.Twin]
 ) -> dict[str, Effect]:
-    """An experiment's measures minus its parent's. A run whose losses are a parent's over again says nothing of them.
+    """An experiment's measures minus its parent's, without runs that are a parent's over again for the steps it has.
 
-    names: the experiment's and its parent's. Scores have the variance within recipes pooled over all of one image size.
+    names: the experiment's and its parent's. Scores have the variance within recipes pooled over all that are of their
+    image size and as long as one of them.
     Between image sizes, and for what the losses do, recipes are not equally noisy (in the first study the ratio's
     standard deviation was 0.02 in one recipe and 0.29 in another), so there it is Welch's t of the two.
     """
     comparable = {"kid_endpoint": AVERAGED, "fid_at_64": ACROSS_SIZES, None: DYNAMICS}[quality]
     own, parent = (finished["experiment"] == name for name in names)
     copied = own & finished["seed"].isin([twin.longer.seed for twin in copies])
-    of_these_sizes = finished["image_size"].isin(finished.loc[own | parent, "image_size"])
+    kinds = finished["image_size"].astype(str) + " " + finished["steps"].astype(str)
+    rows = finished[kinds.isin(kinds[own | parent]) & ~copied]
     differences = {}
     for measure in comparable:
-        rows = finished[of_these_sizes & ~copied if measure in DYNAMICS else of_these_sizes]
         known = rows.assign(value=rows[measure].astype(float)).dropna(subset="value")
         arms = {name: values.to_list() for name, values in known.groupby("experiment")["value"]}
         if not all(name in arms for name in names):

@@ -74,14 +74,16 @@ class Answer:
     evidence: Sequence[str] = ()  # the numbers with n and intervals, a sentence each
     key: str = ""  # of a question across runs, by which a page finds it
     rule: str = ""  # by which the verdict was reached, where the plan has one
-    primary: bool = False  # whether the rule is docs/study/plan.md's and all runs that it asks for are there
+    #: Whether the rule is docs/study/plan.md's and all runs that it asks for are there. Its rules on alarms and on
+    #: 128 px ask for blocks E and D, of which nothing is trained yet.
+    primary: bool = False
 
     @property
     def kind(self) -> str:
         """How far the answer was fixed beforehand."""
         if self.primary:
             return "by the plan"
-        return "the plan's rule, not all of its runs" if self.rule else "exploratory"
+        return "exploratory, by the plan's rule" if self.rule else "exploratory"
 
     @property
     def word(self) -> str:
@@ -142,7 +144,7 @@ class Claim(NamedTuple):
     x: str  # a candidate, a column of the snapshots
     y: str  # a measure of quality, a distance
     when: str  # "here" or "next": the snapshot that has y
-    among: str  # what is compared, a key of prediction.AMONG
+    among: str  # what is compared, a key of correlations.AMONG
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,8 @@ class Alternative:
     outcome: Outcome | None = None  # its endpoint compared with the parent's, where both are known
     stand_in: str = ""  # what stands for a parent that has no runs: the first steps of a longer run
     own_course: str = ""  # how its runs went on after their first steps, which are the parent's
-    overrides: Sequence[str] = ()  # dotted keys that were set on the command line
+    experiment: str = ""  # its name without what was set on the command line
+    overrides: Sequence[str] = ()  # the dotted keys that were
     copied: Sequence[str] = ()  # its runs whose compared steps are a parent's run over again, as `Twin.text` says it
     diverged: Mapping[int, int] = field(default_factory=dict)  # seed -> step; these are in none of the means
     d_won: Sequence[int] = ()  # seeds in which D has won for good

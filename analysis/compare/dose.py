@@ -3,8 +3,8 @@
 Exploratory: the plan asks its question of all arms, and these differ in one setting only.
 """
 
-from collections.abc import Mapping
-from math import exp, log
+from collections.abc import Mapping, Sequence
+from math import exp, isnan, log
 
 import pandas as pd
 
@@ -18,12 +18,11 @@ UNDECIDED, NEAR = -log(2), 0.1
 
 
 def doses(arms: Arms) -> pd.DataFrame:
-    """The arms that differ in D's rate, by it: arm, rate, n, ratio, gap, q and isc, means over seeds; empty for few."""
+    """The arms that differ in D's rate, by it: arm, rate, ratio, gap and q, means over seeds; empty for few."""
     rates = {arm: value for arm, (key, value) in arms.changes.items() if key == DOSE}
     runs = arms.runs[arms.runs["arm"].isin(rates)].dropna(subset=["q", "interleaving_ratio_end"])
     means = runs.groupby("arm").agg(
-        n=("seed", "size"), ratio=("interleaving_ratio_end", "mean"), gap=("dominance_end", "mean"), q=("q", "mean"),
-        isc=("isc_end", "mean"),
+        ratio=("interleaving_ratio_end", "mean"), gap=("dominance_end", "mean"), q=("q", "mean")
     )  # fmt: skip
     means = means.assign(rate=means.index.map(rates).astype(float)).sort_values("rate").reset_index()
     return means if len(means) > 2 else means[:0]
@@ -50,15 +49,23 @@ def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
     others = found[~found["arm"].isin(blind["arm"])]
     if len(blind) and len(others) > 2:
         rho, _ = spearman(others["ratio"], others["q"])
-        listed, kids = (" and ".join(words[arm] for arm in blind["arm"]) for words in (names, kid))
+        listed, kids = (_listed([words[arm] for arm in blind["arm"]]) for words in (names, kid))
         said.append(
             f"At {listed} they hardly meet, with a KID of {kids}: D's loss is twice G's, as where D calls every image "
-            f"real with a probability of 1/2. Over the other {len(others)} rates the correlation is {rho:+.2f} (chosen "
-            "after seeing the numbers)."
+            "real with a probability of 1/2."
         )
+        if not isnan(rho):
+            said[-1] += (
+                f" Over the other {len(others)} rates the correlation is {rho:+.2f} (chosen after seeing the numbers)."
+            )
     if len(found) == arms.runs["arm"].nunique():
         said.append(
             "All these recipes differ in one setting, so they can't show whether quality is one function of "
             "interleaving, whichever setting moved it."
         )
     return said
+
+
+def _listed(words: Sequence[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

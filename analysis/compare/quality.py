@@ -1,8 +1,8 @@
 """The endpoint of a run, the mean log KID of its last snapshots, and how an experiment's compares with its parent's.
 
 One snapshot is noisy: in the first study the standard deviation within a recipe was 0.090 for the log KID of the last
-one and 0.053 for the mean of the last three. Recipes are compared with the variance pooled over all of one image size,
-not paired by seed: pairing bought nothing there, and costs degrees of freedom.
+one and 0.053 for the mean of the last three. Recipes are compared with the variance pooled over all of one image size
+and length, not paired by seed: pairing bought nothing there, and costs degrees of freedom.
 """
 
 from collections.abc import Mapping, Sequence

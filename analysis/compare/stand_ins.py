@@ -1,6 +1,6 @@
 """A long run holds the short one: its first steps stand for a recipe that has no runs of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,58 +18,63 @@ class StandIn:
 
     run: Run  # one of the longer runs
     steps: int  # that the recipe takes
-    table: pd.DataFrame  # experiment, seed, status, image_size and kid_endpoint at these steps; a row a run
+    table: pd.DataFrame  # experiment, seed, status, image_size, steps and kid_endpoint at these steps; a row a run
     snapshots: pd.DataFrame  # up to these steps
 
     @property
     def text(self) -> str:
         """What it is."""
-        return f"the first {self.steps:,} steps of {self.run.name}"
+        return f"{'' if self.run.steps == self.steps else f'the first {self.steps:,} steps of '}{self.run.name}"
+
+    @property
+    def endpoints(self) -> dict[int, float]:
+        """Seed -> KID at the recipe's end."""
+        return dict(zip(self.table["seed"], self.table["kid_endpoint"], strict=True))
 
 
 def find(name: str, experiment: Experiment, runs: Sequence[Run], snapshots: pd.DataFrame) -> StandIn | None:
-    """What can stand for an experiment; None where no finished run is a longer one of its recipe.
+    """What can stand for an experiment; None where no finished run of its recipe is as long and was looked at there.
 
-    Where several longer recipes could, it is the one that comes first in `runs`. They must have a snapshot at its end.
+    Where several could, it is the one that comes first in `runs`.
     """
     steps = experiment.total_steps
-    longer = [
-        run
-        for run in runs
-        if run.state == "finished" and run.steps > steps and recipe(run.experiment) == recipe(experiment)
-    ]
-    rows, courses = [], []
-    for run in longer:
+    found: dict[str, tuple[Run, list[tuple], list[pd.DataFrame]]] = {}
+    for run in runs:
+        if run.state != "finished" or run.steps < steps or recipe(run.experiment) != recipe(experiment):
+            continue
         own = snapshots[(snapshots["experiment"] == run.name) & (snapshots["seed"] == run.seed)]
         own = own[own["step"] <= steps].sort_values("step")
-        if run.name != longer[0].name or own["step"].max() != steps:
-            continue
-        rows.append((name, run.seed, "finished", run.experiment.image_size, steps, endpoint(own["kid_mean"])))
-        courses.append(own.assign(experiment=name))
-    if not rows:
+        if own["step"].max() == steps:
+            _, rows, courses = found.setdefault(run.name, (run, [], []))
+            rows.append((name, run.seed, "finished", run.experiment.image_size, steps, endpoint(own["kid_mean"])))
+            courses.append(own.assign(experiment=name))
+    if not found:
         return None
+    run, rows, courses = next(iter(found.values()))
     columns = ["experiment", "seed", "status", "image_size", "steps", "kid_endpoint"]
-    return StandIn(longer[0], steps, pd.DataFrame(rows, columns=columns), pd.concat(courses, ignore_index=True))
+    return StandIn(run, steps, pd.DataFrame(rows, columns=columns), pd.concat(courses, ignore_index=True))
 
 
-def own_course(first: StandIn, snapshots: pd.DataFrame) -> str:
-    """How the longer runs ended, compared with their own first steps; "" without scores.
+def own_course(run: Run, steps: int, before: Mapping[int, float], snapshots: pd.DataFrame) -> str:
+    """How longer runs ended, compared with their own first steps; "" without scores.
 
-    It is one course each, so there is no test.
+    run: one of them. before: seed -> KID over the last snapshots up to `steps`. It is one course each, so there is no
+    test.
     """
     changes, best = [], []
-    for seed, before in zip(first.table["seed"], first.table["kid_endpoint"], strict=True):
-        own = snapshots[(snapshots["experiment"] == first.run.name) & (snapshots["seed"] == seed)].sort_values("step")
+    for seed, kid in before.items():
+        own = snapshots[(snapshots["experiment"] == run.name) & (snapshots["seed"] == seed)].sort_values("step")
         means = running_means(own["kid_mean"])
-        if not (len(means) and before > 0 and means[-1] > 0):
+        if not (len(means) and kid > 0 and means[-1] > 0):
             continue
-        changes.append(float(np.log(means[-1] / before)))
+        changes.append(float(np.log(means[-1] / kid)))
         best.append(f"{own['step'].iloc[int(np.nanargmin(means)) + LAST - 1]:,} (seed {seed})")
     if not changes:
         return ""
-    lower = sum(change < 0 for change in changes)
+    ratio, lower = np.exp(np.mean(changes)), sum(change < 0 for change in changes)
+    seeds = f"{len(changes)} seed{'' if len(changes) == 1 else 's'}"
     return (
-        f"After {first.run.steps:,} steps KID over the last {LAST} snapshots is {np.exp(np.mean(changes)):.2f} times "
-        f"that after {first.steps:,} steps, and lower in {lower} of {len(changes)} seeds. These are the same "
-        f"runs, so there is no test. The best {LAST} snapshots in a row end at step {', '.join(best)}."
+        f"After {run.steps:,} steps KID over the last {LAST} snapshots is {ratio:.2f} times that after {steps:,} "
+        f"steps, and lower in {lower} of {seeds}. These are the same runs, so there is no test. The best {LAST} "
+        f"snapshots in a row end at step {', '.join(best)}."
     )

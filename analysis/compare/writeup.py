@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.compare import answers, looks_normal, own_question, plan
-from analysis.compare.comparison import Alternative, Answer, Claim, Prediction, sentence
+from analysis.compare.comparison import Alternative, Answer, Arms, Claim, Prediction, sentence
 from analysis.measures.stats import Association
 
 HIRES = "hires_128"
@@ -25,7 +25,7 @@ def answers_to(
     by_step: Mapping[str, Mapping[int, float]],
     snapshots: pd.DataFrame,
     ratings: Sequence[Mapping[str, Any]],
-    arms: plan.Arms,
+    arms: Arms,
     predictions: Mapping[str, Prediction],
 ) -> list[Answer]:
     """Answer the questions that the write-up left open, as far as these runs do. The plan's own come first.
@@ -42,7 +42,7 @@ def answers_to(
             answers.predicts(question, x, predictions[x], associations, by_step[x], key=key)
             for key, (x, question) in candidates.items()
         ),
-        *_slow_d(table, alternatives),
+        *_slow_d(table, alternatives, planned=arms.planned),
         answers.useful(
             "Does interleaving say more than the current KID does?", useful, primary=arms.complete, key="useful"
         ),
@@ -54,7 +54,7 @@ def answers_to(
     ]
 
 
-def _slow_d(table: pd.DataFrame, alternatives: Sequence[Alternative]) -> list[Answer]:
+def _slow_d(table: pd.DataFrame, alternatives: Sequence[Alternative], *, planned: bool) -> list[Answer]:
     """Whether a slow D ends up worse; nothing where no long run has finished.
 
     A long run with other overrides than the plan's `snapshots` is another recipe.
@@ -70,10 +70,15 @@ def _slow_d(table: pd.DataFrame, alternatives: Sequence[Alternative]) -> list[An
         dict(zip(rows["seed"], np.log(rows["kid_endpoint"].astype(float)), strict=True)) for rows in (slow, baseline)
     ]
     question, steps = "Does a slow D end up worse, or does it merely take longer?", int(long["steps"].min())
-    answer = answers.slower_or_worse(question, *logs, steps=steps, key="slower")
+    answer = answers.slower_or_worse(question, *logs, steps=steps, planned=planned, key="slower")
     evidence = [
-        f"{row.experiment} seed {row.seed}: KID over the last three snapshots is {row.kid_endpoint:.4f}; over the last "
-        f"quarter of its {row.steps:,} steps the interleaving ratio is {row.interleaving_ratio_last:.2f}"
+        f"{row.experiment} seed {row.seed}: KID over the last three snapshots is {row.kid_endpoint:.4f}"
+        + (
+            f"; over the last quarter of its {row.steps:,} steps the interleaving ratio is "
+            f"{row.interleaving_ratio_last:.2f}"
+            if pd.notna(row.interleaving_ratio_last)
+            else ""
+        )
         for row in long.itertuples()
     ]
     return [replace(answer, evidence=evidence)]
@@ -81,11 +86,7 @@ def _slow_d(table: pd.DataFrame, alternatives: Sequence[Alternative]) -> list[An
 
 def _same_course(name: str, alternatives: Sequence[Alternative]) -> list[str]:
     """The experiment, and it with another number of snapshots."""
-    return [
-        each.name
-        for each in alternatives
-        if each.name.partition("+")[0] == name and set(each.overrides) <= {"snapshots"}
-    ]
+    return [each.name for each in alternatives if each.experiment == name and {*each.overrides} <= {"snapshots"}]
 
 
 def image_size(alternatives: Sequence[Alternative], snapshots: pd.DataFrame, *, key: str) -> Answer:
@@ -104,13 +105,16 @@ def image_size(alternatives: Sequence[Alternative], snapshots: pd.DataFrame, *, 
         return Answer(question, "open", text, evidence=evidence, key=key, rule=rule)
     evidence += [_follow_up_evidence(recipe, hires) for recipe in follow_ups]
     seeds = min(len(recipe.seeds) for recipe in (hires, *follow_ups))
+    if "fid_at_64" not in hires.differences:
+        text = f"The gap to 64 px is not known: that takes scored runs of {hires.parent}."
+        return Answer(question, "open", text, evidence=evidence, key=key, rule=rule)
     causes = [recipe.name for recipe in follow_ups if _is_cause(recipe, hires)]
     if causes:
         text = (
             f"By the rule, {' and '.join(causes)} {'does' if len(causes) == 1 else 'do'} better (n = {seeds} at least)."
         )
         return Answer(question, "better", text, evidence=evidence, key=key, rule=rule)
-    text = f"No follow-up closes half of the gap to 64 px (n = {seeds} at least)."
+    text = f"By the rule, no follow-up is a cause (n = {seeds} at least)."
     return Answer(question, "open", text, evidence=evidence, key=key, rule=rule)
 
 

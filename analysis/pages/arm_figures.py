@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.compare import plan
-from analysis.compare.comparison import Comparison
+from analysis.compare.comparison import VERDICTS, Comparison
 from analysis.compare.dose import doses
 from analysis.pages import plots
 from analysis.pages.tables import BY_KEY, arm_names
@@ -26,10 +26,10 @@ def against_quality(comparison: Comparison, x: str, looks: Mapping[str, plots.St
     means = rows.groupby("arm")[[column, "q"]].mean()
     means = means.assign(kid=np.exp(means["q"]))  # the geometric mean
     names, found = arm_names(arms), doses(arms)
-    rates = dict(zip(found["arm"], found["rate"], strict=True))
+    rates = {arm: rate for arm, rate in zip(found["arm"], found["rate"], strict=True) if arm in means.index}
     labels = names | {arm: setting(rate) for arm, rate in rates.items()}
     looks = {**looks, **plots.ramp(list(rates))}
-    kid = f"KID after {arms.steps:,} steps (lower is better)"
+    kid = f"KID after {arms.steps:,} steps (lower is better), log scale"
     measure = {
         "interleaving_ratio": f"interleaving ratio, steps {arms.steps * 3 // 4 + 1:,} to {arms.steps:,}",
         "isc_mean": f"Inception Score after {arms.steps:,} steps",
@@ -51,7 +51,7 @@ def against_quality(comparison: Comparison, x: str, looks: Mapping[str, plots.St
             )  # fmt: skip
             plots.log_rates(axis, of_dose["rate"])
         plots.log_scale(over_rate[0])
-    verdict = comparison.predictions[x].sentence.partition(".")[0]
+    verdict = VERDICTS[comparison.predictions[x].verdict]
     plots.arms(
         last, rows, means, column, "kid", looks, labels=labels, joined=[*rates],
         title=f"KID against the {BY_KEY[x].title}: {verdict[:1].lower()}{verdict[1:]}",

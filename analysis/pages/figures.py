@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,11 +124,15 @@ def _losses(comparison: Comparison) -> Iterator[Drawing]:
         crossed = counted(len(losses.crossings), "time")
         alt = f"Losses of D and G over {len(losses.raw):,} steps of {losses.title}; the curves cross {crossed}"
         yield Drawing(f"losses-{name}", figure, alt)
-    yield from _bands(runs)
+    yield from _bands(runs, comparison.steps_compared)
 
 
-def _bands(runs: Mapping[str, loss_plots.Losses]) -> Iterator[Drawing]:
-    """What the eye sees in the write-up's figure 2: where the losses of up to six recipes lie, and their overlap."""
+def _bands(runs: Mapping[str, loss_plots.Losses], steps: int) -> Iterator[Drawing]:
+    """What the eye sees in the write-up's figure 2: where the losses of up to six recipes lie, and their overlap.
+
+    steps: over which losses are compared, from the first on; 0 for all.
+    """
+    runs = {name: replace(run, raw=run.raw[: steps or None]) for name, run in runs.items()}
     long = {name: run for name, run in runs.items() if len(run.raw) >= interleaving.OVERLAP_BLOCK}
     shown = [name for name in plots.DOCUMENTED if name in long] or list(long)[:6]
     if not shown:
@@ -245,7 +249,10 @@ def _windows(windows: pd.DataFrame, measure: str, looks: Looks) -> Iterator[Draw
 
 
 def _scatter(comparison: Comparison, snapshots: pd.DataFrame, looks: Looks) -> Iterator[Drawing]:
-    """Both candidates against KID, here and at the next snapshot, of the image size that most runs have."""
+    """Both candidates against KID: at the end, a point a recipe; and here and at the next snapshot, a point each.
+
+    All are of the image size that most runs have.
+    """
     for x in CANDIDATES:
         if drawn := arm_figures.against_quality(comparison, x, looks):
             yield Drawing(f"scatter-arms-{x}", *drawn)

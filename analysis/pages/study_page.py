@@ -1,7 +1,7 @@
 """A comparison -> the study: docs/study.md with pictures and numbers, and the front of each README.
 
 Every figure, number and verdict comes from the comparison. The templates hold the questions, the methods and what would
-change our mind: nothing that depends on the results.
+change our mind, and nothing that depends on the results.
 """
 
 import csv
@@ -51,7 +51,7 @@ def write(comparison: Comparison, figures: Path, docs: Path) -> list[Path]:
     if comparison.table["fid"].isna().all():
         raise UserError("no run has scores, which a study is about; `make compare` says why")
     docs = docs.resolve()
-    stems = [*FIGURES, *_loss_figures(comparison)]
+    stems = [*FIGURES, *(f"losses-{name}" for name in _shown_losses(comparison))]
     pictures = {path.name: path.read_bytes() for stem in stems if (path := figures / f"{stem}.png").is_file()}
     shown = [Path(name).stem for name in pictures]
     samples = {}
@@ -101,7 +101,7 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "comparison": comparison,
         "answers": {answer.key: _in_cells(answer) for answer in comparison.answers},
         "figures": figures,
-        "loss_figures": [stem for stem in figures if stem.startswith("losses-")],
+        "loss_figures": [(f"losses-{name}", name) for name in _shown_losses(comparison)],
         "gallery": "\n".join(table_lines(_gallery(samples))) if samples else "(No run has sample grids.)",
         "much_worse": quality.MUCH_WORSE,
         "learnt_kid": answers.LEARNT_KID,
@@ -116,13 +116,11 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "step_by_step": answers.step_by_step(comparison.step_correlations.get("interleaving_ratio", {})),
         "arms": "\n".join(table_lines(tables.arms_table(comparison.arms))),
         "dose": dose.sentences(comparison.arms, tables.arm_names(comparison.arms)),
-        "n_arms": len(tables.arm_names(comparison.arms)),
         "equal_steps": comparison.steps_compared,
         "associations": {x: "\n".join(table_lines(_associations(comparison, x))) for x in CANDIDATES},
         "provenance": _provenance(comparison),
         "commands": _commands(comparison),
         "front": _front(comparison, samples),
-        "planned": comparison.arms.planned,
         "claim": _claim(comparison),
         "bench": _benchmarks(),
         "runs": len(finished),
@@ -135,13 +133,13 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
     }
 
 
-def _loss_figures(comparison: Comparison) -> list[str]:
-    """The names of the two figures of losses that say most."""
+def _shown_losses(comparison: Comparison) -> list[str]:
+    """The experiments, two at most, whose losses say most."""
     shares = comparison.table.groupby("experiment")["d_win_share_whole"].mean().dropna()
     names = [name for name in SHOWN_LOSSES if name in shares.index]
     if not names and len(shares):
         names = list(dict.fromkeys([shares.idxmax(), shares.idxmin()]))
-    return [f"losses-{name}" for name in names]
+    return names
 
 
 def _range(values: Iterable[int]) -> str:
@@ -163,6 +161,7 @@ def _in_cells(answer: Answer) -> dict[str, Any]:
         "evidence": [cell(sentence) for sentence in answer.evidence],
         "rule": answer.rule,
         "kind": answer.kind,
+        "primary": answer.primary,
     }
 
 

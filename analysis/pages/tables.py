@@ -199,7 +199,9 @@ def arms_table(arms: Arms) -> list[list[str]]:
     logs = {str(arm): own.dropna().to_list() for arm, own in arms.runs.groupby("arm")["q"]}
     sd, df = pooled_sd(logs)
     for arm, name in arm_names(arms).items():
-        own = arms.runs[arms.runs["arm"] == arm]
+        own = arms.runs[arms.runs["arm"] == arm].dropna(subset="q")
+        if own.empty:
+            continue
         measures = {"interleaving_ratio_end": 3, "interleaving_ratio_5_end": 3, "dominance_end": 2, "isc_end": 2}
         means = [number(own[measure].mean(), decimals) for measure, decimals in measures.items()]
         times = "-"

@@ -9,7 +9,7 @@ import pytest
 from support.made_runs import DATA, alternative, compared, make_run, row, scores
 
 from analysis.compare.build import compare, groups
-from analysis.compare.comparison import NEXT_COLUMNS, RUN_COLUMNS, SNAPSHOT_COLUMNS, Note
+from analysis.compare.comparison import NEXT_COLUMNS, RUN_COLUMNS, SNAPSHOT_COLUMNS, Claim, Note
 from analysis.runs.folders import read_folders
 from analysis.score import Protocol
 
@@ -294,9 +294,35 @@ def test_the_first_steps_of_a_longer_run_stand_for_a_parent_without_runs(tmp_pat
     assert "The best 3 snapshots in a row end at step 120 (seed 0), 120 (seed 1)." in own.text
     assert any(str(note).startswith("baseline has no runs") for note in comparison.notes)
 
+    make_run(
+        tmp_path, "baseline_long", 2, steps=120, overrides=["snapshots=2"]
+    )  # was not looked at where baseline ends
+    assert alternative(compared(tmp_path, found), short).outcome == this.outcome
     make_run(tmp_path, "baseline", 0, steps=40)
     with_parent = compared(tmp_path, found)
     assert alternative(with_parent, short).outcome is None, "the parent has a run, which is not scored"
+
+
+def test_a_run_is_not_tested_against_its_own_first_steps_though_its_parent_has_them_too(tmp_path):
+    found = {}
+    for seed in (0, 1):
+        short = make_run(tmp_path, "baseline", seed, steps=1200, profile="laptop")
+        long = make_run(tmp_path, "baseline_long", seed, steps=3600, profile="laptop")
+        measures = long.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
+        measures[:1200] = short.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
+        long.append_history(1, measures)
+        along = [100 - 3 * place + seed for place in range(10)]
+        found[f"baseline seed {seed}"] = scores(70, along=along, at=range(120, 1201, 120))
+        found[f"baseline_long seed {seed}"] = scores(50, along=[100, 90, 80, *along[3:]], at=range(360, 3601, 360))
+    comparison = compared(tmp_path, found)
+    (longer,) = (each for each in comparison.alternatives if each.experiment == "baseline_long")
+    assert longer.outcome is None
+    assert not longer.differences
+    answer = comparison.experiment_answers[longer.name]
+    assert answer.verdict == "plain"
+    assert "1.00 times that after 1,200 steps, and lower in 0 of 2 seeds. These are the same runs" in answer.text
+    claim = Claim("interleaving_ratio", "kid_mean", "next", "seeds")
+    assert comparison.associations[claim].points == 2 * 9, "the next snapshot, too, lies within the equal steps"
 
 
 def test_how_often_a_run_is_looked_at_makes_no_other_recipe_of_it(tmp_path):

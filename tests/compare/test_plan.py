@@ -7,20 +7,11 @@ import pandas as pd
 import pytest
 from support import ROOT
 from support.made_runs import compared, make_run, scores
+from support.planned_runs import RATES, ROUTES, made
 
 from analysis.compare import answers, plan, quality
 from analysis.compare.comparison import Arms
 from analysis.measures.inference import r_squared_interval
-
-RATES = ("2.5e-5", "5e-5", "2e-4", "4e-4", "8e-4")
-ROUTES = (
-    "adam.betas=[0, 0.999]",
-    "adam.betas=[0.9, 0.999]",
-    "generator.learning_rate=1e-4",
-    "generator.learning_rate=4e-4",
-    "discriminator.width_multiplier=0.5",
-    "discriminator.width_multiplier=2",
-)
 
 
 def facts(rho=-0.8, *, within=-0.2, smoothed=-0.5, r2_high=0.9):
@@ -110,28 +101,6 @@ def test_from_twelve_arms_it_can_come_out_that_a_candidate_is_no_useful_predicto
     assert r_squared_interval(0.21, plan.ARMS)[1] < plan.USELESS_R2 < r_squared_interval(0.22, plan.ARMS)[1]
 
 
-def made(tmp_path, *, seeds=(10, 11), routes=()):
-    """The plan's doses, where more interleaving goes with a better end, and another recipe, where it does not.
-
-    routes: settings of further arms, in the same order.
-    """
-    found = {}
-
-    def run(name, seed, gap, level, overrides=()):
-        folder = make_run(tmp_path, name, seed, gap=gap, steps=1200, overrides=["snapshots=6", *overrides])
-        noise = np.random.default_rng([seed, int(100 * gap)]).normal(0, 0.02, 6)
-        kid = [level * math.exp(-0.2 * i + noise[i] + 0.1 * i * gap) for i in range(6)]
-        found[f"{folder.path.parent.name} seed {seed}"] = scores(kid[-1], along=kid)
-
-    for seed in seeds:
-        doses = [f"discriminator.learning_rate={rate}" for rate in ("1e-4", *RATES)]
-        for place, setting in enumerate((*doses, *routes)):
-            gap = (0.12 if routes else 0.15) * place
-            run("baseline", seed, gap, 100 * math.exp(gap), [] if setting.endswith("=2e-4") else [setting])
-        run("regularized", seed, 0.9, 5.0)
-    return compared(tmp_path, found)
-
-
 def test_only_the_plans_arms_and_seeds_answer_the_plans_question(tmp_path):
     assert not made(tmp_path / "two seeds", routes=ROUTES).predictions["interleaving_ratio"].planned
     found = made(tmp_path / "all", routes=ROUTES, seeds=plan.SEEDS)
@@ -163,8 +132,9 @@ def test_before_all_arms_are_there_the_plans_question_is_answered_as_an_explorat
     assert not any(each.primary for each in found.answers)
 
 
-def test_runs_of_other_seeds_are_judged_by_the_same_rule_and_called_exploratory(tmp_path):
-    prediction = made(tmp_path, seeds=(0, 1)).predictions["interleaving_ratio"]
+@pytest.mark.parametrize("other", [{"seeds": (0, 1)}, {"profile": "smoke"}])
+def test_runs_of_other_seeds_or_profiles_are_judged_by_the_same_rule_and_called_exploratory(tmp_path, other):
+    prediction = made(tmp_path, **other).predictions["interleaving_ratio"]
     assert not prediction.planned
     assert prediction.facts["n"] == 7
     assert "Over 7 recipes" in prediction.text
