@@ -43,6 +43,7 @@ CANDIDATES = {
     "interleaving_ratio": ("interleaving_ratio_end", "interleaving_ratio_5_end"),
     "isc_mean": ("isc_end", None),
 }
+NAMES = {"interleaving_ratio": "the interleaving ratio", "isc_mean": "the Inception Score"}
 USELESS_R2 = (
     0.49  # a correlation of 0.7: IQWiG's bound (report A10-05) below which a surrogate is proven not to be valid
 )
@@ -207,8 +208,8 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
         return Prediction("open", text, "", RULES["predicts"], arms.complete)
     share = "less than 1 %" if facts["p"] < 0.01 else f"{100 * facts['p']:.0f} %"
     text = (
-        f"Over {n} {kind} at {arms.steps:,} steps, its rank correlation with the final KID is {facts['rho']:+.2f}. A "
-        f"random order gives one as strong in {share} of cases ({exact}permutation p = "
+        f"Over {n} {kind} at {arms.steps:,} steps, the rank correlation of {NAMES[x]} with the final KID is "
+        f"{facts['rho']:+.2f}. A random order gives one as strong in {share} of cases ({exact}permutation p = "
         f"{corrected_p:.2g} after Holm's correction for two candidates)."
     )
     interval = "" if isnan(facts["r2_low"]) else f" [{facts['r2_low']:.2f}, {facts['r2_high']:.2f}]"

@@ -233,8 +233,10 @@ def test_with_all_runs_of_the_plan_the_answer_is_the_plans_and_what_we_see_besid
     assert seen.count("| by the plan |") == 2
     assert "differ in one setting" not in seen, "the plan has several"
     front = (planned.parent / "README.md").read_text(encoding="utf-8")
-    assert "Yes. Over 12 of the plan's 12 recipes at 1,200 steps, its rank correlation with the final KID is" in front
-    assert "What we see, exploratory: the two loss curves" in front
+    assert (
+        "Yes. Over 12 of the plan's 12 recipes at 1,200 steps, the rank correlation of the interleaving ratio" in front
+    )
+    assert "What we see besides is exploratory: the two loss curves" in front
     assert "scatter-arms-interleaving_ratio.png" in front
 
 
