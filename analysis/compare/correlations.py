@@ -59,6 +59,8 @@ def associations_of(snapshots: pd.DataFrame, runs: Sequence[Run]) -> dict[Claim,
         "seeds": between_seeds,
         "changes": between_seeds,
     }
+    if initialisation.nunique() == 1:  # it would say the same twice
+        del scopes["same_init"]
     columns = [*CANDIDATES, DISTANCE, NEXT_COLUMNS[DISTANCE]]
     changes = points.groupby(["experiment", "seed"])[columns].diff()
     associations = {}
