@@ -96,7 +96,10 @@ def step_by_step(correlations: Mapping[int, float]) -> list[str]:
     if not correlations:
         return []
     numbers = ", ".join(f"{step:,}: {rho:+.2f}" for step, rho in correlations.items())
-    return [f"step by step, means of recipes against KID of the next snapshot: {numbers}"]
+    return [
+        f"step by step, means of recipes against KID of the next snapshot: {numbers} (the same recipes at each step, "
+        "so these don't confirm each other)"
+    ]
 
 
 class _Course(NamedTuple):
@@ -147,8 +150,8 @@ def _course(title: str, rows: pd.DataFrame) -> _Course:
     if at is None:
         return _Course(turned, collapsed=False, warned=False, text="")
     text = (
-        f"{title}: the ratio falls from {np.nanmax(ratio[:at]):.2f} to {ratio[at]:.2f} at step {step[at]:,.0f} of "
-        f"{step[-1]:,.0f} and ends at {ratio[-1]:.2f}"
+        f"{title}: the ratio is {ratio[at]:.2f} at step {step[at]:,.0f} of {step[-1]:,.0f}, the first collapse that "
+        f"counts, after {np.nanmax(ratio[:at]):.2f} before, and ends at {ratio[-1]:.2f}"
     )
     if len(means := running_means(fid)):
         text += (
@@ -166,34 +169,28 @@ def dives(table: pd.DataFrame, *, key: str) -> Answer:
     if known.empty:
         text = f"No finished run has {interleaving.D_WON_STEPS:,} steps whose losses could be read."
         return Answer(question, "open", text, key=key)
-    by_experiment = known.groupby("experiment", sort=False)
-    shares = by_experiment[columns[:2]].mean().assign(longest=by_experiment["d_win_longest"].max())
+    known = known.assign(run=known["experiment"] + " seed " + known["seed"].astype(str))
     evidence = [
-        f"{name}: below 0.1 in {100 * row['d_win_share_whole']:.1f} % of all its steps, in "
-        f"{100 * row['d_win_share_last']:.1f} % of the last quarter, in {row['longest']:,.0f} steps in a row at most, "
-        f"n = {by_experiment.size()[name]}"
-        for name, row in shares.iterrows()
+        f"{row.run}: below 0.1 in {100 * row.d_win_share_whole:.1f} % of its {row.steps:,} steps, in "
+        f"{100 * row.d_win_share_last:.1f} % of the last quarter, in {row.d_win_longest:,.0f} steps in a row at most"
+        for row in known.itertuples()
     ]
-    if not (shares["d_win_share_whole"] > 0).any():
-        return Answer(question, "no", "It is never below 0.1.", evidence=evidence, key=key)
+    if not (known["d_win_share_whole"] > 0).any():
+        return Answer(question, "no", f"It is never below 0.1 (n = {len(known)} runs).", evidence=evidence, key=key)
     stayed = known[known["d_win_share_at_end"] > interleaving.D_WON_SHARE]
-    if stayed.empty:
-        return Answer(question, "no", _comes_back(shares), evidence=evidence, key=key)
-    text = f"It stays below 0.1 in {len(stayed)} of {len(known)} runs: {', '.join(stayed['experiment'].unique())}."
-    return Answer(question, "yes" if len(stayed) == len(known) else "depends", text, evidence=evidence, key=key)
-
-
-def _comes_back(shares: pd.DataFrame) -> str:
-    """That no run stays below 0.1, and how near the nearest come to it."""
-    often, late = shares["d_win_share_whole"].idxmax(), shares["d_win_share_last"].idxmax()
-    whole, end = 100 * shares.loc[often, "d_win_share_whole"], 100 * shares.loc[late, "d_win_share_last"]
-    last = "none of the last quarter" if end < 0.05 else f"up to {end:.1f} % of the last quarter ({late})"
-    names = shares.index[shares["longest"] == 0]
-    never = f" It is never below in {', '.join(names)}." if len(names) else ""
-    return (
-        f"It comes back in every run. It is below 0.1 in up to {whole:.1f} % of all steps ({often}), in {last}, "
-        f"and in {shares['longest'].max():,.0f} steps in a row at most.{never}"
+    if len(stayed):
+        text = f"It stays below 0.1 in {len(stayed)} of {len(known)} runs: {', '.join(stayed['run'])}."
+        return Answer(question, "yes" if len(stayed) == len(known) else "depends", text, evidence=evidence, key=key)
+    most = {column: known.loc[known[column].idxmax()] for column in columns[:3]}
+    whole, last, longest = most.values()
+    of_all, of_last = (f"{100 * share:.1f} %" for share in (whole.d_win_share_whole, last.d_win_share_last))
+    text = (
+        f"It stays below 0.1 in none of {len(known)} runs. At most it is below in {of_all} of all steps ({whole.run}), "
+        f"in {of_last} of the last quarter ({last.run}), and in {longest.d_win_longest:,.0f} steps in a row "
+        f"({longest.run})."
     )
+    often = last.d_win_share_last > 0.5
+    return Answer(question, "depends" if often else "no", text, evidence=evidence, key=key)
 
 
 def speed(question: str, table: pd.DataFrame, *, key: str) -> Answer:
@@ -212,7 +209,8 @@ def speed(question: str, table: pd.DataFrame, *, key: str) -> Answer:
     ]
     wait = 100 * known["data_wait_fraction"].astype(float).max()
     if wait >= LONG_WAIT:
-        text = f"Into waiting for input: up to {wait:.0f} % of a run's time (n = {len(known)} runs)."
+        text = f"In these runs, into waiting for input: up to {wait:.0f} % of a run's time (n = {len(known)})."
     else:
-        text = f"Not into waiting for input, which took at most {wait:.2f} % of a run's time (n = {len(known)} runs)."
+        text = f"In these runs, not into waiting for input: at most {wait:.2f} % of a run's time (n = {len(known)})."
+    text += " The write-up's machines were not tested."
     return Answer(question, "plain", text, evidence=evidence, key=key)

@@ -4,13 +4,13 @@ Exploratory: the plan asks its question of all arms, and these differ in one set
 """
 
 from collections.abc import Mapping, Sequence
-from math import exp, isnan, log
+from math import exp, log
 
 import pandas as pd
 
 from analysis.compare.comparison import Arms
 from analysis.compare.plan import DOSE
-from analysis.measures.inference import spearman
+from analysis.measures.inference import pooled_effect, pooled_sd
 
 APART = 0.05  # an interleaving ratio below this: the curves hardly meet
 #: The gap where D gives every image 1/2, so that its loss is 2 ln 2 and G's is ln 2; and how near to it counts.
@@ -18,11 +18,12 @@ UNDECIDED, NEAR = -log(2), 0.1
 
 
 def doses(arms: Arms) -> pd.DataFrame:
-    """The arms that differ in D's rate, by it: arm, rate, ratio, gap and q, means over seeds; empty for few."""
+    """The arms that differ in D's rate, by it: arm, rate, ratio, smoothed, gap, q, means over seeds; empty for few."""
     rates = {arm: value for arm, (key, value) in arms.changes.items() if key == DOSE}
     runs = arms.runs[arms.runs["arm"].isin(rates)].dropna(subset=["q", "interleaving_ratio_end"])
     means = runs.groupby("arm").agg(
-        ratio=("interleaving_ratio_end", "mean"), gap=("dominance_end", "mean"), q=("q", "mean")
+        ratio=("interleaving_ratio_end", "mean"), smoothed=("interleaving_ratio_5_end", "mean"),
+        gap=("dominance_end", "mean"), q=("q", "mean"),
     )  # fmt: skip
     means = means.assign(rate=means.index.map(rates).astype(float)).sort_values("rate").reset_index()
     return means if len(means) > 2 else means[:0]
@@ -37,27 +38,36 @@ def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
     if found.empty:
         return []
     kid = {arm: f"{exp(q):.2f}" for arm, q in zip(found["arm"], found["q"], strict=True)}
-    most, best = found.loc[found["ratio"].idxmax()], found.loc[found["q"].idxmin()]
-    first = f"The two loss curves interleave most at {names[most.arm]} (ratio {most.ratio:.2f}), "
-    if most.arm == best.arm:
-        first += f"and there KID is lowest, too ({kid[best.arm]})."
+    most, smoothed, best = (
+        found.loc[place] for place in (found["ratio"].idxmax(), found["smoothed"].idxmax(), found["q"].idxmin())
+    )
+    crossed = f"From step to step the two loss curves cross most at {names[most.arm]} (ratio {most.ratio:.2f}); "
+    if smoothed.arm == most.arm:
+        crossed += f"averaged over 5 steps, too ({most.smoothed:.2f})."
     else:
-        lowest = f"{names[best.arm]} ({kid[best.arm]}, ratio {best.ratio:.2f})"
-        first += f"with a KID of {kid[most.arm]}. KID is lowest at {lowest}."
-    said = [first]
+        crossed += (
+            f"averaged over 5 steps they cross most at {names[smoothed.arm]} ({smoothed.smoothed:.2f}, against "
+            f"{most.smoothed:.2f})."
+        )
+    logs = {str(arm): own.dropna().to_list() for arm, own in arms.runs.groupby("arm")["q"]}
+    sd, df = pooled_sd(logs)
+    alike = [
+        names[arm]
+        for arm in found["arm"]
+        if arm != best.arm and not pooled_effect(logs[arm], logs[best.arm], sd=sd, df=df).settled
+    ]
+    quality = (
+        f"The final KID is {kid[most.arm]} at {names[most.arm]}. The lowest is {kid[best.arm]}, at {names[best.arm]}"
+    )
+    quality += f"; it can't be told from that at {_listed(alike)}." if alike else "."
+    said = [f"{crossed} {quality}"]
     blind = found[(found["ratio"] < APART) & ((found["gap"] - UNDECIDED).abs() < NEAR)]
-    others = found[~found["arm"].isin(blind["arm"])]
-    if len(blind) and len(others) > 2:
-        rho, _ = spearman(others["ratio"], others["q"])
+    if len(blind):
         listed, kids = (_listed([words[arm] for arm in blind["arm"]]) for words in (names, kid))
         said.append(
-            f"At {listed} they hardly meet, with a KID of {kids}: D's loss is twice G's, as where D calls every image "
-            "real with a probability of 1/2."
+            f"At {listed} they hardly meet, with a final KID of {kids}: D's loss is twice G's, as where D calls every "
+            "image real with a probability of 1/2."
         )
-        if not isnan(rho):
-            said[-1] += (
-                f" Over the other {len(others)} rates the correlation is {rho:+.2f} (chosen after seeing the numbers)."
-            )
     if len(found) == arms.runs["arm"].nunique():
         said.append(
             "All these recipes differ in one setting, so they can't show whether quality is one function of "

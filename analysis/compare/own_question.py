@@ -85,6 +85,9 @@ def judge_outcome(outcome: Outcome, parent: str) -> tuple[str, str]:
         return "better", facts
     if not outcome.falling:
         return "worse", facts
+    if outcome.falling < outcome.n[0]:
+        where = f"{outcome.falling} of {outcome.n[0]} seeds"
+        return "open", f"{facts} It still falls in {where}, so slower and worse can't be told apart."
     if not outcome.reached:
         return "worse", f"{facts} It still falls, but ends above where {parent} was at its first {LAST} snapshots."
     place = f"where {parent} was at step {outcome.reached:,.0f}"

@@ -27,6 +27,7 @@ from analysis.runs.run import Run
 from dcgan import UserError, config
 
 PROFILE, SEEDS = "laptop", (10, 11, 12)
+SD = 0.053  # of the endpoint within an arm, on which the plan's power rests
 #: An arm of blocks A and B is `baseline` with one of these values and nothing else changed, or `baseline` itself.
 ROUTES: Mapping[str, Sequence[object]] = {
     "discriminator.learning_rate": (2.5e-5, 5e-5, 1e-4, 4e-4, 8e-4),
@@ -209,17 +210,18 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
     share = "less than 1 %" if facts["p"] < 0.01 else f"{100 * facts['p']:.0f} %"
     text = (
         f"Over {n} {kind} at {arms.steps:,} steps, the rank correlation of {NAMES[x]} with the final KID is "
-        f"{facts['rho']:+.2f}. A random order gives one as strong in {share} of cases ({exact}permutation p = "
-        f"{corrected_p:.2g} after Holm's correction for two candidates)."
+        f"{facts['rho']:+.2f}. A random order gives one at least as strong, in either direction, in {share} of cases "
+        f"({exact}permutation p = {corrected_p:.2g} after Holm's correction for two candidates)."
     )
+    if isnan(facts["within"]):
+        text += " Within recipes, between seeds, it is not known: that takes two seeds."
+    else:
+        text += f" Within recipes, between seeds, it is {facts['within']:+.2f}."
+        text += " The signs differ, so the rule can't say yes." if facts["within"] * facts["rho"] < 0 else ""
     interval = "" if isnan(facts["r2_low"]) else f" [{facts['r2_low']:.2f}, {facts['r2_high']:.2f}]"
     more = f"R² of a straight line is {facts['r2']:.2f}{interval}."
-    if isnan(facts["within"]):
-        more += " The correlation within recipes is not known: it takes two seeds, and without it no yes is possible."
-    else:
-        more += f" Within recipes, between seeds, the correlation is {facts['within']:+.2f}."
     if CANDIDATES[x][1]:
-        more += f" At smoothing 5, where only the sign counts, it is {facts['smoothed']:+.2f}."
+        more += f" At smoothing 5, where only the sign counts, the correlation is {facts['smoothed']:+.2f}."
     numbers = {"n": n, "rho": facts["rho"], "p": corrected_p}
     return Prediction(verdict(facts, corrected_p), text, more, RULES["predicts"], arms.complete, numbers)
 

@@ -53,7 +53,7 @@ class Outcome:
     high: float
     p: float  # corrected by Holm over all experiments of the comparison
     n: tuple[int, int]  # seeds of the experiment and of its parent
-    falling: bool  # whether KID still falls at its end, in every seed
+    falling: int  # seeds in which KID still falls at its end
     reached: float | None  # the step at which the parent was where it ends, before the parent's own end
 
     @property
@@ -93,11 +93,11 @@ def outcomes(table: pd.DataFrame, snapshots: pd.DataFrame, parents: Mapping[str,
     }
 
 
-def _still_falls(snapshots: pd.DataFrame) -> bool:
-    """Whether KID over the last snapshots is clearly lower than over as many before them, in every seed."""
+def _still_falls(snapshots: pd.DataFrame) -> int:
+    """In how many seeds KID over the last snapshots is clearly lower than over as many before them."""
     means = [running_means(rows.sort_values("step")["kid_mean"]) for _, rows in snapshots.groupby("seed")]
     known = [mean for mean in means if len(mean) > LAST and np.isfinite(mean[[-1, -1 - LAST]]).all()]
-    return bool(known) and all(mean[-1] < STILL_FALLS * mean[-1 - LAST] for mean in known)
+    return sum(bool(mean[-1] < STILL_FALLS * mean[-1 - LAST]) for mean in known)
 
 
 def _reached(snapshots: pd.DataFrame, name: str, parent: str) -> float | None:

@@ -29,7 +29,7 @@ def against_quality(comparison: Comparison, x: str, looks: Mapping[str, plots.St
     rates = {arm: rate for arm, rate in zip(found["arm"], found["rate"], strict=True) if arm in means.index}
     labels = names | {arm: setting(rate) for arm, rate in rates.items()}
     looks = {**looks, **plots.ramp(list(rates))}
-    kid = f"KID after {arms.steps:,} steps (lower is better), log scale"
+    kid = f"final KID, to step {arms.steps:,} (lower is better), log scale"
     measure = {
         "interleaving_ratio": f"interleaving ratio, steps {arms.steps * 3 // 4 + 1:,} to {arms.steps:,}",
         "isc_mean": f"Inception Score after {arms.steps:,} steps",
@@ -42,8 +42,7 @@ def against_quality(comparison: Comparison, x: str, looks: Mapping[str, plots.St
     if over_rate:
         of_dose = means.loc[list(rates)].assign(rate=pd.Series(rates))
         runs = rows[rows["arm"].isin(rates)].assign(rate=rows["arm"].map(rates))
-        best, most = (labels[arm] for arm in (of_dose["kid"].idxmin(), of_dose[column].idxmax()))
-        titles = (f"KID: lowest at {best}", f"Interleaving ratio: highest at {most}")
+        titles = ("Final KID over D's learning rate", "Interleaving ratio over D's learning rate")
         for axis, y, title, label in zip(over_rate, ("kid", column), titles, (kid, measure), strict=True):
             plots.arms(
                 axis, runs, of_dose, "rate", y, looks, labels={}, joined=[*rates], title=title,
@@ -54,7 +53,7 @@ def against_quality(comparison: Comparison, x: str, looks: Mapping[str, plots.St
     verdict = VERDICTS[comparison.predictions[x].verdict]
     plots.arms(
         last, rows, means, column, "kid", looks, labels=labels, joined=[*rates],
-        title=f"KID against the {BY_KEY[x].title}: {verdict[:1].lower()}{verdict[1:]}",
+        title=f"Final KID against the {BY_KEY[x].title}: {verdict[:1].lower()}{verdict[1:]}",
         xlabel=f"{measure} ({seeds})", ylabel=kid,
     )  # fmt: skip
     plots.log_scale(last)

@@ -186,7 +186,10 @@ def _measures(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
         figure = plots.figure(1.0 + 0.5 * len(means))
         title = capital(measure.title) + (f": {measure.better} is better" if measure.better else "")
         label = measure.title + (" (% of images)" if measure.percent else "")
-        plots.seeds(figure.subplots(), values, means, looks, title=title, label=label)
+        axis = plots.seeds(figure.subplots(), values, means, looks, title=title, label=label)
+        if measure.percent:  # an interval from two seeds may leave what is possible
+            low, high = axis.get_xlim()
+            axis.set_xlim(max(0, low), min(100, high))
         listed = "; ".join(f"{row.experiment} {number(row.mean)}" for row in means.itertuples())
         yield Drawing(f"measure-{measure.key}", figure, f"{measure.title} by experiment: {listed}")
 
@@ -265,7 +268,7 @@ def _scatter(comparison: Comparison, snapshots: pd.DataFrame, looks: Looks) -> I
             if pairs.empty:
                 continue
             title = f"KID of {at} against {BY_KEY[candidate].title}"
-            caption = "Larger and darker points are later snapshots. Steps are mixed here, so this is no test."
+            caption = "Larger and darker points are later snapshots. All steps are mixed here, so this is no test."
             figure = plots.figure(4.5)
             plots.scatter(
                 figure.subplots(),

@@ -224,7 +224,7 @@ def _alternative(alternative: Any, comparison: Comparison) -> dict[str, Any]:
 
 
 #: Both FID and KID are distances, so less is better.
-GOES = {"negative": "goes with better faces", "positive": "goes with worse faces"}
+GOES = {"negative": "goes with better faces, uncorrected", "positive": "goes with worse faces, uncorrected"}
 
 
 def association(claim: Claim, result: Association) -> dict[str, Any]:

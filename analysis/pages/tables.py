@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.compare.comparison import Alternative, Arms, Comparison
-from analysis.compare.plan import DOSE
+from analysis.compare.plan import DOSE, SD
 from analysis.measures.inference import pooled_effect, pooled_sd
 from analysis.measures.stats import Estimate
 from analysis.pages.markdown import cell, table_lines
@@ -215,6 +215,21 @@ def arms_table(arms: Arms) -> list[list[str]]:
             kid += f" ({', '.join(number(math.exp(q), 4) for q in own['q'])})"
         rows.append([cell(name), cell(arm), str(len(own)), *means, kid, times])
     return rows
+
+
+def noise(arms: Arms) -> str:
+    """How unequally noisy the arms are, which the intervals of `arms_table` pass over; "" for one seed each."""
+    logs = arms.runs.dropna(subset="q").groupby("arm")["q"]
+    deviations = logs.std().dropna().sort_values()
+    if len(deviations) < 2:
+        return ""
+    sd, _ = pooled_sd({str(arm): own.to_list() for arm, own in logs})
+    return (
+        f"They take all recipes for equally noisy, and these are not: within a recipe the SD of the final log KID is "
+        f"{deviations.iloc[0]:.3f} to {deviations.iloc[-2]:.3f}, and {deviations.iloc[-1]:.3f} at "
+        f"{arm_names(arms)[str(deviations.index[-1])]}; pooled it is {sd:.3f}."
+        + (f" The plan counted on {SD}." if arms.planned else "")
+    )
 
 
 def part(comparison: Comparison, recipe: Alternative, measure: Measure) -> str:

@@ -198,8 +198,8 @@ def test_both_fronts_say_what_the_runs_say_and_whether_a_plan_was_there_before(
     assert english in english_front
     assert chinese in chinese_front
     assert "-0.71" in chinese_front
-    assert ("fixed before any of these runs was scored" in english_front) == planned
-    assert ("在给任何一次训练评分之前就定好了" in chinese_front) == planned
+    assert ("written before any of its runs was scored" in english_front) == planned
+    assert ("在给计划中的任何一次训练评分之前就写好了" in chinese_front) == planned
 
 
 def test_each_rule_of_the_plan_stands_beside_its_verdict_and_all_else_is_called_exploratory(comparison, docs):
@@ -227,16 +227,21 @@ def planned(tmp_path_factory):
 
 def test_with_all_runs_of_the_plan_the_answer_is_the_plans_and_what_we_see_besides_is_exploratory(planned):
     seen = folds((planned / "study.md").read_text(encoding="utf-8"))[""]
-    said = ("**Yes.** Over 12 of the plan's 12 recipes", "The two loss curves interleave most")
+    said = ("**Yes.** Over 12 of the plan's 12 recipes", "From step to step the two loss curves cross")
     verdict, dose = map(seen.index, said)
-    assert verdict < seen.index("was fixed before any of these runs was scored") < seen.index("exploratory:") < dose
+    assert (
+        verdict
+        < seen.index("was written before any of its runs was scored; the plan")
+        < seen.index("exploratory:")
+        < dose
+    )
     assert seen.count("| by the plan |") == 2
     assert "differ in one setting" not in seen, "the plan has several"
     front = (planned.parent / "README.md").read_text(encoding="utf-8")
     assert (
         "Yes. Over 12 of the plan's 12 recipes at 1,200 steps, the rank correlation of the interleaving ratio" in front
     )
-    assert "What we see besides is exploratory: the two loss curves" in front
+    assert "What we see besides is exploratory: from step to step" in front
     assert "scatter-arms-interleaving_ratio.png" in front
 
 
