@@ -267,7 +267,7 @@ def _alternative(
     return Alternative(
         name=run.name,
         parent=parent,
-        question=_question(run),
+        question=run.experiment.question,
         changes={key: change for key, change in changes.items() if key not in config.HOW},
         seeds=sorted(finished["seed"]),
         measures={measure: t_interval(finished[measure].astype(float)) for measure in AVERAGED},
@@ -282,13 +282,6 @@ def _alternative(
         diverged=dict(zip(diverged["seed"], diverged["steps"], strict=True)),
         d_won=sorted(rows.loc[d_has_won(rows), "seed"]),
     )
-
-
-def _question(run: Run) -> str:
-    """What an experiment asks, in the repository's words of today, where that is still the recipe it was."""
-    known = _in_repository(run.experiment.name, run.profile)
-    same = known and plan.recipe(known) == plan.recipe(run.experiment)
-    return known.question if known and same else run.experiment.question
 
 
 def _ancestor(run: Run, parent_run: Run | None) -> config.Experiment | None:

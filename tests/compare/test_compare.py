@@ -288,7 +288,7 @@ def test_the_first_steps_of_a_longer_run_stand_for_a_parent_without_runs(tmp_pat
     own = comparison.experiment_answers[long]
     assert own.verdict == "plain", "its end with its own beginning, which is no test"
     assert (
-        "After 120 steps KID over the last 3 snapshots is 0.50 times that after 40 steps, and lower in 2 of 2"
+        "after 120 steps KID over the last 3 snapshots is 0.50 times that after 40 steps, and lower in 2 of 2"
         in own.text
     )
     assert "The best 3 snapshots in a row end at step 120 (seed 0), 120 (seed 1)." in own.text
