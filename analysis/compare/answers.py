@@ -61,7 +61,7 @@ def useful(question: str, found: plan.Usefulness, *, primary: bool, key: str) ->
     if found.with_it >= found.without:
         text = f"The error of predicting the next snapshot's log KID is not lower with it: {errors})."
     else:
-        p = f"p = {found.p:.2g} over sign flips, of which the least possible is {found.least_p:.2g}"
+        p = f"p = {found.p:.2g} over sign flips; the least possible is {found.least_p:.2g}"
         text = f"The error of predicting the next snapshot's log KID is {errors}; {p})."
     return Answer(question, found.verdict, text, key=key, rule=plan.RULES["useful"], primary=primary)
 

@@ -75,7 +75,7 @@ class Answer:
     key: str = ""  # of a question across runs, by which a page finds it
     rule: str = ""  # by which the verdict was reached, where the plan has one
     #: Whether the rule is docs/study/plan.md's and all runs that it asks for are there. Its rules on alarms and on
-    #: 128 px ask for blocks E and D, of which nothing is trained yet.
+    #: 128 px ask for blocks E and D, and nothing of these is trained yet.
     primary: bool = False
 
     @property
