@@ -228,7 +228,8 @@ def _own_courses(
     }
     for twin in shared:
         if parents[twin.longer.name] == twin.shorter.name:
-            rows = table[(table["experiment"] == twin.shorter.name) & (table["status"] == "finished")]
+            seeds = [each.shorter.seed for each in shared if each.shorter.name == twin.shorter.name]
+            rows = table[(table["experiment"] == twin.shorter.name) & table["seed"].isin(seeds)]
             before = dict(zip(rows["seed"], rows["kid_endpoint"].astype(float), strict=True))
             courses[twin.longer.name] = stand_ins.own_course(twin.longer, twin.shorter.steps, before, snapshots)
     return {name: text for name, text in courses.items() if text}

@@ -112,11 +112,6 @@ class Prediction:
     planned: bool  # whether these are all runs of the plan; else the answer is exploratory
     facts: Mapping[str, float] = field(default_factory=dict)  # n (arms), rho and its p, corrected
 
-    @property
-    def sentence(self) -> str:
-        """The verdict with its text."""
-        return sentence(self.verdict, self.text)
-
 
 @dataclass(frozen=True)
 class Arms:

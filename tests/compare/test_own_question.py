@@ -79,7 +79,7 @@ def test_a_lead_that_only_one_outlier_snapshot_makes_is_not_claimed(tmp_path):
 
 
 def test_of_many_comparisons_one_small_p_is_not_enough(tmp_path):
-    """Holm: four recipes are compared with baseline, of which one has p of about 0.03 by itself."""
+    """Holm: four recipes are compared with baseline, and one has a p of about 0.03 by itself."""
     rng = np.random.default_rng(2)
     found, names = {}, ("baseline", "slow_d_only", "init_only", "decay_only", "regularized")
     for name in names:
