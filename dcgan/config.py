@@ -114,12 +114,20 @@ class Experiment(Settings):
 
     @property
     def slug(self) -> str:
-        """The experiment's folder name, different for every recipe: `tuned_lr`, `tuned_lr+1a2b3c4d`."""
+        """The experiment's folder name, different for every recipe: `tuned_lr`, `tuned_lr+batch_size=64`.
+
+        Where the changes are too long for a name, their hash stands for them: `tuned_lr+1a2b3c4d`.
+        """
         if not self.overrides:
             return self.name
         canonical = json.dumps(self.overrides, sort_keys=True)
-        return f"{self.name}+{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
+        changes = re.sub(r'[{}"\[\] ]', "", canonical).replace(":", "=")
+        if len(changes) > LONGEST_CHANGES:
+            changes = hashlib.sha256(canonical.encode()).hexdigest()[:8]
+        return f"{self.name}+{changes}"
 
+
+LONGEST_CHANGES = 50  # characters of a folder's name that say what --set changed
 
 #: Settings that are not part of the recipe: they don't count as overrides and don't change the folder's name.
 HOW = ("seed", "threads", "deterministic")

@@ -1,5 +1,6 @@
 """Experiments as data: the four files, their diffs, and every mistake one can make in one."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import get_args
@@ -119,7 +120,16 @@ def test_overrides_and_only_they_are_in_the_folders_name():
     other_order = load("tuned_lr", profile="smoke", overrides=["latent_dim=50", "batch_size=64"])
     another = load("tuned_lr", profile="smoke", overrides=["batch_size=64"])
     assert one.overrides == {"batch_size": 64, "latent_dim": 50}
-    assert one.slug == other_order.slug != another.slug
+    assert one.slug == other_order.slug == "tuned_lr+batch_size=64,latent_dim=50"
+    assert another.slug == "tuned_lr+batch_size=64"
+
+
+def test_a_pair_in_the_folders_name_and_changes_too_long_for_one():
+    betas = load("tuned_lr", profile="smoke", overrides=["adam.betas=[0.4, 0.9]"])
+    assert betas.slug == "tuned_lr+adam.betas=0.4,0.9"
+    assert config.from_record(config.to_record(betas), "config.yaml").slug == betas.slug
+    long = ["generator.learning_rate=1e-3", "discriminator.learning_rate=1e-3"]
+    assert re.fullmatch(r"tuned_lr\+[0-9a-f]{8}", load("tuned_lr", profile="smoke", overrides=long).slug)
 
 
 def test_the_record_brings_the_experiment_back(tmp_path):

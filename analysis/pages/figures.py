@@ -83,9 +83,14 @@ def draw_figures(comparison: Comparison, folder: Path) -> dict[str, list[Picture
     return pictures
 
 
+def file_stem(text: str) -> str:
+    """The text as the name of a file, without an ending; an address needs none of its characters encoded."""
+    return re.sub(r"[^\w.+-]+", "_", text)[:80]
+
+
 def _free_name(stem: str, taken: set[str]) -> str:
     """The stem as the name of a file; where several come out the same, those after the first get a number."""
-    stem = re.sub(r"[^\w.+-]+", "_", stem)[:80]
+    stem = file_stem(stem)
     same = sum(name.partition("~")[0] == stem for name in taken)
     return f"{stem}~{same + 1}" if same else stem
 

@@ -20,6 +20,7 @@ from analysis.compare.plan import CANDIDATES
 from analysis.measures import interleaving
 from analysis.measures.stats import Estimate
 from analysis.pages import grids, ladder, report, tables
+from analysis.pages.figures import file_stem
 from analysis.pages.html import TEMPLATES, save, template
 from analysis.pages.markdown import cell, table_lines
 from analysis.pages.plots import DOCUMENTED
@@ -51,13 +52,13 @@ def write(comparison: Comparison, figures: Path, docs: Path) -> list[Path]:
     if comparison.table["fid"].isna().all():
         raise UserError("no run has scores, which a study is about; `make compare` says why")
     docs = docs.resolve()
-    stems = [*FIGURES, *(f"losses-{name}" for name in _shown_losses(comparison))]
+    stems = [*FIGURES, *(file_stem(f"losses-{name}") for name in _shown_losses(comparison))]
     pictures = {path.name: path.read_bytes() for stem in stems if (path := figures / f"{stem}.png").is_file()}
     shown = [Path(name).stem for name in pictures]
     samples = {}
     for run in _finished(comparison):
         if content := picture(run):
-            samples[run.name] = re.sub(r"[^\w.+-]", "_", f"samples-{run.name}.webp")
+            samples[run.name] = f"{file_stem(f'samples-{run.name}')}.webp"
             pictures[samples[run.name]] = content
     facts = _facts(comparison, shown, samples) | {
         "ladder": ladder.section(docs / "study"),
@@ -101,7 +102,7 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "comparison": comparison,
         "answers": {answer.key: _in_cells(answer) for answer in comparison.answers},
         "figures": figures,
-        "loss_figures": [(f"losses-{name}", name) for name in _shown_losses(comparison)],
+        "loss_figures": [(file_stem(f"losses-{name}"), name) for name in _shown_losses(comparison)],
         "gallery": "\n".join(table_lines(_gallery(samples))) if samples else "(No run has sample grids.)",
         "much_worse": quality.MUCH_WORSE,
         "learnt_kid": answers.LEARNT_KID,

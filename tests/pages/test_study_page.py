@@ -253,6 +253,13 @@ def test_the_figure_of_the_doses_has_both_measures_over_the_rate_beside_one_agai
     assert arms == [f"D's rate {rate}" for rate in ("2.5e-5", "5e-5", "1e-4", "2e-4 (baseline)", "4e-4", "8e-4")]
 
 
+def test_the_losses_of_recipes_that_set_changed_are_shown(planned):
+    text = (planned / "study.md").read_text(encoding="utf-8")
+    shown = re.findall(r'src="(study/losses-[^"]+)".*alt="losses of D and G in baseline\+', text)
+    assert len(shown) == 1, "D won equally often in all of them"
+    assert all((planned / path).exists() for path in shown)
+
+
 def test_a_readme_in_a_language_without_a_front_is_left_alone(comparison, tmp_path):
     text = "# À moi\n<!-- study: ici -->\n<!-- end of study -->\n"
     (tmp_path / "README.it.md").write_text(text)
