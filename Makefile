@@ -54,7 +54,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
 	@echo
 	@echo "  EXP=name        an experiment under experiments/ ($(EXP))           PROFILE=name  how much to train: full, laptop or smoke"
-	@echo "  DATA=path       folder, .zip, .tar or celeba (default: drawn faces)   SET=\"key=value ...\"  settings to change (no spaces in a value)"
+	@echo "  DATA=path       folder, .zip, .tar, .parquet, celeba (or drawn faces)  SET=\"key=value ...\"  settings to change (no spaces in a value)"
 	@echo "  SEED=n          the seed of a run                                     FRESH=1       delete the run and train it again"
 	@echo "  EXPS=\"name ...\"  the experiments of a study                           SEEDS=n       its seeds: n, a-b or a,b"
 	@echo "  CPUS_PER_RUN=n  cores for each of its runs                            GPUS_PER_RUN=n  GPUs for each; 0.5: two share one"
@@ -63,14 +63,14 @@ help: ## list the targets
 	@echo "  DOCS=dir        where a study goes ($(DOCS))                             WANDB=entity/project  compare the runs of a W&B project"
 	@echo "  EXTRACTOR=name  inception or effnet_lite0                             INCEPTION_WEIGHTS=file  the weights of inception"
 	@echo "  SAMPLES=n       generated images to score                             SCORE=1       score the run after its training"
-	@echo "  TERMINAL=1      the dashboard in the terminal (0: a page to reach by ssh -L)"
+	@echo "  TERMINAL=1      the dashboard in the terminal (0: for ssh -L)         WHAT=\"name ...\"  the benchmarks, in ROUNDS=n rounds"
 	@echo "  COST_PER_HOUR=price  of the GPU                                       PUBLISHED=1   draw from the published generator of EXP"
-	@echo "  TORCH=build     PyTorch's to install: auto, cpu, cu126, cu130 or pypi (default: the one that is there, else auto)"
+	@echo "  TORCH=build     which PyTorch to install: auto, cpu, cu126, cu130 or pypi (default: the one that is there, else auto)"
 
 setup: ## install what the lab needs (the other targets do this too): make setup TORCH=cpu
 	@$(INSTALL)
 
-install-study:
+install-study: ## install Ray too, which runs studies and tests (they do this themselves)
 	@$(INSTALL_STUDY)
 
 run: setup ## train EXP, or resume it: make run EXP=tuned_lr
@@ -84,7 +84,7 @@ study: install-study ## train EXPS x SEEDS side by side, then compare: make stud
 sample: setup ## draw a grid, a walk, a film of the training and single images from a finished run: make sample EXP=tuned_lr
 	@$(PYTHON) -m dcgan sample $(WHICH) $(if $(PUBLISHED),--published)
 
-compare: setup ## score all runs, compare them, and open the page
+compare: setup ## compare all runs, open the page, and score them meanwhile
 	@$(PYTHON) -m analysis compare $(COMPARED)
 
 study-page: setup ## compare, then write docs/study.md and the results in the READMEs

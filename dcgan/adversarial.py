@@ -1,8 +1,8 @@
 """One adversarial step: Algorithm 1 of Goodfellow et al. (2014) with k = 1, in the form of the write-up's loop.
 
-Read it beside the paper: the discriminator ascends on real and on fake images, then the generator
-ascends through the discriminator that has just been updated. Two differences: the generator reuses the
-discriminator's fakes, and its loss is the non-saturating one (label 1 for fakes).
+Read it beside the paper: the discriminator learns from real and from fake images, then the generator learns through the
+discriminator that has just been updated. Three differences: both descend a loss where the paper ascends its negative,
+the generator reuses the discriminator's fakes, and its loss is the non-saturating one (label 1 for fakes).
 """
 
 import torch

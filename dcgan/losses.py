@@ -2,7 +2,7 @@
 
 With p = sigmoid(logit), binary cross-entropy against label 1 is -log p, and against label 0 it is
 -log(1 - p) = -log sigmoid(-logit). `logsigmoid` is the stable form: it never takes the logarithm of a probability
-rounded to 0. (torch's `softplus` is the same function, but it turns linear at 20, which is 2e-9 off.)
+rounded to 0. (It equals -softplus(-logit), but torch's `softplus` turns linear at 20, which is 2e-9 off.)
 D minimises bce_real(D(x)) + bce_fake(D(G(z))), equation 1; G minimises bce_real(D(G(z))), the non-saturating
 loss of section 3.
 """

@@ -130,7 +130,7 @@ def run(request: Request, device: Device, *, ranks: Ranks = ALONE) -> Outcome:
 
 
 def note_failure(request: Request) -> None:
-    """Write down that a run has failed whose processes all ended before one of them could do so."""
+    """Mark a run as failed if all its processes ended before one of them could do so."""
     with suppress(UserError):  # reported already: there are no images, or others train the run
         folder = request.folder(request.resolved(), request.source())
         facts = dict(folder.read_status())
@@ -260,7 +260,7 @@ def _changed_code(record: Mapping[str, Any]) -> str:
 def _new_record(
     folder: RunFolder, experiment: Experiment, images: PackedImages, here: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write down what is about to be run on what, and return it."""
+    """Record the run's settings, data and environment in its folder, and return them."""
     record = {
         **config.to_record(experiment),
         "data": {

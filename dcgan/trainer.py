@@ -101,7 +101,7 @@ def train(
             wish = Due.READING if step in snapshot_steps or pending.is_due() else Due.NOTHING
             with clock("compute"):
                 due = ranks.most(Due.STOPPING if step == total or stop.requested else wish)
-                keep_pace()  # last: what a process that died leaves undone would keep the host here
+                keep_pace()  # last: it would wait for work that a dead process never finishes
             if due == Due.NOTHING:
                 continue
 
@@ -174,10 +174,10 @@ def resume(players: Players, clock: Stopwatch, folder: RunFolder, device: Device
         start, clock.seconds = saved
         log.info("resuming after step %d", start)
         for optimizer in (players.generator_optimizer, players.discriminator_optimizer):
-            for group in optimizer.param_groups:  # what a CPU saved says that it is not
+            for group in optimizer.param_groups:  # False in a checkpoint saved on a CPU
                 group["capturable"] = device.records_steps
     elif folder.history.exists():
         log.warning("%s: no checkpoint to resume from, so the run starts again", folder.path)
-    if ranks.most(start) != -ranks.most(-start):
+    if ranks.most(start) != -ranks.most(-start):  # the highest is not the lowest
         raise UserError(f"{folder.path}: processes see different files; put --runs on a disk that they share")
     return start

@@ -110,7 +110,7 @@ class Prediction:
     more: str  # what the rule looks at besides
     rule: str
     planned: bool  # whether these are all runs of the plan; else the answer is exploratory
-    facts: Mapping[str, float] = field(default_factory=dict)  # n (arms), rho and its p, corrected
+    facts: Mapping[str, float] = field(default_factory=dict)  # n (arms), rho, its p by chance, and p corrected
 
 
 @dataclass(frozen=True)

@@ -222,7 +222,7 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
     more = f"R² of a straight line is {facts['r2']:.2f}{interval}."
     if CANDIDATES[x][1]:
         more += f" At smoothing 5, where only the sign counts, the correlation is {facts['smoothed']:+.2f}."
-    numbers = {"n": n, "rho": facts["rho"], "p": corrected_p}
+    numbers = {"n": n, "rho": facts["rho"], "chance": facts["p"], "p": corrected_p}
     return Prediction(verdict(facts, corrected_p), text, more, RULES["predicts"], arms.complete, numbers)
 
 

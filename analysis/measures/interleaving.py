@@ -11,8 +11,8 @@ The write-up plots D's loss (the sum of its real and its fake term) and G's loss
     interleaving ratio = sum over windows of crossings(r) / sum over windows of crossings(r - median(r))
 
 The numerator counts how often the plotted curves cross. The denominator, the reference crossings, counts how often
-they would if their typical gap in the window were taken away, so that the ratio has no constant to tune: how fast
-the curves wiggle cancels. 0: the curves never meet. About 1: they are centred on each other. In short windows it can
+they would if their typical gap in the window were taken away. Dividing by it removes most of the effect of how fast
+the curves wiggle. 0: the curves never meet. About 1: they are centred on each other. In short windows it can
 exceed 1. Neither scaling both losses by one factor nor swapping them changes it. A window with fewer than
 MIN_REFERENCE reference crossings says too little and is left out.
 
@@ -21,15 +21,15 @@ MIN_REFERENCE reference crossings says too little and is left out.
 The simpler sibling: how evenly the two take the lead, 0 to 1. On white noise around any gap the two agree in
 expectation: for independent signs the chance of a crossing is 2 p (1 - p), and around the median it is 1/2.
 
-What neither says: both feed on the noise from minibatch to minibatch, so the batch size, the smoothing and how
+Caveats. Both feed on the noise from minibatch to minibatch, so the batch size, the smoothing and how
 r is correlated over steps all move them. Compare runs of equal batch size over equal ranges of steps only, and look
 at more than one smoothing. And the theoretical optimum, D(x) = 1/2 everywhere (Goodfellow et al. 2014,
 arXiv:1406.2661, section 4), has d = 2 ln 2 and g = ln 2 (for the non-saturating loss): the plotted curves do not
 cross there. For interleaving around the optimum instead, pass `loss_d / 2`, which makes r = log(2 g / d).
 
-What stands beside the ratio. If r is a stationary Gaussian series, the ratio depends on z = gap / spread only: it is
-exp(-z^2 / 2) for one that is smooth over steps (Rice 1945) and 4 p (1 - p) with p = Phi(z) for white noise. So it is
-the gap in units of the noise, and the parts are worth seeing one by one, from the same losses:
+Companion measures. If r is a stationary Gaussian series of a given correlation over steps, the ratio depends only on
+z = gap / spread: it is exp(-z^2 / 2) for one that is smooth over steps (Rice 1945) and 4 p (1 - p) with p = Phi(z) for
+white noise. So it is the gap in units of the noise, and the parts are worth seeing one by one, from the same losses:
 
     gap                median of r over all steps, in nats: 0 where G's loss is typically as high as D's
     spread             root of the mean over windows of r's variance in the window, in nats: the noise

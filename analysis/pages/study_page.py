@@ -124,6 +124,7 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "commands": _commands(comparison),
         "front": _front(comparison, samples),
         "claim": _claim(comparison),
+        "extractor": _extractor(comparison),
         "bench": _benchmarks(),
         "runs": len(finished),
         "recipes": finished["experiment"].nunique(),
@@ -228,8 +229,12 @@ def _commands(comparison: Comparison) -> list[str]:
         + (f' SET="{pairs}"' if pairs else "")
         for (seeds, pairs), names in together.items()
     ]
-    extractor = comparison.table["extractor"].dropna().iloc[0]
-    return [*made, f"make study-page EXTRACTOR={extractor}"]
+    return [*made, f"make study-page EXTRACTOR={_extractor(comparison)}"]
+
+
+def _extractor(comparison: Comparison) -> str:
+    """The name of the network whose features the scores are of."""
+    return comparison.table["extractor"].dropna().iloc[0]
 
 
 def _seeds(seeds: Sequence[int]) -> str:
