@@ -1,4 +1,4 @@
-"""Training of DCGAN's four documented runs. Knows nothing of `analysis`."""
+"""Training of DCGAN's four documented runs."""
 
 EXIT_FAILED = 1  # something that was started did not finish
 EXIT_BAD_INPUT = 2

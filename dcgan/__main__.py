@@ -18,7 +18,7 @@ from dcgan.tools import plain_yaml
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code: 0, 2 for bad input, 130 when interrupted."""
+    """Run the command; return its exit code: 0, or one of `dcgan.EXIT_*` and `ranks.EXIT_PEER_LOST`."""
     options = parser()
     options.set_defaults(arguments=sys.argv[1:] if arguments is None else list(arguments))
     return perform(options, arguments)
@@ -42,7 +42,7 @@ def _run(options: argparse.Namespace) -> int:
                 f"--gpus {options.gpus} (GPUS={options.gpus}): a batch of {experiment.batch_size} has no "
                 f"{options.gpus} equal shares"
             )
-        code = launch.processes(options.gpus, device, [*options.arguments, "--profile", asked.profile])
+        code = launch.processes(options.gpus, device, ["run", "--profile", asked.profile, *options.arguments[1:]])
         if code not in (0, EXIT_INTERRUPTED):
             note_failure(asked)
         return code
@@ -112,12 +112,15 @@ def _sample(options: argparse.Namespace) -> int:
 
 def _published(experiment: str, seed: int | None) -> Path:
     """The published generator of an experiment: that of a seed, or of the lowest. Raises UserError where none is."""
-    folder = config.EXPERIMENTS.parent / "docs" / "study" / "evidence"
-    known = sorted(folder.glob("*/seed-*/generator.params"), key=lambda path: (len(path.parent.name), path))
-    for path in known:
-        if path.parts[-3] == experiment and seed in (None, int(path.parts[-2].removeprefix("seed-"))):
-            return path
-    names = ", ".join(sorted({path.parts[-3] for path in known})) or "none"
+    evidence = config.EXPERIMENTS.parent / "docs" / "study" / "evidence"
+    published = [
+        (path.parts[-3], int(path.parts[-2].removeprefix("seed-")), path)
+        for path in evidence.glob("*/seed-*/generator.params")
+    ]
+    fitting = [(number, path) for name, number, path in published if name == experiment and seed in (None, number)]
+    if fitting:
+        return min(fitting)[1]
+    names = ", ".join(sorted({name for name, *_ in published})) or "none"
     raise UserError(
         f"{experiment}: no published generator{'' if seed is None else f' of seed {seed}'} (there are: {names}); "
         f"`make run EXP={experiment}` trains one"

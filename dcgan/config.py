@@ -234,6 +234,9 @@ def profile_names(folder: Path = EXPERIMENTS) -> list[str]:
 def _file_layers(name: str, folder: Path) -> list[Layer]:
     """Read the experiment's file and its ancestors', the root first; the last gets a key `name`."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else _find(name, folder)
+    for known in _experiment_files(folder):
+        if known.stem == path.stem and known.resolve() != path.resolve():
+            raise ConfigError(f"{_shown(path)}: there is an experiment {path.stem} already; rename the file")
     layers: list[Layer] = []
     names: list[str] = []
     while True:

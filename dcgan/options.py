@@ -115,9 +115,9 @@ def seed_list(text: str) -> list[int]:
     """Read '0-63' or '3,7,20-25' as a list. Raises ValueError for anything else."""
     seeds: list[int] = []
     for part in text.split(","):
-        first, _, last = part.partition("-")
-        span = range(int(first), int(last or first) + 1)
-        if not 0 < len(seeds) + len(span) <= 10_000 or span.stop > 2**63:
+        first, dash, last = part.partition("-")
+        span = range(int(first), int(last if dash else first) + 1)
+        if not span or len(seeds) + len(span) > 10_000 or span.stop > 2**63:
             raise ValueError(text)
         seeds.extend(span)
     return seeds
@@ -128,7 +128,7 @@ def chosen_profile(wanted: str | None, suitable: str) -> str:
     if wanted is not None:
         return wanted
     print(
-        f"profile {suitable}, as there is {'a' if suitable == 'full' else 'no'} CUDA device "
+        f"profile {suitable}, which suits a run {'on' if suitable == 'full' else 'without'} CUDA "
         f"(--profile or PROFILE= chooses: {', '.join(config.profile_names())})",
         file=sys.stderr,
     )

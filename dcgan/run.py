@@ -95,7 +95,7 @@ def run(request: Request, device: Device, *, ranks: Ranks = ALONE) -> Outcome:
             ended = folder.read_status().get("state")
             if ended in ENDED:
                 if changed := _changed_code(earlier):
-                    log.warning("it was trained by other code (changed since: %s)", changed)
+                    log.warning("this run was trained with other code (changed since: %s)", changed)
                 return Outcome(ended, folder, trained=False)
         images = request.pack(experiment, source)
         batches = Batches(
@@ -144,22 +144,11 @@ def _announce(
 ) -> None:
     processes = f"{here['processes']} x " if here["processes"] > 1 else ""
     log.info(
-        "%s, seed %d: %s steps on %s images of %s",
-        experiment.slug,
-        experiment.seed,
-        f"{experiment.total_steps:,}",
-        f"{images.count:,}",
-        source.description,
+        f"{experiment.slug}, seed {experiment.seed}: {experiment.total_steps:,} steps on {images.count:,} images of "
+        f"{source.description}"
     )
-    log.info(
-        "on %s%s (%s, threads: %d, %s), into %s",
-        processes,
-        here["device"],
-        here["device_name"],
-        here["threads"],
-        here["precision"],
-        folder.path,
-    )
+    where = f"{processes}{here['device']} ({here['device_name']}, threads: {here['threads']}, {here['precision']})"
+    log.info(f"on {where}, into {folder.path}")
 
 
 def summary(outcome: Outcome) -> str:

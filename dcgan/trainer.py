@@ -86,7 +86,8 @@ def train(
             players, device, real=real, latents=latents.chunk(ranks.count)[ranks.rank], bf16=bf16,
             make_room=batches.move_to_host if batches.on_device and ranks.count == 1 else None,
         )  # fmt: skip
-        pending, keep_pace, shared_cpu = Pending(device, ranks), Pace(device), SharedCpu(device)
+        pending, keep_pace = Pending(device, ranks), Pace(device)
+        shared_cpu = SharedCpu(device, chosen=experiment.threads != "auto")
         input_wait = InputWait(device, resident=batches.on_device)
         while state == "running" and step < total:
             # The step: launched, not waited for.
@@ -99,9 +100,11 @@ def train(
 
             # Is anything due? All processes must do the same.
             wish = Due.READING if step in snapshot_steps or pending.is_due() else Due.NOTHING
+            if step == total or stop.requested:
+                wish = Due.STOPPING
             with clock("compute"):
-                due = ranks.most(Due.STOPPING if step == total or stop.requested else wish)
-                keep_pace()  # last: it would wait for work that a dead process never finishes
+                due = ranks.most(wish)
+                keep_pace()  # after agreeing: once another process is lost, waiting for the device could hang
             if due == Due.NOTHING:
                 continue
 

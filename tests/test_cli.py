@@ -132,7 +132,7 @@ def test_no_profile_chosen_is_said_in_one_line(capsys):
     assert main(["run", "baseline", "--device", "cpu", "--dry-run"]) == 0
     printed = capsys.readouterr()
     assert yaml.safe_load(printed.out)["profile"] == "laptop"
-    assert "profile laptop, as there is no CUDA device" in printed.err
+    assert "profile laptop, which suits a run without CUDA" in printed.err
 
 
 @pytest.fixture
@@ -188,6 +188,8 @@ def test_bad_input_gets_one_line_exit_code_2_and_leaves_nothing(case, given, tmp
         "run baseline --seed x",
         "run baseline --device tpu",
         "sample x --seeds 0-30000000",
+        "sample x --seeds 1,5-3",
+        "sample x --seeds 0-",
         "sample x --seeds 9e9",
     ],
 )

@@ -202,7 +202,7 @@ def test_a_mistake_in_an_override_is_one_line_that_names_it(override):
 
 FILES = {
     "extends: baseline\nsteps: [1, 2": "line 2: not YAML",
-    "extends: baseline\nsteps: 1\nsteps: 2\n": "line 3: not YAML: 'steps' stands here twice",
+    "extends: baseline\nsteps: 1\nsteps: 2\n": "line 3: not YAML: 'steps' is given twice",
     "extends: baseline\ngenerator:\n  learning_rate: 0\n": "generator.learning_rate: 0 ",
     "extends: baseline\nimage_sise: 64\n": "did you mean image_size",
     "extends: basline\n": "did you mean baseline",
@@ -212,6 +212,19 @@ FILES = {
     "- a\n- list\n": "key: value",
     "name: other\nextends: baseline\n": "name",
 }
+
+
+def test_a_file_named_like_an_experiment_would_share_its_folder_and_is_refused(tmp_path):
+    path = tmp_path / "tuned_lr.yaml"
+    path.write_text("extends: tuned_lr\n")
+    with pytest.raises(ConfigError, match=r"tuned_lr\.yaml: there is an experiment tuned_lr already; rename the file"):
+        load(str(path), profile="smoke")
+
+
+@pytest.mark.parametrize("number", ["010", "1:30", "0x10"])
+def test_a_number_that_yaml_reads_in_another_way_than_people_is_refused(number):
+    with pytest.raises(ConfigError, match=f"{number} is not a plain decimal number"):
+        load("tuned_lr", profile="smoke", overrides=[f"batch_size={number}"])
 
 
 @pytest.mark.parametrize("text", FILES)

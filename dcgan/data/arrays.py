@@ -1,6 +1,7 @@
 """Images in numpy's files: .npy, and .npz, which is a zip of them. Uint8 (N, H, W, 3), or (N, H, W) for grey ones."""
 
 import zipfile
+import zlib
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -65,7 +66,7 @@ class Arrays:
             raise DataError(f"no images in {self.path} ({', '.join(others) or 'it is empty'}); they should be {SHAPES}")
         if len({stack.shape[1:] for stack in stacks}) > 1:
             listed = ", ".join(f"{stack.name} {stack.shape}" for stack in stacks)
-            raise DataError(f"{self.path} holds arrays that don't go together ({listed}); save the images alone")
+            raise DataError(f"{self.path} holds arrays of different image shapes ({listed}); save only the images")
         check_size(self.path, "an image", prod(stacks[0].shape[1:]))
         check_unpacked(self.path, sum(prod(stack.shape) for stack in stacks))
         return stacks
@@ -77,11 +78,14 @@ class Arrays:
             number, height, width = stack.shape[:3]
             row = prod(stack.shape[1:])
             header = b"%s\n%d %d\n255\n" % (b"P6" if len(stack.shape) == 4 else b"P5", width, height)
-            with self._opened(stack.name) as file:
-                for index in range(bisect_left(ranks, start), bisect_left(ranks, start + number)):
-                    image = ranks[index] - start
-                    file.seek(stack.offset + image * row)
-                    yield index, f"{stack.name}[{image}]", Held(header + file.read(row))
+            try:
+                with self._opened(stack.name) as file:
+                    for index in range(bisect_left(ranks, start), bisect_left(ranks, start + number)):
+                        image = ranks[index] - start
+                        file.seek(stack.offset + image * row)
+                        yield index, f"{stack.name}[{image}]", Held(header + file.read(row))
+            except (zipfile.BadZipFile, zlib.error) as error:
+                raise DataError(f"{self.path}: {stack.name}: damaged: {first_line(error)}") from error
             start += number
 
     def _names(self) -> list[tuple[str, int]]:

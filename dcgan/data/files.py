@@ -38,7 +38,7 @@ class Files(Protocol):
 
     @property
     def count(self) -> int:
-        """Number of images. Files whose names don't say what they are are opened for this."""
+        """Number of images. To count them, files whose names don't identify them are opened."""
 
     @property
     def left_out(self) -> Counter[str]:
@@ -65,9 +65,13 @@ class Folder:
             raise DataError(f"can't read {error.filename}: {error.strerror}") from error
 
         for folder, below, files in os.walk(root, followlinks=True, onerror=refuse):
-            real = {name: os.path.realpath(Path(folder, name)) for name in sorted(below) if not kinds.is_litter(name)}
-            below[:] = [name for name, path in real.items() if path not in entered]
-            entered.update(real.values())
+            folders = []
+            for name in sorted(below):
+                real = os.path.realpath(Path(folder, name))
+                if not kinds.is_litter(name) and real not in entered:
+                    entered.add(real)
+                    folders.append(name)
+            below[:] = folders  # os.walk enters these
             prefix = Path(folder).relative_to(root).as_posix()
             for name in files:
                 if kinds.is_litter(name):
@@ -278,7 +282,7 @@ def file_signature(path: Path) -> str:
 
 
 def _archive_signature(path: Path) -> str:
-    return f"{file_signature(path)} by content"  # what was remembered when names decided is not this archive's
+    return f"{file_signature(path)} by content"  # not the signature of a version that went by names
 
 
 def _is_in_litter(name: str) -> bool:

@@ -43,7 +43,7 @@ NOT_READ |= {"SPIDER", "XVTHUMB"}
 #: Written by the system into any folder. Dot files are passed over, too: ._x.jpg is macOS's metadata of x.jpg.
 LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 
-PLUGINS = "heif" if find_spec("pillow_heif") else ""  # what is there besides Pillow; it changes what is an image
+PLUGINS = "heif" if find_spec("pillow_heif") else ""  # installed Pillow plugins; they change which files are images
 SHOWN = 5  # kinds of files that are left out
 
 

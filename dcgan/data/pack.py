@@ -88,7 +88,7 @@ def find_pack(source: Source, *, size: int, crop_px: int | None, count: int, cac
         if len(array) != facts["count"]:
             return None
         return PackedImages(array, source.name, source.fingerprint, facts["unreadable"], source.description)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
 
 

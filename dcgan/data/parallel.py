@@ -34,26 +34,28 @@ def in_parallel(work: Callable[[Any], T], items: Iterable) -> Iterator[Iterator[
     cores = cpu_count()
 
     def results() -> Iterator[T]:
-        waiting: deque[Future[list[T]]] = deque()
-        group: list[Any] = []
-        held = 0  # bytes
-        for item in items:
-            group.append(item)
-            if isinstance(item, tuple) and isinstance(item[-1], Held):
-                held += len(item[-1].data)
-            full = held > HELD_MB * 2**20
-            if full or len(group) == AT_ONCE:
-                waiting.append(pool.submit(lambda group: [work(item) for item in group], group))
-                group = []
-            while waiting and (full or len(waiting) > 2 * cores):
-                yield from waiting.popleft().result()
-            held = 0 if full else held
-        waiting.append(pool.submit(lambda group: [work(item) for item in group], group))
-        while waiting:
-            yield from waiting.popleft().result()
+        waiting: deque[tuple[Future[list[T]], int]] = deque()
+        for group, held in _groups(items):
+            waiting.append((pool.submit(lambda group: [work(item) for item in group], group), held))
+            while len(waiting) > 2 * cores or sum(held for _, held in waiting) > HELD_MB * 2**20:
+                yield from waiting.popleft()[0].result()
+        for future, _ in waiting:
+            yield from future.result()
 
     with ThreadPoolExecutor(cores) as pool:
         try:
             yield results()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _groups(items: Iterable) -> Iterator[tuple[list, int]]:
+    """Yield groups of AT_ONCE items, or fewer large ones, each with the bytes that it holds in memory."""
+    group, held = [], 0
+    for item in items:
+        group.append(item)
+        held += len(item[-1].data) if isinstance(item, tuple) and isinstance(item[-1], Held) else 0
+        if len(group) == AT_ONCE or held > HELD_MB * 2**20:
+            yield group, held
+            group, held = [], 0
+    yield group, held

@@ -28,6 +28,7 @@ class Parquet:
     def entries(self, ranks: Sequence[int]) -> Iterator[Entry]:
         start = 0
         for shard in self.shards:
+            before = start
             file = _opened(shard)
             column = _image_column(shard, file)
             try:
@@ -41,7 +42,7 @@ class Parquet:
                             (values,) = values.flatten()  # of the struct; a row that is null stays so
                         for index in range(bisect_left(ranks, first), bisect_left(ranks, first + len(values))):
                             image = values[ranks[index] - first].as_py() or b""
-                            yield index, f"{shard.name}[{ranks[index]}]", Held(image)
+                            yield index, f"{shard.name}[{ranks[index] - before}]", Held(image)
                         first += len(values)
             except Exception as error:  # pyarrow's are of many kinds
                 raise DataError(f"{shard}: damaged: {first_line(error)}") from error

@@ -11,7 +11,7 @@ import urllib.request
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
@@ -42,7 +42,6 @@ class Source:
     fingerprint: str  # 32 hex digits of the content; place and names don't matter
     count: int | None  # None: drawn, any number
     entries: Callable[[Sequence[int]], Iterator[Entry]] | None  # see files.py; None: drawn
-    left_out: Counter[str] = field(default_factory=Counter)  # numbers of files that are no images, by kind
 
 
 def open_source(data: str | Path | None, *, cache: Path) -> Source:
@@ -74,7 +73,7 @@ def open_source(data: str | Path | None, *, cache: Path) -> Source:
         log.warning("%s holds %d images, CelebA has %d", path, count, CELEBA_COUNT)
     stem = path.name if path.is_dir() else re.sub(r"(\.tar)?\.\w+$", "", path.name)
     name = re.sub(r"[^\w.-]+", "-", stem).strip("-.")[:40] or "data"
-    return Source("celeba" if celeba else name, one_line(path.name), fingerprint, count, files.entries, left_out)
+    return Source("celeba" if celeba else name, one_line(path.name), fingerprint, count, files.entries)
 
 
 def _open_files(path: Path) -> Files:

@@ -44,13 +44,14 @@ def step_taker(
     The step is recorded where the device can do that; it takes no step meanwhile.
     make_room: called once if memory runs out, before a second try.
     """
+    plain_step = partial(adversarial_step, players, real=real, latents=latents, bf16=bf16)
     if not device.records_steps:
-        return partial(adversarial_step, players, real=real, latents=latents, bf16=bf16)
+        return plain_step
     try:
         return CapturedStep(players, real=real, latents=latents, bf16=bf16)
     except NotRecordable as error:
         log.warning("the step can't be recorded as a CUDA graph, so it is slower (%s)", first_line(error))
-        return partial(adversarial_step, players, real=real, latents=latents, bf16=bf16)
+        return plain_step
     except RuntimeError as error:
         if make_room is None or not out_of_memory(error):
             raise
@@ -106,30 +107,21 @@ def unmoved(players: Players) -> Iterator[None]:
     A recorded step knows tensors by their address. So Adam's moments, which it makes at its first step, stay where
     they are and become zero again, as Adam starts them. The same holds when a step fails.
     """
-    networks, optimizers = (
-        (players.generator, players.discriminator),
-        (players.generator_optimizer, players.discriminator_optimizer),
-    )
-    kept = [[tensor.clone() for tensor in network.state_dict().values()] for network in networks]
-    moments = [
-        {
-            parameter: {key: value.clone() for key, value in state.items()}
-            for parameter, state in optimizer.state.items()
-        }
-        for optimizer in optimizers
-    ]
+    kept = {tensor.data_ptr(): tensor.clone() for tensor in _moved_by_a_step(players)}
     try:
         yield
     finally:
         players.discriminator.requires_grad_(True)
-        for network, before in zip(networks, kept, strict=True):
-            for tensor, value in zip(network.state_dict().values(), before, strict=True):
-                tensor.copy_(value)
-        for optimizer, kept_moments in zip(optimizers, moments, strict=True):
-            for parameter, state in optimizer.state.items():
-                for key, value in state.items():
-                    if parameter in kept_moments:
-                        value.copy_(kept_moments[parameter][key])
-                    else:
-                        value.zero_()
-            optimizer.zero_grad()
+        for tensor in _moved_by_a_step(players):
+            before = kept.get(tensor.data_ptr())
+            tensor.zero_() if before is None else tensor.copy_(before)  # None: a moment that the first step made
+        players.generator_optimizer.zero_grad()
+        players.discriminator_optimizer.zero_grad()
+
+
+def _moved_by_a_step(players: Players) -> list[Tensor]:
+    """All tensors that a step changes: weights, BatchNorm statistics, Adam's moments."""
+    networks = (players.generator, players.discriminator)
+    optimizers = (players.generator_optimizer, players.discriminator_optimizer)
+    weights = [tensor for network in networks for tensor in network.state_dict().values()]
+    return weights + [value for each in optimizers for state in each.state.values() for value in state.values()]

@@ -19,7 +19,7 @@ from dcgan.tools.cpus import cpu_count
 log = logging.getLogger(__name__)
 
 SPARE_BYTES = 4 * 10**9  # of a GPU's memory that stay free beside resident images: the networks take up to 3.5 GB
-MPS_ELEMENTS = 2**31  # a tensor with as many crashes there (pytorch#149325)
+MPS_ELEMENTS = 2**31  # tensors with this many crash there (pytorch#149325)
 
 
 class Placement(TypedDict):
@@ -113,11 +113,8 @@ class Device:
             room = min(free - SPARE_BYTES, MPS_ELEMENTS - 1)
         if self.type != "cpu" and nbytes > room:
             log.info(
-                "the images stay on the host: they take %.1f GB, and there is room for %.1f GB on the %s beside the "
-                "networks",
-                nbytes / 1e9,
-                max(0, room) / 1e9,
-                self.name,
+                f"the images stay on the host: they take {nbytes / 1e9:.1f} GB, and there is room for "
+                f"{max(0, room) / 1e9:.1f} GB on the {self.name} beside the networks"
             )
         return {"on_device": nbytes <= room, "pin_memory": self.pins_memory, "memory_format": self.memory_format}
 
@@ -125,8 +122,8 @@ class Device:
 def choose(wanted: str) -> Device:
     """Return the device of this name; "auto" takes CUDA, then Apple's MPS, then the CPU.
 
-    Raises UserError for a device that is not there, and for an NVIDIA card that is there but can't be used, which
-    "auto" doesn't leave idle in silence.
+    Raises UserError for a device that is not there, and for an NVIDIA card that is there but can't be used: "auto"
+    must not silently leave it idle.
     """
     if wanted == "cpu":
         return Device.of(torch.device("cpu"))

@@ -60,8 +60,10 @@ def flops_per_image(experiment: Experiment) -> int:
 
 
 def _multiplications(image_size: int, channels: int) -> list[int]:
-    """Multiplications per image of each 5x5 layer, from the 4x4 end; one of stride 2 does 25 a value of its small map
-    and pair of channels."""
+    """Multiplications per image of each 5x5 layer, from the 4x4 end.
+
+    A layer of stride 2 does 25 for each value of its smaller map and each pair of channels.
+    """
     sizes, widths = map_sizes(image_size), [*map_channels(image_size, channels), 3]
     return [25 * size**2 * a * b for size, (a, b) in zip(sizes[:-1], pairwise(widths), strict=True)]
 

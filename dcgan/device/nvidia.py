@@ -23,8 +23,8 @@ DRIVERS = {12: 525, 13: 580}  # the oldest driver for each CUDA (docs.nvidia.com
 
 
 def problem() -> str | None:
-    """Return why torch can't use the NVIDIA card of this machine, and what helps; None where all is well or no card."""
-    with warnings.catch_warnings(action="ignore"):  # of torch's, on the same, over several lines
+    """Return why torch can't use the NVIDIA card of this machine, and what helps; None if it can, or without a card."""
+    with warnings.catch_warnings(action="ignore"):  # torch says the same in several lines
         found = _unfit() if torch.cuda.is_available() else _idle()
     if found is None:
         return None

@@ -48,7 +48,7 @@ class Ranks:
     rank: int = 0
     count: int = 1
     local_count: int = 1  # of them on this machine, which share its cores
-    talk: dist.ProcessGroup | None = None  # between hosts, beside what the devices say to each other
+    talk: dist.ProcessGroup | None = None  # between hosts; the devices have their own
 
     @property
     def first(self) -> bool:

@@ -72,12 +72,15 @@ class SharedCpu:
     The threads of a step wait for each other, so a thread that is put aside keeps the others waiting. With one other
     busy program on 2 cores a step takes two to three times as long; on one thread it then takes no longer than without
     the program (`make bench WHAT=beside`).
+
+    chosen: the settings name the number of threads, which a resumed run keeps.
     """
 
     LOOK_SECONDS = 30.0
     SHARE = 0.85  # without other programs a run has 0.99 of its threads' time
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, *, chosen: bool = False) -> None:
+        self._chosen = chosen
         self._threads = torch.get_num_threads() if device.type == "cpu" else 1
         self._silent = self._threads == 1
         self._since = time.perf_counter(), time.process_time()
@@ -93,11 +96,14 @@ class SharedCpu:
         if share > self.SHARE:
             return
         self._silent = True
+        fewer = max(1, int(share * self._threads))
+        if self._chosen:
+            remedy = f'give the next run fewer threads, SET="threads={fewer}"'
+        else:
+            remedy = (
+                f"stop this run (it loses nothing) and resume it with OMP_NUM_THREADS={fewer} before the same command"
+            )
         log.warning(
-            "other programs use the CPU too: this run has %.0f %% of %d cores, and it loses more than that while its "
-            "threads wait for each other; end those programs, or stop this run (it loses nothing) and resume it with "
-            "OMP_NUM_THREADS=%d before the same command",
-            100 * share,
-            self._threads,
-            max(1, int(share * self._threads)),
+            f"other programs use the CPU too: this run has {100 * share:.0f} % of {self._threads} cores, and it loses "
+            f"more than that while its threads wait for each other; end those programs, or {remedy}"
         )

@@ -56,7 +56,7 @@ class RunFolder:
 
     @classmethod
     def locate(cls, runs: Path, *, data: str, fingerprint: str, profile: str, slug: str, seed: int) -> "RunFolder":
-        """`runs/<data>-<fingerprint8>/<profile>/<experiment>[+<overrides8>]/seed-<n>`."""
+        """`runs/<data>-<fingerprint8>/<profile>/<experiment>[+<overrides>]/seed-<n>`."""
         return cls(runs / f"{data}-{fingerprint[:8]}" / profile / slug / f"seed-{seed}")
 
     def sample(self, step: int) -> Path:
@@ -113,7 +113,7 @@ class RunFolder:
             raise ValueError(f"no column {' and no column '.join(missing)}")
         columns = whole.partition(b"\n")[0].decode(errors="replace").split(",")
         if twice := [name for name in columns if columns.count(name) > 1]:
-            raise ValueError(f"the column {twice[0]!r} is there twice")
+            raise ValueError(f"the column {twice[0]!r} is given twice")
         if not isinstance(rows.index, pd.RangeIndex):  # pandas took a surplus first column for an index
             raise ValueError("its rows are longer than its header")
         return rows.astype(dict.fromkeys(HISTORY[1:], float))  # the very numbers that were measured, for sums in double

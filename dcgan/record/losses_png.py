@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from dcgan.tools.files import replacing
 from dcgan.tools.loss_style import COLORS, LABELS, SMOOTHING_STEPS
 
@@ -22,8 +24,8 @@ def draw_losses(history: "pd.DataFrame", path: Path, *, title: str) -> None:
             axis.plot(history["step"], history[column], color=color, alpha=0.25, linewidth=0.5)
             smooth = history[column].rolling(SMOOTHING_STEPS, min_periods=1, center=True).mean()
             axis.plot(history["step"], smooth, color=color, linewidth=1.8, label=LABELS[column])
-        # A single spike would flatten everything else.
-        top = history[list(COLORS)].quantile(0.999).max() if len(history) else 1.0
+        # A single spike would flatten everything else, and an axis can't end at infinity.
+        top = history[list(COLORS)].where(np.isfinite).quantile(0.999).max()
         axis.set(xlabel="step", ylabel="loss (binary cross-entropy, nats)", title=title)
         axis.set_ylim(0, 1.1 * top if top > 0 else 1.0)
         axis.margins(x=0)

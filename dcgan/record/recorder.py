@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 PREVIEW_SEEDS = range(64)
 LIVE_WINDOW = 100  # steps
 _BOTH_LOSSES = [HISTORY.index(loss) - 1 for loss in ("loss_d", "loss_g")]  # columns of the measures
-CHECKPOINT_SECONDS = 60.0  # a kill loses about this much work, and what it takes to write a checkpoint
+CHECKPOINT_SECONDS = 60.0  # a kill loses about this much work, plus the time to write a checkpoint
 
 
 class Recorder:
@@ -63,10 +63,9 @@ class Recorder:
         self._seconds_before = dict(clock.seconds)
         self._saved_at = time.perf_counter()
         history = folder.truncate_history(start)
-        self._losses = np.full((2, experiment.total_steps), np.nan, np.float32)  # D's, G's
-        self._losses[:, :start] = [[row[loss] for row in history] for loss in ("loss_d", "loss_g")]
+        self._losses = np.array([[row[loss] for row in history] for loss in ("loss_d", "loss_g")], np.float32)
         self._winner = winner or (lambda loss_d, loss_g: None)
-        self._warned = self._winner(*self._losses[:, :start]) is not None  # by an earlier session
+        self._warned = self._winner(*self._losses) is not None  # by an earlier session
         self._live = LiveInterleaving(interleaving)
         self._tracker = Tracker(
             folder.path,
@@ -121,7 +120,7 @@ class Recorder:
             self._folder.append_history(first, measures)
             self._tracker.log(self._live(self._with_samples(rows)))
             self._show(rows[-1])
-            self._losses[:, first - 1 : self._step] = measures[:, _BOTH_LOSSES].T
+            self._losses = np.concatenate([self._losses, measures[:, _BOTH_LOSSES].T], axis=1)
             self._warn_once_of_a_winner()
             if state == "diverged":
                 self._tracker.alert(f"{self._name} diverged", f"A loss is no longer finite at step {self._step:,}.")
@@ -199,7 +198,7 @@ class Recorder:
         self._bar.update(row["step"] - self._bar.n)
 
     def _warn_once_of_a_winner(self) -> None:
-        if self._warned or not (who := self._winner(*self._losses[:, : self._step])):
+        if self._warned or not (who := self._winner(*self._losses)):
             return
         self._warned = True
         network, so = {

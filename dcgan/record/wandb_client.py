@@ -73,7 +73,7 @@ def settings(wandb: Any, **more: Any) -> Any:
 
 
 def own_places(folder: Path) -> dict[str, str]:
-    """Return the environment variables that keep wandb in a run's folder, and its crashes here, if not set."""
+    """Return the variables, where unset, that keep wandb's files in the run's folder and its crash reports local."""
     cache = str(folder / "wandb" / "cache")
     defaults = {
         "WANDB_CACHE_DIR": cache,  # or each start writes a log under ~/.cache

@@ -244,10 +244,8 @@ class Tracker:
             before, self._warned = self._warned, True
         if not before:  # one problem often shows in several places
             log.warning(
-                "W&B: %s; continuing without it: every number is in %s (a run's in history.csv), and the next start "
-                "of the run copies what W&B lacks",
-                what,
-                self._folder,
+                f"W&B: {what}; continuing without it: every number is in {self._folder} (a run's in history.csv), and "
+                "the next start of the run copies what W&B lacks"
             )
 
 

@@ -150,7 +150,7 @@ class Watched:
         self._rows[run] = _row(run, "failed" if message is not None else state if state in ENDED else "interrupted")
 
     def _state(self, run: PlannedRun) -> str:
-        """Return the folder's state unless it is older than this study; that a run failed, only its task's end says."""
+        """Return the folder's state unless it is older than this study. A run has failed only once its task ends."""
         log_before, status_before = self._before[run]
         if _modified(run.folder.status) != status_before:
             state = run.folder.read_status().get("state", "running")

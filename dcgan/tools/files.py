@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path, *, lasting: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what is written there takes `path`'s place, or after an error nothing does.
+    """Yield a temporary path beside `path`; it replaces `path` at the end; after an error, `path` stays as it was.
 
     lasting: survives a power failure once this returns; takes its time.
     """
@@ -48,7 +48,7 @@ def read_plain(path: Path, *, most: int | None = None, first: int = -1) -> bytes
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a plain file", str(path))
         if most is not None and status.st_size > most:
-            raise OSError(errno.EFBIG, f"{status.st_size:,} bytes, where {most:,} would be many", str(path))
+            raise OSError(errno.EFBIG, f"{status.st_size:,} bytes, and at most {most:,} are allowed", str(path))
         return file.read(first)
 
 

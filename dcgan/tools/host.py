@@ -22,8 +22,8 @@ def prepare() -> None:
 def keep_memory() -> bool:
     """Tell glibc's malloc to keep large blocks when they are freed; return whether it does.
 
-    Otherwise each large tensor is given back to the kernel and faulted in again, in every step. Elsewhere than on
-    glibc, and where the user has set malloc's own variables, nothing changes.
+    Otherwise each large tensor is given back to the kernel and faulted in again, in every step. Nothing
+    changes without glibc, or where the user has set malloc's own variables.
     """
     wishes = [name for name in os.environ if name.startswith("MALLOC_")]
     if wishes or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or sys.platform != "linux":

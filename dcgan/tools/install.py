@@ -33,13 +33,13 @@ RECORD = VENV / ".installed"
 PYTHON = VENV / "bin/python"
 BEFORE = Path(".venv.before")  # what .venv was, while another takes its place
 
-#: Older ones may not know what is asked of them below.
+#: Older versions lack options used below.
 OLDEST_UV = (0, 9)
 #: What uv and pip ask unless they are configured.
 PACKAGE_INDEX = "https://pypi.org/simple"
 #: What uv asks for `--torch-backend cpu`.
 PYTORCH_INDEX = "https://download.pytorch.org/whl/cpu/torch/"
-#: What helps where that index doesn't.
+#: The advice where that index can't be used.
 ORDINARY = "make setup TORCH=pypi takes the ordinary build"
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 #: torch for CUDA 13 needs a card of this capability (Turing); torch for CUDA 12.6 runs on older ones too.
@@ -114,7 +114,7 @@ def emptied() -> Iterator[None]:
 
 
 def put_back() -> None:
-    """Undo what `emptied` began and didn't end."""
+    """Restore the old .venv if `emptied` was interrupted."""
     if BEFORE.exists():
         if not RECORD.exists():
             shutil.rmtree(VENV, ignore_errors=True)

@@ -31,7 +31,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()
-            message = f"*{event.anchor} stands for another value; write it out"
+            message = f"*{event.anchor} is an alias; write the value out"
             raise yaml.composer.ComposerError(None, None, message, event.start_mark)
         return super().compose_node(parent, index)
 
@@ -45,6 +45,9 @@ class _Loader(yaml.SafeLoader):
         value = super().construct_yaml_int(node)
         if abs(value) > LARGEST_INTEGER:
             raise yaml.constructor.ConstructorError(None, None, "a number that is too large", node.start_mark)
+        if not re.fullmatch(r"[-+]?(0|[1-9][0-9_]*)", node.value):  # YAML 1.1 reads 010 as 8, and 1:30 as 90
+            message = f"{node.value} is not a plain decimal number"
+            raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
         return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
@@ -53,7 +56,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.constructor.ConstructorError(None, None, "a key should be a word", key.start_mark)
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands here twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -98,7 +101,7 @@ def read(path: Path, *, where: str | None = None) -> dict[str, Any]:
 
 
 def parse(text: str, *, where: str) -> Any:
-    """Return the value that a YAML text spells. Raises ConfigError, naming `where` and the line, if it spells none."""
+    """Parse YAML text. Raises ConfigError, naming `where` and the line, if it isn't valid."""
     try:
         return yaml.load(text, _Loader)  # a SafeLoader
     except yaml.MarkedYAMLError as error:

@@ -82,6 +82,12 @@ def test_an_array_that_unpacks_to_other_than_it_says_is_refused(tmp_path):
     assert "don't fit its shape" in refused(saved(tmp_path, "a.npz", buffer.getvalue()), tmp_path / "cache")
 
 
+def test_a_damaged_array_says_so_when_it_is_read(tmp_path):
+    content = bytearray(npz(x=RGB))
+    content[len(content) // 2] ^= 1
+    assert "x.npy: damaged" in refused(saved(tmp_path, "a.npz", bytes(content)), tmp_path / "cache")
+
+
 def test_an_array_bomb_is_refused_before_it_goes_off(tmp_path, monkeypatch):
     monkeypatch.setattr("dcgan.data.files.LARGEST_ARCHIVE_MB", 1)
     path = saved(tmp_path, "bomb.npz", npz(x=np.zeros((50, 256, 256), np.uint8)))

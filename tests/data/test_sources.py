@@ -118,7 +118,9 @@ def test_links_are_followed_once_and_what_is_no_file_is_passed_over(tmp_path):
     os.mkfifo(folder / "pipe.png")
     (folder / "folder.png").mkdir()
     written(folder, {"._0.png": b"a note of macOS"})
-    assert packed(folder, tmp_path / "cache").count == 4
+    (folder / "a").symlink_to(tmp_path / "shared")
+    (folder / "b").symlink_to(written(tmp_path / "shared", some(2)))
+    assert packed(folder, tmp_path / "cache").count == 4 + 2
 
 
 def test_packing_leaves_torch_its_threads(tmp_path, forms):

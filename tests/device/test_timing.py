@@ -61,6 +61,18 @@ def test_a_run_whose_cores_others_use_names_the_remedy_once(monkeypatch, caplog,
         assert f"OMP_NUM_THREADS={remedy} before the same command" in messages[0]
 
 
+def test_a_run_whose_settings_name_its_threads_is_not_told_to_resume_with_fewer(monkeypatch, caplog):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    now = [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing.time, "process_time", lambda: now[0])
+    shared_cpu = timing.SharedCpu(Device.of(torch.device("cpu")), chosen=True)
+    now[0] = 60.0
+    with caplog.at_level("WARNING", logger="dcgan"):
+        shared_cpu.check()
+    assert caplog.text.strip().endswith('end those programs, or give the next run fewer threads, SET="threads=1"')
+
+
 @pytest.mark.parametrize(("resident", "waits"), [(True, 0), (False, 1)])
 def test_on_mps_the_host_waits_for_the_steps_before_a_batch_only_where_the_copy_would(monkeypatch, resident, waits):
     asked = []

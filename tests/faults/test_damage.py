@@ -250,4 +250,4 @@ def test_a_finished_run_of_other_training_code_is_kept_with_a_warning(cache, tmp
     known = environment.code_files()
     monkeypatch.setattr(environment, "code_files", lambda: {**known, "dcgan/losses.py": "00000000"})
     assert _run(tmp_path, cache) == 0
-    assert "it was trained by other code (changed since: dcgan/losses.py)" in caplog.text
+    assert "this run was trained with other code (changed since: dcgan/losses.py)" in caplog.text

@@ -36,14 +36,14 @@ BOMB = "".join(f"  {new}: &{new} [{f'*{old}, ' * 9}]\n" for old, new in zip("abc
 TEXTS = {
     "ten lines that stand for gigabytes": (
         f"generator:\n  a: &a [x]\n{BOMB}",
-        "line 4: not YAML: *a stands for another",
+        "line 4: not YAML: *a is an alias",
     ),
-    "a value within itself": ("generator: &g {learning_rate: *g}", "*g stands for another value"),
+    "a value within itself": ("generator: &g {learning_rate: *g}", "*g is an alias"),
     "an integer of 5000 digits": ("seed: 0x" + "f" * 5000, "line 2: not YAML: a number that is too large"),
     "half a character": ('question: "\\ud800"', "is not Unicode"),
     "a list in a list in a list": ("question: " + "[" * 5000, "RecursionError"),
     "a NUL": ("question: a\0b", "special characters are not allowed"),
-    "a megabyte": ("question: " + "x" * 2**20, "1,048,605 bytes, where 262,144 would be many"),
+    "a megabyte": ("question: " + "x" * 2**20, "1,048,605 bytes, and at most 262,144 are allowed"),
     "a tag that runs a program": ("question: !!python/object/apply:os.system [touch pwned]", "python/object"),
     "more snapshots than a memory holds": ("snapshots: 1000000000000", "less than or equal to 10000"),
     "more images than a memory can count": ("images: 1000000000000", "less than or equal to 100000000"),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from support import ROOT
 
 from dcgan import UserError
 from dcgan.record.folder import HISTORY, RunFolder
+from dcgan.record.losses_png import draw_losses
 from dcgan.tools.files import replacing
 
 
@@ -25,6 +27,14 @@ def folder(tmp_path):
 
 def _measures(n, seed=0):
     return np.random.default_rng(seed).exponential(size=(n, 6)).astype(np.float32)
+
+
+def test_the_losses_of_a_run_that_became_infinite_can_be_drawn(tmp_path):
+    losses = np.append(np.ones(599), np.inf)
+    history = pd.DataFrame({"step": np.arange(1, 601), "loss_d": losses, "loss_g": losses})
+    for rows in (history, history[:0]):
+        draw_losses(rows, tmp_path / "losses.png", title="a run")
+        assert (tmp_path / "losses.png").stat().st_size > 10_000
 
 
 def test_the_path_says_data_profile_recipe_and_seed(tmp_path):
