@@ -1,40 +1,51 @@
 #!/usr/bin/env bash
 # Everything that only a machine with an NVIDIA GPU can say, the most valuable first, in about ten minutes on one card:
 #     benchmarks/on_gpu.sh
-# It installs like `make setup`, checks, measures into benchmarks/results.csv and RESULTS.md, and trains tuned_lr at full
-# width for the rest of the time. Its log and the run's results are kept in on_gpu/. MINUTES=20 gives it longer, TRAIN=0
-# leaves the training out. Without a GPU every part runs as far as it can: a dry run.
+# It installs like `make setup`, checks, measures into benchmarks/results.csv and RESULTS.md, and trains for the rest of
+# the time. Its log and all results are kept in on_gpu/. Without a GPU every part runs as far as it can: a dry run.
+#     MINUTES=20              gives it longer
+#     TRAIN="a b" STEPS=5000  trains other experiments, at full width, for so many steps; TRAIN= trains none
+#     PYTHON=python3          takes a Python that has the packages, and installs nothing
+#     OUT=folder              keeps log and results there
 set -u
 cd "$(dirname "$0")/.."
-out=on_gpu end=$((SECONDS + 60 * ${MINUTES:-10}))
+out=${OUT:-on_gpu} end=$((SECONDS + 60 * ${MINUTES:-10}))
 mkdir -p "$out"
-make setup || exit
+[ -n "${PYTHON:-}" ] || make setup || exit
 export WANDB_MODE=disabled PYTHONUNBUFFERED=1
-python=.venv/bin/python
+python=${PYTHON:-.venv/bin/python}
 
-# part SECONDS COMMAND...: at most this long. A failure stops nothing.
+# part SECONDS COMMAND...: at most this long, and no longer than there is time. A failure stops nothing.
 part() {
-    local limit=$1 start=$SECONDS
+    local limit=$1 start=$SECONDS left=$((end - SECONDS))
     shift
     echo "=== $*"
-    timeout --signal="${SIGNAL:-INT}" --kill-after=15 "$limit" "$@" 2>&1
+    [ $left -gt 10 ] || { echo "--- left out: no time"; return; }
+    # A run saves on SIGTERM. A checkpoint under way may take a while.
+    timeout --kill-after=40 $((limit < left ? limit : left)) "$@" 2>&1
     echo "--- exit code $?, $((SECONDS - start)) s"
+    cp benchmarks/results.csv benchmarks/RESULTS.md "$out"
 }
 
 {
     date -u; git log -1 --oneline
     nvidia-smi --query-gpu=name,driver_version,memory.total,memory.used --format=csv || echo "no NVIDIA GPU: a dry run"
-    # The slow ones test processes on the CPU.
-    part 150 $python -m pytest -m "not slow" --durations=5 tests/device tests/data/test_batches.py tests/test_trainer.py
-    part 60 $python -m benchmarks steps --rounds 2
-    part 40 $python -m benchmarks busy --rounds 2
-    part 60 $python -m benchmarks epoch64 --rounds 2
-    part 70 $python -m benchmarks epoch128 --rounds 2
+    $python -c "import torch; print('torch', torch.__version__, 'cuDNN', torch.backends.cudnn.version())"
+    part 100 $python -m pytest -p no:cacheprovider --tb=short --durations=5 -k "cuda or gpu or recorded or five_hundred" \
+        tests/device/test_cuda_graph.py tests/device/test_gradients.py tests/data/test_batches.py tests/test_trainer.py
+    part 100 $python -m benchmarks steps --rounds 1
+    part 60 $python -m benchmarks busy --rounds 1
+    part 60 $python -m benchmarks epoch64 --rounds 1
     part 90 $python -m benchmarks examples --rounds 1
-    left=$((end - SECONDS))
-    if [ "${TRAIN:-1}" = 1 ] && [ $left -gt 40 ]; then
-        # A run saves on SIGTERM; a script in the background ignores SIGINT, and so would the run.
-        SIGNAL=TERM part $left $python -m dcgan run tuned_lr --runs "$out/runs"
-    fi
+    part 90 $python -m benchmarks epoch128 --rounds 1
+    part 40 $python -m pytest -p no:cacheprovider --tb=short -k cuda tests/device/test_ranks.py  # last: NCCL may hang
+    for experiment in ${TRAIN-tuned_lr}; do
+        part 600 $python -m dcgan run "$experiment" --profile full --set "steps=${STEPS:-10000}" --runs on_gpu/runs
+        newest=$(ls -td on_gpu/runs/*/full/"$experiment"*/seed-0 | head -n 1)
+        for file in status.json history.csv losses.png; do
+            cp "$newest/$file" "$out/$experiment-$file"
+        done
+        cp "$(ls "$newest"/samples/*.png | tail -n 1)" "$out/$experiment-samples.png"
+    done
 } 2>&1 | tee "$out/log.txt"
 echo "kept in $out/; new rows are in benchmarks/RESULTS.md"

@@ -139,9 +139,12 @@ def markdown(rows: Iterable[Row]) -> str:
 def _machine() -> str:
     import torch
 
+    from dcgan.device import nvidia
     from dcgan.device.device import Device
 
     device = Device.of(torch.device("cpu"))
     cpu = f"{device.name} with bf16" if device.bf16 else device.name  # one name, but up to three times the speed
-    gpu = f" and {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    gpu = ""
+    if torch.cuda.is_available():
+        gpu = f" and {torch.cuda.get_device_name()} (driver {nvidia.driver()}, torch {torch.__version__})"
     return f"{cpu_count()} cores of {cpu}{gpu}"

@@ -179,6 +179,9 @@ def resume(players: Players, clock: Stopwatch, folder: RunFolder, device: Device
         for optimizer in (players.generator_optimizer, players.discriminator_optimizer):
             for group in optimizer.param_groups:  # False in a checkpoint saved on a CPU
                 group["capturable"] = device.records_steps
+            for parameter, state in optimizer.state.items():  # of another memory format in one saved on MPS
+                for moment in ("exp_avg", "exp_avg_sq"):
+                    state[moment] = torch.empty_like(parameter).copy_(state[moment])
     elif folder.history.exists():
         log.warning("%s: no checkpoint to resume from, so the run starts again", folder.path)
     if ranks.most(start) != -ranks.most(-start):  # the highest is not the lowest

@@ -16,8 +16,9 @@ from dcgan.data import Batches
 from dcgan.device import cuda_graph, flops, timing
 from dcgan.device.device import Device, use_determinism
 from dcgan.players import stream
-from dcgan.record import recorder
+from dcgan.record import checkpoint, recorder
 from dcgan.record.folder import RunFolder
+from dcgan.record.weights import to_bytes
 
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
 
@@ -220,6 +221,22 @@ def test_a_checkpoint_of_other_networks_is_refused(images, tmp_path, monkeypatch
     train(tmp_path, images)
     with pytest.raises(UserError, match=r"step-000003-.*pt: not a checkpoint of this run.*--fresh"):
         train(tmp_path, images, "latent_dim=9")
+
+
+def test_moments_saved_in_another_memory_format_are_taken_in_the_parameters_own(whole, images, tmp_path, monkeypatch):
+    """Apple's MPS saves them contiguous; Adam's fused step takes its tensors' memory as it lies."""
+    with monkeypatch.context() as patch:
+        interrupting(patch, 5, lambda: os.kill(os.getpid(), signal.SIGINT))
+        _, folder = train(tmp_path, images)
+    (newest, *_) = sorted(folder.checkpoints.iterdir(), reverse=True)
+    content = torch.load(newest, weights_only=True)
+    for optimizer in ("generator_optimizer", "discriminator_optimizer"):
+        for state in content[optimizer]["state"].values():
+            state |= {moment: state[moment].contiguous() for moment in ("exp_avg", "exp_avg_sq")}
+    newest.unlink()
+    checkpoint.write(folder.checkpoints, to_bytes(content), step=5)
+    train(tmp_path, images)
+    assert same(weights(folder), weights(whole))
 
 
 def test_streams_of_numbers_differ_by_seed_owner_and_step():

@@ -5,6 +5,7 @@ waiting for Python. The graph is recorded from `adversarial_step` itself, so it 
 """
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -67,11 +68,12 @@ class CapturedStep:
     """
 
     def __init__(self, players: Players, *, real: Tensor, latents: Tensor, bf16: bool):
+        self._alive = players, real, latents  # the graph knows their addresses only
         current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
         aside.wait_stream(current)
         try:
-            with torch.cuda.stream(aside), unmoved(players):
-                for _ in range(WARM_UP):
+            with torch.cuda.stream(aside), unmoved(players), warnings.catch_warnings(action="ignore"):
+                for _ in range(WARM_UP):  # torch warns that Adam, made to be recorded, is not being recorded
                     adversarial_step(players, real=real, latents=latents, bf16=bf16)
         finally:
             current.wait_stream(aside)

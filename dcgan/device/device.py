@@ -120,7 +120,7 @@ class Device:
 
 
 def choose(wanted: str) -> Device:
-    """Return the device of this name; "auto" takes CUDA, then Apple's MPS, then the CPU.
+    """Return the device of this name, set to real float32; "auto" takes CUDA, then Apple's MPS, then the CPU.
 
     Raises UserError for a device that is not there, and for an NVIDIA card that is there but can't be used: "auto"
     must not silently leave it idle.
@@ -132,23 +132,30 @@ def choose(wanted: str) -> Device:
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     names = [name for name, is_there in available.items() if is_there]
     if wanted == "auto":
-        return Device.of(torch.device(names[0]))
-    if wanted not in names:
+        wanted = names[0]
+    elif wanted not in names:
         raise UserError(
             f"--device {wanted} (DEVICE={wanted}): not on this machine; torch {torch.__version__} sees "
             f"{', '.join(names)}"
         )
-    return Device.of(torch.device(wanted))
+    device = Device.of(torch.device(wanted))
+    use_float32(device)
+    return device
 
 
 def use_precision(precision: Literal["auto", "bf16", "fp32"], device: Device) -> bool:
     """Return whether to train in bfloat16; "auto" means where the hardware has it.
 
-    What stays in float32 is real float32: torch would let CUDA's convolutions drop to TF32, with 10 bits.
+    What stays in float32 is real float32.
     """
+    use_float32(device)
+    return device.bf16 if precision == "auto" else precision == "bf16"
+
+
+def use_float32(device: Device) -> None:
+    """Compute in real float32: torch would let CUDA's convolutions drop to TF32, with 10 bits."""
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False
-    return device.bf16 if precision == "auto" else precision == "bf16"
 
 
 def use_determinism(wanted: bool, device: Device) -> None:
@@ -157,6 +164,7 @@ def use_determinism(wanted: bool, device: Device) -> None:
         if wanted:  # cuBLAS reads it before its first use
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(wanted)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # a kernel more for each new tensor, to find bugs
         torch.backends.cudnn.benchmark = not wanted
 
 

@@ -59,6 +59,14 @@ def test_the_best_device_there_is_is_chosen(monkeypatch):
         choose("mps")
 
 
+def test_a_chosen_gpu_computes_in_real_float32(monkeypatch):
+    monkeypatch.setattr("dcgan.device.nvidia.problem", lambda: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    choose("cuda")
+    assert not torch.backends.cudnn.allow_tf32
+
+
 @pytest.mark.parametrize(
     ("device", "memory_format", "ahead", "recorded"),
     [
