@@ -64,8 +64,9 @@ def _study_page(options: argparse.Namespace) -> int:
     profiles = {(run.data, run.profile): str(Path(run.where).parents[1]) for run in runs}
     if len(profiles) > 1:
         raise UserError(
-            f"{options.runs}: a study needs one data set and profile, but this folder holds {len(profiles)}; "
-            f"--runs (RUNS=) takes one of them: {', '.join(sorted(profiles.values()))}"
+            f"{options.runs}: a study needs one data set and profile, and there are {len(profiles)}: "
+            f"{', '.join(sorted(profiles.values()))}; --runs (RUNS=) takes one of them, and --docs (DOCS=) another "
+            "folder than that of the published evidence"
         )
     if not runs:
         raise UserError(f"{options.runs}: none of the runs can be used")

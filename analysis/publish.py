@@ -1,6 +1,6 @@
 """Run folders -> published evidence: of each finished and scored run what the study needs, and nothing else.
 
-Of each documented experiment the first run published has its generator, too, in float16, to draw from at once. The
+The first published run of each documented experiment also keeps its generator, in float16, to draw from at once. The
 status says by which protocol the run was scored, so the evidence can still be read when the protocol has changed.
 """
 
@@ -66,7 +66,7 @@ def _lack(run: Run, scorer: Scorer) -> str:
 
 
 def _difference(run: Run, folder: Path) -> str:
-    """In what the run differs from the one whose evidence is there; "" for the same run."""
+    """How the run differs from the published one; "" for the same run."""
     there, problems = read_folders(folder)
     if problems or not there:
         return f"or damaged: {problems[0]}"
@@ -93,7 +93,7 @@ def _write(run: Run, folder: Path, scorer: Scorer) -> str:
     size = sum(path.stat().st_size for path in aside.iterdir() if path.name != GENERATOR_NAME)
     if size > MOST_BYTES:
         shutil.rmtree(aside)
-        return f"its evidence takes {size:,} bytes, and that of a run may have {MOST_BYTES:,}"
+        return f"its evidence takes {size:,} bytes; the limit is {MOST_BYTES:,}"
     aside.rename(folder)
     return ""
 

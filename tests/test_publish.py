@@ -117,7 +117,7 @@ def test_a_runs_evidence_is_small_and_holds_nothing_else_no_real_person_above_al
 def test_evidence_that_is_too_large_is_named_and_nothing_of_it_is_written(runs, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(publish, "MOST_BYTES", 1000)
     report = published(runs, tmp_path / "docs", capsys)
-    assert re.search(r"init_only seed 1: not published: its evidence takes [\d,]{6,} bytes, and .* have 1,000", report)
+    assert re.search(r"init_only seed 1: not published: its evidence takes [\d,]{6,} bytes; the limit is 1,000", report)
     assert "0 of 6 runs are published" in report
     assert [path for path in (tmp_path / "docs").rglob("*") if path.name not in ("study", "evidence", *NAMES)] == []
 
@@ -198,6 +198,16 @@ def test_damaged_evidence_is_one_line_and_the_other_runs_are_read(runs, tmp_path
     assert len(found) == 5
     assert len(problems) == 1
     assert "init_only/seed-0/history.npz: not a table of numbers" in problems[0]
+
+
+def test_a_history_with_a_damaged_byte_is_one_line(tmp_path):
+    values = np.random.default_rng(0).exponential(size=1000).astype(np.float32)
+    np.savez_compressed(tmp_path / "history.npz", **dict.fromkeys(HISTORY[1:], values))
+    content = bytearray((tmp_path / "history.npz").read_bytes())
+    content[100] ^= 255
+    (tmp_path / "history.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"not a \.npz file, or damaged"):
+        read_history(tmp_path / "history.npz", most=1000)
 
 
 def test_a_history_that_would_fill_the_memory_is_refused(tmp_path):

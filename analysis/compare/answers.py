@@ -209,8 +209,8 @@ def speed(question: str, table: pd.DataFrame, *, key: str) -> Answer:
     ]
     wait = 100 * known["data_wait_fraction"].astype(float).max()
     if wait >= LONG_WAIT:
-        text = f"In these runs, into waiting for input: up to {wait:.0f} % of a run's time (n = {len(known)})."
+        text = f"In these runs, waiting for input took up to {wait:.0f} % of a run's time (n = {len(known)})."
     else:
-        text = f"In these runs, not into waiting for input: at most {wait:.2f} % of a run's time (n = {len(known)})."
+        text = f"In these runs, waiting for input took at most {wait:.2f} % of a run's time (n = {len(known)})."
     text += " The write-up's machines were not tested."
     return Answer(question, "plain", text, evidence=evidence, key=key)

@@ -155,7 +155,7 @@ def _all_windows(parts: Sequence[Part]) -> pd.DataFrame:
 
 
 def _parent(run: Run) -> str | None:
-    """The experiment that a run's is compared with. How often a run is looked at makes no other recipe of it."""
+    """The experiment that a run's is compared with. The number of snapshots is not part of the recipe."""
     return run.experiment.name if {*run.experiment.overrides} - {"snapshots"} else run.experiment.extends
 
 
@@ -270,6 +270,7 @@ def _alternative(
         parent=parent,
         question=run.experiment.question,
         changes={key: change for key, change in changes.items() if key not in config.HOW},
+        parent_known=ancestor is not None,
         seeds=sorted(finished["seed"]),
         measures={measure: t_interval(finished[measure].astype(float)) for measure in AVERAGED},
         differences=_differences(table[table["status"] == "finished"], (run.name, parent), quality, copies),

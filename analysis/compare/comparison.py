@@ -154,12 +154,13 @@ class Alternative:
     measures: Mapping[str, Estimate]  # one of AVERAGED -> mean over seeds
     differences: Mapping[str, Effect]  # a measure -> this minus parent, see `build`; empty for a root
     quality: str | None  # what it is compared with its parent by: `kid_endpoint`, `fid_at_64`; None: on other images
+    parent_known: bool = True  # whether the parent's settings are; else there are no changes
     outcome: Outcome | None = None  # its endpoint compared with the parent's, where both are known
     stand_in: str = ""  # what stands for a parent that has no runs: the first steps of a longer run
     own_course: str = ""  # how its runs went on after their first steps, which are the parent's
     experiment: str = ""  # its name without what was set on the command line
     overrides: Sequence[str] = ()  # the dotted keys that were
-    copied: Sequence[str] = ()  # its runs whose compared steps are a parent's run over again, as `Twin.text` says it
+    copied: Sequence[str] = ()  # its runs whose compared steps repeat a parent's run, as `Twin.text` says it
     diverged: Mapping[int, int] = field(default_factory=dict)  # seed -> step; these are in none of the means
     d_won: Sequence[int] = ()  # seeds in which D has won for good
 

@@ -65,8 +65,8 @@ def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
     if len(blind):
         listed, kids = (_listed([words[arm] for arm in blind["arm"]]) for words in (names, kid))
         said.append(
-            f"At {listed} they hardly meet, with a final KID of {kids}: D's loss is twice G's, as where D calls every "
-            "image real with a probability of 1/2."
+            f"At {listed} they hardly meet, with a final KID of {kids}: D's loss is twice G's, as it is for a D that "
+            "gives every image a probability of 1/2 to be real."
         )
     if len(found) == arms.runs["arm"].nunique():
         said.append(

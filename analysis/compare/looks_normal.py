@@ -1,7 +1,7 @@
 """How many generated faces look normal, by people whose answers to real and to damaged faces show that they looked."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -90,15 +90,12 @@ def share_text(rating: Mapping[str, Any], kind: str) -> str:
 
 
 def _rated(rating: Mapping[str, Any]) -> str:
-    *some, last = (f"{share_text(rating, kind)} of {rating[f'{kind}_n']} {kind}" for kind in _kinds(rating))
+    kinds = [kind for kind in KINDS if rating[f"{kind}_n"]]
+    *some, last = (f"{share_text(rating, kind)} of {rating[f'{kind}_n']} {kind}" for kind in kinds)
     text = f"{rating['experiment']} seed {rating['seed']}: {', '.join(some)} and {last} images called normal"
     if rating["does_not_count"]:
         return f"{text}; it does not count: {rating['does_not_count']}"
     return f"{text}; corrected, {share_text(rating, 'corrected')}"
-
-
-def _kinds(rating: Mapping[str, Any]) -> Iterator[str]:
-    return (kind for kind in KINDS if rating[f"{kind}_n"])
 
 
 def _variety(rating: Mapping[str, Any], table: pd.DataFrame) -> str:

@@ -76,7 +76,7 @@ def judge_outcome(outcome: Outcome, parent: str) -> tuple[str, str]:
     ratio = f"KID over the last {LAST} snapshots is {outcome.ratio:.2f} times {parent}'s"
     n = f"n = {outcome.n[0]} and {outcome.n[1]} seeds"
     if min(outcome.n) < 2:
-        return "open", f"{ratio} ({n}): one seed claims nothing."
+        return "open", f"{ratio} ({n}): one seed is too few to tell."
     facts = f"{ratio} [{outcome.low:.2f}, {outcome.high:.2f}], {n}"
     if not outcome.settled:
         return "open", f"{facts}: not settled (p = {outcome.p:.2g}, corrected by Holm)."
@@ -99,7 +99,7 @@ def _troubles(this: Alternative) -> list[str]:
     troubles = []
     if this.diverged:
         seeds = ", ".join(f"seed {seed} at step {step:,}" for seed, step in this.diverged.items())
-        troubles.append(f"diverged, and so in none of these means: {seeds}")
+        troubles.append(f"diverged, so left out of these means: {seeds}")
     if this.d_won:
         troubles.append(f"D has won for good in seed {', '.join(map(str, this.d_won))}")
     return troubles
@@ -121,7 +121,7 @@ def judge(change: Effect, parent: str, measure: str) -> tuple[str, str]:
     direction = "lower" if change.difference < 0 else "higher"
     difference = f"{measure} is {abs(change.difference):.3g} {direction} than {parent}'s"
     if math.isnan(change.p):
-        return "open", f"{difference} (n = {change.n[0]} and {change.n[1]} seeds): one seed claims nothing."
+        return "open", f"{difference} (n = {change.n[0]} and {change.n[1]} seeds): one seed is too few to tell."
     if not change.settled:
         return "open", f"On average {difference}, but the interval includes 0 ({effect_text(change)})."
     return "better" if change.difference < 0 else "worse", f"{difference} ({effect_text(change)})."

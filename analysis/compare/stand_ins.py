@@ -74,7 +74,7 @@ def own_course(run: Run, steps: int, before: Mapping[int, float], snapshots: pd.
     ratio, lower = np.exp(np.mean(changes)), sum(change < 0 for change in changes)
     seeds = f"{len(changes)} seed{'' if len(changes) == 1 else 's'}"
     return (
-        f"Against its own first steps: after {run.steps:,} steps KID over the last {LAST} snapshots is {ratio:.2f} "
-        f"times that after {steps:,} steps, and lower in {lower} of {seeds}. These are the same runs, so there is no "
-        f"test. The best {LAST} snapshots in a row end at step {', '.join(best)}."
+        f"Compared with its own first steps: after {run.steps:,} steps KID over the last {LAST} snapshots is "
+        f"{ratio:.2f} times that after {steps:,} steps, and lower in {lower} of {seeds}. These are the same runs, so "
+        f"there is no test. The best {LAST} snapshots in a row end at step {', '.join(best)}."
     )

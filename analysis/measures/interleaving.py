@@ -196,9 +196,11 @@ def crossing_positions(loss_d: ArrayLike, loss_g: ArrayLike) -> np.ndarray:
     """Where the plotted curves cross, in positions from 0, between steps, by straight lines; for a figure."""
     r = log_ratio(loss_d, loss_g)
     r = np.clip(r, -50, 50)  # an infinite one would have no line to it
-    before, after = r[:-1], r[1:]
-    at = np.flatnonzero(before * after < 0)
-    return at + before[at] / (before[at] - after[at])
+    known = np.flatnonzero(r)  # zeros are passed over
+    before, after = known[:-1], known[1:]
+    crosses = r[before] * r[after] < 0
+    before, after = before[crosses], after[crosses]
+    return before + (after - before) * r[before] / (r[before] - r[after])
 
 
 def dominance(loss_d: ArrayLike, loss_g: ArrayLike) -> float:

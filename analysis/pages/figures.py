@@ -15,7 +15,7 @@ from analysis.compare.correlations import WHEN, column, usual_size
 from analysis.measures import interleaving
 from analysis.pages import arm_figures, loss_plots, plots
 from analysis.pages.html import data_uri, save
-from analysis.pages.tables import BY_KEY, by_size, estimate_of, experiments, image_sizes, representatives
+from analysis.pages.tables import BY_KEY, by_size, estimate_of, experiments, representatives
 from analysis.pages.words import capital, counted, number
 from dcgan import UserError
 
@@ -162,24 +162,24 @@ def _readable_losses(comparison: Comparison) -> dict[str, loss_plots.Losses]:
     for run in representatives(comparison):
         try:
             losses = loss_plots.Losses(f"{run.name}, seed {run.seed}", run.history()[["step", *loss_plots.CURVES]])
-            if len(losses.raw):
-                runs[run.name], _ = losses, losses.crossings
+            losses.crossings  # noqa: B018  # raises ValueError for losses that can't be compared
         except (UserError, ValueError):  # the notes say so: comparing them has failed before
             continue
+        if len(losses.raw):
+            runs[run.name] = losses
     return runs
 
 
 def _measures(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
-    sizes = image_sizes(comparison)
-    order = [each for members in by_size(comparison).values() for each in members]
+    groups = [(label, each) for label, members in by_size(comparison).items() for each in members]
     finished = comparison.table[comparison.table["status"] == "finished"]
     for measure in (BY_KEY[key] for key in MEASURES):
         scale = 100 if measure.percent else 1
-        estimates = {each.name: estimate_of(each, measure.key) for each in order}
+        estimates = [(each.name, label, estimate_of(each, measure.key)) for label, each in groups]
         means = pd.DataFrame(
             [
-                (name, f"{sizes.get(name)} px", found.n, scale * found.mean, scale * found.low, scale * found.high)
-                for name, found in estimates.items()
+                (name, label, found.n, scale * found.mean, scale * found.low, scale * found.high)
+                for name, label, found in estimates
                 if found.n
             ],
             columns=["experiment", "group", "n", "mean", "low", "high"],

@@ -52,5 +52,5 @@ def has_screen() -> bool:
 
 
 def _sha256(text: str) -> str:
-    """What the content security policy lets a style or script in by."""
+    """The hash by which the content security policy admits a style or a script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(str(text).encode()).digest()).decode()

@@ -215,6 +215,7 @@ def _alternative(alternative: Any, comparison: Comparison) -> dict[str, Any]:
         "name": alternative.name,
         "parent": alternative.parent,
         "changes": [(key, setting(old), setting(new)) for key, (old, new) in alternative.changes.items()],
+        "parent_known": alternative.parent_known,
         "answer": comparison.experiment_answers[alternative.name],
         "seeds": ", ".join(map(str, alternative.seeds)),
         "troubles": [f"Seed {seed} diverged at step {step:,}" for seed, step in alternative.diverged.items()]

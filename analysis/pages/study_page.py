@@ -173,7 +173,8 @@ def _experiments(comparison: Comparison) -> list[list[str]]:
     rows = [["experiment", "differs from its parent in", "question", "answer"]]
     for alternative in comparison.alternatives:
         changes = [f"{key} {setting(old)} → {setting(new)}" for key, (old, new) in alternative.changes.items()]
-        differs = f"{alternative.parent}: {'; '.join(changes)}" if alternative.parent else "plain DCGAN"
+        known = "; ".join(changes) if alternative.parent_known else "not known"
+        differs = f"{alternative.parent}: {known}" if alternative.parent else "plain DCGAN"
         answer = comparison.experiment_answers[alternative.name]
         rows.append([cell(text) for text in (alternative.name, differs, answer.question, answer.sentence)])
     return rows

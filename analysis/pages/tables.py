@@ -103,12 +103,7 @@ CURVES = (
     Measure("dominance", "gap", "median of log(G's loss / D's loss), in nats: above 0 D is ahead", None, 2),
     Measure("spread", "spread", "the noise of log(G's loss / D's loss), in nats", None, 2),
     Measure(
-        "period_2",
-        "period 2",
-        "share of the noise that alternates step by step; of white noise 19 %",
-        None,
-        0,
-        True,
+        "period_2", "period 2", "share of the noise that alternates step by step; of white noise 19 %", None, 0, True
     ),
     Measure("smooth_crossings", "smooth crossings", "per 1,000 steps, of the curves averaged over 20 steps", None, 1),
     Measure(
@@ -183,19 +178,8 @@ def arms_table(arms: Arms) -> list[list[str]]:
 
     KID is compared with baseline's by Student's t of the logs, the variance pooled over all arms.
     """
-    rows = [
-        [
-            "",
-            "recipe",
-            "n",
-            "interleaving ratio",
-            "smoothed over 5 steps",
-            "gap",
-            "IS",
-            "final KID ↓",
-            "times baseline's",
-        ]
-    ]
+    heads = "recipe, n, interleaving ratio, smoothed over 5 steps, gap, IS, final KID ↓, times baseline's"
+    rows = [["", *heads.split(", ")]]
     logs = {str(arm): own.dropna().to_list() for arm, own in arms.runs.groupby("arm")["q"]}
     sd, df = pooled_sd(logs)
     for arm, name in arm_names(arms).items():
@@ -225,8 +209,8 @@ def noise(arms: Arms) -> str:
         return ""
     sd, _ = pooled_sd({str(arm): own.to_list() for arm, own in logs})
     return (
-        f"They take all recipes for equally noisy, and these are not: within a recipe the SD of the final log KID is "
-        f"{deviations.iloc[0]:.3f} to {deviations.iloc[-2]:.3f}, and {deviations.iloc[-1]:.3f} at "
+        "The intervals assume that all recipes are equally noisy. They aren't: within a recipe the SD of the final "
+        f"log KID is {deviations.iloc[0]:.3f} to {deviations.iloc[-2]:.3f}, and {deviations.iloc[-1]:.3f} at "
         f"{arm_names(arms)[str(deviations.index[-1])]}; pooled it is {sd:.3f}."
         + (f" The plan counted on {SD}." if arms.planned else "")
     )
@@ -281,9 +265,7 @@ def estimate_text(estimate: Estimate, measure: Measure) -> str:
 
 def experiments(comparison: Comparison) -> list[str]:
     """Every experiment in display order, which gives the undocumented ones their colours."""
-    return list(
-        dict.fromkeys([recipe.name for recipe in comparison.alternatives] + [run.name for run in comparison.runs])
-    )
+    return [recipe.name for recipe in comparison.alternatives]
 
 
 def image_sizes(comparison: Comparison) -> dict[str, int]:
@@ -316,12 +298,10 @@ def estimate_of(alternative: Alternative, key: str) -> Estimate:
 
 def representatives(comparison: Comparison) -> list[Run]:
     """One run per experiment: the lowest seed's that finished, else the lowest."""
-    chosen = {}
-    for name in experiments(comparison):
-        runs = [run for run in comparison.runs if run.name == name]
-        if runs:
-            chosen[name] = min(runs, key=lambda run: (run.state != "finished", run.seed))
-    return list(chosen.values())
+    return [
+        min((run for run in comparison.runs if run.name == name), key=lambda run: (run.state != "finished", run.seed))
+        for name in experiments(comparison)
+    ]
 
 
 def troubles(alternative: Alternative) -> list[str]:

@@ -102,6 +102,7 @@ class WatchedRun:
     key: str  # its path below the folder of all runs
     record: Mapping[str, Any]  # config.yaml
     history: History
+    started: int  # when config.yaml was written; a run that is trained anew writes it again
     status: Mapping[str, Any] = field(default_factory=dict)
     sample: tuple[int, Path, int] | None = None  # step, grid and when it was written
     fid: Score | None = None
@@ -148,6 +149,8 @@ class WatchedRun:
             raise UserError(f"{self.history.path}: not a table of numbers: {first_line(error)}") from error
         self.sample = newest_sample(self.folder.path / "samples")
         path = self.folder.path / scores.NAME
+        if not path.is_file():
+            self.fid, self._scored = None, 0
         try:
             if path.is_file() and (written := path.stat().st_mtime_ns) != self._scored:
                 self.fid, self._scored = _fid(scores.parse(path)), written
@@ -172,11 +175,9 @@ class Watch:
         self._runs = {path: run for path, run in self._runs.items() if path in found}
         for path in found:
             try:
-                if path not in self._runs:
-                    folder = RunFolder(path)
-                    record = plain_yaml.read(folder.config)
-                    key = path.relative_to(self.runs).as_posix()
-                    self._runs[path] = WatchedRun(folder, key, record, History(folder.history))
+                started = RunFolder(path).config.stat().st_mtime_ns
+                if path not in self._runs or self._runs[path].started != started:
+                    self._runs[path] = self._opened(RunFolder(path), started)
                 run = self._runs[path]
                 room -= run.look(max(room, 0))
             except (UserError, OSError) as error:
@@ -186,6 +187,10 @@ class Watch:
             problems.extend(map(one_line, run.notes))
             shown.append(run)
         return shown, problems
+
+    def _opened(self, folder: RunFolder, started: int) -> WatchedRun:
+        key = folder.path.relative_to(self.runs).as_posix()
+        return WatchedRun(folder, key, plain_yaml.read(folder.config), History(folder.history), started)
 
 
 def newest_sample(samples: Path) -> tuple[int, Path, int] | None:

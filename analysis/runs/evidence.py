@@ -10,6 +10,7 @@ A folder with a history.npz is read like a run folder, see `folders`. It holds n
 """
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def read_history(path: Path, *, most: int) -> pd.DataFrame:
                 raise ValueError(f"more than {most:,} rows")
         with np.load(path, allow_pickle=False) as content:
             columns = {name: content[name] for name in content.files}
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error) as error:
         raise ValueError("not a .npz file, or damaged") from error
     if {"loss_d_real", "loss_d_fake"} <= columns.keys():
         columns.setdefault("loss_d", columns["loss_d_real"] + columns["loss_d_fake"])

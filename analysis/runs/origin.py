@@ -47,7 +47,7 @@ def of_one_origin(runs: Sequence[Run]) -> tuple[list[Run], list[Note]]:
 def with_evidence(runs: Path, evidence: Path) -> tuple[list[Run], list[str]]:
     """The runs of the run folders and of the published evidence, and a line for each that can't be used.
 
-    Of a run that is in both, the folder's counts once it has finished: evidence always has. Raises UserError where
+    If a run is in both, the folder's counts once it has finished; evidence always has. Raises UserError where
     there is neither.
     """
     published, problems = read_folders(evidence) if any(evidence.glob("*/seed-*")) else ([], [])

@@ -3,11 +3,12 @@
 page.html       the page on which the images are rated; it does not say which are generated
 page.json       which picture of the page is which, see Sheet; page-*.json the same of earlier pages
 answers-*.json  answers as the page saves them, see Answers
-<time>.json     answers together with what they are about, see Record
+<time>.json     answers as an earlier version saved them, see Record
 """
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -99,73 +100,20 @@ class Answers(_Strict):
     time: AwareDatetime
 
 
-class Shown(_Strict):
+class Shown(BaseModel):
     """One picture and its answer."""
 
     kind: Kind
-    index: int  # the latent's seed, or the image's number in the data
     answer: Literal["y", "n"]
 
 
-class Count(_Strict):
-    """How many of n look normal."""
+class Record(BaseModel):
+    """Answers together with what they are about, as an earlier version saved them; it has more fields than these."""
 
-    yes: int
-    n: Annotated[int, Field(ge=1)]
-
-
-class Record(_Strict):
-    """A whole rating: everything that is needed to see how it came about."""
-
-    question: str
-    title: str
-    time: AwareDatetime
-    rater: str
-    page: str
-    seed: int
     generator: str
-    generated: Count
-    real: Count
-    damaged: Count | None = None
-    images: tuple[Shown, ...]  # in the order in which they were shown
-
-    @classmethod
-    def of(cls, answers: Answers, sheet: Sheet) -> "Record":
-        """Answers with what they are about. Raises ValueError when they belong to another page."""
-        if answers.page != sheet.page:
-            raise ValueError(f"answers to page {answers.page[:16]!r}, but {PAGE} is {sheet.page!r}")
-        if len(answers.answers) != len(sheet.order):
-            raise ValueError(f"{len(answers.answers)} answers to {len(sheet.order)} pictures")
-        pictures: list[tuple[Kind, int]] = [("generated", index) for index in sheet.generated_indices]
-        pictures += [("real", index) for index in sheet.real_indices]
-        pictures += [("damaged", index) for index in sheet.damaged_indices]
-        shown = []
-        for place, answer in zip(sheet.order, answers.answers, strict=True):
-            kind, index = pictures[place]
-            shown.append(Shown.model_validate({"kind": kind, "index": index, "answer": answer}))
-        return cls(
-            question=QUESTION,
-            title=sheet.title,
-            time=answers.time,
-            rater=answers.rater,
-            page=answers.page,
-            seed=sheet.seed,
-            generator=sheet.generator,
-            generated=_count(shown, "generated"),
-            real=_count(shown, "real"),
-            damaged=_count(shown, "damaged") if sheet.damaged_indices else None,
-            images=tuple(shown),
-        )
-
-    @property
-    def rating(self) -> Rating:
-        """The rating, counted from the pictures: they are what was answered."""
-        generated, real = _count(self.images, "generated"), _count(self.images, "real")
-        damaged = [picture.answer for picture in self.images if picture.kind == "damaged"]
-        return Rating(
-            generated.yes, generated.n, real.yes, real.n, self.rater, self.time, self.generator,
-            damaged_yes=damaged.count("y"), damaged_n=len(damaged),
-        )  # fmt: skip
+    rater: str
+    time: AwareDatetime
+    images: tuple[Shown, ...]
 
 
 def read_ratings(run_folder: Path) -> list[Rating]:
@@ -175,7 +123,7 @@ def read_ratings(run_folder: Path) -> list[Rating]:
         if path.name == SHEET or path.match(EARLIER_SHEETS):
             continue
         try:
-            ratings.append(_read(path).rating)
+            ratings.append(_read(path))
         except (OSError, ValueError) as error:
             log.warning("%s", one_line(f"{path}: skipped, it holds no rating: {reason(error)}"))
     return sorted(dict.fromkeys(ratings), key=lambda rating: rating.time)  # a file that was saved twice counts once
@@ -189,22 +137,42 @@ def reason(error: Exception) -> str:
     return first_line(error)
 
 
-def _read(path: Path) -> Record:
-    """A whole rating, or saved answers completed by the sheet of their page."""
+def _read(path: Path) -> Rating:
+    """A rating, from answers and the sheet of their page. Raises OSError and ValueError for a file that holds none."""
     text = read_plain(path, most=LARGEST_BYTES).decode()
     if '"images"' in text:  # a key: in a rater's name the quotes would be escaped
-        return Record.model_validate_json(text)
+        record = Record.model_validate_json(text)
+        answered: list[tuple[Kind, str]] = [(picture.kind, picture.answer) for picture in record.images]
+        return _counted(answered, rater=record.rater, time=record.time, generator=record.generator)
     answers = Answers.model_validate_json(text)
-    current = path.parent / SHEET
-    sheets = [read_sheet(each) for each in (current, *sorted(path.parent.glob(EARLIER_SHEETS)))]
-    return Record.of(answers, next((sheet for sheet in sheets if sheet.page == answers.page), sheets[0]))
+    sheet = _sheet_of(answers, path.parent)
+    if len(answers.answers) != len(sheet.order):
+        raise ValueError(f"{len(answers.answers)} answers to {len(sheet.order)} pictures")
+    shown = (sheet.generated_indices, sheet.real_indices, sheet.damaged_indices)
+    kinds = [kind for kind, indices in zip(KINDS, shown, strict=True) for _ in indices]
+    pictures = [(kinds[place], answer) for place, answer in zip(sheet.order, answers.answers, strict=True)]
+    return _counted(pictures, rater=answers.rater, time=answers.time, generator=sheet.generator)
+
+
+def _sheet_of(answers: Answers, folder: Path) -> Sheet:
+    """The sheet of the answers' page, today's or an earlier one. Raises ValueError where it is not in the folder."""
+    for path in (folder / SHEET, *sorted(folder.glob(EARLIER_SHEETS))):
+        with suppress(OSError, ValueError):  # a damaged sheet says nothing of other pages
+            if (sheet := read_sheet(path)).page == answers.page:
+                return sheet
+    raise ValueError(f"answers to page {answers.page[:16]!r}, which neither {SHEET} nor any {EARLIER_SHEETS} describes")
+
+
+def _counted(pictures: Sequence[tuple[Kind, str]], *, rater: str, time: datetime, generator: str) -> Rating:
+    """Count each kind and how many of it look normal. Raises ValueError without generated or without real pictures."""
+    answers = {kind: [answer for shown, answer in pictures if shown == kind] for kind in KINDS}
+    if not (answers["generated"] and answers["real"]):
+        raise ValueError("no generated or no real pictures")
+    counts = {f"{kind}_yes": given.count("y") for kind, given in answers.items()}
+    counts |= {f"{kind}_n": len(given) for kind, given in answers.items()}
+    return Rating(**counts, rater=rater, time=time, generator=generator)
 
 
 def read_sheet(path: Path) -> Sheet:
     """Raises OSError and ValueError for a file that holds none."""
     return Sheet.model_validate_json(read_plain(path, most=LARGEST_BYTES))
-
-
-def _count(shown: Sequence[Shown], kind: Kind) -> Count:
-    answers = [picture.answer for picture in shown if picture.kind == kind]
-    return Count(yes=answers.count("y"), n=len(answers))

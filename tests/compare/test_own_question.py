@@ -13,7 +13,7 @@ def test_one_seed_is_said_to_be_one_seed_and_claims_nothing(tmp_path):
     found = compared(tmp_path, {"regularized": scores(80.0, [90] * 4), "tuned_lr": scores(20.0, [45] * 4)})
     answer = found.experiment_answers["tuned_lr"]
     assert answer.sentence.startswith(
-        "Can't tell. KID over the last 3 snapshots is 0.50 times regularized's (n = 1 and 1 seeds): one seed claims"
+        "Can't tell. KID over the last 3 snapshots is 0.50 times regularized's (n = 1 and 1 seeds): one seed is too few"
     )
     assert any("one seed" in line for line in answer.evidence)
 

@@ -98,8 +98,7 @@ def test_a_seed_that_diverged_is_an_alarm_and_named_where_the_others_mean_stands
     baseline = alternative(found, "baseline")
     assert (baseline.seeds, baseline.diverged) == ([0, 1], {2: 200})
     assert (
-        found.experiment_answers["baseline"].evidence[0]
-        == "diverged, and so in none of these means: seed 2 at step 200"
+        found.experiment_answers["baseline"].evidence[0] == "diverged, so left out of these means: seed 2 at step 200"
     )
     page, text = report.html(found, NO_FIGURES), tables.markdown(found)
     assert '<span class="badge worse">1 diverged</span>' in page

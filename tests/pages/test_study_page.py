@@ -320,11 +320,10 @@ def test_two_profiles_are_two_studies_and_the_message_says_how_to_name_one(tmp_p
     for runs in (tmp_path, tmp_path / "faces-01234567"):
         assert main(["study-page", "--runs", str(runs), "--docs", str(tmp_path / "docs")]) == 2
         message = capsys.readouterr().err
-        assert message.startswith(
-            f"error: {runs}: a study needs one data set and profile, but this folder holds 2; --runs (RUNS=)"
-        )
+        assert message.startswith(f"error: {runs}: a study needs one data set and profile, and there are 2: ")
         assert message.count("\n") == 1
-        for folder in message.strip().partition("takes one of them: ")[2].split(", "):
+        assert "--docs (DOCS=) another folder than that of the published evidence" in message
+        for folder in message.partition("there are 2: ")[2].partition(";")[0].split(", "):
             assert len(read_folders(Path(folder))[0]) == 1
 
 

@@ -1,6 +1,7 @@
 """What the live page reads of run folders that grow."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -86,6 +87,21 @@ def test_the_fid_of_the_final_generator_and_the_best_one_are_shown(tmp_path):
     ((shown,), _) = Watch(tmp_path).look()
     assert shown.fid.step == max(values)
     assert shown.fid.last == values[max(values)]
+
+
+def test_a_run_that_is_trained_anew_is_read_anew(tmp_path):
+    folder = make_run(tmp_path, "baseline", profile="laptop", steps=200)
+    ((run,), _) = read_folders(folder.path)
+    extractor = type("Extractor", (), {"name": "effnet_lite0", "weights": "0123456789abcdef"})
+    write_scores(folder, run, Protocol.of(run, extractor, None), seed=1)
+    watch = Watch(tmp_path)
+    ((before,), _) = watch.look()
+    assert before.fid
+    shutil.rmtree(folder.path)
+    make_run(tmp_path, "baseline", profile="laptop", steps=100)
+    folder.config.write_text(folder.config.read_text().replace("batch_size: 128", "batch_size: 64"))
+    ((after,), _) = watch.look()
+    assert (after.fid, len(after.history), after.record["batch_size"]) == (None, 100, 64)
 
 
 def test_the_time_left_is_the_steps_left_at_the_speed_so_far(tmp_path):

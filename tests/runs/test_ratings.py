@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.runs.ratings import Answers, Record, Sheet, read_ratings
+from analysis.runs.ratings import Answers, Sheet, read_ratings
 
 GENERATED, REAL = 64, 32
 WHEN = "2026-01-02T03:04:05.678Z"
@@ -28,6 +28,14 @@ def make_sheet(seed=5, **changes):
 def saved(sheet, answers, time=WHEN, rater=""):
     """Answers as the page saves them."""
     return json.dumps({"page": sheet.page, "answers": answers, "rater": rater, "time": time})
+
+
+def record(sheet, answers, **changes):
+    """A whole rating, as an earlier version saved it."""
+    kinds = ["generated" if place < GENERATED else "real" for place in sheet.order]
+    images = [{"kind": kind, "index": 1, "answer": answer} for kind, answer in zip(kinds, answers, strict=True)]
+    known = {"question": "?", "generator": sheet.generator, "rater": "", "time": WHEN, "images": images}
+    return json.dumps(known | changes)
 
 
 @pytest.fixture
@@ -78,8 +86,7 @@ def test_ratings_are_read_back_the_oldest_first(ratings):
     sheet = make_sheet()
     all_real = "".join("n" if place < GENERATED else "y" for place in sheet.order)
     some = "".join("y" if place >= GENERATED or place % 4 == 0 else "n" for place in sheet.order)
-    whole = Record.of(Answers.model_validate_json(saved(sheet, some, rater="A. B.")), sheet)
-    (ratings / "2026-01-02T030405Z.json").write_text(whole.model_dump_json())
+    (ratings / "2026-01-02T030405Z.json").write_text(record(sheet, some, rater="A. B."))
     (ratings / "answers-1.json").write_text(saved(sheet, all_real, time="2025-01-02T05:04:05+02:00", rater='"images"'))
     old, new = read_ratings(ratings.parent)
     assert (new.generated_yes, new.generated_n, new.real_yes, new.real_n, new.rater) == (16, 64, 32, 32, "A. B.")
@@ -98,7 +105,7 @@ def test_answers_that_were_saved_twice_count_once(ratings):
 def test_a_broken_file_is_skipped_with_a_line_that_says_why(ratings, caplog):
     sheet = make_sheet()
     answers = Answers(page=sheet.page, answers="y" * 96, time=WHEN)
-    whole = json.loads(Record.of(answers, sheet).model_dump_json())
+    whole = json.loads(record(sheet, "y" * 96))
     good = json.loads(answers.model_dump_json())
     broken = {
         "empty": "",
@@ -138,6 +145,13 @@ def test_answers_without_their_sheet_are_skipped(ratings, caplog):
     (ratings / "answers-1.json").write_text(saved(make_sheet(), "y" * 96))
     assert read_ratings(ratings.parent) == []
     assert "page.json" in caplog.text
+
+
+def test_a_damaged_sheet_takes_nothing_from_answers_to_another_page(ratings):
+    (ratings / "page.json").rename(ratings / f"page-{make_sheet().page}.json")
+    (ratings / "page.json").write_text("{")
+    (ratings / "answers-1.json").write_text(saved(make_sheet(), "y" * 96))
+    assert len(read_ratings(ratings.parent)) == 1
 
 
 def test_a_run_that_nobody_rated_has_no_ratings(tmp_path):

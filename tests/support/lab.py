@@ -18,7 +18,7 @@ from analysis.measures import features
 from analysis.pages import report, tables
 from analysis.pages.figures import SECTIONS
 from analysis.runs.folders import read_folders
-from analysis.runs.ratings import Answers, Record, Sheet
+from analysis.runs.ratings import Answers, Sheet
 from analysis.score import Protocol, Scorer
 from dcgan import UserError
 from support.made_runs import make_run, write_scores
@@ -188,5 +188,7 @@ def _rate(run_folder):
     ratings = run_folder / "ratings"
     ratings.mkdir()
     (ratings / "page.json").write_text(sheet.model_dump_json())
-    (ratings / "20260101T000000Z.json").write_text(Record.of(answers, sheet).model_dump_json())
+    images = [{"kind": kind, "answer": "y"} for kind in ("generated", "real")]
+    record = {"generator": sheet.generator, "rater": "me", "time": "2026-01-01T00:00:00Z", "images": images}
+    (ratings / "20260101T000000Z.json").write_text(json.dumps(record))
     (ratings / "answers-1.json").write_text(answers.model_dump_json())
