@@ -3,6 +3,9 @@
 None is raised where the images are all alike: the losses and a detector look calm then. Look at the grid.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import pandas as pd
 
 from analysis.compare.comparison import Note
@@ -14,31 +17,38 @@ from analysis.measures import interleaving
 def alarms_of(table: pd.DataFrame) -> list[Note]:
     """The alarms of all runs, those that diverged first."""
     diverged = table[table["status"] == "diverged"]
-    share = 100 * table["d_win_share_at_end"].astype(float)
-    won = table.assign(won_percent=share)[d_has_won(table)]
     worse = table[table["last_fid"].astype(float) > MUCH_WORSE * table["best_fid"].astype(float)]
     return [
         *_notes(
             diverged,
-            "diverged at step {steps:,}: a loss was no longer finite; try a lower learning rate. No mean includes this "
-            "seed",
+            lambda row: (
+                f"diverged at step {row.steps:,}: a loss was no longer finite; try a lower learning rate. No mean "
+                "includes this seed"
+            ),
         ),
         *_notes(
-            won,
-            f"D has won: its loss is below {interleaving.D_WINS_BELOW} in {{won_percent:.1f}} % of the last "
-            f"{interleaving.D_WON_STEPS:,} steps, so G learns next to nothing; try a lower discriminator.learning_rate "
-            f"({SLOWER_D})",
+            table[d_has_won(table)],
+            lambda row: (
+                f"D has won: its loss is below {interleaving.D_WINS_BELOW} in "
+                f"{100 * row.d_win_share_at_end:.1f} % of the last {interleaving.D_WON_STEPS:,} steps, so G learns next "
+                f"to nothing; try a lower discriminator.learning_rate ({SLOWER_D})"
+            ),
         ),
         *_notes(
             table[table["g_has_won"].eq(True)],
-            f"G has won: its loss is below {interleaving.D_WINS_BELOW} in more than "
-            f"{100 * interleaving.D_WON_SHARE:.0f} % of the last {interleaving.D_WON_STEPS:,} steps, so D takes nearly "
-            "all generated images for real and G learns next to nothing; try a higher discriminator.learning_rate",
+            lambda _: (
+                f"G has won: its loss is below {interleaving.D_WINS_BELOW} in more than "
+                f"{100 * interleaving.D_WON_SHARE:.0f} % of the last {interleaving.D_WON_STEPS:,} steps, so D takes "
+                "nearly all generated images for real and G learns next to nothing; try a higher discriminator.learning_rate"
+            ),
         ),
         *_notes(
             worse,
-            "its last three snapshots are much worse than the best three in a row: FID {last_fid:.1f} against "
-            "{best_fid:.1f} around step {best_step:,.0f}; the table shows the final generator",
+            lambda row: (
+                "its last three snapshots are much worse than the best three in a row: FID "
+                f"{row.last_fid:.1f} against {row.best_fid:.1f} around step {row.best_step:,.0f}; the table shows the "
+                "final generator"
+            ),
         ),
     ]
 
@@ -48,5 +58,5 @@ def d_has_won(table: pd.DataFrame) -> pd.Series:
     return table["d_win_share_at_end"].astype(float) > interleaving.D_WON_SHARE
 
 
-def _notes(rows: pd.DataFrame, text: str) -> list[Note]:
-    return [Note(text.format(**row), f"{row['experiment']} seed {row['seed']}") for row in rows.to_dict("records")]
+def _notes(rows: pd.DataFrame, text: Callable[[Any], str]) -> list[Note]:
+    return [Note(text(row), f"{row.experiment} seed {row.seed}") for row in rows.itertuples()]

@@ -292,8 +292,11 @@ def useful(arms: Arms, x: str) -> Usefulness:
     by_arm = np.where(arm[:, None] == names, left[:, None], 0.0)
     before, after = (_missed(features, by_arm, arm) for features in (base, full))
     signs = _signs(len(names))
-    gains = (signs @ (before.T @ before - after.T @ after) * signs).sum(axis=1)
-    p = float(np.mean(gains >= gains[0] - 1e-12))
+    # Flipping arms by the signs s turns the residuals into by_arm @ s. Predictions are linear, so their errors become
+    # before @ s and after @ s, and s' (before' before - after' after) s is how much the candidate lowers their squares.
+    lowered = before.T @ before - after.T @ after  # (arms, arms)
+    gains = ((signs @ lowered) * signs).sum(axis=1)  # (ways,)
+    p = float(np.mean(gains >= gains[0] - 1e-12))  # way 0 flips nothing
     return Usefulness(without, with_it, p, len(names), 1 / len(signs))
 
 

@@ -78,17 +78,18 @@ class Limits:
 
 def shared_limits(runs: Sequence[Losses]) -> Limits:
     """Axes on which all runs fit; one that blows up does not press the others flat, it leaves the figure."""
-    tops = []
-    for run in runs:
-        smooth, raw = (frame[np.isfinite(frame)] for frame in (run.smooth, run.raw[CURVES]))
-        tops.append(
-            np.nanmax([0.1, smooth.max().max(), np.nanquantile(raw, 0.995) if raw.notna().any(axis=None) else 0])
-        )
+    tops = sorted(map(_top, runs))
     near = np.concatenate([run.zoom[0].raw[CURVES].to_numpy().ravel() for run in runs if run.zoom] or [np.empty(0)])
     near = near[np.isfinite(near) & (near > 1e-4)]
     low, high = (near.min(), near.max()) if len(near) else (0.1, 10)
-    top = min(max(tops), 4 * sorted(tops)[(len(tops) - 1) // 2])
+    top = min(tops[-1], 4 * tops[(len(tops) - 1) // 2])
     return Limits(max(run.raw["step"].iloc[-1] for run in runs), 1.06 * top, (0.85 * low, 1.2 * high))
+
+
+def _top(run: Losses) -> float:
+    """The greatest loss of a run to show: all of its smooth curves, and 99.5 % of its steps."""
+    smooth, raw = (frame.to_numpy()[np.isfinite(frame)] for frame in (run.smooth, run.raw[CURVES]))
+    return max(0.1, smooth.max(initial=0.1), np.quantile(raw, 0.995) if len(raw) else 0.0)
 
 
 def bands(axis: Axes, run: Losses, top: float) -> None:
