@@ -16,40 +16,12 @@ from analysis.measures import interleaving
 
 def alarms_of(table: pd.DataFrame) -> list[Note]:
     """The alarms of all runs, those that diverged first."""
-    diverged = table[table["status"] == "diverged"]
-    worse = table[table["last_fid"].astype(float) > MUCH_WORSE * table["best_fid"].astype(float)]
+    worse = table["last_fid"].astype(float) > MUCH_WORSE * table["best_fid"].astype(float)
     return [
-        *_notes(
-            diverged,
-            lambda row: (
-                f"diverged at step {row.steps:,}: a loss was no longer finite; try a lower learning rate. No mean "
-                "includes this seed"
-            ),
-        ),
-        *_notes(
-            table[d_has_won(table)],
-            lambda row: (
-                f"D has won: its loss is below {interleaving.D_WINS_BELOW} in "
-                f"{100 * row.d_win_share_at_end:.1f} % of the last {interleaving.D_WON_STEPS:,} steps, so G learns next "
-                f"to nothing; try a lower discriminator.learning_rate ({SLOWER_D})"
-            ),
-        ),
-        *_notes(
-            table[table["g_has_won"].eq(True)],
-            lambda _: (
-                f"G has won: its loss is below {interleaving.D_WINS_BELOW} in more than "
-                f"{100 * interleaving.D_WON_SHARE:.0f} % of the last {interleaving.D_WON_STEPS:,} steps, so D takes "
-                "nearly all generated images for real and G learns next to nothing; try a higher discriminator.learning_rate"
-            ),
-        ),
-        *_notes(
-            worse,
-            lambda row: (
-                "its last three snapshots are much worse than the best three in a row: FID "
-                f"{row.last_fid:.1f} against {row.best_fid:.1f} around step {row.best_step:,.0f}; the table shows the "
-                "final generator"
-            ),
-        ),
+        *_notes(table[table["status"] == "diverged"], _diverged),
+        *_notes(table[d_has_won(table)], _d_has_won),
+        *_notes(table[table["g_has_won"].eq(True)], _g_has_won),
+        *_notes(table[worse], _became_worse),
     ]
 
 
@@ -60,3 +32,33 @@ def d_has_won(table: pd.DataFrame) -> pd.Series:
 
 def _notes(rows: pd.DataFrame, text: Callable[[Any], str]) -> list[Note]:
     return [Note(text(row), f"{row.experiment} seed {row.seed}") for row in rows.itertuples()]
+
+
+def _diverged(row: Any) -> str:
+    return (
+        f"diverged at step {row.steps:,}: a loss was no longer finite; try a lower learning rate. No mean includes this "
+        "seed"
+    )
+
+
+def _d_has_won(row: Any) -> str:
+    return (
+        f"D has won: its loss is below {interleaving.D_WINS_BELOW} in {100 * row.d_win_share_at_end:.1f} % of the last "
+        f"{interleaving.D_WON_STEPS:,} steps, so G learns next to nothing; try a lower discriminator.learning_rate "
+        f"({SLOWER_D})"
+    )
+
+
+def _g_has_won(_: Any) -> str:
+    return (
+        f"G has won: its loss is below {interleaving.D_WINS_BELOW} in more than {100 * interleaving.D_WON_SHARE:.0f} % of "
+        f"the last {interleaving.D_WON_STEPS:,} steps, so D takes nearly all generated images for real and G learns next "
+        "to nothing; try a higher discriminator.learning_rate"
+    )
+
+
+def _became_worse(row: Any) -> str:
+    return (
+        f"its last three snapshots are much worse than the best three in a row: FID {row.last_fid:.1f} against "
+        f"{row.best_fid:.1f} around step {row.best_step:,.0f}; the table shows the final generator"
+    )
