@@ -36,8 +36,8 @@ def _notes(rows: pd.DataFrame, text: Callable[[Any], str]) -> list[Note]:
 
 def _diverged(row: Any) -> str:
     return (
-        f"diverged at step {row.steps:,}: a loss was no longer finite; try a lower learning rate. No mean includes this "
-        "seed"
+        f"diverged at step {row.steps:,}: a loss was no longer finite; try a lower learning rate. No mean includes "
+        "this seed"
     )
 
 
@@ -51,9 +51,9 @@ def _d_has_won(row: Any) -> str:
 
 def _g_has_won(_: Any) -> str:
     return (
-        f"G has won: its loss is below {interleaving.D_WINS_BELOW} in more than {100 * interleaving.D_WON_SHARE:.0f} % of "
-        f"the last {interleaving.D_WON_STEPS:,} steps, so D takes nearly all generated images for real and G learns next "
-        "to nothing; try a higher discriminator.learning_rate"
+        f"G has won: its loss is below {interleaving.D_WINS_BELOW} in more than {100 * interleaving.D_WON_SHARE:.0f} % "
+        f"of the last {interleaving.D_WON_STEPS:,} steps, so D takes nearly all generated images for real and G learns "
+        "next to nothing; try a higher discriminator.learning_rate"
     )
 
 
