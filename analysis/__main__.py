@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from analysis.compare.comparison import Comparison
     from analysis.runs.run import Run
     from analysis.score import Job, Scorer
-    from analysis.upload.scores import Found
 
 Number = TypeVar("Number", int, float)
 
@@ -54,7 +53,6 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _study_page(options: argparse.Namespace) -> int:
     from analysis.pages import study_page
-    from analysis.publish import found_in_evidence
     from analysis.runs.origin import of_one_origin, with_evidence
 
     if options.wandb:
@@ -71,8 +69,8 @@ def _study_page(options: argparse.Namespace) -> int:
     if not runs:
         raise UserError(f"{options.runs}: none of the runs can be used")
     runs, others = of_one_origin(runs)
-    found = found_in_evidence(runs) if all(run.published for run in runs) else None
-    for comparison, page in _reports(options, runs, [*unusable, *map(str, others)], found=found):
+    recorded = all(run.published for run in runs)
+    for comparison, page in _reports(options, runs, [*unusable, *map(str, others)], recorded=recorded):
         for path in study_page.write(comparison, page.parent / "figures", options.docs):
             print(path)
     return 0
@@ -104,16 +102,17 @@ def _reports(
     runs: Sequence["Run"],
     unusable: Sequence[str],
     *,
-    found: "Found | None" = None,
+    recorded: bool = False,
     show_page: bool = False,
 ) -> Iterator[tuple["Comparison", Path]]:
     """Score, compare and report each group of comparable runs; yield the comparison and its page.
 
-    A page is there before the scores are, and is completed as they come. found: gives the scores of runs that can't be
-    scored here, as they have no weights. show_page: open the first one.
+    A page is there before the scores are, and is completed as they come. recorded: take the scores that the runs came
+    with; they can't be scored here, as they have no weights. show_page: open the first one.
     """
     from analysis.compare.build import groups
     from analysis.compare.comparison import Note
+    from analysis.compare.recorded import by_usual_protocol
     from analysis.pages.html import show
     from analysis.pages.live_report import LiveReport
     from analysis.pages.words import counted
@@ -121,14 +120,14 @@ def _reports(
     from analysis.upload import scores as upload
 
     # W&B has no weights to score, only the scores that were sent there; its reports have a folder of their own.
-    scorer = None if options.wandb or found else _scorer(options)
+    scorer = None if options.wandb or recorded else _scorer(options)
     folder = options.out / "wandb" if options.wandb else options.out
     reports = {}
     for (data, profile), members in groups(runs).items():
         reports[data, profile] = LiveReport(
             members,
             folder / data / profile,
-            found or (scorer.found if scorer else upload.found_in_wandb(members)),
+            scorer.found if scorer else by_usual_protocol(members),
             scorer=scorer,
             cost_per_hour=options.cost_per_hour,
             notes=list(map(Note, unusable)),

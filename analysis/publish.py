@@ -6,13 +6,10 @@ status says by which protocol the run was scored, so the evidence can still be r
 
 import json
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_type_hints
 
-from analysis.compare.one_run import NOTHING
 from analysis.pages.plots import DOCUMENTED
 from analysis.pages.study_page import picture
 from analysis.runs.evidence import GENERATOR_NAME, GRID_NAME, HISTORY_NAME, write_history
@@ -20,7 +17,7 @@ from analysis.runs.folders import read_folders
 from analysis.runs.origin import origin
 from analysis.runs.run import Run
 from analysis.runs.scores import NAME as SCORES_NAME
-from analysis.score import Protocol, Scorer, Scores, read
+from analysis.score import Scorer
 from dcgan.record import weights
 from dcgan.tools import plain_yaml
 from dcgan.tools.files import replacing
@@ -116,33 +113,3 @@ def _write_generator(run: Run, path: Path) -> None:
     state = weights.load(run.folder.generator)
     halves = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     weights.write(path, weights.to_bytes(halves))
-
-
-def found_in_evidence(runs: Sequence[Run]) -> Callable[[Run], tuple[Protocol, Scores] | None]:
-    """What gives the scores of published runs, by the protocol of most of them, of whichever version of the lab."""
-    protocols = {run.where: _scored_by(run) for run in runs}
-    kinds = Counter(_kind(*known) for known in protocols.values() if known)
-    chosen = kinds.most_common(1)[0][0] if kinds else None
-
-    def found(run: Run) -> tuple[Protocol, Scores] | None:
-        if (known := protocols[run.where]) is None:
-            return None
-        protocol, text = known
-        return protocol, read(run, protocol, text) if _kind(*known) == chosen else NOTHING
-
-    return found
-
-
-def _scored_by(run: Run) -> tuple[Protocol, str] | None:
-    """The protocol that the run's evidence names, and its text; None where it names none."""
-    known: Any = run.status.get("scored_by")
-    try:
-        fields = {name: kind(known[name]) for name, kind in get_type_hints(Protocol).items()}
-        return Protocol(**fields), str(known["text"])
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None
-
-
-def _kind(protocol: Protocol, text: str) -> tuple[str, int, int]:
-    """Which scores share a column: the same but for the real images, which differ in size."""
-    return text.replace(protocol.reference, ""), protocol.final, protocol.snapshot

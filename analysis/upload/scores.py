@@ -6,7 +6,6 @@ training's for `wandb sync`, which appends one to the other. What a piece sends 
 twice. Only ended runs are touched, each under its folder's lock: nobody else writes to it meanwhile.
 """
 
-import contextlib
 import json
 import logging
 import math
@@ -14,17 +13,15 @@ import os
 import re
 import shlex
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from analysis.compare.comparison import NEXT_COLUMNS, RUN_COLUMNS, SNAPSHOT_COLUMNS, Comparison
-from analysis.compare.one_run import NOTHING
 from analysis.runs.run import COLUMNS, Run
 from analysis.runs.wandb import SCORES
-from analysis.score import SNAPSHOT_MEASURES, Protocol, Scores, read
+from analysis.score import SNAPSHOT_MEASURES, Protocol, Scores
 from dcgan import UserError, first_line
 from dcgan.record import wandb_client
 from dcgan.record.folder import ENDED
@@ -55,40 +52,6 @@ def upload(comparison: Comparison, found: Found) -> list[str]:
     uploads = [_upload(run, row, comparison, found) for run, row in zip(comparison.runs, facts, strict=True)]
     waiting = [each for each in uploads if each and (each.new(online=True) or each.unsynced)]
     return _Sender(waiting).send() if waiting else []
-
-
-def found_in_wandb(runs: Sequence[Run]) -> Found:
-    """Return what gives the scores of runs read from W&B, only those by the protocol that most of the runs have."""
-    protocols = {run.where: _scored_by(run) for run in runs}
-    kinds = Counter(_kind(protocol) for protocol in protocols.values() if protocol)
-    chosen = kinds.most_common(1)[0][0] if kinds else None
-
-    def found(run: Run) -> tuple[Protocol, Scores] | None:
-        protocol = protocols[run.where]
-        if protocol is None or chosen is None:
-            return None
-        if _kind(protocol) != chosen:
-            return protocol, NOTHING  # noted as lacking scores by this protocol
-        with contextlib.suppress(UserError):  # its history can't be read, which is noted where its losses are
-            return protocol, read(run, protocol)
-        return protocol, NOTHING
-
-    return found
-
-
-def _scored_by(run: Run) -> Protocol | None:
-    """The protocol that W&B names; None where it names none."""
-    known = run.status.get("scored_by") or {}
-    try:
-        protocol = Protocol(**{name: kind(known[name]) for name, kind in get_type_hints(Protocol).items()})
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None
-    return protocol if re.fullmatch(r"\w{1,40}", protocol.extractor) else None
-
-
-def _kind(protocol: Protocol) -> tuple[Any, ...]:
-    """Which scores share a column; the real images differ in size."""
-    return protocol.extractor, protocol.weights, protocol.final, protocol.snapshot
 
 
 @dataclass

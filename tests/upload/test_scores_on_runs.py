@@ -14,6 +14,7 @@ from support.recorded_runs import api_of, wandb_run
 from support.wandb_client import KEY, Server, items, pieces
 
 from analysis.compare.build import compare
+from analysis.compare.recorded import by_usual_protocol
 from analysis.runs.folders import read_folders
 from analysis.runs.wandb import read_wandb
 from analysis.score import Protocol, Scorer
@@ -249,7 +250,7 @@ def test_what_was_sent_is_read_back(scored, online):
     there = wandb_run(record, rows=STEPS, id="test0000", summary=online.summary, history=online.history)
     runs, problems = read_wandb("e/mine", api_of(there))
     assert problems == []
-    again = compare(runs, upload.found_in_wandb(runs))
+    again = compare(runs, by_usual_protocol(runs))
     same = ["fid", "kid_mean", "precision", "face_rate", "best_fid", "last_fid", "interleaving_ratio", "extractor"]
     assert again.table.iloc[0][same].to_dict() == scored.row[same].to_dict()
     assert again.protocol["feature extractor"] == scored.comparison.protocol["feature extractor"]

@@ -1,0 +1,46 @@
+"""The scores that runs come with, from published evidence or from W&B: there is nothing here to score them again."""
+
+import contextlib
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, get_type_hints
+
+from analysis.compare.one_run import NOTHING
+from analysis.runs.run import Run
+from analysis.score import Protocol, Scores, read
+from dcgan import UserError
+
+
+def by_usual_protocol(runs: Sequence[Run]) -> Callable[[Run], tuple[Protocol, Scores] | None]:
+    """Return what gives a run's scores, only those by the protocol of most runs, of whichever version of the lab."""
+    recorded = {run.where: _recorded(run) for run in runs}
+    kinds = Counter(_kind(*known) for known in recorded.values() if known)
+    chosen = kinds.most_common(1)[0][0] if kinds else None
+
+    def found(run: Run) -> tuple[Protocol, Scores] | None:
+        if (known := recorded[run.where]) is None:
+            return None
+        protocol, text = known
+        with contextlib.suppress(UserError):  # its history can't be read, which is noted where its losses are
+            if _kind(protocol, text) == chosen:
+                return protocol, read(run, protocol, text)
+        return protocol, NOTHING  # noted as lacking scores by this protocol
+
+    return found
+
+
+def _recorded(run: Run) -> tuple[Protocol, str] | None:
+    """The protocol that the run's record names, and its text; None where it names none."""
+    known: Any = run.status.get("scored_by")
+    try:
+        protocol = Protocol(**{name: kind(known[name]) for name, kind in get_type_hints(Protocol).items()})
+        text = str(known["text"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return (protocol, text) if re.fullmatch(r"\w{1,40}", protocol.extractor) else None
+
+
+def _kind(protocol: Protocol, text: str) -> tuple[str, int, int]:
+    """Which scores share a column: the same but for the real images, which differ in size."""
+    return text.replace(protocol.reference, ""), protocol.final, protocol.snapshot
