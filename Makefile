@@ -51,7 +51,7 @@ endif
 help: ## list the targets
 	@echo "make TARGET [VARIABLE=value ...]"
 	@echo
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-15s %s\n", $$1, $$2 }'
 	@echo
 	@echo "  EXP=name        an experiment under experiments/ ($(EXP))           PROFILE=name  how much to train: full, laptop or smoke"
 	@echo "  DATA=path       folder, .zip, .tar, .parquet, celeba (or drawn faces)  SET=\"key=value ...\"  settings to change (no spaces in a value)"
@@ -70,7 +70,7 @@ help: ## list the targets
 setup: ## install what the lab needs (the other targets do this too): make setup TORCH=cpu
 	@$(INSTALL)
 
-install-study: ## install Ray too, which runs studies and tests (they do this themselves)
+install-study: ## install Ray too, which runs studies (`make study` does this itself)
 	@$(INSTALL_STUDY)
 
 run: setup ## train EXP, or resume it: make run EXP=tuned_lr
@@ -84,7 +84,7 @@ study: install-study ## train EXPS x SEEDS side by side, then compare: make stud
 sample: setup ## draw a grid, a walk, a film of the training and single images from a finished run: make sample EXP=tuned_lr
 	@$(PYTHON) -m dcgan sample $(WHICH) $(if $(PUBLISHED),--published)
 
-compare: setup ## compare all runs, open the page, and score them meanwhile
+compare: setup ## compare all runs and open the page; scores are added as they come
 	@$(PYTHON) -m analysis compare $(COMPARED)
 
 study-page: setup ## compare, then write docs/study.md and the results in the READMEs

@@ -10,6 +10,7 @@
 set -u
 cd "$(dirname "$0")/.."
 out=${OUT:-on_gpu} end=$((SECONDS + 60 * ${MINUTES:-10}))
+steps=${STEPS:-10000}
 mkdir -p "$out"
 [ -n "${PYTHON:-}" ] || make setup || exit
 export WANDB_MODE=disabled PYTHONUNBUFFERED=1
@@ -20,7 +21,7 @@ part() {
     local limit=$1 start=$SECONDS left=$((end - SECONDS))
     shift
     echo "=== $*"
-    [ $left -gt 10 ] || { echo "--- left out: no time"; return; }
+    [ $left -gt 10 ] || { echo "--- left out: no time"; return 1; }
     # A run saves on SIGTERM. A checkpoint under way may take a while.
     timeout --kill-after=40 $((limit < left ? limit : left)) "$@" 2>&1
     echo "--- exit code $?, $((SECONDS - start)) s"
@@ -40,8 +41,8 @@ part() {
     part 90 $python -m benchmarks epoch128 --rounds 1
     part 40 $python -m pytest -p no:cacheprovider --tb=short -k cuda tests/device/test_ranks.py  # last: NCCL may hang
     for experiment in ${TRAIN-tuned_lr}; do
-        part 600 $python -m dcgan run "$experiment" --profile full --set "steps=${STEPS:-10000}" --runs on_gpu/runs
-        newest=$(ls -td on_gpu/runs/*/full/"$experiment"*/seed-0 | head -n 1)
+        part 600 $python -m dcgan run "$experiment" --profile full --set "steps=$steps" --runs on_gpu/runs || continue
+        newest=$(ls -td on_gpu/runs/*/full/"$experiment"{,+*}/seed-0 2>/dev/null | head -n 1)
         for file in status.json history.csv losses.png; do
             cp "$newest/$file" "$out/$experiment-$file"
         done

@@ -18,7 +18,7 @@ from dcgan.tools import plain_yaml
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code: 0, or one of `dcgan.EXIT_*` and `ranks.EXIT_PEER_LOST`."""
+    """Run the command; return its exit code: 0, or one of `dcgan.EXIT_*` or `ranks.EXIT_PEER_LOST`."""
     options = parser()
     options.set_defaults(arguments=sys.argv[1:] if arguments is None else list(arguments))
     return perform(options, arguments)

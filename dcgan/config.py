@@ -127,7 +127,7 @@ class Experiment(Settings):
         return f"{self.name}+{changes}"
 
 
-LONGEST_CHANGES = 50  # characters of a folder's name that say what --set changed
+LONGEST_CHANGES = 48  # characters of a folder's name that say what --set changed
 
 #: Settings that are not part of the recipe: they don't count as overrides and don't change the folder's name.
 HOW = ("seed", "threads", "deterministic")

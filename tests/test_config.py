@@ -221,7 +221,7 @@ def test_a_file_named_like_an_experiment_would_share_its_folder_and_is_refused(t
         load(str(path), profile="smoke")
 
 
-@pytest.mark.parametrize("number", ["010", "1:30", "0x10"])
+@pytest.mark.parametrize("number", ["010", "1:30", "0x10", "1:30.5"])
 def test_a_number_that_yaml_reads_in_another_way_than_people_is_refused(number):
     with pytest.raises(ConfigError, match=f"{number} is not a plain decimal number"):
         load("tuned_lr", profile="smoke", overrides=[f"batch_size={number}"])

@@ -110,7 +110,7 @@ class Prediction:
     more: str  # what the rule looks at besides
     rule: str
     planned: bool  # whether these are all runs of the plan; else the answer is exploratory
-    facts: Mapping[str, float] = field(default_factory=dict)  # n (arms), rho, its p by chance, and p corrected
+    facts: Mapping[str, float] = field(default_factory=dict)  # n (arms), rho and its p, corrected
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Alternative:
     measures: Mapping[str, Estimate]  # one of AVERAGED -> mean over seeds
     differences: Mapping[str, Effect]  # a measure -> this minus parent, see `build`; empty for a root
     quality: str | None  # what it is compared with its parent by: `kid_endpoint`, `fid_at_64`; None: on other images
-    parent_known: bool = True  # whether the parent's settings are; else there are no changes
+    parent_known: bool = True  # whether the parent's settings are known; else there are no changes
     outcome: Outcome | None = None  # its endpoint compared with the parent's, where both are known
     stand_in: str = ""  # what stands for a parent that has no runs: the first steps of a longer run
     own_course: str = ""  # how its runs went on after their first steps, which are the parent's

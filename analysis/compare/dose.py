@@ -29,6 +29,11 @@ def doses(arms: Arms) -> pd.DataFrame:
     return means if len(means) > 2 else means[:0]
 
 
+def one_setting(arms: Arms) -> bool:
+    """Whether all arms of the question differ in D's rate, and in nothing else."""
+    return 0 < len(doses(arms)) == arms.runs["arm"].nunique()
+
+
 def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
     """What a reader sees in the figure of the doses, in sentences; none where there are few of them.
 
@@ -66,9 +71,9 @@ def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
         listed, kids = (_listed([words[arm] for arm in blind["arm"]]) for words in (names, kid))
         said.append(
             f"At {listed} they hardly meet, with a final KID of {kids}: D's loss is twice G's, as it is for a D that "
-            "gives every image a probability of 1/2 to be real."
+            "gives every image a probability of 1/2 of being real."
         )
-    if len(found) == arms.runs["arm"].nunique():
+    if one_setting(arms):
         said.append(
             "All these recipes differ in one setting, so they can't show whether quality is one function of "
             "interleaving, whichever setting moved it."

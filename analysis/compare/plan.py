@@ -219,11 +219,13 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
         text += f" Within recipes, between seeds, it is {facts['within']:+.2f}."
         text += " The signs differ, so the rule can't say yes." if facts["within"] * facts["rho"] < 0 else ""
     interval = "" if isnan(facts["r2_low"]) else f" [{facts['r2_low']:.2f}, {facts['r2_high']:.2f}]"
-    more = f"R² of a straight line is {facts['r2']:.2f}{interval}."
+    found, more = verdict(facts, corrected_p), f"R² of a straight line is {facts['r2']:.2f}{interval}."
+    if found == "no":
+        text, more = f"{text} {more}", ""
     if CANDIDATES[x][1] and not isnan(facts["smoothed"]):
         more += f" At smoothing 5, where only the sign counts, the correlation is {facts['smoothed']:+.2f}."
-    numbers = {"n": n, "rho": facts["rho"], "chance": facts["p"], "p": corrected_p}
-    return Prediction(verdict(facts, corrected_p), text, more, RULES["predicts"], arms.complete, numbers)
+    numbers = {"n": n, "rho": facts["rho"], "p": corrected_p}
+    return Prediction(found, text, more.strip(), RULES["predicts"], arms.complete, numbers)
 
 
 # --- rule 2 ---

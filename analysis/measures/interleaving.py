@@ -200,7 +200,8 @@ def crossing_positions(loss_d: ArrayLike, loss_g: ArrayLike) -> np.ndarray:
     before, after = known[:-1], known[1:]
     crosses = r[before] * r[after] < 0
     before, after = before[crosses], after[crosses]
-    return before + (after - before) * r[before] / (r[before] - r[after])
+    line = before + r[before] / (r[before] - r[after])
+    return np.where(after - before == 1, line, (before + after) / 2)  # in the middle of the steps where they meet
 
 
 def dominance(loss_d: ArrayLike, loss_g: ArrayLike) -> float:

@@ -18,6 +18,7 @@ from analysis.pages.html import data_uri, save
 from analysis.pages.tables import BY_KEY, by_size, estimate_of, experiments, representatives
 from analysis.pages.words import capital, counted, number
 from dcgan import UserError
+from dcgan.tools.files import checksum
 
 SMOOTHING_WINDOWS = 5  # of the interleaving ratio's line
 SVG_BYTES = 500_000  # of a figure; a larger one, of thousands of points, stands in the page as PNG
@@ -85,7 +86,8 @@ def draw_figures(comparison: Comparison, folder: Path) -> dict[str, list[Picture
 
 def file_stem(text: str) -> str:
     """The text as the name of a file, without an ending; an address needs none of its characters encoded."""
-    return re.sub(r"[^\w.+-]+", "_", text)[:80]
+    stem = re.sub(r"[^\w.+-]+", "_", text)
+    return stem if len(stem) <= 80 else f"{stem[:71]}-{checksum(text.encode(), nbytes=4)}"
 
 
 def _free_name(stem: str, taken: set[str]) -> str:

@@ -89,7 +89,7 @@ def shared_limits(runs: Sequence[Losses]) -> Limits:
 def _top(run: Losses) -> float:
     """The greatest loss of a run to show: all of its smooth curves, and 99.5 % of its steps."""
     smooth, raw = (frame.to_numpy()[np.isfinite(frame)] for frame in (run.smooth, run.raw[CURVES]))
-    return max(0.1, smooth.max(initial=0.1), np.quantile(raw, 0.995) if len(raw) else 0.0)
+    return max(smooth.max(initial=0.1), np.quantile(raw, 0.995) if len(raw) else 0.0)
 
 
 def bands(axis: Axes, run: Losses, top: float) -> None:

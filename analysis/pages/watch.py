@@ -102,7 +102,7 @@ class WatchedRun:
     key: str  # its path below the folder of all runs
     record: Mapping[str, Any]  # config.yaml
     history: History
-    started: int  # when config.yaml was written; a run that is trained anew writes it again
+    started: int  # when config.yaml was written; a run that is trained again writes it again
     status: Mapping[str, Any] = field(default_factory=dict)
     sample: tuple[int, Path, int] | None = None  # step, grid and when it was written
     fid: Score | None = None
@@ -149,8 +149,6 @@ class WatchedRun:
             raise UserError(f"{self.history.path}: not a table of numbers: {first_line(error)}") from error
         self.sample = newest_sample(self.folder.path / "samples")
         path = self.folder.path / scores.NAME
-        if not path.is_file():
-            self.fid, self._scored = None, 0
         try:
             if path.is_file() and (written := path.stat().st_mtime_ns) != self._scored:
                 self.fid, self._scored = _fid(scores.parse(path)), written

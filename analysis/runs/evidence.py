@@ -40,7 +40,7 @@ def read_history(path: Path, *, most: int) -> pd.DataFrame:
                 raise ValueError(f"more than {most:,} rows")
         with np.load(path, allow_pickle=False) as content:
             columns = {name: content[name] for name in content.files}
-    except (zipfile.BadZipFile, zlib.error) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # by which byte is damaged
         raise ValueError("not a .npz file, or damaged") from error
     if {"loss_d_real", "loss_d_fake"} <= columns.keys():
         columns.setdefault("loss_d", columns["loss_d_real"] + columns["loss_d_fake"])

@@ -8,7 +8,6 @@ answers-*.json  answers as the page saves them, see Answers
 
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -156,11 +155,16 @@ def _read(path: Path) -> Rating:
 
 def _sheet_of(answers: Answers, folder: Path) -> Sheet:
     """The sheet of the answers' page, today's or an earlier one. Raises ValueError where it is not in the folder."""
+    damaged = ""
     for path in (folder / SHEET, *sorted(folder.glob(EARLIER_SHEETS))):
-        with suppress(OSError, ValueError):  # a damaged sheet says nothing of other pages
-            if (sheet := read_sheet(path)).page == answers.page:
-                return sheet
-    raise ValueError(f"answers to page {answers.page[:16]!r}, which neither {SHEET} nor any {EARLIER_SHEETS} describes")
+        try:
+            sheet = read_sheet(path)
+        except (OSError, ValueError) as error:  # it says nothing of other pages
+            damaged = damaged or f" ({path.name}: {reason(error)})"
+            continue
+        if sheet.page == answers.page:
+            return sheet
+    raise ValueError(f"answers to page {answers.page[:16]!r}, which is not that of {SHEET} or an earlier one{damaged}")
 
 
 def _counted(pictures: Sequence[tuple[Kind, str]], *, rater: str, time: datetime, generator: str) -> Rating:

@@ -178,7 +178,7 @@ def read_experiment(record: Mapping[str, Any], where: Path) -> Experiment:
     for key, name in (folders | {"name": experiment.slug}).items():
         if not re.fullmatch(FOLDER_NAME, name):  # a report goes to a folder of this name; '..' would lead elsewhere
             raise UserError(f"{where}: {key}: {name!r} can't be the name of a folder")
-    # The same values, typed by the schema. W&B may have made 2.0 a 2, and the slug is a hash of how they are written.
+    # The same values, typed by the schema. W&B may have made 2.0 a 2, and the slug says how they are written.
     return experiment.model_copy(update={"overrides": {key: values[key] for key in experiment.overrides}})
 
 

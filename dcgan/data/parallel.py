@@ -11,7 +11,7 @@ from dcgan.tools.cpus import cpu_count
 T = TypeVar("T")
 
 AT_ONCE = 16  # items that a thread takes at a time: one by one, small files take noticeably longer
-HELD_MB = 256  # of files that may wait in memory for a thread, as those of a tar do
+HELD_MB = 256  # of files that may wait in memory for a thread, as those of a tar do; half of it in one group
 
 
 class Held:
@@ -37,7 +37,7 @@ def in_parallel(work: Callable[[Any], T], items: Iterable) -> Iterator[Iterator[
         waiting: deque[tuple[Future[list[T]], int]] = deque()
         for group, held in _groups(items):
             waiting.append((pool.submit(lambda group: [work(item) for item in group], group), held))
-            while len(waiting) > 2 * cores or sum(held for _, held in waiting) > HELD_MB * 2**20:
+            while len(waiting) > 2 * cores or sum(held for _, held in waiting) > HELD_MB * 2**19:
                 yield from waiting.popleft()[0].result()
         for future, _ in waiting:
             yield from future.result()
@@ -55,7 +55,7 @@ def _groups(items: Iterable) -> Iterator[tuple[list, int]]:
     for item in items:
         group.append(item)
         held += len(item[-1].data) if isinstance(item, tuple) and isinstance(item[-1], Held) else 0
-        if len(group) == AT_ONCE or held > HELD_MB * 2**20:
+        if len(group) == AT_ONCE or held > HELD_MB * 2**19:
             yield group, held
             group, held = [], 0
     yield group, held

@@ -68,7 +68,7 @@ class CapturedStep:
     """
 
     def __init__(self, players: Players, *, real: Tensor, latents: Tensor, bf16: bool):
-        self._alive = players, real, latents  # the graph knows their addresses only
+        self._alive = players, real, latents  # the graph knows only their addresses
         current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
         aside.wait_stream(current)
         try:
@@ -115,8 +115,10 @@ def unmoved(players: Players) -> Iterator[None]:
     finally:
         players.discriminator.requires_grad_(True)
         for tensor in _moved_by_a_step(players):
-            before = kept.get(tensor.data_ptr())
-            tensor.zero_() if before is None else tensor.copy_(before)  # None: a moment that the first step made
+            if tensor.data_ptr() in kept:
+                tensor.copy_(kept[tensor.data_ptr()])
+            else:
+                tensor.zero_()  # a moment that the first step made
         players.generator_optimizer.zero_grad()
         players.discriminator_optimizer.zero_grad()
 

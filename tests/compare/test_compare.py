@@ -335,3 +335,10 @@ def test_how_often_a_run_is_looked_at_makes_no_other_recipe_of_it(tmp_path):
     )
     assert parents[looked_at][0] == "baseline"
     assert parents[other][0] == "slow_d_only"
+
+
+def test_of_a_parent_that_is_not_here_nothing_is_claimed(tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: baseline\nbatch_size: 32\n")
+    make_run(tmp_path / "runs", str(tmp_path / "mine.yaml"), overrides=["latent_dim=50"])
+    (alternative,) = compared(tmp_path / "runs").alternatives
+    assert (alternative.parent, alternative.parent_known, alternative.changes) == ("mine", False, {})

@@ -43,6 +43,13 @@ def test_shards_are_the_same_images_as_a_folder_of_them(tmp_path, pa, hub, count
         assert (result.images == plain.images).all()
 
 
+def test_an_image_is_named_by_its_row_in_its_shard(tmp_path, pa):
+    shard(pa, tmp_path / "hub/a.parquet", IMAGES[:3])
+    shard(pa, tmp_path / "hub/b.parquet", IMAGES[3:5], row_group_size=1)
+    names = [name for _, name, _ in open_source(tmp_path / "hub", cache=tmp_path / "cache").entries(range(5))]
+    assert names == ["a.parquet[0]", "a.parquet[1]", "a.parquet[2]", "b.parquet[0]", "b.parquet[1]"]
+
+
 def test_what_lies_beside_the_shards_is_reported(tmp_path, pa, caplog):
     shard(pa, tmp_path / "hub/data/train.parquet", IMAGES)
     written(tmp_path / "hub", {"README.md": b"about", ".gitattributes": b"", "LICENSE": b"MIT"})

@@ -89,7 +89,7 @@ def test_the_fid_of_the_final_generator_and_the_best_one_are_shown(tmp_path):
     assert shown.fid.last == values[max(values)]
 
 
-def test_a_run_that_is_trained_anew_is_read_anew(tmp_path):
+def test_a_run_that_is_trained_again_is_read_again(tmp_path):
     folder = make_run(tmp_path, "baseline", profile="laptop", steps=200)
     ((run,), _) = read_folders(folder.path)
     extractor = type("Extractor", (), {"name": "effnet_lite0", "weights": "0123456789abcdef"})
