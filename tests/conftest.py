@@ -15,7 +15,7 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # and where a command takes all cores
 from hypothesis import settings
 
 # A deadline measures the machine, which may be busy.
-settings.register_profile("lab", deadline=None)
+settings.register_profile("lab", deadline=None, max_examples=30)
 settings.register_profile("faults", deadline=None, max_examples=2500)  # `make test-faults`
 settings.load_profile("lab")
 

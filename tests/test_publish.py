@@ -17,6 +17,8 @@ import dcgan.__main__
 from analysis import publish
 from analysis.__main__ import main
 from analysis.measures.features import EFFNET_SHA256, Extractor
+from analysis.pages import report
+from analysis.pages.figures import SECTIONS
 from analysis.runs.evidence import read_history, write_history
 from analysis.runs.folders import read_folders
 from analysis.score import NEAREST, Protocol
@@ -61,6 +63,12 @@ def study(docs, runs):
     return {path.relative_to(docs.parent).as_posix(): path.read_bytes() for path in [*files, readme]}
 
 
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Drawing them is most of a study's time."""
+    monkeypatch.setattr(report, "draw_figures", lambda comparison, folder: dict.fromkeys(SECTIONS, ()))
+
+
 def published(runs, docs, capsys):
     """Publish; return what was reported."""
     assert main(["publish", "--runs", str(runs), "--docs", str(docs), "--extractor", "effnet_lite0"]) == 0
@@ -68,23 +76,20 @@ def published(runs, docs, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changed", [pytest.param(False, marks=pytest.mark.thorough), True])
 def test_the_study_is_the_same_to_the_digit_from_evidence_alone_also_once_scoring_has_changed(
-    runs, tmp_path, capsys, monkeypatch, changed
+    runs, tmp_path, capsys, monkeypatch
 ):
     from_folders = study(tmp_path / "one" / "docs", runs)
     published(runs, tmp_path / "two" / "docs", capsys)
     shutil.rmtree(runs)
-    if changed:
-        monkeypatch.setattr("analysis.score.VERSION", 99)
+    monkeypatch.setattr("analysis.score.VERSION", 99)
     from_evidence = study(tmp_path / "two" / "docs", tmp_path / "no runs")
     assert from_evidence.keys() == from_folders.keys()
     assert {name for name in from_folders if from_folders[name] != from_evidence[name]} == set()
     assert b"6 runs" in from_evidence["docs/study.md"]
 
 
-@pytest.mark.slow
-def test_evidence_and_run_folders_together_count_each_run_once(runs, tmp_path, capsys):
+def test_evidence_and_run_folders_together_count_each_run_once(runs, tmp_path, capsys, no_figures):
     docs = tmp_path / "docs"
     published(runs, docs, capsys)
     shutil.rmtree(next(runs.glob("*/*/init_only/seed-1")))
@@ -93,9 +98,7 @@ def test_evidence_and_run_folders_together_count_each_run_once(runs, tmp_path, c
     assert sorted(table["experiment"]) == sorted(NAMES * 2)
 
 
-@pytest.mark.slow
-@pytest.mark.thorough
-def test_an_unfinished_run_does_not_hide_its_finished_evidence(runs, tmp_path, capsys):
+def test_an_unfinished_run_does_not_hide_its_finished_evidence(runs, tmp_path, capsys, no_figures):
     docs = tmp_path / "docs"
     published(runs, docs, capsys)
     before = study(docs, tmp_path / "nothing")
@@ -167,7 +170,7 @@ def test_the_evidence_of_another_run_of_the_same_name_is_kept_and_the_run_named(
 
 
 @pytest.mark.slow
-def test_runs_of_other_code_are_left_out_of_the_study_with_a_note(runs, tmp_path):
+def test_runs_of_other_code_are_left_out_of_the_study_with_a_note(runs, tmp_path, no_figures):
     for name in NAMES[1:]:
         for path in runs.glob(f"*/*/{name}/*/config.yaml"):
             path.write_text(path.read_text().replace("environment:\n", "environment:\n  code: usual\n"))

@@ -8,7 +8,6 @@ import pytest
 import yaml
 from support import ROOT
 from support.wandb_client import inspect
-from wandb.sdk.launch.sweeps import utils
 
 from analysis.__main__ import main
 from dcgan import config
@@ -19,6 +18,8 @@ SWEEP = yaml.safe_load((ROOT / "experiments" / "sweep.yaml").read_text())
 
 def _command(values):
     """As `wandb.wandb_agent` puts it together."""
+    from wandb.sdk.launch.sweeps import utils  # takes two seconds to import
+
     given = {"args": {key: {"value": value} for key, value in values.items()}}
     words = utils.create_sweep_command_args(given) | {"interpreter": [sys.executable]}
     command = []

@@ -23,7 +23,7 @@ from dcgan.record.weights import to_bytes
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
 
 
-every_step_is_saved, images = tiny_run.every_step_is_saved, tiny_run.images
+every_step_is_saved, quick_end, images = tiny_run.every_step_is_saved, tiny_run.quick_end, tiny_run.images
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import sys
 import time
 
 import pytest
-from ray.cluster_utils import Cluster
 from support import ROOT
 from support.waiting import until, with_variable
 
@@ -63,6 +62,8 @@ def start(tmp_path):
 
 
 def test_no_run_is_lost_with_a_machine_that_dies(tmp_path, start, alone, monkeypatch):
+    from ray.cluster_utils import Cluster  # takes a second to import
+
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # as on any machine of a cluster, where the repository is installed
     store = {"object_store_memory": 100 * 2**20}

@@ -64,7 +64,7 @@ def served(folder, monkeypatch):
             asked.append(self.path)
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
     point_to(f"http://127.0.0.1:{server.server_port}/{NAME}", monkeypatch)
     try:
         yield asked

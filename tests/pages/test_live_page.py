@@ -30,7 +30,7 @@ def renews_often(monkeypatch):
 def served(runs):
     """The live page of the runs, on a server that ends afterwards."""
     with LiveServer(runs) as server:
-        serving = threading.Thread(target=server.serve_forever)
+        serving = threading.Thread(target=server.serve_forever, args=[0.02])  # or each shutdown takes 0.5 s
         serving.start()
         try:
             yield server

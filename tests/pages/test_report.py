@@ -221,7 +221,7 @@ def test_real_images_stand_below_the_results_as_a_scale(comparison, folder):
 def test_scores_without_variety_or_real_images_beside_them_give_no_empty_column(tmp_path):
     make_run(tmp_path / "runs", "baseline", steps=1200)
     old = compared(tmp_path / "runs", {"baseline": scores(50.0, fid_floor=np.nan)})
-    page = _text(report.write(old, tmp_path / "out").read_text(encoding="utf-8"))
+    page = _text(report.html(old, NO_FIGURES))
     heads = page.partition("Results")[2].partition("What the columns mean")[0]
     assert " copied " not in heads.partition("The last row")[0]
     assert "real images compared with real ones" not in page
@@ -341,7 +341,7 @@ def test_runs_that_all_are_unfinished_still_give_a_page(comparison, tmp_path):
 def test_one_run_gives_a_page(tmp_path):
     make_run(tmp_path / "runs", "baseline", steps=1200)
     one = compared(tmp_path / "runs", {"baseline": scores(50.0)})
-    text = _text(report.write(one, tmp_path / "out").read_text(encoding="utf-8"))
+    text = _text(report.html(one, NO_FIGURES))
     assert "1 experiment · 1 run" in text
     assert "The starting point" in text
     assert "★" not in text.replace("★ marks", "")

@@ -16,7 +16,9 @@ from analysis.__main__ import main
 from analysis.compare.comparison import Answer, Arms, Note, Prediction
 from analysis.compare.plan import RULES, SEEDS
 from analysis.pages import study_page, tables
-from analysis.pages.figures import draw_figures
+from analysis.pages.arm_figures import against_quality
+from analysis.pages.figures import file_stem
+from analysis.pages.plots import styles
 from analysis.runs.folders import read_folders
 from dcgan import UserError
 
@@ -218,7 +220,11 @@ def planned(tmp_path_factory):
     folder = tmp_path_factory.mktemp("the plan's study")
     comparison = made(folder / "runs", seeds=SEEDS, routes=ROUTES)
     figures = folder / "report" / "figures"
-    draw_figures(comparison, figures)
+    figures.mkdir(parents=True)
+    drawn, _ = against_quality(comparison, "interleaving_ratio", styles([run.name for run in comparison.runs]))
+    drawn.savefig(figures / "scatter-arms-interleaving_ratio.png")
+    for run in comparison.runs:
+        Image.new("RGB", (8, 6)).save(figures / f"{file_stem(f'losses-{run.name}')}.png")  # as in `written`
     (folder / "README.md").write_text("<!-- study: written -->\n<!-- end of study -->\n")
     (folder / "docs").mkdir()
     study_page.write(comparison, figures, folder / "docs")

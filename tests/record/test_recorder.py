@@ -19,7 +19,7 @@ from dcgan.record.folder import RunFolder
 from dcgan.record.recorder import Recorder, last_good_snapshot
 from dcgan.tools.clock import Stopwatch
 
-every_step_is_saved, images = tiny_run.every_step_is_saved, tiny_run.images
+every_step_is_saved, quick_end, images = tiny_run.every_step_is_saved, tiny_run.quick_end, tiny_run.images
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import torch
 from dcgan import config, trainer
 from dcgan.adversarial import adversarial_step
 from dcgan.data import Batches
-from dcgan.device import cuda_graph
+from dcgan.device import cuda_graph, flops
 from dcgan.record import recorder
 from dcgan.record.folder import RunFolder
 
@@ -19,6 +19,13 @@ def every_step_is_saved(monkeypatch):
     """Read the device and save a checkpoint at every step."""
     monkeypatch.setattr(trainer, "READ_SECONDS", 0.0)
     monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def quick_end(monkeypatch):
+    """End a training without its figure and without measuring the device: most of a tiny one's time."""
+    monkeypatch.setattr(recorder, "draw_losses", lambda history, path, *, title: path.touch())
+    monkeypatch.setattr(flops, "matmul_flops_per_s", lambda device, *, bf16: 1e11)
 
 
 @pytest.fixture(scope="module")
