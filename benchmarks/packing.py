@@ -26,6 +26,7 @@ from dcgan import UserError
 from dcgan.data import Batches, faces, open_source, pack
 
 PACKED = 3_000
+PROFILE = "laptop"
 COUNTS, TRAINED = (2_000, 20_000, 200_000), 20  # images; steps
 
 
@@ -83,7 +84,7 @@ def bench_memory(rounds: int) -> Result:
                 f"{packing:.0f} s and {training:.0f} s",
                 file=sys.stderr,
             )
-    against = f"nothing: packing and {TRAINED} steps of hires_128 (laptop) on {COUNTS[-1]:,} images of 128 px"
+    against = f"nothing: packing and {TRAINED} steps of hires_128 ({PROFILE}) on {COUNTS[-1]:,} images of 128 px"
     goal = "<= 2 GB beside the page cache; cost per image flat"
     return Result("memory", [Measurement("at most", peak / 1000, "GB", against=against, goal=goal), *costs])
 
@@ -103,7 +104,7 @@ def _archive(path: Path, count: int) -> Path:
 
 def _watched(place: str, archive: Path, *, steps: int) -> tuple[float, float, str]:
     """Run hires_128 for `steps` steps; return the seconds, the most memory of its own (MB) and its output."""
-    command = [sys.executable, "-m", "dcgan", "run", "hires_128", "--profile", "laptop", "--data", str(archive)]
+    command = [sys.executable, "-m", "dcgan", "run", "hires_128", "--profile", PROFILE, "--data", str(archive)]
     command += ["--set", "images=all", "--set", f"steps={steps}", "--set", "snapshots=1"]
     command += ["--runs", f"{place}/runs", "--cache", place]
     start, most = time.perf_counter(), 0

@@ -13,6 +13,7 @@ from benchmarks.results import Measurement, Result
 from benchmarks.side_by_side import alternate, spread
 from dcgan import UserError
 
+PROFILE, IMAGES = "laptop", 2000
 DONE = "first step done"
 # The command itself, which also prints that line after the first step, when `Pace` is called.
 RUN = f"""
@@ -34,7 +35,7 @@ TORCH = f"import torch; print('{DONE}', flush=True)"
 
 def bench_start(rounds: int) -> Result:
     """Time `make run`'s command on packed drawn faces, W&B offline, beside python importing torch, the least wait."""
-    options = ["run", "tuned_lr", "--profile", "laptop", "--set", "images=2000"]
+    options = ["run", "tuned_lr", "--profile", PROFILE, "--set", f"images={IMAGES}"]
     with tempfile.TemporaryDirectory() as place:
         fresh = iter(range(rounds + 1))  # run folders
 

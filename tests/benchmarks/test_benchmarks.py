@@ -64,7 +64,8 @@ def small(monkeypatch):
     for name, value in {
         "train.PROFILE": "smoke", "train.IMAGES": 130, "train.CELEBA": 200, "train.STEPS": 2, "train.WARM_UP": 1,
         "train.SAMPLED": 2, "writeup.PROFILE": "smoke", "writeup.IMAGES": 130, "writeup.STEPS": 2,
-        "packing.PACKED": 20, "packing.COUNTS": (140,), "packing.TRAINED": 2, "score.IMAGES": 100, "score.REAL": 100,
+        "packing.PROFILE": "smoke", "packing.PACKED": 20, "packing.COUNTS": (140,), "packing.TRAINED": 2,
+        "score.IMAGES": 100, "score.REAL": 100, "start.PROFILE": "smoke", "start.IMAGES": 130,
     }.items():  # fmt: skip
         monkeypatch.setattr(f"benchmarks.{name}", value)
 
