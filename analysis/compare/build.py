@@ -47,6 +47,11 @@ def groups(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
     return members
 
 
+def _place(run: Run, parents: Mapping[str, str | None]) -> tuple[int, float, str, int]:
+    """Where a run stands: after its ancestors, and its siblings by D's learning rate, the write-up's knob."""
+    return len(_ancestors(run.name, parents)), run.experiment.discriminator.learning_rate, run.name, run.seed
+
+
 def compare(
     runs: Sequence[Run],
     scored: Callable[[Run], tuple[Protocol, Scores] | None],
@@ -60,7 +65,7 @@ def compare(
     notes: further ones to show.
     """
     parents = {run.name: _parent(run) for run in runs}
-    runs = sorted(runs, key=lambda run: (len(_ancestors(run.name, parents)), run.name, run.seed))
+    runs = sorted(runs, key=lambda run: _place(run, parents))
     runs, other_recipes = eligible.one_recipe_a_name(runs)
     steps_compared, refused = eligible.comparable_losses(runs)
     noted = {note.run for note in notes}
