@@ -108,6 +108,7 @@ def bands(axis: Axes, run: Losses, top: float) -> None:
         for place, share in zip((ends[:-1] + ends[1:]) / 2, overlaps, strict=True):
             axis.text(place, 0.93 * top, number(100 * share, 0), ha="center", fontsize=7.5, color=INK)
     recipe, _, seed = run.title.rpartition(", ")
+    recipe = recipe.replace("+", "\n+", 1)  # what was set has a line of its own
     set_title(axis, f"{recipe}\n{seed}, overlap {number(100 * run.overlap, 0)} %", 24)
     axis.set(xlim=(0, ends[-1]), ylim=(0, top), xlabel="step", ylabel="loss (nats)")
     thousands(axis, ticks=3)
