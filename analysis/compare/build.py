@@ -87,10 +87,7 @@ def compare(
     shared = eligible.twins([(run, part.opening) for run, part in zip(runs, parts, strict=True)])
     notes += [Note(f"{twin.text}; where runs are counted they count once", twin.longer.title) for twin in shared]
     alternatives = _alternatives(runs, parents, compared, snapshots, shared)
-    notes += [
-        Note(f"{parent} has no runs; its endpoint is that of {text}")
-        for parent, text in dict.fromkeys((each.parent, each.stand_in) for each in alternatives if each.stand_in)
-    ]
+    notes += [Note(text) for text in dict.fromkeys(each.stand_in for each in alternatives if each.stand_in)]
     equal_steps = min(steps_compared.values(), default=0)
     at_equal_steps = _with_next(snapshots[snapshots["step"] <= equal_steps]) if equal_steps else snapshots
     distinct = eligible.without_shared_steps(at_equal_steps, shared)
@@ -190,7 +187,7 @@ def _alternatives(
 ) -> list[Alternative]:
     by_name = {run.name: run for run in reversed(runs)}  # the lowest seed's
     standing = _standing_in(by_name, parents, runs, snapshots)
-    own_courses = _own_courses(parents, standing, table, snapshots, shared)
+    own_courses = _own_courses(by_name, parents, standing, table, snapshots, shared)
     known = {parent: each.run for parent, each in standing.items()} | by_name
     qualities = {name: _quality_measure(run, known.get(parents[name] or "")) for name, run in by_name.items()}
     compared = outcomes(
@@ -219,6 +216,7 @@ def _alternatives(
 
 
 def _own_courses(
+    by_name: Mapping[str, Run],
     parents: Mapping[str, str | None],
     standing: Mapping[str, stand_ins.StandIn],
     table: pd.DataFrame,
@@ -226,29 +224,33 @@ def _own_courses(
     shared: Sequence[eligible.Twin],
 ) -> dict[str, str]:
     """Each experiment whose first steps are its parent's -> how its runs went on from there."""
-    courses = {
-        name: stand_ins.own_course(own.run, own.steps, own.endpoints, snapshots)
-        for name, parent in parents.items()
-        if (own := standing.get(str(parent))) and own.run.name == name
-    }
-    for twin in shared:
-        if parents[twin.longer.name] == twin.shorter.name:
-            seeds = [each.shorter.seed for each in shared if each.shorter.name == twin.shorter.name]
-            rows = table[(table["experiment"] == twin.shorter.name) & table["seed"].isin(seeds)]
-            before = dict(zip(rows["seed"], rows["kid_endpoint"].astype(float), strict=True))
-            courses[twin.longer.name] = stand_ins.own_course(twin.longer, twin.shorter.steps, before, snapshots)
-    return {name: text for name, text in courses.items() if text}
+    endpoints = table.set_index(["experiment", "seed"])["kid_endpoint"].astype(float)
+    courses = {}
+    for name, run in by_name.items():
+        before: dict[int, float] = {}  # seed -> KID at the parent's end
+        own = standing.get(str(parents[name]))
+        if own and own.run.name == name:
+            before, steps = own.endpoints, own.steps
+        for twin in shared:
+            if (twin.longer.name, twin.shorter.name) == (name, parents[name]):
+                before, steps = (
+                    before | {twin.shorter.seed: endpoints[twin.shorter.name, twin.shorter.seed]},
+                    twin.shorter.steps,
+                )
+        if before and (text := stand_ins.own_course(run, steps, dict(sorted(before.items())), snapshots)):
+            courses[name] = text
+    return courses
 
 
 def _standing_in(
     by_name: Mapping[str, Run], parents: Mapping[str, str | None], runs: Sequence[Run], snapshots: pd.DataFrame
 ) -> dict[str, stand_ins.StandIn]:
-    """Each parent that has no runs here -> what stands for it, where something can."""
+    """Each parent of which seeds have no run here -> what stands for them, where something can."""
     found = {}
     for name, run in by_name.items():
-        parent = parents[name]
-        if parent and parent not in by_name and (experiment := _in_repository(parent, run.profile)):
-            found[parent] = stand_ins.find(parent, experiment, runs, snapshots)
+        if parent := parents[name]:
+            known = by_name[parent].experiment if parent in by_name else _in_repository(parent, run.profile)
+            found[parent] = stand_ins.find(parent, known, runs, snapshots) if known else None
     return {parent: each for parent, each in found.items() if each}
 
 

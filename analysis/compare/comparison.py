@@ -156,7 +156,7 @@ class Alternative:
     quality: str | None  # what it is compared with its parent by: `kid_endpoint`, `fid_at_64`; None: on other images
     parent_known: bool = True  # whether the parent's settings are known; else there are no changes
     outcome: Outcome | None = None  # its endpoint compared with the parent's, where both are known
-    stand_in: str = ""  # what stands for a parent that has no runs: the first steps of a longer run
+    stand_in: str = ""  # what stands for seeds of the parent that have no run: the first steps of a longer one
     own_course: str = ""  # how its runs went on after their first steps, which are the parent's
     experiment: str = ""  # its name without what was set on the command line
     overrides: Sequence[str] = ()  # the dotted keys that were

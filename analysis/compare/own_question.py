@@ -68,7 +68,7 @@ def _compared(this: Alternative) -> tuple[str, str]:
     if this.outcome is None:
         return "open", f"No run has {LAST} scored snapshots at its end both here and in {this.parent}."
     verdict, text = judge_outcome(this.outcome, str(this.parent))
-    return verdict, f"{text} ({this.parent} here is {this.stand_in}.)" if this.stand_in else text
+    return verdict, f"{text} ({this.stand_in}.)" if this.stand_in else text
 
 
 def judge_outcome(outcome: Outcome, parent: str) -> tuple[str, str]:

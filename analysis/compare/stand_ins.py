@@ -1,4 +1,4 @@
-"""A long run holds the short one: its first steps stand for a recipe that has no runs of its own."""
+"""A long run holds the short one: its first steps stand for seeds of a recipe that have no run of their own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,15 +16,22 @@ from dcgan.config import Experiment
 class StandIn:
     """The first steps of a recipe's longer runs, as what `quality.outcomes` takes."""
 
+    name: str  # of the recipe
     run: Run  # one of the longer runs
     steps: int  # that the recipe takes
+    alone: bool  # whether the recipe has no runs of its own
     table: pd.DataFrame  # experiment, seed, status, image_size, steps and kid_endpoint at these steps; a row a run
     snapshots: pd.DataFrame  # up to these steps
 
     @property
     def text(self) -> str:
-        """What it is."""
-        return f"{'' if self.run.steps == self.steps else f'the first {self.steps:,} steps of '}{self.run.name}"
+        """'baseline here is the first 5,000 steps of baseline_long', or which seeds of it are."""
+        what = f"{'' if self.run.steps == self.steps else f'the first {self.steps:,} steps of '}{self.run.name}"
+        if self.alone:
+            return f"{self.name} here is {what}"
+        seeds = sorted(self.endpoints)
+        listed = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}"
+        return f"{self.name}'s {listed} here: {what}"
 
     @property
     def endpoints(self) -> dict[int, float]:
@@ -33,14 +40,18 @@ class StandIn:
 
 
 def find(name: str, experiment: Experiment, runs: Sequence[Run], snapshots: pd.DataFrame) -> StandIn | None:
-    """What can stand for an experiment; None where no finished run of its recipe is as long and was looked at there.
+    """What can stand for an experiment's seeds that have no finished run; None where nothing can.
 
-    Where several could, it is the one that comes first in `runs`.
+    It is a finished run of the same recipe that is as long and was looked at there. Where several could be, it is the
+    one that comes first in `runs`.
     """
     steps = experiment.total_steps
+    own_seeds = {run.seed for run in runs if run.name == name and run.state == "finished"}
     found: dict[str, tuple[Run, list[tuple], list[pd.DataFrame]]] = {}
     for run in runs:
-        if run.state != "finished" or run.steps < steps or recipe(run.experiment) != recipe(experiment):
+        if run.state != "finished" or run.steps < steps or run.seed in own_seeds:
+            continue
+        if recipe(run.experiment) != recipe(experiment):
             continue
         own = snapshots[(snapshots["experiment"] == run.name) & (snapshots["seed"] == run.seed)]
         own = own[own["step"] <= steps].sort_values("step")
@@ -52,7 +63,9 @@ def find(name: str, experiment: Experiment, runs: Sequence[Run], snapshots: pd.D
         return None
     run, rows, courses = next(iter(found.values()))
     columns = ["experiment", "seed", "status", "image_size", "steps", "kid_endpoint"]
-    return StandIn(run, steps, pd.DataFrame(rows, columns=columns), pd.concat(courses, ignore_index=True))
+    return StandIn(
+        name, run, steps, not own_seeds, pd.DataFrame(rows, columns=columns), pd.concat(courses, ignore_index=True)
+    )
 
 
 def own_course(run: Run, steps: int, before: Mapping[int, float], snapshots: pd.DataFrame) -> str:

@@ -292,15 +292,39 @@ def test_the_first_steps_of_a_longer_run_stand_for_a_parent_without_runs(tmp_pat
         in own.text
     )
     assert "The best 3 snapshots in a row end at step 120 (seed 0), 120 (seed 1)." in own.text
-    assert any(str(note).startswith("baseline has no runs") for note in comparison.notes)
+    assert f"baseline here is the first 40 steps of {long}" in map(str, comparison.notes)
 
     make_run(
         tmp_path, "baseline_long", 2, steps=120, overrides=["snapshots=2"]
     )  # was not looked at where baseline ends
     assert alternative(compared(tmp_path, found), short).outcome == this.outcome
-    make_run(tmp_path, "baseline", 0, steps=40)
-    with_parent = compared(tmp_path, found)
-    assert alternative(with_parent, short).outcome is None, "the parent has a run, which is not scored"
+
+
+def test_longer_runs_stand_for_the_seeds_that_the_parent_lacks(tmp_path):
+    found = {}
+    for seed in (0, 1, 2):
+        for name, steps, level in (("baseline", 1200, 70), ("baseline_long", 3600, 70), ("d_rate_double", 1200, 140)):
+            if name == "baseline" and seed:
+                continue
+            folder = make_run(
+                tmp_path, name, seed, steps=steps, profile="laptop", overrides=[f"snapshots={steps // 120}"]
+            )
+            if name == "baseline":
+                short = folder
+            elif name == "baseline_long" and not seed:
+                measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
+                measures[:1200] = short.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
+                folder.append_history(1, measures)
+            along = [level + seed + (0 if place < 10 else -20) for place in range(steps // 120)]
+            found[f"{folder.path.parent.name} seed {seed}"] = scores(level, along, at=range(120, steps + 1, 120))
+    comparison = compared(tmp_path, found)
+    (double,) = (each for each in comparison.alternatives if each.experiment == "d_rate_double")
+    assert double.outcome.n == (3, 3)
+    assert double.outcome.ratio == pytest.approx((140 * 141 * 142 / (70 * 71 * 72)) ** (1 / 3))
+    assert "baseline's seeds 1, 2 here: the first 1,200 steps of baseline_long" in double.stand_in
+    (longer,) = (each for each in comparison.alternatives if each.experiment == "baseline_long")
+    assert longer.outcome is None
+    assert "and lower in 3 of 3 seeds. These are the same runs" in comparison.experiment_answers[longer.name].text
 
 
 def test_a_run_is_not_tested_against_its_own_first_steps_though_its_parent_has_them_too(tmp_path):
