@@ -240,20 +240,20 @@ def arms(
     xlabel: str,
     ylabel: str,
 ) -> Axes:
-    """Each arm's means of two measures, a pale point a seed beside it, and its label above.
+    """Each arm's means of two measures, a pale point a seed beside it, and its label, in turns above and below.
 
     rows: arm, x, y, a row a run. means: the same, a row an arm, by which it is indexed. joined: arms that a line joins.
     """
     line = means.loc[list(joined)]
     axis.plot(line[x], line[y], color=PALE, linewidth=1, zorder=1)
-    for arm, mean in means.iterrows():
+    for turn, (arm, mean) in enumerate(means.sort_values(x).iterrows()):
         own, style = rows[rows["arm"] == arm], looks[str(arm)]
         colour: dict[str, Any] = {"color": style.color, "marker": style.marker, "linewidth": 0}
         if len(own) > 1:
             axis.scatter(own[x], own[y], s=18, alpha=0.45, zorder=2, **colour)
         axis.scatter(mean[x], mean[y], s=70, zorder=3, **colour)
         place: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 8.5, "color": INK}
-        axis.annotate(labels.get(str(arm), ""), (mean[x], mean[y]), (0, 8), zorder=4, **place)
+        axis.annotate(labels.get(str(arm), ""), (mean[x], mean[y]), (0, -16 if turn % 2 else 8), zorder=4, **place)
     axis.margins(0.1, 0.14)
     set_title(axis, title, 46)
     axis.set(xlabel=xlabel, ylabel=ylabel)
