@@ -4,7 +4,7 @@ Knows no experiment by name: `writeup` does.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from analysis.compare.correlations import AMONG, WHEN
 from analysis.compare.own_question import NAMES
 from analysis.compare.quality import LAST, has_turned, running_means
 from analysis.measures import interleaving
+from analysis.measures.inference import pooled_sd
 from analysis.measures.stats import Association, wilson
 
 #: A collapse of interleaving is an alarm only where KID is below this: before that, training has hardly begun.
@@ -82,13 +83,22 @@ def slower_or_worse(
     interval = "" if math.isnan(effect.low) else f" [{math.exp(effect.low):.2f}, {math.exp(effect.high):.2f}]"
     text = (
         f"After {steps:,} steps KID over the last three snapshots is {math.exp(effect.difference):.2f}{interval} times "
-        f"baseline's (n = {effect.n[0]} and {effect.n[1]} seeds)."
+        f"baseline's ({_seeds(effect.n)})."
     )
     if min(effect.n) < len(plan.SEEDS):
         text += f" The plan asks for {len(plan.SEEDS)} seeds of each."
         return Answer(question, "open", text, key=key, rule=rule)
     all_there = planned and all({*seeds} == {*plan.SEEDS} for seeds in (slow, baseline))
-    return Answer(question, found, text, key=key, rule=rule, primary=all_there)
+    sd, _ = pooled_sd({"slow": [*slow.values()], "baseline": [*baseline.values()]})
+    more = f"Within the two recipes the SD of the log KID is {sd:.2f}. The plan's power counted on {plan.SD}"
+    more += ', so "can\'t tell" was the likely answer whatever the truth.' if sd > 2 * plan.SD else "."
+    return Answer(question, found, text, more=more, key=key, rule=rule, primary=all_there)
+
+
+def _seeds(n: Sequence[int]) -> str:
+    """'n = 3 seeds each', 'n = 3 and 2 seeds'."""
+    each = f"{n[0]} seed{'' if n[0] == 1 else 's'} each"
+    return f"n = {each if n[0] == n[1] else f'{n[0]} and {n[1]} seeds'}"
 
 
 def step_by_step(correlations: Mapping[int, float]) -> list[str]:
@@ -108,6 +118,7 @@ class _Course(NamedTuple):
     turned: bool  # FID is much worse at the end than at its best
     collapsed: bool  # interleaving has
     warned: bool  # FID turned, and interleaving had collapsed by its best snapshot
+    steps: float
     text: str  # on the collapse; "" without one
 
 
@@ -139,6 +150,17 @@ def alarm(snapshots: pd.DataFrame, *, key: str) -> Answer:
     else:
         verdict, text = "open", f"{counts}."
     evidence = [course.text for course in courses if course.text]
+    lengths = sorted({course.steps for course in courses})
+    if len(lengths) > 1:
+        text += (
+            " By length: "
+            + ", ".join(
+                f"{sum(each.collapsed for each in some)} of {len(some)} runs of {steps:,.0f} steps"
+                for steps in lengths
+                if (some := [each for each in courses if each.steps == steps])
+            )
+            + " collapsed."
+        )
     return Answer(question, verdict, text, evidence=evidence, key=key, rule=plan.RULES["alarm"])
 
 
@@ -148,7 +170,7 @@ def _course(title: str, rows: pd.DataFrame) -> _Course:
     )
     turned, at = has_turned(fid), interleaving.collapse(ratio, counts=kid < LEARNT_KID)
     if at is None:
-        return _Course(turned, collapsed=False, warned=False, text="")
+        return _Course(turned, collapsed=False, warned=False, steps=step[-1], text="")
     text = (
         f"{title}: the ratio is {ratio[at]:.2f} at step {step[at]:,.0f} of {step[-1]:,.0f}, the first collapse that "
         f"counts, after {np.nanmax(ratio[:at]):.2f} before, and ends at {ratio[-1]:.2f}"
@@ -158,7 +180,7 @@ def _course(title: str, rows: pd.DataFrame) -> _Course:
             f"; FID over {LAST} snapshots is {means[-1]:.1f} at the end and {np.nanmin(means):.1f} at its best, "
             f"{'so it has turned' if turned else 'which is no turn'}"
         )
-    return _Course(turned, collapsed=True, warned=turned and at <= int(fid.argmin()), text=text)
+    return _Course(turned, collapsed=True, warned=turned and at <= int(fid.argmin()), steps=step[-1], text=text)
 
 
 def dives(table: pd.DataFrame, *, key: str) -> Answer:
@@ -181,16 +203,24 @@ def dives(table: pd.DataFrame, *, key: str) -> Answer:
     if len(stayed):
         text = f"It stays below 0.1 in {len(stayed)} of {len(known)} runs: {', '.join(stayed['run'])}."
         return Answer(question, "yes" if len(stayed) == len(known) else "depends", text, evidence=evidence, key=key)
-    most = {column: known.loc[known[column].idxmax()] for column in columns[:3]}
-    whole, last, longest = most.values()
-    of_all, of_last = (f"{100 * share:.1f} %" for share in (whole.d_win_share_whole, last.d_win_share_last))
+    shares = known.groupby("experiment", sort=False)["d_win_share_last"].agg(["min", "max"]).sort_values("max")[::-1]
+    often = shares[shares["max"] > 0.05]
+    parts = [f"{_percent(each['min'], each['max'])} of the steps ({name})" for name, each in often.iterrows()]
+    if len(often) < len(shares):
+        rest = 100 * shares["max"][len(often) :].max()
+        parts.append(f"at most {rest:.0f} % ({'the others' if len(often) else 'all recipes'})")
     text = (
-        f"It stays below 0.1 in none of {len(known)} runs. At most it is below in {of_all} of all steps ({whole.run}), "
-        f"in {of_last} of the last quarter ({last.run}), and in {longest.d_win_longest:,.0f} steps in a row "
-        f"({longest.run})."
+        f"It is below 0.1 in up to {100 * known['d_win_share_whole'].max():.0f} % of a run's steps, and stays there in "
+        f"none of {len(known)} runs. In a run's last quarter it is there in {', '.join(parts)}."
     )
-    often = last.d_win_share_last > 0.5
-    return Answer(question, "depends" if often else "no", text, evidence=evidence, key=key)
+    verdict = "depends" if shares["max"].max() > 0.5 else "no"
+    return Answer(question, verdict, text, evidence=evidence, key=key)
+
+
+def _percent(low: float, high: float) -> str:
+    """'50 to 68 %', or '23 %'."""
+    ends = dict.fromkeys(f"{100 * share:.0f}" for share in (low, high))
+    return f"{' to '.join(ends)} %"
 
 
 def speed(question: str, table: pd.DataFrame, *, key: str) -> Answer:

@@ -83,6 +83,8 @@ class Answer:
         """How far the answer was fixed beforehand."""
         if self.primary:
             return "by the plan"
+        if self.key == "size" and not self.is_asked:
+            return "not run"
         return "exploratory, by the plan's rule" if self.rule else "exploratory"
 
     @property

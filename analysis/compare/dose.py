@@ -10,9 +10,10 @@ import pandas as pd
 
 from analysis.compare.comparison import Arms
 from analysis.compare.plan import DOSE
-from analysis.measures.inference import pooled_effect, pooled_sd
+from analysis.measures.inference import pooled_effect, pooled_sd, spearman
 
 APART = 0.05  # an interleaving ratio below this: the curves hardly meet
+HARDLY = 0.1  # of a smoothed one, which rests on fewer windows, so that its order isn't sure
 #: The gap where D gives every image 1/2, so that its loss is 2 ln 2 and G's is ln 2; and how near to it counts.
 UNDECIDED, NEAR = -log(2), 0.1
 
@@ -47,7 +48,9 @@ def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
         found.loc[place] for place in (found["ratio"].idxmax(), found["smoothed"].idxmax(), found["q"].idxmin())
     )
     crossed = f"From step to step the two loss curves cross most at {names[most.arm]} (ratio {most.ratio:.2f}); "
-    if smoothed.arm == most.arm:
+    if smoothed.smoothed < HARDLY:
+        crossed += f"averaged over 5 steps they hardly cross at any ({smoothed.smoothed:.2f} at most)."
+    elif smoothed.arm == most.arm:
         crossed += f"averaged over 5 steps, too ({most.smoothed:.2f})."
     else:
         crossed += (
@@ -73,9 +76,13 @@ def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
             f"At {listed} they hardly meet, with a final KID of {kids}: D's loss is twice G's, as it is for a D that "
             "gives every image a probability of 1/2 of being real."
         )
+        others = found[~found["arm"].isin(blind["arm"])]
+        if len(others) > 2:
+            rho, _ = spearman(others["ratio"], others["q"])
+            said[-1] += f" Without them the rank correlation is {rho:+.2f} (n = {len(others)}; chosen after seeing it)."
     if one_setting(arms):
         said.append(
-            "All these recipes differ in one setting, so they can't show whether quality is one function of "
+            "All these recipes differ only in D's learning rate, so they can't show whether quality is one function of "
             "interleaving, whichever setting moved it."
         )
     return said

@@ -80,14 +80,17 @@ def judge_outcome(outcome: Outcome, parent: str) -> tuple[str, str]:
     facts = f"{ratio} [{outcome.low:.2f}, {outcome.high:.2f}], {n}"
     if not outcome.settled:
         return "open", f"{facts}: not settled (p = {outcome.p:.2g}, corrected by Holm)."
-    facts += f", p = {outcome.p:.1g}, corrected by Holm."
+    facts += f", {'p < 0.001' if outcome.p < 0.001 else f'p = {outcome.p:.1g}'}, corrected by Holm."
     if outcome.ratio < 1:
         return "better", facts
     if not outcome.falling:
         return "worse", facts
     if outcome.falling < outcome.n[0]:
         where = f"{outcome.falling} of {outcome.n[0]} seeds"
-        return "open", f"{facts} It still falls in {where}, so slower and worse can't be told apart."
+        return (
+            "open",
+            f"Behind at equal steps: {facts} It still falls in {where}, so slower and worse can't be told apart.",
+        )
     if not outcome.reached:
         return "worse", f"{facts} It still falls, but ends above where {parent} was at its first {LAST} snapshots."
     place = f"where {parent} was at step {outcome.reached:,.0f}"

@@ -5,7 +5,7 @@ The plan was written before any of its runs was scored. Where it left something 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, isnan
+from math import exp, isnan, nan
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from analysis.measures.inference import (
     EXACT_UP_TO,
     Effect,
     holm,
+    least_settled,
     pooled_effect,
     pooled_sd,
     r_squared_interval,
@@ -48,6 +49,7 @@ NAMES = {"interleaving_ratio": "the interleaving ratio", "isc_mean": "the Incept
 USELESS_R2 = (
     0.49  # a correlation of 0.7: IQWiG's bound (report A10-05) below which a surrogate is proven not to be valid
 )
+BOUND = 0.05  # of p, Holm-corrected for both candidates
 WORSE, BETTER = 1.10, 0.91  # ratios of KIDs
 RULES = {
     "predicts": (
@@ -188,14 +190,15 @@ def _association(arms: Arms, x: str) -> dict[str, float]:
     smoothed = spearman(*(known.dropna(subset=[also])[key] for key in (also, "q")))[0] if also else rho
     return {
         "n": len(known), "rho": rho, "p": p, "r2": r * r, "r2_low": low, "r2_high": high, "within": within.rho,
-        "smoothed": smoothed,
+        "within_low": within.low, "within_high": within.high, "smoothed": smoothed,
+        "least": least_settled(known[column], known["q"], BOUND / 2) if 3 <= len(known) <= EXACT_UP_TO else nan,
     }  # fmt: skip
 
 
 def verdict(facts: Mapping[str, float], corrected_p: float) -> str:
     """The first rule itself: 'yes', 'reversed', 'no' or 'open'. NaN counts for nothing."""
     agree = np.sign(facts["rho"]) == np.sign(facts["within"]) == np.sign(facts["smoothed"])
-    if corrected_p < 0.05 and agree:
+    if corrected_p < BOUND and agree:
         return "yes" if facts["rho"] < 0 else "reversed"
     return "no" if facts["r2_high"] < USELESS_R2 else "open"
 
@@ -214,14 +217,23 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
         f"({exact}permutation p = {corrected_p:.2g} after Holm's correction for two candidates)."
     )
     if isnan(facts["within"]):
-        text += " Within recipes, between seeds, it is not known: that takes two seeds."
+        text += " Between seeds it is not known: that takes two seeds."
     else:
-        text += f" Within recipes, between seeds, it is {facts['within']:+.2f}."
-        text += " The signs differ, so the rule can't say yes." if facts["within"] * facts["rho"] < 0 else ""
+        unclear = facts["within_low"] <= 0 <= facts["within_high"]
+        text += (
+            f" Between seeds, at equal steps, its rank correlation with the next snapshot's KID is "
+            f"{facts['within']:+.2f}{', with an interval that includes 0' if unclear else ''}."
+        )
     interval = "" if isnan(facts["r2_low"]) else f" [{facts['r2_low']:.2f}, {facts['r2_high']:.2f}]"
     found, more = verdict(facts, corrected_p), f"R² of a straight line is {facts['r2']:.2f}{interval}."
     if found == "no":
         text, more = f"{text} {more}", ""
+    elif corrected_p >= BOUND:
+        text += " The corrected p is above 0.05, so the rule can't say yes"
+        least = f"; with {n} recipes that takes a correlation of about {facts['least']:.2f} in size"
+        text += "." if isnan(facts["least"]) else f"{least}."
+    elif found == "open":
+        text += " The signs differ, so the rule can't say yes."
     if CANDIDATES[x][1] and not isnan(facts["smoothed"]):
         more += f" At smoothing 5, where only the sign counts, the correlation is {facts['smoothed']:+.2f}."
     numbers = {"n": n, "rho": facts["rho"], "p": corrected_p}

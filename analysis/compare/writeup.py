@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import isnan
+from math import exp, isnan
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.compare import answers, looks_normal, own_question, plan
 from analysis.compare.comparison import Alternative, Answer, Arms, Claim, Prediction, sentence
+from analysis.measures.inference import Effect, pooled_effect, pooled_sd
 from analysis.measures.stats import Association
 
 HIRES = "hires_128"
@@ -59,16 +60,11 @@ def _slow_d(table: pd.DataFrame, alternatives: Sequence[Alternative], *, planned
 
     A long run with other overrides than the plan's `snapshots` is another recipe.
     """
-    finished = table[table["status"] == "finished"].dropna(subset="kid_endpoint")
-    slow, baseline = (
-        finished[finished["experiment"].isin(_same_course(name, alternatives))].drop_duplicates("seed") for name in LONG
-    )
+    slow, baseline = _long_runs(table, alternatives)
     long = pd.concat([slow, baseline])
     if long.empty:
         return []
-    logs = [
-        dict(zip(rows["seed"], np.log(rows["kid_endpoint"].astype(float)), strict=True)) for rows in (slow, baseline)
-    ]
+    logs = [dict(zip(rows["seed"], _logs(rows), strict=True)) for rows in (slow, baseline)]
     question, steps = "Does a slow D end up worse, or does it merely take longer?", int(long["steps"].min())
     answer = answers.slower_or_worse(question, *logs, steps=steps, planned=planned, key="slower")
     evidence = [
@@ -82,6 +78,50 @@ def _slow_d(table: pd.DataFrame, alternatives: Sequence[Alternative], *, planned
         for row in long.itertuples()
     ]
     return [replace(answer, evidence=evidence)]
+
+
+def contrast(table: pd.DataFrame, alternatives: Sequence[Alternative], arms: Arms) -> list[str]:
+    """What became of the write-up's own contrast, D at half of G's rate against equal rates; nothing without both.
+
+    It is exploratory: at equal steps the variance is pooled over all arms, at the end over these two.
+    """
+    long = _long_runs(table, alternatives)
+    rates = {str(arm): value for arm, (key, value) in arms.changes.items() if key == plan.DOSE}
+    slow = next((arm for arm, rate in rates.items() if arms.baseline and 2 * rate == rates[arms.baseline]), None)
+    logs = {str(arm): own.dropna().to_list() for arm, own in arms.runs.groupby("arm")["q"]}
+    if slow is None or any(rows.empty for rows in long) or not (logs[slow] and logs[str(arms.baseline)]):
+        return []
+    sd, df = pooled_sd(logs)
+    early = pooled_effect(logs[slow], logs[str(arms.baseline)], sd=sd, df=df)
+    _, late = plan.slower_or_worse(*map(_logs, long))
+    ratios = arms.runs.groupby("arm")["interleaving_ratio_end"].mean()
+    at_end = [float(rows["interleaving_ratio_last"].astype(float).mean()) for rows in long]
+    return [
+        f"The write-up's own contrast is D at half of G's rate against equal rates. By step {arms.steps:,} the slow D "
+        f"interleaves {_more(ratios[slow], ratios[arms.baseline])}, and its KID is {_times(early)} times as high. Over "
+        f"the last quarter of {int(long[0]['steps'].min()):,} steps it interleaves {_more(*at_end)}, and its final KID "
+        f"is {_times(late)} times as high."
+    ]
+
+
+def _more(own: float, other: float) -> str:
+    return f"{'more' if own > other else 'less'} ({own:.2f} against {other:.2f})"
+
+
+def _times(effect: Effect) -> str:
+    return f"{exp(effect.difference):.2f} [{exp(effect.low):.2f}, {exp(effect.high):.2f}]"
+
+
+def _long_runs(table: pd.DataFrame, alternatives: Sequence[Alternative]) -> list[pd.DataFrame]:
+    """The finished and scored long runs of a slow D and of the baseline, a row a seed."""
+    finished = table[table["status"] == "finished"].dropna(subset="kid_endpoint")
+    return [
+        finished[finished["experiment"].isin(_same_course(name, alternatives))].drop_duplicates("seed") for name in LONG
+    ]
+
+
+def _logs(rows: pd.DataFrame) -> list[float]:
+    return np.log(rows["kid_endpoint"].astype(float)).to_list()
 
 
 def _same_course(name: str, alternatives: Sequence[Alternative]) -> list[str]:

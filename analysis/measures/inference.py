@@ -120,6 +120,20 @@ def spearman(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
     return rho, float(ways[strength >= abs(n * (a @ b) - a.sum() * b.sum())].sum() / ways.sum())
 
 
+def least_settled(x: ArrayLike, y: ArrayLike, alpha: float) -> float:
+    """The weakest |rho| among all orders of these values whose permutation p is at most alpha; NaN where none is.
+
+    x, y: (n,), n <= EXACT_UP_TO. How strong an association must be before so few points can show it.
+    """
+    a, b = ((2 * pd.Series(values, dtype=float).rank()).to_numpy(int) for values in (x, y))
+    n = len(a)
+    products, ways = _all_orders(a, b)
+    strength = np.abs(n * products - a.sum() * b.sum())
+    shares = [(each, ways[strength >= each].sum() / ways.sum()) for each in np.unique(strength)]
+    settled = [each for each, share in shares if share <= alpha]
+    return float(min(settled) / (n**2 * a.std() * b.std())) if settled else NAN
+
+
 def _all_orders(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Every value of sum(a * b in some order), and in how many of the n! orders it comes up.
 

@@ -12,11 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from PIL import Image
 
-from analysis.compare import answers, dose, quality
+from analysis.compare import answers, dose, quality, writeup
 from analysis.compare.comparison import SNAPSHOT_COLUMNS, VERDICTS, Answer, Comparison
-from analysis.compare.plan import CANDIDATES
+from analysis.compare.plan import ARMS, CANDIDATES
 from analysis.measures import interleaving
 from analysis.measures.stats import Estimate
 from analysis.pages import grids, ladder, report, tables
@@ -103,7 +104,7 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "answers": {answer.key: _in_cells(answer) for answer in comparison.answers},
         "figures": figures,
         "loss_figures": [(file_stem(f"losses-{name}"), name) for name in _shown_losses(comparison)],
-        "gallery": "\n".join(table_lines(_gallery(samples))) if samples else "(No run has sample grids.)",
+        "gallery": "\n".join(table_lines(_gallery(samples, finished))) if samples else "(No run has sample grids.)",
         "much_worse": quality.MUCH_WORSE,
         "learnt_kid": answers.LEARNT_KID,
         "collapsed_share": interleaving.COLLAPSED_SHARE,
@@ -116,7 +117,11 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "experiments": "\n".join(table_lines(_experiments(comparison))),
         "step_by_step": answers.step_by_step(comparison.step_correlations.get("interleaving_ratio", {})),
         "arms": "\n".join(table_lines(tables.arms_table(comparison.arms))),
-        "dose": dose.sentences(comparison.arms, tables.arm_names(comparison.arms)),
+        "dose": [
+            *dose.sentences(comparison.arms, tables.arm_names(comparison.arms)),
+            *writeup.contrast(comparison.table, comparison.alternatives, comparison.arms),
+        ],
+        "plan_arms": ARMS if comparison.arms.planned else 0,
         "one_dose": dose.one_setting(comparison.arms),
         "noise": tables.noise(comparison.arms),
         "equal_steps": comparison.steps_compared,
@@ -130,7 +135,9 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "runs": len(finished),
         "recipes": finished["experiment"].nunique(),
         "seeds": _range(seeds),
-        "steps": _range(finished["steps"]),
+        "steps": " or ".join(lengths)
+        if len(lengths := [f"{each:,}" for each in sorted({*finished["steps"]})]) < 3
+        else _range(finished["steps"]),
         "images": _range([record["data"]["count"] for record in records]),
         "kind": "drawn faces" if records[0]["data"]["name"] == "embedded" else "photographs",
         "devices": sorted({str(record.get("environment", {}).get("device_name", "-")) for record in records}),
@@ -181,13 +188,16 @@ def _experiments(comparison: Comparison) -> list[list[str]]:
     return rows
 
 
-def _gallery(samples: Mapping[str, str], columns: int = 4) -> list[list[str]]:
-    """The pictures in rows, each below its name."""
-    names = list(samples)
+def _gallery(samples: Mapping[str, str], table: pd.DataFrame, columns: int = 4) -> list[list[str]]:
+    """The pictures in rows, each below its name and step. table: a row a run."""
+    names, steps = list(samples), table.groupby("experiment")["steps"].min()
     rows = []
     for some in (names[i : i + columns] for i in range(0, len(names), columns)):
         pictures = [f'<img src="study/{samples[name]}" width="190" alt="64 faces made by {name}">' for name in some]
-        rows += [row + [""] * (columns - len(some)) for row in ([f"`{name}`" for name in some], pictures)]
+        rows += [
+            row + [""] * (columns - len(some))
+            for row in ([f"`{name}`, step {steps[name]:,}" for name in some], pictures)
+        ]
     return rows
 
 

@@ -151,7 +151,7 @@ def result_tables(comparison: Comparison, measures: Sequence[Measure] = MEASURES
                 for measure in shown
             ]
             seeds = f"{len(recipe.seeds)}{''.join(f', {trouble}' for trouble in troubles(recipe))}"
-            tables[size].append([cell(recipe.name), seeds, *cells])
+            tables[size].append([cell(recipe.name) + longer(comparison, recipe), seeds, *cells])
         own = real_images(comparison, members, shown)
         if any(own.values()):
             tables[size].append(["(real images)", "", *(own[measure.key] or "-" for measure in shown)])
@@ -214,6 +214,12 @@ def noise(arms: Arms) -> str:
         f"{arm_names(arms)[str(deviations.index[-1])]}; pooled it is {sd:.3f}."
         + (f" The plan counted on {SD}." if arms.planned else "")
     )
+
+
+def longer(comparison: Comparison, recipe: Alternative) -> str:
+    """', 15,000 steps' for a recipe whose runs are longer than the equal steps; else ''."""
+    steps = comparison.table.loc[comparison.table["experiment"] == recipe.name, "steps"].max()
+    return f", {steps:,} steps" if steps > comparison.steps_compared > 0 else ""
 
 
 def part(comparison: Comparison, recipe: Alternative, measure: Measure) -> str:

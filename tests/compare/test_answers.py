@@ -2,13 +2,14 @@
 
 import itertools
 import math
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 from support.made_runs import alternative, compared, make_run, row, scores
 
-from analysis.compare import answers
+from analysis.compare import answers, writeup
 from analysis.runs.folders import read_folders
 
 
@@ -27,8 +28,8 @@ def test_a_slow_d_is_compared_over_long_runs_of_one_recipe_each_seed_once(tmp_pa
     run("slow_d_long", 11, 900, ["images=200"])
     answer = next(each for each in compared(tmp_path, found).answers if each.key == "slower")
     assert answer.sentence == (
-        "Worse. After 1,200 steps KID over the last three snapshots is 1.30 [1.29, 1.30] times baseline's (n = 3 and 3 "
-        "seeds)."
+        "Worse. After 1,200 steps KID over the last three snapshots is 1.30 [1.29, 1.30] times baseline's (n = 3 seeds "
+        "each). Within the two recipes the SD of the log KID is 0.00. The plan's power counted on 0.053."
     )
     assert len(answer.evidence) == 6
     assert not answer.primary, "without the plan's arms and profile"
@@ -38,6 +39,32 @@ def test_a_slow_d_is_compared_over_long_runs_of_one_recipe_each_seed_once(tmp_pa
         for planned in (True, False)
     ]
     assert kinds == ["by the plan", "exploratory, by the plan's rule"]
+    noisy = [{seed: math.log(kid + seed / 5) for seed in (10, 11, 12)} for kid in (-1.9, -1.9)]
+    found = answers.slower_or_worse("?", *noisy, steps=15_000, planned=True, key="slower")
+    assert found.more.endswith('so "can\'t tell" was the likely answer whatever the truth.')
+
+
+def test_the_write_ups_contrast_is_told_at_equal_steps_and_at_the_end(tmp_path):
+    found = {}
+    for seed in (10, 11):
+        for name, steps, early, late, gap in (
+            ("d_rate_quarter", 1200, 300, 300, 2.0), ("d_rate_double", 1200, 100, 100, 0.5),
+            ("d_rate_fourfold", 1200, 100, 100, 0.6), ("baseline_long", 3600, 100, 100, 0.3),
+            ("slow_d_long", 3600, 130, 90, 0.0),
+        ):  # fmt: skip
+            snapshots = steps // 200
+            folder = make_run(
+                tmp_path, name, seed, steps=steps, gap=gap, profile="laptop", overrides=[f"snapshots={snapshots}"]
+            )
+            along = [(early if place < 6 else late) + seed / 100 for place in range(snapshots)]
+            found[f"{folder.path.parent.name} seed {seed}"] = scores(late, along)
+    comparison = compared(tmp_path, found)
+    (told,) = writeup.contrast(comparison.table, comparison.alternatives, comparison.arms)
+    early, late = told.split(" Over the last quarter of 3,600 steps ")
+    assert re.search(r"By step 1,200 the slow D interleaves more \(.* against .*\), and its KID is 1\.30 \[", early)
+    assert re.search(r"it interleaves more .* its final KID is 0\.90 \[.*\] times as high\.", late)
+    short = comparison.table[comparison.table["steps"] == 1200]
+    assert writeup.contrast(short, comparison.alternatives, comparison.arms) == []
 
 
 @pytest.mark.parametrize("seeds", [(10,), (10, 11), (10, 11, 13)])
@@ -213,12 +240,13 @@ def test_a_face_rate_carries_its_interval_and_its_name(tmp_path):
         (slice(0), "No. It is never below 0.1 (n = 1 runs)."),
         (
             slice(1000),
-            "No. It stays below 0.1 in none of 1 runs. At most it is below in 50.0 % of all steps (baseline seed "
-            "0), in 0.0 % of the last quarter (baseline seed 0), and in 1,000 steps in a row (baseline seed 0).",
+            "No. It is below 0.1 in up to 50 % of a run's steps, and stays there in none of 1 runs. In a run's last "
+            "quarter it is there in at most 0 % (all recipes).",
         ),
         (
             slice(1500, 1980),
-            "It depends. It stays below 0.1 in none of 1 runs. At most it is below in 24.0 % of all steps",
+            "It depends. It is below 0.1 in up to 24 % of a run's steps, and stays there in none of 1 runs. In a run's "
+            "last quarter it is there in 96 % of the steps (baseline).",
         ),
         (slice(990, 2000), "Yes. It stays below 0.1 in 1 of 1 runs: baseline seed 0."),
     ],

@@ -125,7 +125,7 @@ def test_a_claim_about_interleaving_that_smoothing_takes_away_says_so(tmp_path, 
 @pytest.mark.parametrize(
     ("early", "own", "verdict", "said"),
     [
-        ([320, 160, 80, 40, 20, 10], [320, 300, 280, 260, 250, 240], "worse", "p ="),  # a fall within the noise
+        ([320, 160, 80, 40, 20, 10], [320, 300, 280, 260, 250, 240], "worse", "p <"),  # a fall within the noise
         (
             [20, 18, 16, 14, 12, 10],
             [320, 160, 80, 60, 50, 40],

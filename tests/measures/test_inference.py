@@ -8,7 +8,15 @@ import pytest
 from scipy import stats
 
 from analysis.measures import inference
-from analysis.measures.inference import holm, pooled_effect, pooled_sd, r_squared_interval, spearman, welch_effect
+from analysis.measures.inference import (
+    holm,
+    least_settled,
+    pooled_effect,
+    pooled_sd,
+    r_squared_interval,
+    spearman,
+    welch_effect,
+)
 
 
 def test_the_pooled_variance_is_that_of_an_analysis_of_variance():
@@ -104,3 +112,13 @@ def test_where_nothing_differs_about_one_claim_in_twenty_is_false():
         family += min(holm({name: effect.p for name, effect in effects.items()}).values()) < 0.05
     assert single / draws / 6 == pytest.approx(0.049, abs=0.01)
     assert family / draws == pytest.approx(0.038, abs=0.015)
+
+
+def test_the_weakest_correlation_that_few_points_can_settle_is_the_first_order_that_does():
+    """5 points have 120 orders: only the two perfect ones have p <= 2.5 %."""
+    assert least_settled(range(5), range(5), 0.025) == pytest.approx(1)
+    assert math.isnan(least_settled(range(4), range(4), 0.05)), "2 of 24 orders are more than 5 %"
+    x, y = [0, 0, 1, 2, 3, 4], range(6)
+    least = least_settled(x, y, 0.025)
+    settled = [abs(rho) for order in permutations(y) for rho, p in [spearman(x, order)] if p <= 0.025]
+    assert least == pytest.approx(min(settled))
