@@ -135,9 +135,7 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "runs": len(finished),
         "recipes": finished["experiment"].nunique(),
         "seeds": _range(seeds),
-        "steps": " or ".join(lengths)
-        if len(lengths := [f"{each:,}" for each in sorted({*finished["steps"]})]) < 3
-        else _range(finished["steps"]),
+        "steps": _range(finished["steps"]),
         "images": _range([record["data"]["count"] for record in records]),
         "kind": "drawn faces" if records[0]["data"]["name"] == "embedded" else "photographs",
         "devices": sorted({str(record.get("environment", {}).get("device_name", "-")) for record in records}),
@@ -154,9 +152,9 @@ def _shown_losses(comparison: Comparison) -> list[str]:
 
 
 def _range(values: Iterable[int]) -> str:
-    """'2', or '1 to 3'."""
-    low, high = min(values), max(values)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    """'2', '1 or 3', or '1 to 3' where there are others between."""
+    known = [f"{value:,}" for value in sorted(set(values))]
+    return " or ".join(known) if len(known) < 3 else f"{known[0]} to {known[-1]}"
 
 
 # --- parts of the page ---
