@@ -91,7 +91,7 @@ def slower_or_worse(
     all_there = planned and all({*seeds} == {*plan.SEEDS} for seeds in (slow, baseline))
     sd, _ = pooled_sd({"slow": [*slow.values()], "baseline": [*baseline.values()]})
     more = f"Within the two recipes the SD of the log KID is {sd:.2f}. The plan's power counted on {plan.SD}"
-    more += ', so "can\'t tell" was the likely answer whatever the truth.' if sd > 2 * plan.SD else "."
+    more += ", so only a large difference could settle it." if sd > 2 * plan.SD else "."
     return Answer(question, found, text, more=more, key=key, rule=rule, primary=all_there)
 
 
@@ -204,11 +204,15 @@ def dives(table: pd.DataFrame, *, key: str) -> Answer:
         text = f"It stays below 0.1 in {len(stayed)} of {len(known)} runs: {', '.join(stayed['run'])}."
         return Answer(question, "yes" if len(stayed) == len(known) else "depends", text, evidence=evidence, key=key)
     shares = known.groupby("experiment", sort=False)["d_win_share_last"].agg(["min", "max"]).sort_values("max")[::-1]
-    often = shares[shares["max"] > 0.05]
-    parts = [f"{_percent(each['min'], each['max'])} of the steps ({name})" for name, each in often.iterrows()]
-    if len(often) < len(shares):
-        rest = 100 * shares["max"][len(often) :].max()
-        parts.append(f"at most {rest:.0f} % ({'the others' if len(often) else 'all recipes'})")
+    lengths = known.groupby("experiment")["steps"].max()
+    often, rest = shares[shares["max"] > 0.05], shares[shares["max"] <= 0.05]
+    parts = [
+        f"{_percent(each['min'], each['max'])} of the steps ({name}, {lengths[name]:,} steps)"
+        for name, each in often.iterrows()
+    ]
+    if len(rest):
+        which = "the others" if len(often) else "all recipes"
+        parts.append(f"at most {100 * rest['max'].max():.0f} % ({which}, {lengths[rest.index].max():,} steps at most)")
     text = (
         f"It is below 0.1 in up to {100 * known['d_win_share_whole'].max():.0f} % of a run's steps, and stays there in "
         f"none of {len(known)} runs. In a run's last quarter it is there in {', '.join(parts)}."

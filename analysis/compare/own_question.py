@@ -6,11 +6,12 @@ Knows no experiment by name. All of it is exploratory.
 import math
 
 from analysis.compare.comparison import Alternative, Answer
-from analysis.compare.quality import LAST, Outcome
+from analysis.compare.quality import LAST, STILL_FALLS, Outcome
 from analysis.measures import interleaving
 from analysis.measures.inference import Effect
 from analysis.measures.stats import Estimate
 
+FALL = f"{100 * (1 - STILL_FALLS):.0f} %"  # of KID, from some snapshots to the next: it still improves
 #: The measures that are evidence, in this order.
 NAMES = {
     "fid": "FID",
@@ -84,13 +85,10 @@ def judge_outcome(outcome: Outcome, parent: str) -> tuple[str, str]:
     if outcome.ratio < 1:
         return "better", facts
     if not outcome.falling:
-        return "worse", facts
+        return "worse", f"{facts} In no seed does it still fall by over {FALL}."
     if outcome.falling < outcome.n[0]:
-        where = f"{outcome.falling} of {outcome.n[0]} seeds"
-        return (
-            "open",
-            f"Behind at equal steps: {facts} It still falls in {where}, so slower and worse can't be told apart.",
-        )
+        still = f"It still falls by over {FALL} in {outcome.falling} of {outcome.n[0]} seeds"
+        return "open", f"Behind at equal steps: {facts} {still}, so slower and worse can't be told apart."
     if not outcome.reached:
         return "worse", f"{facts} It still falls, but ends above where {parent} was at its first {LAST} snapshots."
     place = f"where {parent} was at step {outcome.reached:,.0f}"

@@ -229,7 +229,8 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
     if found == "no":
         text, more = f"{text} {more}", ""
     elif corrected_p >= BOUND:
-        text += " The corrected p is above 0.05, so the rule can't say yes"
+        differ = " and the signs differ" if facts["within"] * facts["rho"] < 0 else ""
+        text += f" The corrected p is above 0.05{differ}, so the rule can't say yes"
         least = f"; with {n} recipes that takes a correlation of about {facts['least']:.2f} in size"
         text += "." if isnan(facts["least"]) else f"{least}."
     elif found == "open":

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from analysis.compare import answers, dose, quality, writeup
+from analysis.compare import answers, dose, own_question, quality, writeup
 from analysis.compare.comparison import SNAPSHOT_COLUMNS, VERDICTS, Answer, Comparison
 from analysis.compare.plan import ARMS, CANDIDATES
 from analysis.measures import interleaving
@@ -121,6 +121,8 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
             *dose.sentences(comparison.arms, tables.arm_names(comparison.arms)),
             *writeup.contrast(comparison.table, comparison.alternatives, comparison.arms),
         ],
+        "names": tables.arm_names(comparison.arms) if comparison.arms.planned else {},
+        "fall": own_question.FALL,
         "plan_arms": ARMS if comparison.arms.planned else 0,
         "one_dose": dose.one_setting(comparison.arms),
         "noise": tables.noise(comparison.arms),
