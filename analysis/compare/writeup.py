@@ -114,7 +114,8 @@ def _more(pair: Sequence[float]) -> str:
 
 
 def _times(effect: Effect) -> str:
-    return f"{exp(effect.difference):.2f} [{exp(effect.low):.2f}, {exp(effect.high):.2f}]"
+    interval = "" if isnan(effect.low) else f" [{exp(effect.low):.2f}, {exp(effect.high):.2f}]"
+    return f"{exp(effect.difference):.2f}{interval}"
 
 
 def _long_runs(table: pd.DataFrame, alternatives: Sequence[Alternative]) -> list[pd.DataFrame]:

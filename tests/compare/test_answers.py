@@ -64,6 +64,9 @@ def test_the_write_ups_change_of_ds_rate_is_told_at_equal_steps_and_at_the_end(t
     assert re.search(r"In steps 901 to 1,200 the slow D interleaves more \(.* against .*\) from step to step", early)
     assert re.search(r"and its final KID is 1\.30 \[.*\] times baseline's\.$", early)
     assert re.search(r"their ratios are .* its final KID is 0\.90 \[.*\] times baseline's\.", late)
+    one = comparison.table[comparison.table["seed"] == 10]
+    (of_one_seed,) = writeup.contrast(one, comparison.alternatives, comparison.arms)
+    assert of_one_seed.endswith("its final KID is 0.90 times baseline's."), "and no interval"
     short = comparison.table[comparison.table["steps"] == 1200]
     assert writeup.contrast(short, comparison.alternatives, comparison.arms) == []
 
