@@ -212,7 +212,8 @@ def dives(table: pd.DataFrame, *, key: str) -> Answer:
     ]
     if len(rest):
         which = "the others" if len(often) else "all recipes"
-        parts.append(f"at most {100 * rest['max'].max():.0f} % ({which}, {lengths[rest.index].max():,} steps at most)")
+        steps = sorted({f"{each:,}" for each in lengths[rest.index]}, key=len)
+        parts.append(f"at most {100 * rest['max'].max():.0f} % ({which}, {' or '.join(steps)} steps)")
     text = (
         f"It is below 0.1 in up to {100 * known['d_win_share_whole'].max():.0f} % of a run's steps, and stays there in "
         f"none of {len(known)} runs. In a run's last quarter it is there in {', '.join(parts)}."

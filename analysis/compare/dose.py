@@ -47,15 +47,14 @@ def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
     most, smoothed, best = (
         found.loc[place] for place in (found["ratio"].idxmax(), found["smoothed"].idxmax(), found["q"].idxmin())
     )
-    crossed = f"From step to step the two loss curves cross most at {names[most.arm]} (ratio {most.ratio:.2f}); "
+    crossed = f"From step to step the interleaving ratio is highest at {names[most.arm]} ({most.ratio:.2f}); "
     if smoothed.smoothed < HARDLY:
-        crossed += f"averaged over 5 steps they hardly cross at any ({smoothed.smoothed:.2f} at most)."
+        crossed += f"smoothed over 5 steps it is {smoothed.smoothed:.2f} at most."
     elif smoothed.arm == most.arm:
-        crossed += f"averaged over 5 steps, too ({most.smoothed:.2f})."
+        crossed += f"smoothed over 5 steps, too ({most.smoothed:.2f})."
     else:
         crossed += (
-            f"averaged over 5 steps they cross most at {names[smoothed.arm]} ({smoothed.smoothed:.2f}, against "
-            f"{most.smoothed:.2f})."
+            f"smoothed over 5 steps at {names[smoothed.arm]} ({smoothed.smoothed:.2f}, against {most.smoothed:.2f})."
         )
     logs = {str(arm): own.dropna().to_list() for arm, own in arms.runs.groupby("arm")["q"]}
     sd, df = pooled_sd(logs)
@@ -73,8 +72,8 @@ def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
     if len(blind):
         listed, kids = (_listed([words[arm] for arm in blind["arm"]]) for words in (names, kid))
         said.append(
-            f"At {listed} they hardly meet, with a final KID of {kids}: D's loss is twice G's, as it is for a D that "
-            "gives every image a probability of 1/2 of being real."
+            f"At {listed} the curves hardly meet in the last quarter, and the final KID is {kids}: D's loss is twice "
+            "G's, as it is for a D that gives every image a probability of 1/2 of being real."
         )
         others = found[~found["arm"].isin(blind["arm"])]
         if len(others) > 2:

@@ -102,7 +102,7 @@ def contrast(table: pd.DataFrame, alternatives: Sequence[Alternative], arms: Arm
     return [
         "The write-up's change of D's rate, to half of G's, is here without its initialisation and weight decay. In "
         f"steps {arms.steps * 3 // 4 + 1:,} to {arms.steps:,} the slow D interleaves {_more(each)} from step to step "
-        f"and {_more(smoothed)} averaged over 5 steps, and its final KID is {_times(early)} times baseline's. In the "
+        f"and {_more(smoothed)} smoothed over 5 steps, and its final KID is {_times(early)} times baseline's. In the "
         f"last quarter of {int(long[0]['steps'].min()):,} steps their ratios are {at_end[0]:.2f} and {at_end[1]:.2f}, "
         f"and its final KID is {_times(late)} times baseline's."
     ]

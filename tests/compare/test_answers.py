@@ -245,7 +245,7 @@ def test_a_face_rate_carries_its_interval_and_its_name(tmp_path):
         (
             slice(1000),
             "No. It is below 0.1 in up to 50 % of a run's steps, and stays there in none of 1 runs. In a run's last "
-            "quarter it is there in at most 0 % (all recipes, 2,000 steps at most).",
+            "quarter it is there in at most 0 % (all recipes, 2,000 steps).",
         ),
         (
             slice(1500, 1980),

@@ -233,7 +233,7 @@ def planned(tmp_path_factory):
 
 def test_with_all_runs_of_the_plan_the_answer_is_the_plans_and_what_we_see_besides_is_exploratory(planned):
     seen = folds((planned / "study.md").read_text(encoding="utf-8"))[""]
-    said = ("**Yes.** Over 12 of the plan's 12 recipes", "From step to step the two loss curves cross")
+    said = ("**Yes.** Over 12 of the plan's 12 recipes", "From step to step the interleaving ratio is highest")
     verdict, dose = map(seen.index, said)
     assert (
         verdict
