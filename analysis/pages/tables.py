@@ -224,10 +224,8 @@ def longer(comparison: Comparison, recipe: Alternative) -> str:
 
 def part(comparison: Comparison, recipe: Alternative, measure: Measure) -> str:
     """' (to step 5,000)' for what the losses do in a longer run: its scores are of its end."""
-    rows = comparison.table[comparison.table["experiment"] == recipe.name]
-    longer = bool((rows["steps"] > comparison.steps_compared).any()) and comparison.steps_compared > 0
-    known = bool(estimate_of(recipe, measure.key).n)
-    return f" (to step {comparison.steps_compared:,})" if longer and known and measure.key in OF_LOSSES else ""
+    known = measure.key in OF_LOSSES and estimate_of(recipe, measure.key).n
+    return f" (to step {comparison.steps_compared:,})" if known and longer(comparison, recipe) else ""
 
 
 def real_images(
