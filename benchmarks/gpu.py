@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ def bench_steps(rounds: int) -> Result:
         gc.collect()
         torch.cuda.empty_cache()  # or the peak would be what the one before has left
         torch.cuda.reset_peak_memory_stats()
-        recorded, eager, setting = _step_costs(name, bf16=bf16, device=device, profile="full", rounds=rounds)
+        recorded, eager, setting = step_costs(name, bf16=bf16, device=device, profile="full", rounds=rounds)
         against = "the same step launched kernel by kernel"
         what = f"{size} px, {_precision(bf16)}, {setting}"
         measurements += [
@@ -59,7 +59,7 @@ def bench_steps(rounds: int) -> Result:
     return Result("steps", measurements, f"batch {BATCH}")
 
 
-def _step_costs(
+def step_costs(
     name: str, *, bf16: bool, device: torch.device, profile: str, rounds: int
 ) -> tuple[list[float], list[float], str]:
     """Return the ms of a step as the trainer takes it and of an eager one, by round, and how the trainer takes it."""
@@ -145,11 +145,11 @@ def bench_examples(rounds: int) -> Result:
         with pil_batches(folder, BATCH) as loaded:
             with_input = alternate(
                 lambda: _ours(step, latents, lambda i: batches(i, out=real), 100),
-                lambda: _theirs(device, (batch.to(device) for batch in loaded), 100),
+                lambda: loop_cost(device, (batch.to(device) for batch in loaded), 100),
                 rounds=rounds,
             )
         without = alternate(
-            lambda: _ours(step, latents, lambda i: None, STEPS), lambda: _theirs(device, still, STEPS), rounds=rounds
+            lambda: _ours(step, latents, lambda i: None, STEPS), lambda: loop_cost(device, still, STEPS), rounds=rounds
         )
     measurements = [
         *with_input.measurements("with input", against=against, goal=">= 40x", names=("ours", "examples")),
@@ -190,17 +190,29 @@ def _ours(step: Callable[[], Tensor], latents: Tensor, fill: Callable[[int], obj
     return (time.perf_counter() - start) / (steps * BATCH)
 
 
-def _theirs(device: torch.device, images: Iterable[Tensor], steps: int) -> float:
-    generator = naive_generator(LATENT, EXAMPLES, kernel=4).to(device)
-    discriminator = naive_discriminator(EXAMPLES, kernel=4).to(device)
+def loop_cost(
+    device: torch.device,
+    images: Iterable[Tensor],
+    steps: int,
+    *,
+    widths: list[int] = EXAMPLES,
+    kernel: int = 4,
+    read: Callable[[Tensor], Any] = Tensor.item,
+) -> float:
+    """Time the write-up's loop, TF32 as torch has it: seconds an image. The default layers are pytorch/examples'."""
+    generator = naive_generator(LATENT, widths, kernel).to(device)
+    discriminator = naive_discriminator(widths, kernel).to(device)
     images = iter(images)
-    # Its script leaves torch's own settings but for this one; ours are set for the whole process.
+    # The script leaves torch's own settings but for this one; ours are set for the whole process.
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
         for count in (4, steps):  # the first few to warm up
             start = time.perf_counter()
             real = itertools.islice(images, count)
             noises = (torch.randn(BATCH, LATENT, device=device) for _ in range(count))
-            naive_train(generator, discriminator, real, noises, lr_g=2e-4, lr_d=2e-4, decay_g=0.0, decay_d=0.0)
+            measures = naive_train(
+                generator, discriminator, real, noises, lr_g=2e-4, lr_d=2e-4, decay_g=0.0, decay_d=0.0, read=read
+            )
+            float(measures[-1][0])  # waits for the device
     return (time.perf_counter() - start) / (steps * BATCH)
 
 
@@ -268,6 +280,15 @@ def _kernel_times(step: Callable[[int], None], rounds: int, against: str) -> lis
         Measurement("all kernels of a step", sum(longest.values()), "ms"),
         *(Measurement(name, ms, "ms") for name, ms in longest.most_common(KERNELS)),
     ]
+
+
+def kernel_seconds(work: Callable[[], object], *, steps: int) -> float:
+    """Sum the time of the kernels that `work` launches in so many steps: seconds a step, without copies."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        work()
+        torch.cuda.synchronize()
+    kernels = [event for event in _kernels(profile) if not event.name.startswith("Mem")]
+    return sum(event.time_range.elapsed_us() for event in kernels) / 1e6 / steps
 
 
 def _kernels(profile: torch.profiler.profile) -> list:

@@ -4,8 +4,9 @@ Its own networks with sigmoid and `BCELoss`, labels as tensors, D not frozen in 
 fused optimiser, `.item()` at every step.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,12 +43,16 @@ def naive_train(
     decay_g: float,
     decay_d: float,
     betas: tuple[float, float] = (0.5, 0.999),
-) -> list[tuple[float, ...]]:
-    """Train in place; return (loss_d, loss_d_real, loss_d_fake, loss_g, D(x), D(G(z))) for each step."""
+    read: Callable[[Tensor], Any] = Tensor.item,
+) -> list[tuple[Any, ...]]:
+    """Train in place; return (loss_d, loss_d_real, loss_d_fake, loss_g, D(x), D(G(z))) for each step.
+
+    read: what is done with each measure; `Tensor.detach` leaves them on the device and never waits for it.
+    """
     bce = nn.BCELoss()
     optimizer_g = torch.optim.Adam(generator.parameters(), lr=lr_g, betas=betas, weight_decay=decay_g)
     optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=lr_d, betas=betas, weight_decay=decay_d)
-    rows: list[tuple[float, ...]] = []
+    rows: list[tuple[Any, ...]] = []
     for real, noise in zip(batches, noises, strict=True):
         ones, zeros = torch.ones(len(real)).to(real), torch.zeros(len(real)).to(real)
         optimizer_d.zero_grad()
@@ -66,12 +71,12 @@ def naive_train(
         optimizer_g.step()
         rows.append(
             (
-                loss_real.item() + loss_fake.item(),
-                loss_real.item(),
-                loss_fake.item(),
-                loss_g.item(),
-                output_real.mean().item(),
-                output_fake.mean().item(),
+                read(loss_real) + read(loss_fake),
+                read(loss_real),
+                read(loss_fake),
+                read(loss_g),
+                read(output_real.mean()),
+                read(output_fake.mean()),
             )
         )
     return rows

@@ -32,13 +32,14 @@ part() {
     date -u; git log -1 --oneline
     nvidia-smi --query-gpu=name,driver_version,memory.total,memory.used --format=csv || echo "no NVIDIA GPU: a dry run"
     $python -c "import torch; print('torch', torch.__version__, 'cuDNN', torch.backends.cudnn.version())"
-    part 100 $python -m pytest -p no:cacheprovider --tb=short --durations=5 -k "cuda or gpu or recorded or five_hundred" \
+    part 100 $python -m pytest -p no:cacheprovider --tb=short --durations=5 -k "cuda or gpu or recorded or step or memory" \
         tests/device/test_cuda_graph.py tests/device/test_gradients.py tests/data/test_batches.py tests/test_trainer.py
     part 100 $python -m benchmarks steps --rounds 1
     part 60 $python -m benchmarks busy --rounds 1
     part 60 $python -m benchmarks epoch64 --rounds 1
     part 90 $python -m benchmarks examples --rounds 1
     part 90 $python -m benchmarks epoch128 --rounds 1
+    part 90 $python -m benchmarks writeup --rounds 1
     part 40 $python -m pytest -p no:cacheprovider --tb=short -k cuda tests/device/test_ranks.py  # last: NCCL may hang
     for experiment in ${TRAIN-tuned_lr}; do
         part 600 $python -m dcgan run "$experiment" --profile full --set "steps=$steps" --runs on_gpu/runs || continue

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from benchmarks import __main__ as bench
-from benchmarks import gpu, project, results, start
+from benchmarks import gpu, project, results, start, writeup
+from benchmarks.images import jpegs
 from benchmarks.results import Measurement, Result
 from benchmarks.side_by_side import alternate
 from dcgan import UserError
@@ -169,10 +170,23 @@ def test_a_command_that_fails_is_no_time():
 def test_a_step_is_timed_as_the_trainer_takes_it_beside_an_eager_one(monkeypatch):
     monkeypatch.setattr(gpu, "BATCH", 4)
     monkeypatch.setattr(gpu, "REPEATS", 1)
-    ours, eager, way = gpu._step_costs("baseline", bf16=False, device=torch.device("cpu"), profile="smoke", rounds=2)
+    ours, eager, way = gpu.step_costs("baseline", bf16=False, device=torch.device("cpu"), profile="smoke", rounds=2)
     assert min(*ours, *eager) > 0
     assert (len(ours), len(eager)) == (2, 2)
     assert way.startswith("step by step")
+
+
+def test_the_write_ups_loop_is_taken_apart(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "BATCH", 4)
+    monkeypatch.setattr(gpu, "REPEATS", 1)
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(gpu, "kernel_seconds", lambda work, *, steps: work() / steps)
+    parts = writeup.taken_apart(jpegs(tmp_path, 12), torch.device("cuda" if torch.cuda.is_available() else "cpu"), 1)
+    assert [part.measure.partition(",")[0] for part in parts] == [
+        "the loop's step", "the step without input", "the step without input and .item()", "its kernels",
+        "our step without input", "our step without input",
+    ]  # fmt: skip
+    assert all(part.value > 0 and part.unit == "ms" for part in parts)
 
 
 def test_busy_is_the_share_of_time_that_any_kernel_covers():

@@ -10,14 +10,14 @@ import torch
 from support import tiny_run
 from support.tiny_run import train
 
-from dcgan import trainer
+from dcgan import config, trainer
 from dcgan.adversarial import adversarial_step
 from dcgan.data import Batches
 from dcgan.device import cuda_graph
 from dcgan.device.cuda_graph import CapturedStep, unmoved
-from dcgan.device.device import Device
+from dcgan.device.device import Device, use_determinism
 from dcgan.networks import Discriminator, Generator
-from dcgan.players import Adam, Players
+from dcgan.players import Adam, Players, build
 
 images = tiny_run.images
 
@@ -189,6 +189,69 @@ def test_twenty_recorded_steps_in_float64_equal_the_eager_ones_to_1e_9(earlier):
         torch.testing.assert_close(step(), adversarial_step(eager, real=real, latents=latents), rtol=0, atol=1e-9)
     for mine, theirs in zip(_state(recorded), _state(eager), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-9)
+
+
+@pytest.fixture
+def as_trained():
+    """Return a function that makes new players as the trainer makes them, and what a step of theirs reads."""
+    device = Device.of(torch.device("cuda"))
+    use_determinism(True, device)
+    experiment = config.load("tuned_lr", profile="smoke")
+
+    def make():
+        players = build(experiment, device.torch, memory_format=device.memory_format, capturable=True)
+        real = torch.rand(experiment.batch_size, 3, 64, 64, device="cuda").contiguous(memory_format=torch.channels_last)
+        return players, {"real": real, "latents": torch.randn(len(real), experiment.latent_dim, device="cuda")}
+
+    yield make
+    use_determinism(False, device)
+
+
+@needs_cuda
+@pytest.mark.parametrize("bf16", [True, False], ids=["bf16", "float32"])
+def test_twenty_deterministic_steps_are_the_eager_ones_to_the_last_bit(as_trained, bf16):
+    (recorded, room), (eager, _) = as_trained(), as_trained()
+    step = CapturedStep(recorded, **room, bf16=bf16)
+    for _ in range(20):
+        room["real"].uniform_(-1, 1)
+        room["latents"].normal_()
+        assert torch.equal(step(), adversarial_step(eager, **room, bf16=bf16))
+    assert all(map(torch.equal, _state(recorded), _state(eager)))
+
+
+@needs_cuda
+def test_a_step_that_waits_for_the_device_is_taken_unrecorded_and_the_next_one_is_recorded(
+    as_trained, monkeypatch, caplog
+):
+    def waits(players, **room):
+        measures = adversarial_step(players, **room)
+        measures.sum().item()
+        return measures
+
+    players, room = as_trained()
+    with monkeypatch.context() as patch:
+        patch.setattr(cuda_graph, "adversarial_step", waits)
+        step = cuda_graph.step_taker(players, CUDA, **room, bf16=True)
+    assert not isinstance(step, CapturedStep)
+    assert "can't be recorded as a CUDA graph" in caplog.text
+    assert step().isfinite().all()
+    again = cuda_graph.step_taker(players, CUDA, **room, bf16=True)
+    assert isinstance(again, CapturedStep)
+    assert again().isfinite().all()
+
+
+@needs_cuda
+def test_too_little_memory_is_told_as_such_and_leaves_the_device_usable(as_trained):
+    players, room = as_trained()
+    torch.cuda.empty_cache()
+    total = torch.cuda.mem_get_info()[1]
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2 * 10**6) / total)
+    try:
+        with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
+            cuda_graph.step_taker(players, CUDA, **room, bf16=True)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert cuda_graph.step_taker(players, CUDA, **room, bf16=True)().isfinite().all()
 
 
 @needs_cuda
