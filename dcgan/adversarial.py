@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dcgan.losses import bce_fake, bce_real
+from dcgan.networks import both
 from dcgan.players import Players
 
 #: What `adversarial_step` measures, in order. D(x) and D(G(z)) are both taken before D's update.
@@ -31,8 +32,8 @@ def adversarial_step(players: Players, *, real: Tensor, latents: Tensor, bf16: b
 
     # Discriminator: real towards 1, fake towards 0. `detach` keeps this loss out of the generator.
     players.discriminator_optimizer.zero_grad()
-    with reduced:  # one block: it casts the weights once for both passes
-        real_logits, fake_logits = d(real), d(fake.detach())
+    with reduced:
+        real_logits, fake_logits = both(d, real, fake.detach())
     real_logits, fake_logits = real_logits.to(latents.dtype), fake_logits.to(latents.dtype)
     loss_d_real, loss_d_fake = bce_real(real_logits), bce_fake(fake_logits)
     loss_d = loss_d_real + loss_d_fake

@@ -10,6 +10,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+from dcgan.layers import From1x1, FromRGB, To1x1
+
 SMALLEST_MAP = 4  # pixels; both networks meet at 4x4
 IMAGE_SIZES = (32, 64, 128, 256)
 
@@ -42,7 +44,7 @@ class Generator(nn.Module):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         # Latents (batch, latent_dim, 1, 1). No bias before a BatchNorm, which would subtract it at once.
         layers["to_4x4"] = nn.Sequential(
-            nn.ConvTranspose2d(latent_dim, widths[0], SMALLEST_MAP, bias=False),
+            From1x1(latent_dim, widths[0], SMALLEST_MAP, bias=False),
             nn.BatchNorm2d(widths[0]),
             nn.ReLU(inplace=True),
         )  # (batch, 1024, 4, 4)
@@ -72,7 +74,7 @@ class Discriminator(nn.Module):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         # Images (batch, 3, 64, 64). No BatchNorm on the layer that sees raw pixels (the paper, section 3).
         layers[f"to_{sizes[0]}x{sizes[0]}"] = nn.Sequential(
-            nn.Conv2d(3, widths[0], 5, stride=2, padding=2),
+            FromRGB(3, widths[0], 5, stride=2, padding=2),
             nn.LeakyReLU(0.2, inplace=True),
         )  # (batch, 128, 32, 32)
         for size, inputs, outputs in zip(sizes[1:], widths[:-1], widths[1:], strict=True):
@@ -81,12 +83,28 @@ class Discriminator(nn.Module):
                 nn.BatchNorm2d(outputs),
                 nn.LeakyReLU(0.2, inplace=True),
             )  # (batch, 256, 16, 16), (batch, 512, 8, 8), (batch, 1024, 4, 4)
-        layers["to_logit"] = nn.Conv2d(widths[-1], 1, SMALLEST_MAP)  # (batch, 1, 1, 1)
+        layers["to_logit"] = To1x1(widths[-1], 1, SMALLEST_MAP)  # (batch, 1, 1, 1)
         self.layers = nn.Sequential(layers)
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, image_size, image_size) -> (batch,) logits: log-odds that an image is real."""
         return self.layers(images).flatten()
+
+
+def both(network: nn.Module, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what two calls would, `network(one), network(other)`, from half as many kernels on twice the images.
+
+    Of all layers only BatchNorm looks beyond a single image, so it alone takes the two batches by turns.
+    network: its layers follow each other in the order of `modules`.
+    """
+    features = torch.cat([one.to(other.dtype), other])
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            features = torch.cat([layer(batch) for batch in features.chunk(2)])
+        elif not any(layer.children()):
+            features = layer(features)
+    first, second = features.flatten().chunk(2)
+    return first, second
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ BITS = ("device", "device_name", "precision", "threads", "processes", "torch")
 TRAINING_CODE = (
     "config.py",
     "networks.py",
+    "layers.py",
     "losses.py",
     "players.py",
     "adversarial.py",

@@ -28,12 +28,8 @@ KEPT = 2
 FILE_NAME = re.compile(r"step-(\d{6,})-([0-9a-f]{32})\.pt")
 
 
-def to_bytes(parts: Mapping[str, Any], *, step: int, seconds: Mapping[str, float]) -> memoryview:
-    """Return the content of a checkpoint: each part's state dict (networks, optimisers), the step, the time spent.
-
-    It is a copy in the host's memory, so the parts may change while it is written.
-    """
-    states = {name: part.state_dict() for name, part in parts.items()}
+def to_bytes(states: Mapping[str, Any], *, step: int, seconds: Mapping[str, float]) -> memoryview:
+    """Return the content of a checkpoint: the state dict of each part, the step, the time spent."""
     return weights.to_bytes({"step": step, "seconds": dict(seconds), **states})
 
 

@@ -35,8 +35,8 @@ class Recorder:
     """Keeps the run folder and W&B up to date with what the trainer hands over now and then.
 
     Entered while the run trains. An error is recorded as the run's state before it is re-raised. Checkpoints and
-    snapshots are copied to the host and written by a thread while training continues; an error of that thread is raised
-    by the next call.
+    snapshots are copied, and a thread brings them to the host and writes them while training continues; an error of
+    that thread is raised by the next call.
 
     record: the content of `config.yaml`, also W&B's config.
     start: the step that the run resumes from; later rows of the history are dropped.
@@ -104,7 +104,8 @@ class Recorder:
         with self._clock("samples"):
             with replacing(self._folder.sample(step)) as aside:
                 sample.grid(sample.images(generator, PREVIEW_SEEDS)).save(aside, format="PNG")
-            self._background.start(weights.write, self._folder.snapshot(step), weights.content(generator))
+            state = weights.copied(generator.state_dict())
+            self._background.start(weights.write_state, self._folder.snapshot(step), state)
 
     def write(self, measures: np.ndarray, *, taken: int, state: State) -> None:
         """Write down the `MEASURES` (n, 6) of the next n steps, and the run's state after them.
@@ -137,11 +138,12 @@ class Recorder:
             return
         with self._clock("logging"):
             self._background.wait()  # memory holds one copy at a time
-            content = checkpoint.to_bytes(vars(players), step=step, seconds=self._clock.seconds)
-            self._background.start(self._write_checkpoint, content, step)
+            states = weights.copied({name: part.state_dict() for name, part in vars(players).items()})
+            self._background.start(self._write_checkpoint, states, step, dict(self._clock.seconds))
         self._saved_at = time.perf_counter()
 
-    def _write_checkpoint(self, content: memoryview, step: int) -> None:
+    def _write_checkpoint(self, states: Mapping[str, Any], step: int, seconds: Mapping[str, float]) -> None:
+        content = checkpoint.to_bytes(states, step=step, seconds=seconds)
         sync(self._folder.history)  # a checkpoint must not outlive the rows that it covers
         checkpoint.write(self._folder.checkpoints, content, step=step)
 

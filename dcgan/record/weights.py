@@ -4,13 +4,15 @@ torch's own loader of weights still allows calls like `bytearray(n)`, which take
 compressed archive. So each file is inspected first: an uncompressed zip of plain tensors, as `save` writes it.
 """
 
+import copy
 import io
 import pickletools
 import warnings
 import zipfile
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,9 @@ from torch import Tensor, nn
 from dcgan import UserError
 from dcgan.networks import IMAGE_SIZES, SMALLEST_MAP, Generator
 from dcgan.tools.files import replacing
+from dcgan.tools.memory import out_of_memory
+
+T = TypeVar("T")
 
 #: The Python names that a pickle of plain tensors refers to.
 GLOBALS = {
@@ -33,12 +38,25 @@ CREATING = {"INST", "OBJ", "NEWOBJ"}
 
 def save(path: Path, network: nn.Module) -> None:
     """Write a network's state dict."""
-    write(path, content(network))
+    write_state(path, network.state_dict())
 
 
-def content(network: nn.Module) -> memoryview:
-    """Return what `save` writes: a copy on the CPU, in plain memory order, so that equal weights make equal files."""
-    return to_bytes({key: value.cpu().contiguous() for key, value in network.state_dict().items()})
+def write_state(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write a state dict: on the CPU and in plain memory order, so that equal weights make equal files."""
+    write(path, to_bytes({key: value.cpu().contiguous() for key, value in state.items()}))
+
+
+def copied(states: T) -> T:
+    """Copy state dicts, at any depth, so that the originals may change meanwhile.
+
+    The copy lies beside the original, which takes a GPU no time; on the host where the device has no memory for it.
+    """
+    try:
+        return copy.deepcopy(states)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+    return torch.load(io.BytesIO(to_bytes(states)), map_location="cpu", weights_only=True)
 
 
 def load(path: Path) -> dict[str, Tensor]:
