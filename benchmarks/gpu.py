@@ -27,6 +27,7 @@ from dcgan.adversarial import adversarial_step
 from dcgan.data import Batches
 from dcgan.device.cuda_graph import CapturedStep, step_taker
 from dcgan.device.device import Device, use_determinism, use_precision
+from dcgan.layers import BatchNormReLU
 from dcgan.networks import Discriminator, Generator
 from dcgan.players import Players, build
 from dcgan.record.folder import RunFolder
@@ -164,8 +165,8 @@ def examples_step(
     device: torch.device, *, bf16: bool, batches: Batches, widths: list[int] = EXAMPLES
 ) -> tuple[Callable[[], Tensor], Tensor, Tensor]:
     """Build our step on pytorch/examples' layers; return it with the two tensors that it reads, images and latents."""
-    generator = nn.Sequential(nn.Unflatten(1, (LATENT, 1, 1)), *naive_generator(LATENT, widths, kernel=4))
-    discriminator = nn.Sequential(*naive_discriminator(widths, kernel=4)[:-1], nn.Flatten(0))
+    generator = nn.Sequential(nn.Unflatten(1, (LATENT, 1, 1)), *_fused(naive_generator(LATENT, widths, kernel=4)))
+    discriminator = nn.Sequential(*_fused(naive_discriminator(widths, kernel=4)[:-1]), nn.Flatten(0))
     networks = [network.to(device).to(memory_format=torch.channels_last) for network in (generator, discriminator)]
     adams = [
         torch.optim.Adam(n.parameters(), 2e-4, (0.5, 0.999), fused=True, capturable=Device.of(device).records_steps)
@@ -176,6 +177,17 @@ def examples_step(
     real, latents = batches(0), torch.randn(batches.batch_size, LATENT, device=device)
     step = step_taker(players, Device.of(device), real=real, latents=latents, bf16=bf16)
     return step, real, latents
+
+
+def _fused(network: nn.Sequential) -> list[nn.Module]:
+    """The layers, each BatchNorm with the activation behind it as the lab's one layer."""
+    layers: list[nn.Module] = []
+    for layer in network:
+        if layers and isinstance(layers[-1], nn.BatchNorm2d) and isinstance(layer, nn.ReLU | nn.LeakyReLU):
+            layers[-1] = BatchNormReLU(layers[-1].num_features, slope=getattr(layer, "negative_slope", 0.0))
+        else:
+            layers.append(layer)
+    return layers
 
 
 def _ours(step: Callable[[], Tensor], latents: Tensor, fill: Callable[[int], object], steps: int) -> float:

@@ -1,25 +1,79 @@
-"""The layers at the networks' ends, with PyTorch's parameters and results, computed in a way that suits them better.
+"""Layers with PyTorch's parameters and results, computed in a way that suits this project better.
 
-They are made for channels_last. Where weights lie in another order, as on Apple's MPS, each does what PyTorch does.
+They are made for channels_last. In another memory format, as on Apple's MPS, each does what PyTorch does.
 """
+
+import logging
+from collections.abc import Callable
+from functools import cache
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dcgan import first_line
+
+log = logging.getLogger(__name__)
+
 CHANNELS_LAST = torch.channels_last
 RGB_CHANNELS = 16  # of the 2x2 squares of pixels: 12, filled up to what a GPU's matrix units take at once
 
 
-class From1x1(nn.ConvTranspose2d):
-    """A transposed convolution of a 1x1 map: a matrix product."""
+class BatchNormReLU(nn.BatchNorm2d):
+    """BatchNorm and then ReLU, or LeakyReLU with a slope. It can take several batches at once, each by itself."""
 
-    def forward(self, latents: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """(batch, in, 1, 1) -> (batch, out, side, side), side being the kernel's."""
-        if not self.weight.is_contiguous(memory_format=CHANNELS_LAST):
-            return super().forward(latents, output_size)
-        weight = self.weight.permute(0, 2, 3, 1)
-        return (latents.flatten(1) @ weight.flatten(1)).unflatten(1, weight.shape[1:]).permute(0, 3, 1, 2)
+    momentum: float  # never None: running statistics are always tracked
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, channels: int, slope: float = 0.0):
+        super().__init__(channels)
+        self.slope = slope
+
+    def forward(self, features: Tensor, batches: int = 1) -> Tensor:
+        """(batches x batch, channels, height, width) -> the same, each batch normalised by its own statistics."""
+        if self.training and (kernels := self.kernels_for(features)):
+            self.num_batches_tracked += batches
+            return kernels.batchnorm_leaky_relu(
+                features, self.weight, self.bias, self.running_mean, self.running_var,
+                momentum=self.momentum, eps=self.eps, slope=self.slope, batches=batches,
+            )  # fmt: skip
+        normalised = one_by_one(self.normalised, features, batches)
+        return F.leaky_relu_(normalised, self.slope) if self.slope else F.relu_(normalised)
+
+    def normalised(self, features: Tensor) -> Tensor:
+        """BatchNorm alone, of one batch."""
+        return super().forward(features)
+
+    def kernels_for(self, features: Tensor) -> ModuleType | None:
+        """Return the kernels that fuse the layer, where they can take these features."""
+        suited = features.is_cuda and features.dtype in (torch.bfloat16, torch.float32)
+        return norm_kernels() if suited and features.is_contiguous(memory_format=CHANNELS_LAST) else None
+
+
+@cache
+def norm_kernels() -> ModuleType | None:
+    """Return `dcgan.device.norm_kernels`; None, with a line in the log, where they can't be compiled.
+
+    Triton comes with PyTorch for CUDA on Linux. It needs a C compiler and Python's headers, which a machine may lack.
+    """
+    try:
+        from dcgan.device import norm_kernels as kernels
+
+        kernels.compile_one()
+    except Exception as error:  # of many kinds, from the import to the compiler
+        log.warning(
+            "BatchNorm is computed by PyTorch, so a step is slower: Triton could not compile (%s)", first_line(error)
+        )
+        return None
+    return kernels
+
+
+def one_by_one(layer: Callable[[Tensor], Tensor], features: Tensor, batches: int) -> Tensor:
+    """Apply the layer to so many equal batches one after the other."""
+    return torch.cat([layer(batch) for batch in features.chunk(batches)]) if batches > 1 else layer(features)
 
 
 class To1x1(nn.Conv2d):

@@ -10,7 +10,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from dcgan.layers import From1x1, FromRGB, To1x1
+from dcgan.layers import BatchNormReLU, FromRGB, To1x1, one_by_one
 
 SMALLEST_MAP = 4  # pixels; both networks meet at 4x4
 IMAGE_SIZES = (32, 64, 128, 256)
@@ -44,15 +44,13 @@ class Generator(nn.Module):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         # Latents (batch, latent_dim, 1, 1). No bias before a BatchNorm, which would subtract it at once.
         layers["to_4x4"] = nn.Sequential(
-            From1x1(latent_dim, widths[0], SMALLEST_MAP, bias=False),
-            nn.BatchNorm2d(widths[0]),
-            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(latent_dim, widths[0], SMALLEST_MAP, bias=False),
+            BatchNormReLU(widths[0]),
         )  # (batch, 1024, 4, 4)
         for size, inputs, outputs in zip(sizes[1:-1], widths[:-1], widths[1:], strict=True):
             layers[f"to_{size}x{size}"] = nn.Sequential(
                 nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=1, bias=False),
-                nn.BatchNorm2d(outputs),
-                nn.ReLU(inplace=True),
+                BatchNormReLU(outputs),
             )  # (batch, 512, 8, 8), (batch, 256, 16, 16), (batch, 128, 32, 32)
         layers["to_rgb"] = nn.Sequential(
             nn.ConvTranspose2d(widths[-1], 3, 5, stride=2, padding=2, output_padding=1),
@@ -80,8 +78,7 @@ class Discriminator(nn.Module):
         for size, inputs, outputs in zip(sizes[1:], widths[:-1], widths[1:], strict=True):
             layers[f"to_{size}x{size}"] = nn.Sequential(
                 nn.Conv2d(inputs, outputs, 5, stride=2, padding=2, bias=False),
-                nn.BatchNorm2d(outputs),
-                nn.LeakyReLU(0.2, inplace=True),
+                BatchNormReLU(outputs, slope=0.2),
             )  # (batch, 256, 16, 16), (batch, 512, 8, 8), (batch, 1024, 4, 4)
         layers["to_logit"] = To1x1(widths[-1], 1, SMALLEST_MAP)  # (batch, 1, 1, 1)
         self.layers = nn.Sequential(layers)
@@ -94,13 +91,15 @@ class Discriminator(nn.Module):
 def both(network: nn.Module, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """Return what two calls would, `network(one), network(other)`, from half as many kernels on twice the images.
 
-    Of all layers only BatchNorm looks beyond a single image, so it alone takes the two batches by turns.
+    Of all layers only BatchNorm looks beyond a single image, so it alone tells the two batches apart.
     network: its layers follow each other in the order of `modules`.
     """
     features = torch.cat([one.to(other.dtype), other])
     for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            features = torch.cat([layer(batch) for batch in features.chunk(2)])
+        if isinstance(layer, BatchNormReLU):
+            features = layer(features, batches=2)
+        elif isinstance(layer, nn.BatchNorm2d):
+            features = one_by_one(layer, features, 2)
         elif not any(layer.children()):
             features = layer(features)
     first, second = features.flatten().chunk(2)

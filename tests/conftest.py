@@ -12,7 +12,11 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # and where a command takes all cores, they are shared with other tests
 
+import torch
 from hypothesis import settings
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # Triton's kernels run on the CPU; it reads this when it is imported
 
 # A deadline measures the machine, which may be busy.
 settings.register_profile("lab", deadline=None, max_examples=30)

@@ -1,15 +1,19 @@
-"""The layers at the networks' ends: another way to compute what PyTorch's own class does."""
+"""The lab's layers: another way to compute what PyTorch's own do."""
+
+import importlib
+import logging
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from dcgan.layers import From1x1, FromRGB, To1x1, on_squares
+from dcgan import layers
+from dcgan.layers import BatchNormReLU, FromRGB, To1x1, norm_kernels, on_squares
 from dcgan.networks import Discriminator, both
 
 FORMATS = [torch.channels_last, torch.contiguous_format]
 LAYERS = [
-    pytest.param(lambda: From1x1(6, 5, 4, bias=False), (3, 6, 1, 1), id="From1x1"),
     pytest.param(lambda: To1x1(7, 1, 4), (3, 7, 4, 4), id="To1x1"),
     pytest.param(lambda: FromRGB(3, 9, 5, stride=2, padding=2), (2, 3, 12, 16), id="FromRGB"),
 ]
@@ -67,3 +71,88 @@ def test_a_state_dict_has_the_names_and_shapes_of_pytorchs_own_layers():
     shapes = {key: tuple(value.shape) for key, value in Discriminator(32, 16).state_dict().items()}
     assert shapes["layers.to_16x16.0.weight"] == nn.Conv2d(3, 4, 5).weight.shape
     assert shapes["layers.to_logit.weight"] == nn.Conv2d(16, 1, 4).weight.shape
+
+
+def _reference(features, weight, bias, batches, slope):
+    """What `BatchNormReLU` computes, by PyTorch; and the running statistics after it."""
+    running = torch.zeros_like(weight), torch.ones_like(weight)
+    normal = [F.batch_norm(batch, *running, weight, bias, training=True) for batch in features.chunk(batches)]
+    return F.leaky_relu(torch.cat(normal), slope), running
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.2])
+@pytest.mark.parametrize("batches", [1, 2])
+def test_batchnorm_with_its_activation_takes_each_batch_by_itself(batches, slope):
+    torch.manual_seed(0)
+    layer = BatchNormReLU(5, slope).double()
+    with torch.no_grad():
+        layer.weight.normal_()
+        layer.bias.normal_()
+    features = torch.randn(6, 5, 4, 4, dtype=torch.float64)
+    expected, running = _reference(features, layer.weight, layer.bias, batches, slope)
+    torch.testing.assert_close(layer(features, batches=batches), expected)
+    torch.testing.assert_close((layer.running_mean, layer.running_var), running)
+    assert layer.num_batches_tracked == batches
+
+
+@pytest.fixture
+def kernels():
+    """The kernels; without a GPU Triton's interpreter runs them."""
+    pytest.importorskip("triton")
+    return importlib.import_module("dcgan.device.norm_kernels")
+
+
+@pytest.mark.parametrize(
+    ("batches", "batch", "channels", "side", "slope", "mean"),
+    [
+        (1, 3, 5, 8, 0.0, 0),
+        (2, 4, 40, 8, 0.2, 0),
+        (2, 17, 33, 4, 0.2, 0),
+        (3, 2, 64, 16, 0.0, 0),
+        (2, 9, 7, 8, 0.2, 300),
+    ],
+    ids=["one batch", "more channels than a tile", "no round number", "three batches", "far from 0"],
+)
+def test_the_kernels_compute_what_pytorch_does(kernels, monkeypatch, batches, batch, channels, side, slope, mean):
+    monkeypatch.setattr(kernels, "PROGRAMS", 16)  # so that sums come in pieces of several tiles
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    features = torch.randn(batches * batch, channels, side, side, device=device) + mean
+    features = features.contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn(channels, device=device).requires_grad_()
+    bias = torch.randn(channels, device=device).requires_grad_()
+    running = torch.zeros(channels, device=device), torch.ones(channels, device=device)
+    how = {"momentum": 0.1, "eps": 1e-5, "slope": slope, "batches": batches}
+    found = kernels.batchnorm_leaky_relu(features, weight, bias, *running, **how)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    inputs = [tensor.detach().double().requires_grad_() for tensor in (features, weight, bias)]
+    expected, expected_running = _reference(*inputs, batches, slope)
+    tolerance = 1e-5 * (1 + mean)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=tolerance)
+    for one, other in zip(running, expected_running, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-5)
+    pulls = torch.randn_like(found)
+    mine = torch.autograd.grad((found * pulls).sum(), [features, weight, bias])
+    theirs = torch.autograd.grad((expected * pulls).sum(), inputs)
+    for one, other in zip(mine, theirs, strict=True):
+        assert (one.double() - other).norm() < 3 * tolerance * other.norm()
+
+
+def test_frozen_weights_get_no_gradient_from_the_kernels_and_the_features_do(kernels):
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    features = torch.randn(4, 32, 4, 4, device=device).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight, bias, mean, var = (torch.ones(32, device=device) for _ in range(4))
+    out = kernels.batchnorm_leaky_relu(features, weight, bias, mean, var, momentum=0.1, eps=1e-5, slope=0.2, batches=2)
+    out.square().sum().backward()
+    assert features.grad.abs().sum() > 0
+    assert weight.grad is None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device on this machine")
+def test_without_a_compiler_a_line_says_that_pytorch_computes_batchnorm(caplog):
+    layers.norm_kernels.cache_clear()
+    with caplog.at_level(logging.WARNING, logger="dcgan"):
+        assert norm_kernels() is None
+        assert norm_kernels() is None
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("BatchNorm is computed by PyTorch, so a step is slower: Triton could not")

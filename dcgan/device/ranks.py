@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 
 from dcgan import UserError, one_line
 from dcgan.device.device import Device
+from dcgan.layers import BatchNormReLU
 from dcgan.players import Players
 
 EXIT_PEER_LOST = 3  # of a process that had to end because another one did
@@ -155,21 +156,19 @@ def average_gradients(optimizer: Optimizer, *_: object) -> None:
         gradient.copy_(mean.view(gradient.shape))
 
 
-class SyncBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm2d over the batch of all processes (Ioffe, Szegedy 2015, arXiv:1502.03167), on any device.
+class SyncBatchNormReLU(BatchNormReLU):
+    """`BatchNormReLU` over the batch of all processes (Ioffe, Szegedy 2015, arXiv:1502.03167), on any device.
 
     torch's own SyncBatchNorm does this on CUDA alone, and there makes the host wait for the device in each layer.
     """
 
-    running_mean: Tensor  # never None: statistics are always tracked
-    running_var: Tensor
-    num_batches_tracked: Tensor
-    momentum: float
+    def kernels_for(self, features: Tensor) -> None:
+        """No kernel knows the other processes."""
 
-    def forward(self, features: Tensor) -> Tensor:
+    def normalised(self, features: Tensor) -> Tensor:
         """(share, channels, height, width) -> the same, normalised over the whole batch."""
         if not self.training:
-            return super().forward(features)
+            return super().normalised(features)
         x = features.to(self.weight.dtype)  # sums are in full precision, as torch's are
         count = dist.get_world_size() * x.numel() // x.shape[1]
         mean = _SumOverRanks.apply(x.sum((0, 2, 3))) / count
@@ -202,8 +201,8 @@ class _SumOverRanks(torch.autograd.Function):
 def convert_batchnorm_(network: nn.Module) -> None:
     """Make the network's BatchNorm layers work over all processes; parameters and their names stay."""
     for name, child in network.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            synced = SyncBatchNorm2d(child.num_features, child.eps, child.momentum, device=child.weight.device)
+        if isinstance(child, BatchNormReLU):
+            synced = SyncBatchNormReLU(child.num_features, child.slope)
             # The same tensors: the optimiser knows them.
             synced.weight, synced.bias = child.weight, child.bias
             for buffer in ("running_mean", "running_var", "num_batches_tracked"):
