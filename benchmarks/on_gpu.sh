@@ -32,8 +32,9 @@ part() {
     date -u; git log -1 --oneline
     nvidia-smi --query-gpu=name,driver_version,memory.total,memory.used --format=csv || echo "no NVIDIA GPU: a dry run"
     $python -c "import torch; print('torch', torch.__version__, 'cuDNN', torch.backends.cudnn.version())"
-    part 100 $python -m pytest -p no:cacheprovider --tb=short --durations=5 -k "cuda or gpu or recorded or step or memory" \
-        tests/device/test_cuda_graph.py tests/device/test_gradients.py tests/data/test_batches.py tests/test_trainer.py
+    part 100 $python -m pytest -p no:cacheprovider --tb=short --durations=5 \
+        -k "cuda or gpu or recorded or step or memory or kernels" tests/test_layers.py tests/device/test_cuda_graph.py \
+        tests/device/test_gradients.py tests/data/test_batches.py tests/test_trainer.py
     part 100 $python -m benchmarks steps --rounds 1
     part 60 $python -m benchmarks busy --rounds 1
     part 60 $python -m benchmarks epoch64 --rounds 1

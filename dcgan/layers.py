@@ -34,7 +34,7 @@ class BatchNormReLU(nn.BatchNorm2d):
 
     def forward(self, features: Tensor, batches: int = 1) -> Tensor:
         """(batches x batch, channels, height, width) -> the same, each batch normalised by its own statistics."""
-        if self.training and (kernels := self.kernels_for(features)):
+        if self.training and (kernels := self.kernels_for(features, batches)):
             self.num_batches_tracked += batches
             return kernels.batchnorm_leaky_relu(
                 features, self.weight, self.bias, self.running_mean, self.running_var,
@@ -47,10 +47,14 @@ class BatchNormReLU(nn.BatchNorm2d):
         """BatchNorm alone, of one batch."""
         return super().forward(features)
 
-    def kernels_for(self, features: Tensor) -> ModuleType | None:
+    def kernels_for(self, features: Tensor, batches: int) -> ModuleType | None:
         """Return the kernels that fuse the layer, where they can take these features."""
         suited = features.is_cuda and features.dtype in (torch.bfloat16, torch.float32)
-        return norm_kernels() if suited and features.is_contiguous(memory_format=CHANNELS_LAST) else None
+        if not suited or not features.is_contiguous(memory_format=CHANNELS_LAST):
+            return None
+        kernels = norm_kernels()
+        rows = features[:, 0].numel() // batches
+        return kernels if kernels and rows <= kernels.MOST_ROWS else None
 
 
 @cache
@@ -65,8 +69,9 @@ def norm_kernels() -> ModuleType | None:
         kernels.compile_one()
     except Exception as error:  # of many kinds, from the import to the compiler
         log.warning(
-            "BatchNorm is computed by PyTorch, so a step is slower: Triton could not compile (%s)", first_line(error)
-        )
+            "a step is slower here, as PyTorch computes BatchNorm: Triton can't (%s); it needs a C compiler and "
+            "Python's headers", first_line(error),
+        )  # fmt: skip
         return None
     return kernels
 

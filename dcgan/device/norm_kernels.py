@@ -18,6 +18,7 @@ from triton import cdiv
 ROWS, COLUMNS = 128, 32
 PROGRAMS = 1024  # that share the sums over a table's rows: some for each multiprocessor of a large GPU
 PIECES = 256  # at most of one column's sum
+MOST_ROWS = 65_535 * ROWS  # of a batch: CUDA's limit for the second number of a grid
 
 
 @triton.jit

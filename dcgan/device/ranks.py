@@ -162,7 +162,7 @@ class SyncBatchNormReLU(BatchNormReLU):
     torch's own SyncBatchNorm does this on CUDA alone, and there makes the host wait for the device in each layer.
     """
 
-    def kernels_for(self, features: Tensor) -> None:
+    def kernels_for(self, features: Tensor, batches: int) -> None:
         """No kernel knows the other processes."""
 
     def normalised(self, features: Tensor) -> Tensor:
