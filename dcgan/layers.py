@@ -52,19 +52,19 @@ class BatchNormReLU(nn.BatchNorm2d):
         suited = features.is_cuda and features.dtype in (torch.bfloat16, torch.float32)
         if not suited or not features.is_contiguous(memory_format=CHANNELS_LAST):
             return None
-        kernels = norm_kernels()
+        kernels = fused_kernels()
         rows = features[:, 0].numel() // batches
         return kernels if kernels and rows <= kernels.MOST_ROWS else None
 
 
 @cache
-def norm_kernels() -> ModuleType | None:
-    """Return `dcgan.device.norm_kernels`; None, with a line in the log, where they can't be compiled.
+def fused_kernels() -> ModuleType | None:
+    """Return `dcgan.norm_kernels`; None, with a line in the log, where they can't be compiled.
 
     Triton comes with PyTorch for CUDA on Linux. It needs a C compiler and Python's headers, which a machine may lack.
     """
     try:
-        from dcgan.device import norm_kernels as kernels
+        from dcgan import norm_kernels as kernels
 
         kernels.compile_one()
     except Exception as error:  # of many kinds, from the import to the compiler

@@ -9,7 +9,8 @@ from support import ROOT
 FLOORS = {
     "dcgan": (
         ("dcgan",),
-        ("dcgan.tools",),
+        ("dcgan.tools", "dcgan.norm_kernels"),
+        ("dcgan.layers",),
         ("dcgan.config", "dcgan.data", "dcgan.networks", "dcgan.losses"),
         ("dcgan.players", "dcgan.sample"),
         ("dcgan.adversarial",),

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dcgan import layers
-from dcgan.layers import BatchNormReLU, FromRGB, To1x1, norm_kernels, on_squares
+from dcgan.layers import BatchNormReLU, FromRGB, To1x1, fused_kernels, on_squares
 from dcgan.networks import Discriminator, both
 
 FORMATS = [torch.channels_last, torch.contiguous_format]
@@ -99,7 +99,7 @@ def test_batchnorm_with_its_activation_takes_each_batch_by_itself(batches, slope
 def kernels():
     """The kernels; without a GPU Triton's interpreter runs them."""
     pytest.importorskip("triton")
-    return importlib.import_module("dcgan.device.norm_kernels")
+    return importlib.import_module("dcgan.norm_kernels")
 
 
 @pytest.mark.parametrize(
@@ -150,9 +150,9 @@ def test_frozen_weights_get_no_gradient_from_the_kernels_and_the_features_do(ker
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device on this machine")
 def test_without_a_compiler_a_line_says_that_pytorch_computes_batchnorm(caplog):
-    layers.norm_kernels.cache_clear()
+    layers.fused_kernels.cache_clear()
     with caplog.at_level(logging.WARNING, logger="dcgan"):
-        assert norm_kernels() is None
-        assert norm_kernels() is None
+        assert fused_kernels() is None
+        assert fused_kernels() is None
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith("a step is slower here, as PyTorch computes BatchNorm: Triton can't (")

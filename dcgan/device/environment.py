@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from dcgan.device.device import Device
-from dcgan.layers import norm_kernels
+from dcgan.layers import fused_kernels
 from dcgan.tools.files import checksum
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -33,7 +33,7 @@ TRAINING_CODE = (
     "data",
     "device/cuda_graph.py",
     "device/device.py",
-    "device/norm_kernels.py",
+    "norm_kernels.py",
     "device/ranks.py",
     "record/checkpoint.py",
     "record/weights.py",
@@ -46,7 +46,7 @@ def describe(device: Device, *, bf16: bool, processes: int = 1) -> dict[str, Any
         "device": device.type,
         "device_name": device.name,
         **device.details(),
-        **({"batchnorm": "fused" if norm_kernels() else "torch"} if device.type == "cuda" else {}),
+        **({"batchnorm": "fused" if fused_kernels() else "torch"} if device.type == "cuda" else {}),
         "precision": "bf16" if bf16 else "fp32",
         "threads": torch.get_num_threads(),
         "processes": processes,
