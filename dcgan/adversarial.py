@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from dcgan.losses import bce_fake, bce_real
-from dcgan.networks import both
 from dcgan.players import Players
 
 #: What `adversarial_step` measures, in order. D(x) and D(G(z)) are both taken before D's update.
@@ -33,8 +32,8 @@ def adversarial_step(players: Players, *, real: Tensor, latents: Tensor, bf16: b
     # Discriminator: real towards 1, fake towards 0. `detach` keeps this loss out of the generator.
     players.discriminator_optimizer.zero_grad()
     with reduced:
-        real_logits, fake_logits = both(d, real, fake.detach())
-    real_logits, fake_logits = real_logits.to(latents.dtype), fake_logits.to(latents.dtype)
+        logits = d(torch.cat([real.to(fake.dtype), fake.detach()]), batches=2)
+    real_logits, fake_logits = logits.to(latents.dtype).chunk(2)
     loss_d_real, loss_d_fake = bce_real(real_logits), bce_fake(fake_logits)
     loss_d = loss_d_real + loss_d_fake
     loss_d.backward()

@@ -1,10 +1,9 @@
 """Layers with PyTorch's parameters and results, computed in a way that suits this project better.
 
-They are made for channels_last. In another memory format, as on Apple's MPS, each does what PyTorch does.
+Where that way doesn't suit the device or the memory format, as on Apple's MPS, each does what PyTorch does.
 """
 
 import logging
-from collections.abc import Callable
 from functools import cache
 from types import ModuleType
 
@@ -16,12 +15,14 @@ from dcgan import first_line
 
 log = logging.getLogger(__name__)
 
-CHANNELS_LAST = torch.channels_last
 RGB_CHANNELS = 16  # of the 2x2 squares of pixels: 12, filled up to what a GPU's matrix units take at once
 
 
 class BatchNormReLU(nn.BatchNorm2d):
-    """BatchNorm and then ReLU, or LeakyReLU with a slope. It can take several batches at once, each by itself."""
+    """BatchNorm, then ReLU, or LeakyReLU with a slope.
+
+    Several batches can share a call; each is normalised by its own statistics.
+    """
 
     momentum: float  # never None: running statistics are always tracked
     running_mean: Tensor
@@ -33,14 +34,20 @@ class BatchNormReLU(nn.BatchNorm2d):
         self.slope = slope
 
     def forward(self, features: Tensor, batches: int = 1) -> Tensor:
-        """(batches x batch, channels, height, width) -> the same, each batch normalised by its own statistics."""
+        """(batches x batch, channels, height, width) -> the same.
+
+        Raises ValueError for features that don't hold so many equal batches.
+        """
+        if len(features) % batches:
+            raise ValueError(f"{len(features)} images are not {batches} equal batches")
         if self.training and (kernels := self.kernels_for(features, batches)):
             self.num_batches_tracked += batches
             return kernels.batchnorm_leaky_relu(
                 features, self.weight, self.bias, self.running_mean, self.running_var,
                 momentum=self.momentum, eps=self.eps, slope=self.slope, batches=batches,
             )  # fmt: skip
-        normalised = one_by_one(self.normalised, features, batches)
+        parts = [self.normalised(batch) for batch in features.chunk(batches)]
+        normalised = torch.cat(parts) if batches > 1 else parts[0]
         return F.leaky_relu_(normalised, self.slope) if self.slope else F.relu_(normalised)
 
     def normalised(self, features: Tensor) -> Tensor:
@@ -50,7 +57,11 @@ class BatchNormReLU(nn.BatchNorm2d):
     def kernels_for(self, features: Tensor, batches: int) -> ModuleType | None:
         """Return the kernels that fuse the layer, where they can take these features."""
         suited = features.is_cuda and features.dtype in (torch.bfloat16, torch.float32)
-        if not suited or not features.is_contiguous(memory_format=CHANNELS_LAST):
+        if (
+            not suited
+            or self.weight.dtype != torch.float32
+            or not features.is_contiguous(memory_format=torch.channels_last)
+        ):
             return None
         kernels = fused_kernels()
         rows = features[:, 0].numel() // batches
@@ -69,16 +80,21 @@ def fused_kernels() -> ModuleType | None:
         kernels.compile_one()
     except Exception as error:  # of many kinds, from the import to the compiler
         log.warning(
-            "a step is slower here, as PyTorch computes BatchNorm: Triton can't (%s); it needs a C compiler and "
-            "Python's headers", first_line(error),
+            "a step is slower here, as BatchNorm runs on PyTorch's kernels: Triton could not compile ours (%s); "
+            "on Linux it needs a C compiler and Python's headers", first_line(error),
         )  # fmt: skip
         return None
     return kernels
 
 
-def one_by_one(layer: Callable[[Tensor], Tensor], features: Tensor, batches: int) -> Tensor:
-    """Apply the layer to so many equal batches one after the other."""
-    return torch.cat([layer(batch) for batch in features.chunk(batches)]) if batches > 1 else layer(features)
+class Stack(nn.Sequential):
+    """Layers one after the other. Several batches can share a call, as in `BatchNormReLU`."""
+
+    def forward(self, features: Tensor, batches: int = 1) -> Tensor:
+        """Only BatchNorm looks beyond a single image, so it alone is told of the batches."""
+        for layer in self:
+            features = layer(features, batches) if isinstance(layer, Stack | BatchNormReLU) else layer(features)
+        return features
 
 
 class To1x1(nn.Conv2d):
@@ -86,7 +102,7 @@ class To1x1(nn.Conv2d):
 
     def forward(self, features: Tensor) -> Tensor:
         """(batch, in, side, side) -> (batch, out, 1, 1), side being the kernel's."""
-        if not self.weight.is_contiguous(memory_format=CHANNELS_LAST):
+        if not self.weight.is_contiguous(memory_format=torch.channels_last):
             return super().forward(features)
         rows, weight = features.permute(0, 2, 3, 1).flatten(1), self.weight.permute(0, 2, 3, 1).flatten(1)
         return F.linear(rows, weight, self.bias)[:, :, None, None]
@@ -103,7 +119,7 @@ class FromRGB(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) -> (batch, out, height / 2, width / 2)."""
-        if not images.is_cuda:  # a CPU takes longer that way
+        if not images.is_cuda:  # slower on a CPU
             return super().forward(images)
         return on_squares(images, self.weight, self.bias)
 
@@ -112,8 +128,8 @@ def on_squares(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`F.conv2d(images, weight, bias, stride=2, padding=2)`, as a 3x3 convolution of stride 1.
 
     Each 2x2 square of pixels becomes one pixel of 12 channels. A kernel of 5 reaches from 2 pixels before the square's
-    first one to 2 after it. So, with a zero after its end, it is a kernel of 3 squares. More channels are filled with
-    ones: the weight of the first one, at the kernel's centre, is the bias.
+    first one to 2 after it. So, with a zero after its end, it is a kernel of 3 squares. The remaining channels are
+    ones. The first of them carries the bias, as its weight at the kernel's centre.
 
     images: (batch, 3, height, width), even sides; weight: (out, 3, 5, 5); bias: (out,).
     """

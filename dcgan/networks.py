@@ -10,7 +10,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from dcgan.layers import BatchNormReLU, FromRGB, To1x1, one_by_one
+from dcgan.layers import BatchNormReLU, FromRGB, Stack, To1x1
 
 SMALLEST_MAP = 4  # pixels; both networks meet at 4x4
 IMAGE_SIZES = (32, 64, 128, 256)
@@ -71,39 +71,24 @@ class Discriminator(nn.Module):
         sizes, widths = map_sizes(image_size)[-2::-1], map_channels(image_size, channels)[::-1]
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         # Images (batch, 3, 64, 64). No BatchNorm on the layer that sees raw pixels (the paper, section 3).
-        layers[f"to_{sizes[0]}x{sizes[0]}"] = nn.Sequential(
+        layers[f"to_{sizes[0]}x{sizes[0]}"] = Stack(
             FromRGB(3, widths[0], 5, stride=2, padding=2),
             nn.LeakyReLU(0.2, inplace=True),
         )  # (batch, 128, 32, 32)
         for size, inputs, outputs in zip(sizes[1:], widths[:-1], widths[1:], strict=True):
-            layers[f"to_{size}x{size}"] = nn.Sequential(
+            layers[f"to_{size}x{size}"] = Stack(
                 nn.Conv2d(inputs, outputs, 5, stride=2, padding=2, bias=False),
                 BatchNormReLU(outputs, slope=0.2),
             )  # (batch, 256, 16, 16), (batch, 512, 8, 8), (batch, 1024, 4, 4)
         layers["to_logit"] = To1x1(widths[-1], 1, SMALLEST_MAP)  # (batch, 1, 1, 1)
-        self.layers = nn.Sequential(layers)
+        self.layers = Stack(layers)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(batch, 3, image_size, image_size) -> (batch,) logits: log-odds that an image is real."""
-        return self.layers(images).flatten()
+    def forward(self, images: Tensor, batches: int = 1) -> Tensor:
+        """(batches x batch, 3, image_size, image_size) -> (batches x batch,) logits: log-odds that an image is real.
 
-
-def both(network: nn.Module, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what two calls would, `network(one), network(other)`, from half as many kernels on twice the images.
-
-    Of all layers only BatchNorm looks beyond a single image, so it alone tells the two batches apart.
-    network: its layers follow each other in the order of `modules`.
-    """
-    features = torch.cat([one.to(other.dtype), other])
-    for layer in network.modules():
-        if isinstance(layer, BatchNormReLU):
-            features = layer(features, batches=2)
-        elif isinstance(layer, nn.BatchNorm2d):
-            features = one_by_one(layer, features, 2)
-        elif not any(layer.children()):
-            features = layer(features)
-    first, second = features.flatten().chunk(2)
-    return first, second
+        batches: so many equal batches are judged as if one after the other, in fewer and larger operations.
+        """
+        return self.layers(images, batches).flatten()
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
-"""BatchNorm and the LeakyReLU behind it as Triton kernels: a quarter of a step's time on a GPU is theirs.
+"""BatchNorm and the LeakyReLU behind it as Triton kernels. By PyTorch's they take a quarter of a step on a GPU.
 
-One after the other, PyTorch's kernels read and write each feature map 13 times in both directions; these do so 8 times.
-They also take several batches at once, each with its own statistics. Sums are in float32, and their order is fixed, so
-repeats are identical.
+PyTorch's read or write each feature map 13 times, forward and backward together; these do so 8 times. They also take
+several batches at once, each with its own statistics. Sums are in float32, and their order is fixed, so repeats are
+identical.
 
 A feature map in channels_last is a table here: a row for each pixel of each image, a column for each channel. A program
 works on ROWS x COLUMNS values of it at a time, all of one batch.
@@ -23,24 +23,24 @@ MOST_ROWS = 65_535 * ROWS  # of a batch: CUDA's limit for the second number of a
 
 @triton.jit
 def _columns(channels, COLUMNS: tl.constexpr):
-    """The columns of this program, and which of them there are."""
+    """The columns of this program, and a mask of those that exist."""
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     return column, column < channels
 
 
 @triton.jit
-def _places(start, end, rows, channels, column, there, ROWS: tl.constexpr):
-    """Where the values of ROWS rows of this program's batch are, from `start`; and which of them there are."""
+def _places(start, end, rows, channels, column, exists, ROWS: tl.constexpr):
+    """Where the values of ROWS rows of this program's batch are, from `start`; and a mask of those that exist."""
     row = start + tl.arange(0, ROWS)
     first = tl.program_id(2).to(tl.int64) * rows
-    return (first + row)[:, None] * channels + column[None, :], (row < end)[:, None] & there[None, :]
+    return (first + row)[:, None] * channels + column[None, :], (row < end)[:, None] & exists[None, :]
 
 
 @triton.jit
-def _normalised(features, statistics, channels, place, inside, column, there):
+def _normalised(features, statistics, channels, place, inside, column, exists):
     """(x - mean) / standard deviation, and one over the latter."""
     at = statistics + 2 * tl.program_id(2) * channels + column
-    mean, scale = tl.load(at, there), tl.load(at + channels, there)
+    mean, scale = tl.load(at, exists), tl.load(at + channels, exists)
     values = tl.load(features + place, inside, other=0.0).to(tl.float32)
     return (values - mean[None, :]) * scale[None, :], scale
 
@@ -48,22 +48,22 @@ def _normalised(features, statistics, channels, place, inside, column, there):
 @triton.jit
 def _moments(features, moments, rows, channels, share, pieces, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """Mean and sum of squared deviations of a share of the rows, updated as in Chan, Golub, LeVeque 1979."""
-    column, there = _columns(channels, COLUMNS)
+    column, exists = _columns(channels, COLUMNS)
     start, end = tl.program_id(1) * share, tl.minimum((tl.program_id(1) + 1) * share, rows)
     mean, squares, count = tl.zeros([COLUMNS], tl.float32), tl.zeros([COLUMNS], tl.float32), 0.0
     for row in range(start, end, ROWS):
-        place, inside = _places(row, end, rows, channels, column, there, ROWS)
+        place, inside = _places(row, end, rows, channels, column, exists, ROWS)
         values = tl.load(features + place, inside, other=0.0).to(tl.float32)
-        more = tl.minimum(end - row, ROWS).to(tl.float32)
-        their_mean = tl.sum(values, 0) / more
-        deviations = tl.where(inside, values - their_mean[None, :], 0.0)
-        gap, total = their_mean - mean, count + more
-        squares += tl.sum(deviations * deviations, 0) + gap * gap * (count * more / total)
-        mean += gap * (more / total)
+        tile_rows = tl.minimum(end - row, ROWS).to(tl.float32)
+        tile_mean = tl.sum(values, 0) / tile_rows
+        deviations = tl.where(inside, values - tile_mean[None, :], 0.0)
+        gap, total = tile_mean - mean, count + tile_rows
+        squares += tl.sum(deviations * deviations, 0) + gap * gap * (count * tile_rows / total)
+        mean += gap * (tile_rows / total)
         count = total
     at = moments + 2 * (tl.program_id(2) * pieces + tl.program_id(1)) * channels + column
-    tl.store(at, mean, there)
-    tl.store(at + channels, squares, there)
+    tl.store(at, mean, exists)
+    tl.store(at + channels, squares, exists)
 
 
 @triton.jit
@@ -72,32 +72,32 @@ def _statistics(
     batches: tl.constexpr, PIECES: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Mean and one over the standard deviation of each batch; the running statistics move batch by batch."""
-    column, there = _columns(channels, COLUMNS)
-    running = tl.load(running_mean + column, there)
-    running_square = tl.load(running_var + column, there)
+    column, exists = _columns(channels, COLUMNS)
+    running = tl.load(running_mean + column, exists)
+    running_square = tl.load(running_var + column, exists)
     piece = tl.arange(0, PIECES)
     counts = tl.maximum(tl.minimum(rows - piece * share, share), 0).to(tl.float32)
-    inside = (piece < pieces)[:, None] & there[None, :]
+    inside = (piece < pieces)[:, None] & exists[None, :]
     for batch in tl.static_range(batches):
         at = moments + 2 * (batch * pieces + piece)[:, None] * channels + column[None, :]
         means, squares = tl.load(at, inside, other=0.0), tl.load(at + channels, inside, other=0.0)
         mean = tl.sum(means * counts[:, None], 0) / rows
         gaps = means - mean[None, :]
         total = tl.sum(squares + gaps * gaps * counts[:, None], 0)
-        tl.store(statistics + 2 * batch * channels + column, mean, there)
-        tl.store(statistics + (2 * batch + 1) * channels + column, 1 / tl.sqrt(total / rows + eps), there)
+        tl.store(statistics + 2 * batch * channels + column, mean, exists)
+        tl.store(statistics + (2 * batch + 1) * channels + column, 1 / tl.sqrt(total / rows + eps), exists)
         running += momentum * (mean - running)
         running_square += momentum * (total / (rows - 1) - running_square)
-    tl.store(running_mean + column, running, there)
-    tl.store(running_var + column, running_square, there)
+    tl.store(running_mean + column, running, exists)
+    tl.store(running_var + column, running_square, exists)
 
 
 @triton.jit
 def _forward(features, out, statistics, weight, bias, rows, channels, slope, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    column, there = _columns(channels, COLUMNS)
-    place, inside = _places(tl.program_id(1) * ROWS, rows, rows, channels, column, there, ROWS)
-    normal, _ = _normalised(features, statistics, channels, place, inside, column, there)
-    value = normal * tl.load(weight + column, there)[None, :] + tl.load(bias + column, there)[None, :]
+    column, exists = _columns(channels, COLUMNS)
+    place, inside = _places(tl.program_id(1) * ROWS, rows, rows, channels, column, exists, ROWS)
+    normal, _ = _normalised(features, statistics, channels, place, inside, column, exists)
+    value = normal * tl.load(weight + column, exists)[None, :] + tl.load(bias + column, exists)[None, :]
     tl.store(out + place, tl.where(value > 0, value, slope * value).to(out.dtype.element_ty), inside)
 
 
@@ -114,19 +114,19 @@ def _sums(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Sums of the gradient, and of its product with the normalised features, over a share of the rows."""
-    column, there = _columns(channels, COLUMNS)
-    weights, biases = tl.load(weight + column, there), tl.load(bias + column, there)
+    column, exists = _columns(channels, COLUMNS)
+    weights, biases = tl.load(weight + column, exists), tl.load(bias + column, exists)
     start, end = tl.program_id(1) * share, tl.minimum((tl.program_id(1) + 1) * share, rows)
     plain, product = tl.zeros([COLUMNS], tl.float32), tl.zeros([COLUMNS], tl.float32)
     for row in range(start, end, ROWS):
-        place, inside = _places(row, end, rows, channels, column, there, ROWS)
-        normal, _ = _normalised(features, statistics, channels, place, inside, column, there)
+        place, inside = _places(row, end, rows, channels, column, exists, ROWS)
+        normal, _ = _normalised(features, statistics, channels, place, inside, column, exists)
         gradients = _activation_gradient(gradient, normal, weights, biases, place, inside, slope)
         plain += tl.sum(gradients, 0)
         product += tl.sum(gradients * normal, 0)
     at = sums + 2 * (tl.program_id(2) * pieces + tl.program_id(1)) * channels + column
-    tl.store(at, plain, there)
-    tl.store(at + channels, product, there)
+    tl.store(at, plain, exists)
+    tl.store(at + channels, product, exists)
 
 
 @triton.jit
@@ -135,13 +135,13 @@ def _backward(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """The gradient of the features (Ioffe, Szegedy 2015, arXiv:1502.03167, section 3)."""
-    column, there = _columns(channels, COLUMNS)
-    weights, biases = tl.load(weight + column, there), tl.load(bias + column, there)
-    place, inside = _places(tl.program_id(1) * ROWS, rows, rows, channels, column, there, ROWS)
-    normal, scale = _normalised(features, statistics, channels, place, inside, column, there)
+    column, exists = _columns(channels, COLUMNS)
+    weights, biases = tl.load(weight + column, exists), tl.load(bias + column, exists)
+    place, inside = _places(tl.program_id(1) * ROWS, rows, rows, channels, column, exists, ROWS)
+    normal, scale = _normalised(features, statistics, channels, place, inside, column, exists)
     gradients = _activation_gradient(gradient, normal, weights, biases, place, inside, slope)
     at = sums + 2 * tl.program_id(2) * channels + column
-    mean, product = tl.load(at, there) / rows, tl.load(at + channels, there) / rows
+    mean, product = tl.load(at, exists) / rows, tl.load(at + channels, exists) / rows
     value = (scale * weights)[None, :] * (gradients - mean[None, :] - normal * product[None, :])
     tl.store(out + place, value.to(out.dtype.element_ty), inside)
 

@@ -198,7 +198,9 @@ def _record(
         return _new_record(folder, experiment, images, here)
     _refuse_other_code(folder, record)
     before = record["environment"]
-    changes = [f"{key} {before.get(key)} -> {here[key]}" for key in environment.BITS if before.get(key) != here[key]]
+    changes = [
+        f"{key} {before.get(key)} -> {here[key]}" for key in environment.BITS if before.get(key, here[key]) != here[key]
+    ]
     if changes:
         log.warning("resuming in another environment (%s): the last bits will differ", ", ".join(changes))
     return record

@@ -14,6 +14,7 @@ from torch import memory_format as MemoryFormat
 
 from dcgan import UserError
 from dcgan.device import nvidia
+from dcgan.layers import fused_kernels
 from dcgan.tools.cpus import cpu_count
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,11 @@ class Device:
     def bf16(self) -> bool:
         """Whether the hardware does bfloat16; emulated it is slower than float32."""
         return _has_bf16(self.torch)
+
+    @cached_property
+    def batchnorm_kernels(self) -> str:
+        """Whose kernels can compute BatchNorm: ours, compiled by "triton", or "torch"'s."""
+        return "triton" if self.type == "cuda" and fused_kernels() else "torch"
 
     @property
     def profile(self) -> str:

@@ -9,14 +9,13 @@ from typing import Any
 import torch
 
 from dcgan.device.device import Device
-from dcgan.layers import fused_kernels
 from dcgan.tools.files import checksum
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pydantic", "wandb")
 
 #: Facts of the environment that move the last bits of a result.
-BITS = ("device", "device_name", "batchnorm", "precision", "threads", "processes", "torch")
+BITS = ("device", "device_name", "batchnorm_kernels", "precision", "threads", "processes", "torch")
 
 #: The files and folders of dcgan/ that can move a weight. What only writes, shows or starts a run is not among them, so
 #: an unfinished run may be resumed when that has changed.
@@ -46,7 +45,7 @@ def describe(device: Device, *, bf16: bool, processes: int = 1) -> dict[str, Any
         "device": device.type,
         "device_name": device.name,
         **device.details(),
-        **({"batchnorm": "fused" if fused_kernels() else "torch"} if device.type == "cuda" else {}),
+        "batchnorm_kernels": device.batchnorm_kernels,
         "precision": "bf16" if bf16 else "fp32",
         "threads": torch.get_num_threads(),
         "processes": processes,

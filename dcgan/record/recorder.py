@@ -104,8 +104,8 @@ class Recorder:
         with self._clock("samples"):
             with replacing(self._folder.sample(step)) as aside:
                 sample.grid(sample.images(generator, PREVIEW_SEEDS)).save(aside, format="PNG")
-            state = weights.copied(generator.state_dict())
-            self._background.start(weights.write_state, self._folder.snapshot(step), state)
+            fetch = weights.copied(generator.state_dict())
+            self._background.start(lambda: weights.write_state(self._folder.snapshot(step), fetch()))
 
     def write(self, measures: np.ndarray, *, taken: int, state: State) -> None:
         """Write down the `MEASURES` (n, 6) of the next n steps, and the run's state after them.
@@ -137,13 +137,15 @@ class Recorder:
         if not now and time.perf_counter() - self._saved_at < CHECKPOINT_SECONDS:
             return
         with self._clock("logging"):
-            self._background.wait()  # memory holds one copy at a time
-            states = weights.copied({name: part.state_dict() for name, part in vars(players).items()})
-            self._background.start(self._write_checkpoint, states, step, dict(self._clock.seconds))
+            self._background.wait()  # so that no two of them are in memory
+            fetch = weights.copied({name: part.state_dict() for name, part in vars(players).items()})
+            self._background.start(self._write_checkpoint, fetch, step, dict(self._clock.seconds))
         self._saved_at = time.perf_counter()
 
-    def _write_checkpoint(self, states: Mapping[str, Any], step: int, seconds: Mapping[str, float]) -> None:
-        content = checkpoint.to_bytes(states, step=step, seconds=seconds)
+    def _write_checkpoint(
+        self, fetch: Callable[[], Mapping[str, Any]], step: int, seconds: Mapping[str, float]
+    ) -> None:
+        content = checkpoint.to_bytes(fetch(), step=step, seconds=seconds)
         sync(self._folder.history)  # a checkpoint must not outlive the rows that it covers
         checkpoint.write(self._folder.checkpoints, content, step=step)
 

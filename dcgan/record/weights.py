@@ -4,15 +4,15 @@ torch's own loader of weights still allows calls like `bytearray(n)`, which take
 compressed archive. So each file is inspected first: an uncompressed zip of plain tensors, as `save` writes it.
 """
 
-import copy
 import io
 import pickletools
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,6 @@ from dcgan import UserError
 from dcgan.networks import IMAGE_SIZES, SMALLEST_MAP, Generator
 from dcgan.tools.files import replacing
 from dcgan.tools.memory import out_of_memory
-
-T = TypeVar("T")
 
 #: The Python names that a pickle of plain tensors refers to.
 GLOBALS = {
@@ -46,17 +44,49 @@ def write_state(path: Path, state: Mapping[str, Tensor]) -> None:
     write(path, to_bytes({key: value.cpu().contiguous() for key, value in state.items()}))
 
 
-def copied(states: T) -> T:
-    """Copy state dicts, at any depth, so that the originals may change meanwhile.
+def copied(states: Mapping[str, Any]) -> Callable[[], Mapping[str, Any]]:
+    """Copy state dicts, at any depth, so that the originals may change; return a function that hands over the copy.
 
-    The copy lies beside the original, which takes a GPU no time; on the host where the device has no memory for it.
+    A CUDA device copies them in its own memory, which takes no time. The function, called in another thread, then
+    brings the copy to the host beside the steps of the training. Elsewhere, and where the device's memory is full, the
+    copy is made on the host at once. (On MPS a second thread must not use the device: pytorch#197805.)
     """
-    try:
-        return copy.deepcopy(states)
-    except RuntimeError as error:
-        if not out_of_memory(error):
-            raise
-    return torch.load(io.BytesIO(to_bytes(states)), map_location="cpu", weights_only=True)
+    if any(tensor.is_cuda for tensor in _tensors(states)):
+        try:
+            copies, made = _mapped(states, lambda tensor: tensor.clone()), torch.cuda.Event()
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+        else:
+            made.record()
+            return partial(_fetched, copies, made)
+    copies = _mapped(states, lambda tensor: tensor.clone() if tensor.is_cpu else tensor.cpu())
+    return lambda: copies
+
+
+def _fetched(copies: Mapping[str, Any], made: torch.cuda.Event) -> Mapping[str, Any]:
+    """Bring copies to the host in a stream of its own, once they are made."""
+    stream = torch.cuda.Stream(next(_tensors(copies)).device)
+    stream.wait_event(made)
+    with torch.cuda.stream(stream):
+        return _mapped(copies, Tensor.cpu)
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Change each tensor in nested dicts and lists."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: _mapped(item, change) for key, item in value.items()}
+    return [_mapped(item, change) for item in value] if isinstance(value, list) else value
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(item)
 
 
 def load(path: Path) -> dict[str, Tensor]:

@@ -194,7 +194,7 @@ def test_twenty_recorded_steps_in_float64_equal_the_eager_ones_to_1e_9(earlier):
 @pytest.fixture
 def as_trained():
     """Return a function that makes new players as the trainer makes them, and what a step of theirs reads."""
-    device = Device.of(torch.device("cuda"))
+    device, benchmark = Device.of(torch.device("cuda")), torch.backends.cudnn.benchmark
     use_determinism(True, device)
     experiment = config.load("tuned_lr", profile="smoke")
 
@@ -205,6 +205,7 @@ def as_trained():
 
     yield make
     use_determinism(False, device)
+    torch.backends.cudnn.benchmark = benchmark
 
 
 @needs_cuda
