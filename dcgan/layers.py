@@ -102,10 +102,15 @@ class To1x1(nn.Conv2d):
 
     def forward(self, features: Tensor) -> Tensor:
         """(batch, in, side, side) -> (batch, out, 1, 1), side being the kernel's."""
-        if not self.weight.is_contiguous(memory_format=torch.channels_last):
+        if not features.is_cuda or not self.weight.is_contiguous(memory_format=torch.channels_last):
             return super().forward(features)
-        rows, weight = features.permute(0, 2, 3, 1).flatten(1), self.weight.permute(0, 2, 3, 1).flatten(1)
-        return F.linear(rows, weight, self.bias)[:, :, None, None]
+        return on_rows(features, self.weight, self.bias)
+
+
+def on_rows(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`F.conv2d(features, weight, bias)` for a kernel of the map's size, as a matrix product: a row for each image."""
+    rows, columns = features.permute(0, 2, 3, 1).flatten(1), weight.permute(0, 2, 3, 1).flatten(1)
+    return F.linear(rows, columns, bias)[:, :, None, None]
 
 
 class FromRGB(nn.Conv2d):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dcgan import layers
-from dcgan.layers import BatchNormReLU, FromRGB, To1x1, fused_kernels, on_squares
+from dcgan.layers import BatchNormReLU, FromRGB, To1x1, fused_kernels, on_rows, on_squares
 from dcgan.networks import Discriminator, Generator
 
 FORMATS = [torch.channels_last, torch.contiguous_format]
@@ -26,12 +26,13 @@ def results(layer, features, compute):
 
 
 @pytest.mark.parametrize("memory_format", FORMATS, ids=["channels_last", "contiguous"])
-def test_a_convolution_to_one_pixel_is_pytorchs(memory_format):
+def test_a_convolution_to_one_pixel_is_a_matrix_product(memory_format):
     torch.manual_seed(0)
     layer = To1x1(7, 1, 4).double().to(memory_format=memory_format)
     features = torch.randn(3, 7, 4, 4, dtype=torch.float64).contiguous(memory_format=memory_format)
+    product = results(layer, features, lambda x: on_rows(x, layer.weight, layer.bias))
     own = results(layer, features, lambda x: nn.Conv2d.forward(layer, x))
-    for found, expected in zip(results(layer, features, layer), own, strict=True):
+    for found, expected in zip(product, own, strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
@@ -56,12 +57,14 @@ def test_squares_of_pixels_are_in_bfloat16_where_autocast_asks_for_it():
     assert (found - expected).norm() < 0.01 * expected.norm()
 
 
-def test_two_batches_at_once_are_judged_as_one_after_the_other():
+@pytest.mark.parametrize("at_once", [True, False], ids=["as on a GPU", "as on this device"])
+def test_two_batches_in_one_call_are_judged_as_one_after_the_other(at_once):
     torch.manual_seed(0)
     together, apart = Discriminator(32, 16).double(), Discriminator(32, 16).double()
     apart.load_state_dict(together.state_dict())
     one, other = torch.randn(2, 6, 3, 32, 32, dtype=torch.float64) * torch.tensor([1.0, 3.0]).view(2, 1, 1, 1, 1)
-    logits = together(torch.cat([one, other]), batches=2).chunk(2)
+    judge = together.layers if at_once else together
+    logits = judge(torch.cat([one, other]), batches=2).flatten().chunk(2)
     expected = apart(one), apart(other)
     for network, (first, second) in ((together, logits), (apart, expected)):
         (first.square().sum() - second.sum()).backward()
@@ -91,7 +94,7 @@ def test_a_state_dict_has_the_names_and_shapes_of_pytorchs_own_layers(make):
 
 def test_batches_of_different_sizes_are_refused():
     with pytest.raises(ValueError, match="7 images are not 2 equal batches"):
-        Discriminator(32, 16)(torch.zeros(7, 3, 32, 32), batches=2)
+        Discriminator(32, 16).layers(torch.zeros(7, 3, 32, 32), batches=2)
 
 
 def _reference(features, weight, bias, batches, slope):
