@@ -52,6 +52,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _study_page(options: argparse.Namespace) -> int:
+    from analysis.compare.build import groups
     from analysis.pages import study_page
     from analysis.runs.origin import of_one_origin, with_evidence
 
@@ -59,20 +60,25 @@ def _study_page(options: argparse.Namespace) -> int:
         raise UserError("--wandb (WANDB=): the study shows scores and samples, which only run folders have")
     runs, unusable = with_evidence(options.runs, options.docs / "study" / "evidence")
     _report(unusable)
-    profiles = {(run.data, run.profile): str(Path(run.where).parents[1]) for run in runs}
-    if len(profiles) > 1:
-        raise UserError(
-            f"{options.runs}: a study needs one data set and profile, and there are {len(profiles)}: "
-            f"{', '.join(sorted(profiles.values()))}; --runs (RUNS=) takes one of them, and --docs (DOCS=) another "
-            "folder than that of the published evidence"
-        )
     if not runs:
         raise UserError(f"{options.runs}: none of the runs can be used")
-    runs, others = of_one_origin(runs)
-    recorded = all(run.published for run in runs)
-    for comparison, page in _reports(options, runs, [*unusable, *map(str, others)], recorded=recorded):
-        for path in study_page.write(comparison, page.parent / "figures", options.docs):
-            print(path)
+    usual, *others = sorted(groups(runs).values(), key=len, reverse=True)
+    own = [group for group in others if not all(run.published for run in group)]
+    if own:
+        folders = sorted(str(Path(group[0].where).parents[1]) for group in [usual, *own])
+        raise UserError(
+            f"{options.runs}: a study needs one data set and profile, and there are {len(folders)}: "
+            f"{', '.join(folders)}; --runs (RUNS=) takes one of them, and --docs (DOCS=) another "
+            "folder than that of the published evidence"
+        )
+    comparisons: list[tuple[Comparison, Path]] = []
+    for group in (usual, *others):  # most runs make the study; it shows others beside it
+        members, left_out = of_one_origin(group)
+        notes = [*unusable, *map(str, left_out)]
+        comparisons += _reports(options, members, notes, recorded=all(run.published for run in members))
+    (comparison, page), *beside = comparisons
+    for path in study_page.write(comparison, page.parent / "figures", options.docs, beside=[one for one, _ in beside]):
+        print(path)
     return 0
 
 

@@ -112,6 +112,7 @@ def compare(
         step_correlations=by_step,
         answers=writeup.answers_to(
             compared,
+            eligible.without_shorter_twins(compared, shared),
             alternatives,
             associations,
             by_step,

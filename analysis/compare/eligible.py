@@ -113,12 +113,11 @@ def without_shared_steps(snapshots: pd.DataFrame, shared: Sequence[Twin]) -> pd.
     return snapshots
 
 
-def without_shorter_twins(snapshots: pd.DataFrame, shared: Sequence[Twin]) -> pd.DataFrame:
-    """The snapshots without runs of which a longer run shows all: for questions about whole runs."""
+def without_shorter_twins(rows: pd.DataFrame, shared: Sequence[Twin]) -> pd.DataFrame:
+    """The runs, or their snapshots, without runs of which a longer one shows all: for questions about whole runs."""
     for twin in shared:
-        own = (snapshots["experiment"] == twin.shorter.name) & (snapshots["seed"] == twin.shorter.seed)
-        snapshots = snapshots[~own]
-    return snapshots
+        rows = rows[~((rows["experiment"] == twin.shorter.name) & (rows["seed"] == twin.shorter.seed))]
+    return rows
 
 
 def of_the_same_images(snapshots: pd.DataFrame, runs: Sequence[Run]) -> tuple[pd.DataFrame, list[Note]]:

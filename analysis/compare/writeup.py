@@ -21,6 +21,7 @@ SLOWER_D = "tuned_lr does"  # a hint beside an alarm: the recipe with a lower le
 
 def answers_to(
     table: pd.DataFrame,
+    whole_runs: pd.DataFrame,
     alternatives: Sequence[Alternative],
     associations: Mapping[Claim, Association],
     by_step: Mapping[str, Mapping[int, float]],
@@ -31,6 +32,7 @@ def answers_to(
 ) -> list[Answer]:
     """Answer the questions that the write-up left open, as far as these runs do. The plan's own come first.
 
+    whole_runs: the table without runs of which a longer run shows all.
     by_step: a candidate -> step -> rank correlation with the next snapshot's KID.
     """
     candidates = {
@@ -48,7 +50,7 @@ def answers_to(
             "Does interleaving say more than the current KID does?", useful, primary=arms.complete, key="useful"
         ),
         answers.alarm(snapshots, key="alarm"),
-        answers.dives(table, key="dive"),
+        answers.dives(whole_runs, key="dive"),
         image_size(alternatives, snapshots, key="size"),
         answers.speed("Where did the time go? (Why was an A100 no faster than a V100?)", table, key="speed"),
         looks_normal.answer('"60-70 % of the faces look normal": how many do?', table, ratings, key="normal"),

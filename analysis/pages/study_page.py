@@ -42,11 +42,12 @@ PICTURE_PX = 530  # of a picture of 64 samples, at most: 64 px each
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks" / "results.csv"
 
 
-def write(comparison: Comparison, figures: Path, docs: Path) -> list[Path]:
+def write(comparison: Comparison, figures: Path, docs: Path, *, beside: Sequence[Comparison] = ()) -> list[Path]:
     """Write study.md and study/ into `docs`, and the front into each README beside it that has a place for one.
 
-    figures: the folder of the report's figures. Returns the written pages, study.md first. Everything is rendered
-    before the first file is written, and what an earlier study left is removed last.
+    figures: the folder of the report's figures. beside: runs of other profiles or data, shown by themselves. Returns
+    the written pages, study.md first. Everything is rendered before the first file is written, and what an earlier
+    study left is removed last.
 
     Raises UserError for runs without scores, and for a README that can't be read.
     """
@@ -56,12 +57,9 @@ def write(comparison: Comparison, figures: Path, docs: Path) -> list[Path]:
     stems = [*FIGURES, *(file_stem(f"losses-{name}") for name in _shown_losses(comparison))]
     pictures = {path.name: path.read_bytes() for stem in stems if (path := figures / f"{stem}.png").is_file()}
     shown = [Path(name).stem for name in pictures]
-    samples = {}
-    for run in _finished(comparison):
-        if content := picture(run):
-            samples[run.name] = f"{file_stem(f'samples-{run.name}')}.webp"
-            pictures[samples[run.name]] = content
+    samples = _samples(comparison, pictures)
     facts = _facts(comparison, shown, samples) | {
+        "beside": [_beside(other, _samples(other, pictures, prefix=f"{other.profile}-")) for other in beside],
         "ladder": ladder.section(docs / "study"),
         "first_study": FIRST_STUDY.as_posix() if (docs / FIRST_STUDY).is_file() else "",
     }
@@ -76,6 +74,33 @@ def write(comparison: Comparison, figures: Path, docs: Path) -> list[Path]:
         if ours and path.name not in pictures:
             path.unlink()
     return [path for path in texts if path.suffix == ".md"]
+
+
+def _samples(comparison: Comparison, pictures: dict[str, bytes], prefix: str = "") -> dict[str, str]:
+    """Put the sample grid of each recipe among the pictures; return their files by the recipes' names."""
+    samples = {}
+    for run in _finished(comparison):
+        if content := picture(run):
+            samples[run.name] = f"{file_stem(f'samples-{prefix}{run.name}')}.webp"
+            pictures[samples[run.name]] = content
+    return samples
+
+
+def _beside(comparison: Comparison, samples: Mapping[str, str]) -> dict[str, Any]:
+    """What the page says of runs that are not the study's."""
+    return {
+        "profile": comparison.profile,
+        "data": comparison.runs[0].data,
+        "runs": len(comparison.runs),
+        "devices": _devices(comparison),
+        "results": {size: "\n".join(table_lines(rows)) for size, rows in tables.result_tables(comparison).items()},
+        "gallery": "\n".join(table_lines(_gallery(samples, comparison.table))) if samples else "",
+    }
+
+
+def _devices(comparison: Comparison) -> list[str]:
+    records = [run.record for run in comparison.runs if run.state == "finished"]
+    return sorted({str(record.get("environment", {}).get("device_name", "-")) for record in records})
 
 
 def _fronts(docs: Path, facts: Mapping[str, Any]) -> dict[Path, str]:
@@ -141,7 +166,7 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "steps": _range(finished["steps"]),
         "images": _range([record["data"]["count"] for record in records]),
         "kind": "drawn faces" if records[0]["data"]["name"] == "embedded" else "photographs",
-        "devices": sorted({str(record.get("environment", {}).get("device_name", "-")) for record in records}),
+        "devices": _devices(comparison),
     }
 
 

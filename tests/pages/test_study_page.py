@@ -306,6 +306,21 @@ def test_the_same_runs_give_the_same_study_and_what_lay_there_of_another_goes(co
     assert (docs / "study" / "mine.txt").read_text() == "mine"
 
 
+def test_runs_of_another_profile_are_shown_by_themselves_beside_the_study(comparison, docs, tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "figures").mkdir()
+    full = dataclasses.replace(comparison, profile="full")
+    study_page.write(comparison, tmp_path / "figures", tmp_path / "docs", beside=[full])
+    page = tmp_path / "docs" / "study.md"
+    text = page.read_text(encoding="utf-8")
+    shown = folds(text)[f"Beside the study: {len(comparison.runs)} runs of the profile `full`"]
+    assert "no answer above counts them" in shown
+    assert "| baseline" in shown
+    assert "study/samples-full-baseline.webp" in shown
+    assert "Beside the study" not in (docs / "study.md").read_text(encoding="utf-8")
+    assert all(target.exists() for target in targets(page) if target.name.startswith("samples-"))
+
+
 def test_what_comes_from_files_does_not_become_html_or_break_a_table(comparison, tmp_path):
     asked = Answer("<b>a|b</b>", "plain", "")
     answers = {**comparison.experiment_answers, "baseline": asked}
