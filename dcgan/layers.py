@@ -142,11 +142,11 @@ def on_squares(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         dtype = torch.get_autocast_dtype(images.device.type)
         images, weight, bias = images.to(dtype), weight.to(dtype), bias.to(dtype)
     batch, colours, height, width = images.shape
-    inside, more = 4 * colours, RGB_CHANNELS - 4 * colours
+    inside, ones = 4 * colours, RGB_CHANNELS - 4 * colours
     squares = images.permute(0, 2, 3, 1).reshape(batch, height // 2, 2, width // 2, 2, colours)
     squares = squares.transpose(2, 3).reshape(batch, height // 2, width // 2, inside)
-    squares = F.pad(squares, (0, more), value=1.0).permute(0, 3, 1, 2)
+    squares = F.pad(squares, (0, ones), value=1.0).permute(0, 3, 1, 2)
     kernel = F.pad(weight, (0, 1, 0, 1)).unflatten(3, (3, 2)).unflatten(2, (3, 2))  # (out, colour, y, dy, x, dx)
     kernel = kernel.permute(0, 2, 4, 3, 5, 1).flatten(3)  # (out, y, x, dy dx colour)
-    kernel = F.pad(kernel, (0, more)) + F.pad(bias[:, None, None, None], (inside, more - 1, 1, 1, 1, 1))
+    kernel = F.pad(kernel, (0, ones)) + F.pad(bias[:, None, None, None], (inside, ones - 1, 1, 1, 1, 1))
     return F.conv2d(squares, kernel.permute(0, 3, 1, 2), padding=1)
