@@ -107,7 +107,7 @@ def step_by_step(correlations: Mapping[int, float]) -> list[str]:
         return []
     numbers = ", ".join(f"{step:,}: {rho:+.2f}" for step, rho in correlations.items())
     return [
-        f"step by step, means of recipes against KID of the next snapshot: {numbers} (the same recipes at each step, "
+        f"step by step, means of recipes against KID of the next snapshot: {numbers} (nearly the same recipes at each step, "
         "so these don't confirm each other)"
     ]
 
@@ -118,6 +118,7 @@ class _Course(NamedTuple):
     turned: bool  # FID is much worse at the end than at its best
     collapsed: bool  # interleaving has
     warned: bool  # FID turned, and interleaving had collapsed by its best snapshot
+    learnt: bool  # its KID got low enough for a collapse to count
     steps: float
     text: str  # on the collapse; "" without one
 
@@ -161,6 +162,13 @@ def alarm(snapshots: pd.DataFrame, *, key: str) -> Answer:
             )
             + " collapsed."
         )
+    learnt = [course for course in courses if course.learnt]
+    if early := len(courses) - len(learnt):
+        evidence.insert(
+            0,
+            f"{early} of these runs never get below KID {LEARNT_KID}, where a collapse could count; of the other "
+            f"{len(learnt)} interleaving collapsed in {sum(course.collapsed for course in learnt)}",
+        )
     return Answer(question, verdict, text, evidence=evidence, key=key, rule=plan.RULES["alarm"])
 
 
@@ -169,8 +177,9 @@ def _course(title: str, rows: pd.DataFrame) -> _Course:
         rows[key].to_numpy(dtype=float) for key in ("step", "fid", "kid_mean", "interleaving_ratio")
     )
     turned, at = has_turned(fid), interleaving.collapse(ratio, counts=kid < LEARNT_KID)
+    learnt = bool((kid < LEARNT_KID).any())
     if at is None:
-        return _Course(turned, collapsed=False, warned=False, steps=step[-1], text="")
+        return _Course(turned, collapsed=False, warned=False, learnt=learnt, steps=step[-1], text="")
     text = (
         f"{title}: the ratio is {ratio[at]:.2f} at step {step[at]:,.0f} of {step[-1]:,.0f}, the first collapse that "
         f"counts, after {np.nanmax(ratio[:at]):.2f} before, and ends at {ratio[-1]:.2f}"
@@ -180,7 +189,8 @@ def _course(title: str, rows: pd.DataFrame) -> _Course:
             f"; FID over {LAST} snapshots is {means[-1]:.1f} at the end and {np.nanmin(means):.1f} at its best, "
             f"{'so it has turned' if turned else 'which is no turn'}"
         )
-    return _Course(turned, collapsed=True, warned=turned and at <= int(fid.argmin()), steps=step[-1], text=text)
+    warned = turned and at <= int(fid.argmin())
+    return _Course(turned, collapsed=True, warned=warned, learnt=learnt, steps=step[-1], text=text)
 
 
 def dives(table: pd.DataFrame, *, key: str) -> Answer:

@@ -31,6 +31,8 @@ from analysis.runs.run import Run, table
 from analysis.score import Protocol, Scores
 from dcgan import UserError, config
 
+#: Ends the note on a run that repeats the first steps of another.
+COUNT_ONCE = "; the two count as one run, except in the speeds"
 #: Runs on other images can be compared only by these; those of two image sizes by these and FID at 64 px.
 DYNAMICS = (
     "interleaving_ratio", "interleaving_ratio_5", "interleaving_ratio_20", "lead_balance", "dominance", "spread",
@@ -85,14 +87,14 @@ def compare(
     compared = pd.DataFrame([part.row for part in parts], columns=list(RUN_COLUMNS))
     snapshots, other_images = eligible.of_the_same_images(_all_snapshots(parts), runs)
     shared = eligible.twins([(run, part.opening) for run, part in zip(runs, parts, strict=True)])
-    notes += [Note(f"{twin.text}; where runs are counted they count once", twin.longer.title) for twin in shared]
+    notes += [Note(f"{twin.text}{COUNT_ONCE}", twin.longer.title) for twin in shared]
     alternatives = _alternatives(runs, parents, compared, snapshots, shared)
     notes += [Note(text) for text in dict.fromkeys(each.stand_in for each in alternatives if each.stand_in)]
     equal_steps = min(steps_compared.values(), default=0)
     at_equal_steps = _with_next(snapshots[snapshots["step"] <= equal_steps]) if equal_steps else snapshots
     distinct = eligible.without_shared_steps(at_equal_steps, shared)
     associations = associations_of(distinct, runs)
-    by_step = {x: step_correlations(x, distinct) for x in CANDIDATES}
+    by_step = {x: step_correlations(x, distinct, runs) for x in CANDIDATES}
     arms = plan.arms_of(_comparable(runs, steps_compared), compared, distinct, equal_steps)
     predictions = plan.predictions(arms)
     ratings = _ratings(runs)

@@ -83,7 +83,7 @@ class Answer:
         """How far the answer was fixed beforehand."""
         if self.primary:
             return "by the plan"
-        if self.key == "size" and not self.is_asked:
+        if self.key == "size" and self.verdict == "open":
             return "not run"
         return "exploratory, by the plan's rule" if self.rule else "exploratory"
 

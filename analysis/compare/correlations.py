@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.compare.comparison import NEXT_COLUMNS, Claim
-from analysis.compare.plan import CANDIDATES
+from analysis.compare.plan import CANDIDATES, recipe
 from analysis.measures.stats import Association, partial_association
 from analysis.runs.run import Run
 
@@ -43,14 +43,14 @@ def usual_size(snapshots: pd.DataFrame) -> int | None:
 def associations_of(snapshots: pd.DataFrame, runs: Sequence[Run]) -> dict[Claim, Association]:
     """Correlate each candidate with KID at equal steps; empty without snapshots. None is corrected for their number.
 
-    Comparisons of recipes resample whole experiments: seeds of one recipe are no independent evidence of
+    Comparisons of recipes resample whole recipes: seeds of one recipe are no independent evidence of
     what recipes do.
     """
     points = of_usual_size(snapshots).sort_values(["experiment", "seed", "step"])
     if points.empty:
         return {}
-    name, seed, step = points["experiment"], points["seed"], points["step"]
-    initialisation = name.map({run.name: str(run.experiment.weight_init) for run in runs})
+    name, seed, step = recipes_of(points, runs), points["seed"], points["step"]
+    initialisation = points["experiment"].map({run.name: str(run.experiment.weight_init) for run in runs})
     between_recipes = {"cluster": name, "unit": "recipe"}
     between_seeds = {"given": _pairs(name, step), "cluster": _pairs(name, seed), "unit": "run"}
     scopes = {
@@ -71,12 +71,17 @@ def associations_of(snapshots: pd.DataFrame, runs: Sequence[Run]) -> dict[Claim,
     return associations
 
 
-def step_correlations(x: str, snapshots: pd.DataFrame) -> dict[int, float]:
-    """Step -> rank correlation of the experiments' means of x with those of the next snapshot's KID."""
+def recipes_of(rows: pd.DataFrame, runs: Sequence[Run]) -> pd.Series:
+    """The recipe of each row: experiments that differ only in their length are one, at equal steps."""
+    return rows["experiment"].map({run.name: recipe(run.experiment) for run in runs})
+
+
+def step_correlations(x: str, snapshots: pd.DataFrame, runs: Sequence[Run]) -> dict[int, float]:
+    """Step -> rank correlation of the recipes' means of x with those of the next snapshot's KID."""
     rows = of_usual_size(snapshots).dropna(subset=[x, "next_kid_mean"])
     correlations = {}
     for step, of_step in rows.groupby("step"):
-        means = of_step.groupby("experiment")[[x, "next_kid_mean"]].mean()
+        means = of_step.groupby(recipes_of(of_step, runs))[[x, "next_kid_mean"]].mean()
         if len(means) > Association.MIN_COMPARISONS:
             correlations[step] = means[x].corr(means["next_kid_mean"], method="spearman")
     return correlations

@@ -49,7 +49,7 @@ def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
     )
     crossed = f"From step to step the interleaving ratio is highest at {names[most.arm]} ({most.ratio:.2f}); "
     if smoothed.smoothed < HARDLY:
-        crossed += f"smoothed over 5 steps it is {smoothed.smoothed:.2f} at most."
+        crossed += f"smoothed over 5 steps it is {smoothed.smoothed:.2f} at most in these {len(found)}."
     elif smoothed.arm == most.arm:
         crossed += f"smoothed over 5 steps, too ({most.smoothed:.2f})."
     else:

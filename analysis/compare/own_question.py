@@ -135,7 +135,8 @@ def _interleaving_change(this: Alternative) -> str:
         return f"Its losses can't be compared with {this.parent}'s: {'; '.join(this.copied)}." if this.copied else ""
     direction = "more" if change.difference > 0 else "less"
     if math.isnan(change.p):
-        return f"The interleaving ratio is {abs(change.difference):.2f} {'higher' if direction == 'more' else 'lower'}."
+        size = f"{abs(change.difference):.2f} {'higher' if direction == 'more' else 'lower'}"
+        return f"The interleaving ratio is {size} (n = {change.n[0]} and {change.n[1]})."
     if not change.settled:
         return "The seeds don't show whether the loss curves interleave more or less."
     smoothed = {steps: this.differences.get(f"interleaving_ratio_{steps}") for steps in interleaving.SMOOTHINGS[1:]}

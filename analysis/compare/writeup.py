@@ -15,6 +15,7 @@ from analysis.measures.stats import Association
 
 HIRES = "hires_128"
 FOLLOW_UPS = ("hires_128_longer", "hires_128_equal_lr", "hires_128_strong_d")
+AS_WRITTEN = ("tuned_lr", "regularized")  # with a slow D and before it
 LONG = ("slow_d_long", "baseline_long")  # of 15,000 steps
 SLOWER_D = "tuned_lr does"  # a hint beside an alarm: the recipe with a lower learning rate of D
 
@@ -101,12 +102,30 @@ def contrast(table: pd.DataFrame, alternatives: Sequence[Alternative], arms: Arm
         for column in ("interleaving_ratio_end", "interleaving_ratio_5_end")
     )
     at_end = [rows["interleaving_ratio_last"].astype(float).mean() for rows in long]
+    found = [
+        "The write-up's change of D's rate, to half of G's, by itself (without its initialisation and weight decay, "
+        f"n = {early.n[0]} and {early.n[1]} seeds): in steps {arms.steps * 3 // 4 + 1:,} to {arms.steps:,} the slow D "
+        f"interleaves {_more(each)} from step to step and {_more(smoothed)} smoothed over 5 steps, and its final KID is "
+        f"{_times(early)} times baseline's. In the last quarter of {int(long[0]['steps'].min()):,} steps their ratios "
+        f"are {at_end[0]:.2f} and {at_end[1]:.2f}, and its final KID is {_times(late)} times baseline's."
+    ]
+    return [*found, *_as_written(table)]
+
+
+def _as_written(table: pd.DataFrame) -> list[str]:
+    """The same with its initialisation and weight decay; nothing without runs of both."""
+    columns = ["interleaving_ratio_end", "interleaving_ratio_5_end", "kid_endpoint"]
+    finished = table[table["status"] == "finished"].dropna(subset=columns)
+    rows = [finished[finished["experiment"] == name][columns].astype(float) for name in AS_WRITTEN]
+    if any(each.empty for each in rows):
+        return []
+    (own, own_5, own_kid), (other, other_5, other_kid) = (each.mean() for each in rows)
+    seeds = [len(each) for each in rows]
     return [
-        "The write-up's change of D's rate, to half of G's, is here without its initialisation and weight decay. In "
-        f"steps {arms.steps * 3 // 4 + 1:,} to {arms.steps:,} the slow D interleaves {_more(each)} from step to step "
-        f"and {_more(smoothed)} smoothed over 5 steps, and its final KID is {_times(early)} times baseline's. In the "
-        f"last quarter of {int(long[0]['steps'].min()):,} steps their ratios are {at_end[0]:.2f} and {at_end[1]:.2f}, "
-        f"and its final KID is {_times(late)} times baseline's."
+        f"With them (`{AS_WRITTEN[0]}` and `{AS_WRITTEN[1]}`, n = {seeds[0]} and {seeds[1]}) the slow D interleaves "
+        f"{_more((own, other))} from step to step and {_more((own_5, other_5))} smoothed over 5 steps, and its final "
+        f"KID is {own_kid / other_kid:.2f} times that of `{AS_WRITTEN[1]}`."
+        + (" One seed can't rank the two." if min(seeds) == 1 else "")
     ]
 
 
@@ -149,7 +168,7 @@ def image_size(alternatives: Sequence[Alternative], snapshots: pd.DataFrame, *, 
     follow_ups = [alternative for alternative in by_name.values() if alternative.parent == HIRES]
     if not follow_ups:
         *most, last = FOLLOW_UPS
-        text = f"That takes {', '.join(most)} and {last}, and none of them has finished."
+        text = f"That takes {', '.join(most)} and {last}, and none is among these runs."
         return Answer(question, "open", text, evidence=evidence, key=key, rule=rule)
     evidence += [_follow_up_evidence(recipe, hires) for recipe in follow_ups]
     seeds = min(len(recipe.seeds) for recipe in (hires, *follow_ups))
@@ -184,6 +203,10 @@ def _hires_evidence(hires: Alternative, small: Alternative | None, snapshots: pd
         evidence.append(
             f"FID along its snapshots: {last} at the last three, best {fid.min():.1f} at step {fid.idxmin():,}"
         )
+    varieties = [recipe for recipe in (hires, small) if recipe and recipe.measures["variety"].n]
+    if varieties:
+        each = ", ".join(f"{recipe.name} {own_question.number(recipe.measures['variety'])}" for recipe in varieties)
+        evidence.append(f"variety: {each}; the lower, the more faces are alike")
     wins = hires.measures["d_win_share"]
     if wins.n:
         evidence.append(f"D's loss is below 0.1 in {100 * wins.mean:.1f} % of its steps")

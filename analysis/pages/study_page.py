@@ -16,8 +16,9 @@ import pandas as pd
 from PIL import Image
 
 from analysis.compare import answers, dose, own_question, quality, writeup
+from analysis.compare.build import COUNT_ONCE
 from analysis.compare.comparison import SNAPSHOT_COLUMNS, VERDICTS, Answer, Comparison
-from analysis.compare.plan import ARMS, CANDIDATES
+from analysis.compare.plan import ARMS, CANDIDATES, recipe
 from analysis.measures import interleaving
 from analysis.measures.stats import Estimate
 from analysis.pages import grids, ladder, report, tables
@@ -92,7 +93,11 @@ def _beside(comparison: Comparison, samples: Mapping[str, str]) -> dict[str, Any
         "profile": comparison.profile,
         "data": comparison.runs[0].data,
         "runs": len(comparison.runs),
+        "steps": _range([run.steps for run in comparison.runs]),
         "devices": _devices(comparison),
+        "shared": [
+            fact for fact in _provenance(comparison)["shared"] if fact[0] in ("generated images", "real images")
+        ],
         "results": {size: "\n".join(table_lines(rows)) for size, rows in tables.result_tables(comparison).items()},
         "gallery": "\n".join(table_lines(_gallery(samples, comparison.table))) if samples else "",
     }
@@ -124,6 +129,7 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
     finished = comparison.table[comparison.table["status"] == "finished"]
     records = [run.record for run in comparison.runs if run.state == "finished"]
     seeds = finished.groupby("experiment").size()
+    bench = _benchmarks()
     return {
         "comparison": comparison,
         "answers": {answer.key: _in_cells(answer) for answer in comparison.answers},
@@ -158,10 +164,14 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "front": _front(comparison, samples),
         "claim": _claim(comparison),
         "extractor": _extractor(comparison),
-        "bench": (bench := _benchmarks()),
+        "bench": bench,
+        "gflop_64": next(
+            (float(row["value"]) for row in bench.get("writeup", []) if "image at 64" in row["measure"]), 0.0
+        ),
         "loop_ms": {row["measure"]: float(row["value"]) for row in bench.get("writeup", []) if row["unit"] == "ms"},
         "runs": len(finished),
-        "recipes": finished["experiment"].nunique(),
+        "repeats": sum(note.text.endswith(COUNT_ONCE) for note in comparison.notes),
+        "recipes": len({recipe(run.experiment) for run in comparison.runs if run.state == "finished"}),
         "seeds": _range(seeds),
         "steps": _range(finished["steps"]),
         "images": _range([record["data"]["count"] for record in records]),
@@ -288,6 +298,7 @@ def _front(comparison: Comparison, samples: Mapping[str, str]) -> list[dict[str,
     columns = []
     for name in (name for name in DOCUMENTED if name in by_name):
         measures = by_name[name].measures
+        own = comparison.table[comparison.table["experiment"] == name]
         at_64 = measures["fid_at_64"] if by_name[name].quality == "fid_at_64" else Estimate(math.nan, 0, 0, 0)
         columns.append(
             {
@@ -297,8 +308,9 @@ def _front(comparison: Comparison, samples: Mapping[str, str]) -> list[dict[str,
                 "fid_at_64": number(at_64.mean, 1) if at_64.n else "",
                 **{
                     key: tables.mean_text(measures[key], tables.BY_KEY[key])
-                    for key in ("fid", "kid_mean", "face_rate", "interleaving_ratio")
+                    for key in ("fid", "kid_mean", "variety", "face_rate")
                 },
+                "ratio": number(own["interleaving_ratio_end"].astype(float).mean(), 3),
             }
         )
     return columns

@@ -87,7 +87,7 @@ def test_a_run_that_grows_is_followed_without_reloading_the_page(tmp_path, brows
         assert tab.locator(".chart .curve.loss_d").get_attribute("d") != curve
         assert tab.locator(".grid img").get_attribute("src") != picture
         assert tab.locator(".grid img").evaluate("image => image.decode().then(() => image.naturalWidth)") == 64
-        assert "20.0 %" in tab.locator(".numbers").inner_text()
+        tab.wait_for_selector(".numbers:has-text('20.0 %')")  # the status was written last
 
         folder.write_status("finished", step=300, steps=300)
         tab.wait_for_selector(".badge:text-is('finished')")
