@@ -107,8 +107,8 @@ def step_by_step(correlations: Mapping[int, float]) -> list[str]:
         return []
     numbers = ", ".join(f"{step:,}: {rho:+.2f}" for step, rho in correlations.items())
     return [
-        f"step by step, means of recipes against KID of the next snapshot: {numbers} (nearly the same recipes at each step, "
-        "so these don't confirm each other)"
+        f"step by step, means of recipes against KID of the next snapshot: {numbers} (nearly the same recipes at each "
+        "step, so these don't confirm each other)"
     ]
 
 

@@ -77,13 +77,14 @@ class Answer:
     #: Whether the rule is docs/study/plan.md's and all runs that it asks for are there. Its rules on alarms and on
     #: 128 px ask for blocks E and D, and nothing of these is trained yet.
     primary: bool = False
+    not_run: bool = False  # the runs that the question is about are not there
 
     @property
     def kind(self) -> str:
         """How far the answer was fixed beforehand."""
         if self.primary:
             return "by the plan"
-        if self.key == "size" and self.verdict == "open":
+        if self.not_run:
             return "not run"
         return "exploratory, by the plan's rule" if self.rule else "exploratory"
 

@@ -105,9 +105,9 @@ def contrast(table: pd.DataFrame, alternatives: Sequence[Alternative], arms: Arm
     found = [
         "The write-up's change of D's rate, to half of G's, by itself (without its initialisation and weight decay, "
         f"n = {early.n[0]} and {early.n[1]} seeds): in steps {arms.steps * 3 // 4 + 1:,} to {arms.steps:,} the slow D "
-        f"interleaves {_more(each)} from step to step and {_more(smoothed)} smoothed over 5 steps, and its final KID is "
-        f"{_times(early)} times baseline's. In the last quarter of {int(long[0]['steps'].min()):,} steps their ratios "
-        f"are {at_end[0]:.2f} and {at_end[1]:.2f}, and its final KID is {_times(late)} times baseline's."
+        f"interleaves {_more(each)} from step to step and {_more(smoothed)} smoothed over 5 steps, and its final KID "
+        f"is {_times(early)} times baseline's. In the last quarter of {int(long[0]['steps'].min()):,} steps their "
+        f"ratios are {at_end[0]:.2f} and {at_end[1]:.2f}, and its final KID is {_times(late)} times baseline's."
     ]
     return [*found, *_as_written(table)]
 
@@ -162,14 +162,14 @@ def image_size(alternatives: Sequence[Alternative], snapshots: pd.DataFrame, *, 
     by_name = {alternative.name: alternative for alternative in alternatives if alternative.seeds}
     rule = plan.RULES["size"]
     if HIRES not in by_name:
-        return Answer(question, "open", f"No run of {HIRES} is among these.", key=key, rule=rule)
+        return Answer(question, "open", f"No run of {HIRES} is among these.", key=key, rule=rule, not_run=True)
     hires = by_name[HIRES]
     evidence = _hires_evidence(hires, by_name.get(hires.parent or ""), snapshots)
     follow_ups = [alternative for alternative in by_name.values() if alternative.parent == HIRES]
     if not follow_ups:
         *most, last = FOLLOW_UPS
         text = f"That takes {', '.join(most)} and {last}, and none is among these runs."
-        return Answer(question, "open", text, evidence=evidence, key=key, rule=rule)
+        return Answer(question, "open", text, evidence=evidence, key=key, rule=rule, not_run=True)
     evidence += [_follow_up_evidence(recipe, hires) for recipe in follow_ups]
     seeds = min(len(recipe.seeds) for recipe in (hires, *follow_ups))
     if "fid_at_64" not in hires.differences:

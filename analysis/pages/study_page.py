@@ -95,9 +95,7 @@ def _beside(comparison: Comparison, samples: Mapping[str, str]) -> dict[str, Any
         "runs": len(comparison.runs),
         "steps": _range([run.steps for run in comparison.runs]),
         "devices": _devices(comparison),
-        "shared": [
-            fact for fact in _provenance(comparison)["shared"] if fact[0] in ("generated images", "real images")
-        ],
+        "protocol": comparison.protocol,
         "results": {size: "\n".join(table_lines(rows)) for size, rows in tables.result_tables(comparison).items()},
         "gallery": "\n".join(table_lines(_gallery(samples, comparison.table))) if samples else "",
     }

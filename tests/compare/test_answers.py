@@ -61,7 +61,7 @@ def test_the_write_ups_change_of_ds_rate_is_told_at_equal_steps_and_at_the_end(t
     comparison = compared(tmp_path, found)
     (told,) = writeup.contrast(comparison.table, comparison.alternatives, comparison.arms)
     early, late = told.split(" In the last quarter of 3,600 steps ")
-    assert re.search(r"In steps 901 to 1,200 the slow D interleaves more \(.* against .*\) from step to step", early)
+    assert re.search(r"in steps 901 to 1,200 the slow D interleaves more \(.* against .*\) from step to step", early)
     assert re.search(r"and its final KID is 1\.30 \[.*\] times baseline's\.$", early)
     assert re.search(r"their ratios are .* its final KID is 0\.90 \[.*\] times baseline's\.", late)
     one = comparison.table[comparison.table["seed"] == 10]

@@ -50,7 +50,7 @@ def test_where_the_curves_cross_most_is_said_with_smoothing_and_with_its_kid():
 
 
 def test_few_smoothed_crossings_are_not_ranked():
-    assert "smoothed over 5 steps it is 0.05 at most." in said(arms(PLAIN, smoothed=0.05))
+    assert "smoothed over 5 steps it is 0.05 at most in these 3." in said(arms(PLAIN, smoothed=0.05))
 
 
 def test_a_d_that_decides_nothing_is_told_from_curves_that_are_only_apart():

@@ -209,7 +209,8 @@ def test_each_rule_of_the_plan_stands_beside_its_verdict_and_all_else_is_called_
     short = folds(text)[""]
     kinds = [line.split("|")[-2].strip() for line in short.splitlines() if line.startswith("|")]
     assert kinds.count("exploratory") == 3, "the loss of D, the time, the looks"
-    assert kinds.count("exploratory, by the plan's rule") == len(comparison.answers) - 4
+    assert kinds.count("not run") == 1, "the follow-ups at 128 px"
+    assert kinds.count("exploratory, by the plan's rule") == len(comparison.answers) - 5
     for key in ("predicts", "alarm", "useful", "size"):
         assert f"this answer is exploratory): {RULES[key]}" in text
 
@@ -314,7 +315,7 @@ def test_runs_of_another_profile_are_shown_by_themselves_beside_the_study(compar
     page = tmp_path / "docs" / "study.md"
     text = page.read_text(encoding="utf-8")
     shown = folds(text)[f"Beside the study: {len(comparison.runs)} runs of the profile `full`"]
-    assert "no answer above counts them" in shown
+    assert "No answer on this page counts them" in shown
     assert "| baseline" in shown
     assert "study/samples-full-baseline.webp" in shown
     assert "Beside the study" not in (docs / "study.md").read_text(encoding="utf-8")
