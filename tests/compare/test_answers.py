@@ -71,6 +71,30 @@ def test_the_write_ups_change_of_ds_rate_is_told_at_equal_steps_and_at_the_end(t
     assert writeup.contrast(short, comparison.alternatives, comparison.arms) == []
 
 
+def test_with_its_initialisation_the_write_ups_change_is_told_beside_it_with_the_number_of_seeds(tmp_path):
+    found = {}
+    for name, kid, gap in (("regularized", 100, 0.8), ("tuned_lr", 120, 0.0)):
+        make_run(tmp_path, name, steps=1200, gap=gap)
+        found[name] = scores(kid, along=[kid] * 6)
+    (told,) = writeup._as_written(compared(tmp_path, found).table)
+    assert told.startswith("With them (`tuned_lr` and `regularized`, n = 1 and 1) the slow D interleaves more (")
+    assert told.endswith("its final KID is 1.20 times that of `regularized`. One seed can't rank the two.")
+
+
+def test_one_recipe_under_two_names_is_one_recipe_at_equal_steps(tmp_path):
+    found = {}
+    for name, seed, length in (("baseline", 0, 1), ("baseline", 1, 2), ("d_rate_double", 0, 1), ("tuned_lr", 0, 1)):
+        overrides = [] if length == 1 else [f"duration_multiplier={length}"]
+        folder = make_run(tmp_path, name, seed, steps=1200 * length, gap=0.2 * len(name), overrides=overrides)
+        title = f"{folder.path.parent.name} seed {seed}"
+        found[title] = scores(50.0, along=[100 + len(found) - 5 * i for i in range(6 * length)])
+    claims = compared(tmp_path, found).associations
+    between = claims["interleaving_ratio", "kid_mean", "here", "recipes"]
+    assert between.clusters == 3
+    seeds = claims["interleaving_ratio", "kid_mean", "here", "seeds"]
+    assert seeds.clusters == 2, "the two lengths of baseline are seeds of one recipe"
+
+
 @pytest.mark.parametrize("seeds", [(10,), (10, 11), (10, 11, 13)])
 def test_a_part_of_the_plans_seeds_has_no_verdict_by_the_plan(seeds):
     def logs(kid):
@@ -305,6 +329,17 @@ def test_a_trajectory_that_two_runs_share_is_counted_once(tmp_path):
     assert "interleaving_ratio" not in alternative(found, long.name).differences
     alarm = next(each for each in found.answers if each.key == "alarm")
     assert "FID turned in 0 of 3 runs" in alarm.text, "of four folders"
+    dive = next(each for each in found.answers if each.key == "dive")
+    assert "(n = 3 runs)" in dive.text
+
+
+def test_an_alarm_says_how_many_runs_could_not_raise_it(tmp_path):
+    for name in ("baseline", "regularized"):
+        make_run(tmp_path, name, steps=1200)
+    found = {"baseline": scores(400.0, along=[500, 450, 400]), "regularized": scores(50.0, along=[500, 100, 50])}
+    alarm = next(each for each in compared(tmp_path, found).answers if each.key == "alarm")
+    assert alarm.evidence[0].startswith("1 of these runs never get below KID 0.3, where a collapse could count")
+    assert "; of the other 1 interleaving collapsed in 0" in alarm.evidence[0]
 
 
 def test_runs_that_only_begin_alike_are_two(tmp_path):
