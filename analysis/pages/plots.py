@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from math import ceil
 from textwrap import wrap
 from typing import Any
 
@@ -29,6 +30,7 @@ from analysis.pages.words import setting
 
 WIDTH = 5.2  # inches: small enough that the text is still readable on a phone
 DPI = 150
+FEW = 4  # rows of a legend; each one more makes the figure higher, so that the axis keeps its size
 INK, PALE = "#333333", "#8a8a8a"
 DOTTED = (0, (1, 1.5))
 
@@ -338,6 +340,7 @@ def legend_below(axis: Axes, handles: Sequence[Line2D], title: str = "") -> None
     assert figure is not None
     longest = max(len(str(handle.get_label())) for handle in handles)
     columns = max(1, int(60 * figure.get_figwidth() / WIDTH / longest))  # more would stand out of the figure
+    figure.set_figheight(figure.get_figheight() + 0.2 * max(0, ceil(len(handles) / columns) - FEW))
     legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=3)
     if title:
         legend.set_title(title, prop=FontProperties(weight="bold", size=9.5))

@@ -41,6 +41,14 @@ def draw_quality(axis, rows, **options):
     return plots.quality(axis, rows, "score", looks, title="FID", label="FID", **options)
 
 
+@pytest.mark.parametrize("names", [2, 9])
+def test_an_axis_keeps_its_size_however_many_recipes_the_legend_names(axis, names):
+    draw_quality(axis, scores(**{f"a_recipe_with_a_long_name_and_settings_{i}": [[3, 2, 1]] for i in range(names)}))
+    figure = axis.get_figure()
+    figure.draw_without_rendering()
+    assert axis.get_position().height * figure.get_figheight() > 1.2
+
+
 def losses(n=300, height=1.0, rng=None):
     draw = rng.exponential if rng else lambda size: np.full(size, height)
     d, g = draw(size=n), draw(size=n) if rng else np.full(n, 2 * height)
