@@ -49,7 +49,7 @@ def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
     )
     crossed = f"From step to step the interleaving ratio is highest at {names[most.arm]} ({most.ratio:.2f}); "
     if smoothed.smoothed < HARDLY:
-        crossed += f"smoothed over 5 steps it is {smoothed.smoothed:.2f} at most in these {len(found)}."
+        crossed += f"smoothed over 5 steps it is {smoothed.smoothed:.2f} at most at these {len(found)} rates."
     elif smoothed.arm == most.arm:
         crossed += f"smoothed over 5 steps, too ({most.smoothed:.2f})."
     else:
@@ -78,7 +78,9 @@ def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
         others = found[~found["arm"].isin(blind["arm"])]
         if len(others) > 2:
             rho, _ = spearman(others["ratio"], others["q"])
-            said[-1] += f" Without them the rank correlation is {rho:+.2f} (n = {len(others)}; chosen after seeing it)."
+            said[-1] += (
+                f" Over the other {len(others)} rates the rank correlation is {rho:+.2f} (chosen after seeing it)."
+            )
     if one_setting(arms):
         said.append(
             "All these recipes differ only in D's learning rate, so they can't show whether quality is one function of "

@@ -70,7 +70,14 @@ OTHERS = (
 def styles(names: Sequence[str]) -> dict[str, Style]:
     """Each experiment's looks. Undocumented ones take theirs in the order of their names here."""
     others = [name for name in dict.fromkeys(names) if name not in DOCUMENTED]
-    return {name: DOCUMENTED.get(name) or OTHERS[others.index(name) % len(OTHERS)] for name in dict.fromkeys(names)}
+    return {name: DOCUMENTED.get(name) or _other(others.index(name)) for name in dict.fromkeys(names)}
+
+
+def _other(place: int) -> Style:
+    """The looks of an undocumented experiment; where the colours start again, with another marker and line."""
+    again, place = divmod(place, len(OTHERS))
+    marker, dashes = OTHERS[(place + again) % len(OTHERS)].marker, OTHERS[(place + 2 * again) % len(OTHERS)].dashes
+    return Style(OTHERS[place].color, marker, dashes)
 
 
 @contextmanager
@@ -332,6 +339,14 @@ def _handles(rows: pd.DataFrame, looks: Mapping[str, Style], *, line: bool = Tru
         for name, style in looks.items()
         if name in counts
     ]  # fmt: skip
+
+
+def markers(looks: Mapping[str, Style]) -> list[Line2D]:
+    """Handles of a legend of points."""
+    return [
+        Line2D([], [], color=style.color, linestyle="none", marker=style.marker, markersize=7, label=name)
+        for name, style in looks.items()
+    ]
 
 
 def legend_below(axis: Axes, handles: Sequence[Line2D], title: str = "") -> None:

@@ -41,6 +41,11 @@ def draw_quality(axis, rows, **options):
     return plots.quality(axis, rows, "score", looks, title="FID", label="FID", **options)
 
 
+def test_twenty_recipes_all_look_different():
+    looks = plots.styles([*FOUR, *map(str, range(16))])
+    assert len({(style.color, style.marker) for style in looks.values()}) == 20
+
+
 @pytest.mark.parametrize("names", [2, 9])
 def test_an_axis_keeps_its_size_however_many_recipes_the_legend_names(axis, names):
     draw_quality(axis, scores(**{f"a_recipe_with_a_long_name_and_settings_{i}": [[3, 2, 1]] for i in range(names)}))
