@@ -47,7 +47,7 @@ def naive_train(
 ) -> list[tuple[Any, ...]]:
     """Train in place; return (loss_d, loss_d_real, loss_d_fake, loss_g, D(x), D(G(z))) for each step.
 
-    read: what is done with each measure; `Tensor.detach` leaves them on the device and never waits for it.
+    read: how each measure is read; `Tensor.detach` leaves it on the device and never waits.
     """
     bce = nn.BCELoss()
     optimizer_g = torch.optim.Adam(generator.parameters(), lr=lr_g, betas=betas, weight_decay=decay_g)

@@ -91,7 +91,7 @@ class Stack(nn.Sequential):
     """Layers one after the other. Several batches can share a call, as in `BatchNormReLU`."""
 
     def forward(self, features: Tensor, batches: int = 1) -> Tensor:
-        """Only BatchNorm looks beyond a single image, so it alone is told of the batches."""
+        """Only BatchNorm looks beyond a single image, so it alone tells the batches apart."""
         for layer in self:
             features = layer(features, batches) if isinstance(layer, Stack | BatchNormReLU) else layer(features)
         return features

@@ -31,8 +31,6 @@ from analysis.runs.run import Run, table
 from analysis.score import Protocol, Scores
 from dcgan import UserError, config
 
-#: Ends the note on a run that repeats the first steps of another.
-COUNT_ONCE = "; the two count as one run, except in the speeds"
 #: Runs on other images can be compared only by these; those of two image sizes by these and FID at 64 px.
 DYNAMICS = (
     "interleaving_ratio", "interleaving_ratio_5", "interleaving_ratio_20", "lead_balance", "dominance", "spread",
@@ -87,7 +85,9 @@ def compare(
     compared = pd.DataFrame([part.row for part in parts], columns=list(RUN_COLUMNS))
     snapshots, other_images = eligible.of_the_same_images(_all_snapshots(parts), runs)
     shared = eligible.twins([(run, part.opening) for run, part in zip(runs, parts, strict=True)])
-    notes += [Note(f"{twin.text}{COUNT_ONCE}", twin.longer.title) for twin in shared]
+    notes += [
+        Note(f"{twin.text}; the two count as one run, except in the speeds", twin.longer.title) for twin in shared
+    ]
     alternatives = _alternatives(runs, parents, compared, snapshots, shared)
     notes += [Note(text) for text in dict.fromkeys(each.stand_in for each in alternatives if each.stand_in)]
     equal_steps = min(steps_compared.values(), default=0)
@@ -127,6 +127,7 @@ def compare(
         alarms=alarms_of(compared),
         notes=[*notes, *refused, *other_images],
         ratings=ratings,
+        repeats=len(shared),
     )
 
 

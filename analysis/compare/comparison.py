@@ -191,3 +191,4 @@ class Comparison:
     #: A candidate -> step -> rank correlation of the experiments' means with the next snapshot's KID.
     step_correlations: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     ratings: Sequence[Mapping[str, Any]] = ()  # experiment, seed, and both rates with their intervals
+    repeats: int = 0  # runs whose first steps are another's, to the last bit

@@ -114,7 +114,7 @@ def without_shared_steps(snapshots: pd.DataFrame, shared: Sequence[Twin]) -> pd.
 
 
 def without_shorter_twins(rows: pd.DataFrame, shared: Sequence[Twin]) -> pd.DataFrame:
-    """The runs, or their snapshots, without runs of which a longer one shows all: for questions about whole runs."""
+    """The runs, or their snapshots, without runs that a longer one contains: for questions about whole runs."""
     for twin in shared:
         rows = rows[~((rows["experiment"] == twin.shorter.name) & (rows["seed"] == twin.shorter.seed))]
     return rows

@@ -33,7 +33,7 @@ def answers_to(
 ) -> list[Answer]:
     """Answer the questions that the write-up left open, as far as these runs do. The plan's own come first.
 
-    whole_runs: the table without runs of which a longer run shows all.
+    whole_runs: the table without runs that a longer one contains.
     by_step: a candidate -> step -> rank correlation with the next snapshot's KID.
     """
     candidates = {

@@ -16,7 +16,6 @@ import pandas as pd
 from PIL import Image
 
 from analysis.compare import answers, dose, own_question, quality, writeup
-from analysis.compare.build import COUNT_ONCE
 from analysis.compare.comparison import SNAPSHOT_COLUMNS, VERDICTS, Answer, Comparison
 from analysis.compare.plan import ARMS, CANDIDATES, recipe
 from analysis.measures import interleaving
@@ -168,7 +167,7 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         ),
         "loop_ms": {row["measure"]: float(row["value"]) for row in bench.get("writeup", []) if row["unit"] == "ms"},
         "runs": len(finished),
-        "repeats": sum(note.text.endswith(COUNT_ONCE) for note in comparison.notes),
+        "repeats": comparison.repeats,
         "recipes": len({recipe(run.experiment) for run in comparison.runs if run.state == "finished"}),
         "seeds": _range(seeds),
         "steps": _range(finished["steps"]),

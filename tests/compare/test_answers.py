@@ -324,6 +324,7 @@ def test_a_trajectory_that_two_runs_share_is_counted_once(tmp_path):
     )
     text = "its first 1,200 steps are those of tuned_lr seed 0, to the last bit"
     assert any(note.run == long.title and note.text.startswith(text) for note in found.notes)
+    assert found.repeats == 1
     answer = found.experiment_answers[long.name]
     assert f"Its losses can't be compared with tuned_lr's: seed 0: {text}." in answer.text
     assert "interleaving_ratio" not in alternative(found, long.name).differences
