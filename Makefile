@@ -54,9 +54,9 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-15s %s\n", $$1, $$2 }'
 	@echo
 	@echo "  EXP=name        an experiment under experiments/ ($(EXP))           PROFILE=name  how much to train: full, laptop or smoke"
-	@echo "  DATA=path       folder, .zip, .tar, .parquet, celeba (or drawn faces)  SET=\"key=value ...\"  settings to change (no spaces in a value)"
+	@echo "  DATA=path       folder, .zip, .tar, .parquet, .npz, .npy, or celeba    SET=\"key=value ...\"  settings to change (no spaces in a value)"
 	@echo "  SEED=n          the seed of a run                                     FRESH=1       delete the run and train it again"
-	@echo "  EXPS=\"name ...\"  the experiments of a study                           SEEDS=n       its seeds: n, a-b or a,b"
+	@echo "  EXPS=\"name ...\"  the experiments of a study                           SEEDS=n       its seeds: 5 means 0 to 4; or 10-12, or 1,3"
 	@echo "  CPUS_PER_RUN=n  cores for each of its runs                            GPUS_PER_RUN=n  GPUs for each; 0.5: two share one"
 	@echo "  DEVICE=name     cuda, mps or cpu (default: the best)                  GPUS=n        train one run on n GPUs (with DEVICE=cpu: n processes)"
 	@echo "  RUNS=dir        where runs are kept ($(RUNS))                            REPORTS=dir   where comparisons go ($(REPORTS))"

@@ -67,9 +67,9 @@ def _study_page(options: argparse.Namespace) -> int:
     if own:
         folders = sorted(str(Path(group[0].where).parents[1]) for group in [usual, *own])
         raise UserError(
-            f"{options.runs}: a study needs one data set and profile, and there are {len(folders)}: "
-            f"{', '.join(folders)}; --runs (RUNS=) takes one of them, and --docs (DOCS=) another "
-            "folder than that of the published evidence"
+            f"{options.runs}: a study page covers one data set and profile, and these runs have {len(folders)}: "
+            f"{', '.join(folders)}; choose one with --runs (RUNS=), and with --docs (DOCS=) a folder without "
+            "published evidence"
         )
     comparisons: list[tuple[Comparison, Path]] = []
     for group in (usual, *others):  # most runs make the study; it shows others beside it

@@ -150,7 +150,7 @@ class Scorer:
     ):
         """float64: whether the device computes in it; if not, the CPU computes the scores from the features."""
         if samples is not None and samples < fidelity.MINIMUM:
-            raise UserError(f"--samples {samples} (SAMPLES): a score needs at least {fidelity.MINIMUM} images")
+            raise UserError(f"--samples {samples} (SAMPLES=): a score needs at least {fidelity.MINIMUM} images")
         self.extractor, self.samples = extractor, samples
         self._cache, self._data, self._device = cache, data, device
         self._scores_on = device if float64 else "cpu"

@@ -39,8 +39,8 @@ def _run(options: argparse.Namespace) -> int:
         experiment = asked.resolved()  # a mistake is reported once, before all processes start
         if experiment.batch_size % options.gpus:
             raise UserError(
-                f"--gpus {options.gpus} (GPUS={options.gpus}): a batch of {experiment.batch_size} has no "
-                f"{options.gpus} equal shares"
+                f"--gpus {options.gpus} (GPUS={options.gpus}): a batch of {experiment.batch_size} can't be split "
+                "equally over so many processes"
             )
         code = launch.processes(options.gpus, device, ["run", "--profile", asked.profile, *options.arguments[1:]])
         if code not in (0, EXIT_INTERRUPTED):
@@ -97,10 +97,9 @@ def _sample(options: argparse.Namespace) -> int:
         folder = asked.folder(experiment, asked.source())
         weights, out = folder.generator, options.out or folder.path / "sampled"
         if not weights.is_file():
-            state = folder.read_status().get("state", "not there")
-            raise UserError(
-                f"{folder.path}: no generator.params yet (the run is {state}); finish it with `make run` first"
-            )
+            state = folder.read_status().get("state")
+            known = f"the run is {state}" if state else "no such run"
+            raise UserError(f"{folder.path}: no generator.params yet ({known}); finish it with `make run` first")
         snapshots = [path for step in experiment.snapshot_steps if (path := folder.snapshot(step)).is_file()]
 
     generator = load_generator(weights).to(device.torch)
@@ -120,10 +119,10 @@ def _published(experiment: str, seed: int | None) -> Path:
     fitting = [(number, path) for name, number, path in published if name == experiment and seed in (None, number)]
     if fitting:
         return min(fitting)[1]
-    names = ", ".join(sorted({name for name, *_ in published})) or "none"
+    known = ", ".join(f"{name} seed {number}" for name, number, _ in sorted(published)) or "none"
+    advice = f"; `make run EXP={experiment}` trains one" if experiment in config.experiment_names() else ""
     raise UserError(
-        f"{experiment}: no published generator{'' if seed is None else f' of seed {seed}'} (there are: {names}); "
-        f"`make run EXP={experiment}` trains one"
+        f"{experiment}: no published generator{'' if seed is None else f' of seed {seed}'} (published: {known}){advice}"
     )
 
 
@@ -168,7 +167,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--fresh", action="store_true", help="delete what the run left before and train it again")
     run.add_argument("--dry-run", action="store_true", help="print the resolved experiment and stop")
     run.add_argument(
-        "--gpus", type=positive, default=1, metavar="N", help="train on N GPUs, or N CPU processes (%(default)s)"
+        "--gpus", type=positive, default=1, metavar="N", help="train on N GPUs, or N CPU processes (default: 1)"
     )
     run.set_defaults(command=_run)
 
@@ -185,7 +184,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="LIST",
         help="latent seeds, e.g. 3,7,20-25 (default: %(default)s)",
     )
-    sample.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: beside the weights)")
+    sample.add_argument(
+        "--out", type=Path, metavar="DIR", help="where to write (default: beside the weights, or published/EXP)"
+    )
     sample.add_argument(
         "--published", action="store_true", help="draw from the published generator of EXP, before anything is trained"
     )

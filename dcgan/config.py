@@ -198,7 +198,7 @@ def from_record(record: Mapping[str, Any], where: Path) -> Experiment:
     except ValidationError as error:
         key = _key_of(error.errors()[0]["loc"])
         raise ConfigError(
-            f"{where}: {key}: missing or not of this version of the lab; --fresh (FRESH=1) trains the run again"
+            f"{where}: {key}: missing or not valid in this version of the lab; --fresh (FRESH=1) trains the run again"
         ) from error
 
 
@@ -243,7 +243,8 @@ def _file_layers(name: str, folder: Path) -> list[Layer]:
         where, content = _shown(path), plain_yaml.read(path, where=_shown(path))
         for key in ("name", "profile", "profile_changes", "overrides"):
             if key in content:
-                raise ConfigError(f"{where}: {key}: not for a file; the command line sets it")
+                how = "the file's own name is used" if key == "name" else "PROFILE= and SET= set it"
+                raise ConfigError(f"{where}: {key}: can't be set in an experiment's file; {how}")
         layers.insert(0, (where, content))
         names.append(path.stem)
         parent = content.get("extends")

@@ -128,8 +128,8 @@ def chosen_profile(wanted: str | None, suitable: str) -> str:
     if wanted is not None:
         return wanted
     print(
-        f"profile {suitable}, which suits a run {'on' if suitable == 'full' else 'without'} CUDA "
-        f"(--profile or PROFILE= chooses: {', '.join(config.profile_names())})",
+        f"profile {suitable}, for a machine {'with' if suitable == 'full' else 'without'} CUDA; choose another with "
+        f"--profile (PROFILE=): {', '.join(config.profile_names())}",
         file=sys.stderr,
     )
     return suitable

@@ -132,7 +132,7 @@ def test_no_profile_chosen_is_said_in_one_line(capsys):
     assert main(["run", "baseline", "--device", "cpu", "--dry-run"]) == 0
     printed = capsys.readouterr()
     assert yaml.safe_load(printed.out)["profile"] == "laptop"
-    assert "profile laptop, which suits a run without CUDA" in printed.err
+    assert "profile laptop, for a machine without CUDA" in printed.err
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ BAD_INPUTS = {
     "unknown profile": ("baseline --profile huge", ["'huge'", "full, laptop, smoke"]),
     "data missing": ("baseline --data @/nowhere", ["nowhere"]),
     "unreadable images": ("baseline --data @/torn", ["can't be read", "0.png"]),
-    "truncated archive": ("baseline --data @/torn.zip", ["torn.zip", "not a whole zip"]),
+    "truncated archive": ("baseline --data @/torn.zip", ["torn.zip", "not a zip archive"]),
     "too few images": ("baseline --set images=20", ["20", "128", "batch_size"]),
     "runs not writable": ("baseline --set images=200 --runs @/file/runs", ["/given/file"]),
     "cache not writable": ("baseline --set images=200 --cache @/file/cache", ["/given/file"]),

@@ -147,7 +147,7 @@ def test_a_record_from_before_two_settings_has_their_defaults():
 
 
 def test_a_record_of_another_version_is_an_error_that_names_its_file():
-    with pytest.raises(ConfigError, match=r"config\.yaml: name: missing or not of this version.*--fresh"):
+    with pytest.raises(ConfigError, match=r"config\.yaml: name: missing or not valid in this version.*--fresh"):
         config.from_record({}, Path("config.yaml"))
 
 

@@ -238,7 +238,8 @@ def test_a_published_generator_draws_in_a_fresh_clone_before_anything_is_trained
     assert dcgan.__main__.main(["sample", "baseline", "--published", "--seeds", "0-3"]) == 0
     assert {path.name for path in (tmp_path / "clone" / "published" / "baseline").iterdir()} >= {"grid.png", "walk.gif"}
     assert dcgan.__main__.main(["sample", "tuned_lr", "--published"]) == 2
-    assert "tuned_lr: no published generator (there are: baseline); `make run EXP=tuned_lr`" in capsys.readouterr().err
+    problem = "tuned_lr: no published generator (published: baseline seed 3); `make run EXP=tuned_lr` trains one"
+    assert problem in capsys.readouterr().err
 
 
 def test_the_evidence_in_this_repository_can_be_read_and_shows_no_more_than_it_should():

@@ -60,7 +60,7 @@ def useful(question: str, found: plan.Usefulness, *, primary: bool, key: str) ->
         return Answer(question, "open", text, key=key, rule=plan.RULES["useful"])
     errors = f"{found.with_it:.3f} with it and {found.without:.3f} without (n = {found.arms} recipes"
     if found.with_it >= found.without:
-        text = f"The error of predicting the next snapshot's log KID is not lower with it: {errors})."
+        text = f"Adding it does not lower the error of predicting the next snapshot's log KID: {errors})."
     else:
         p = f"p = {found.p:.2g} over sign flips; the least possible is {found.least_p:.2g}"
         text = f"The error of predicting the next snapshot's log KID is {errors}; {p})."
@@ -181,13 +181,13 @@ def _course(title: str, rows: pd.DataFrame) -> _Course:
     if at is None:
         return _Course(turned, collapsed=False, warned=False, learnt=learnt, steps=step[-1], text="")
     text = (
-        f"{title}: the ratio is {ratio[at]:.2f} at step {step[at]:,.0f} of {step[-1]:,.0f}, the first collapse that "
-        f"counts, after {np.nanmax(ratio[:at]):.2f} before, and ends at {ratio[-1]:.2f}"
+        f"{title}: the first collapse that counts is at step {step[at]:,.0f} of {step[-1]:,.0f} (ratio "
+        f"{ratio[at]:.2f}, from a peak of {np.nanmax(ratio[:at]):.2f}); the ratio ends at {ratio[-1]:.2f}"
     )
     if len(means := running_means(fid)):
         text += (
             f"; FID over {LAST} snapshots is {means[-1]:.1f} at the end and {np.nanmin(means):.1f} at its best, "
-            f"{'so it has turned' if turned else 'which is no turn'}"
+            f"so it has {'' if turned else 'not '}turned"
         )
     warned = turned and at <= int(fid.argmin())
     return _Course(turned, collapsed=True, warned=warned, learnt=learnt, steps=step[-1], text=text)

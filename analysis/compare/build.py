@@ -160,9 +160,20 @@ def _all_windows(parts: Sequence[Part]) -> pd.DataFrame:
 # --- experiments ---
 
 
+def _overrides(run: Run) -> dict[str, Any]:
+    """What was changed on the command line, without the number of snapshots, which is not part of the recipe."""
+    return {key: value for key, value in run.experiment.overrides.items() if key != "snapshots"}
+
+
 def _parent(run: Run) -> str | None:
-    """The experiment that a run's is compared with. The number of snapshots is not part of the recipe."""
-    return run.experiment.name if {*run.experiment.overrides} - {"snapshots"} else run.experiment.extends
+    """The experiment that a run's is compared with."""
+    return run.experiment.name if _overrides(run) else run.experiment.extends
+
+
+def _question(run: Run) -> str:
+    """The experiment's question, or that of what was changed on the command line."""
+    changes = " and ".join(f"{key}={value}" for key, value in _overrides(run).items())
+    return f"What changes with {changes}?" if changes else run.experiment.question
 
 
 def _ancestors(name: str, parents: Mapping[str, str | None]) -> list[str]:
@@ -279,7 +290,7 @@ def _alternative(
     return Alternative(
         name=run.name,
         parent=parent,
-        question=run.experiment.question,
+        question=_question(run),
         changes={key: change for key, change in changes.items() if key not in config.HOW},
         parent_known=ancestor is not None,
         seeds=sorted(finished["seed"]),

@@ -47,15 +47,15 @@ def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
     most, smoothed, best = (
         found.loc[place] for place in (found["ratio"].idxmax(), found["smoothed"].idxmax(), found["q"].idxmin())
     )
-    crossed = f"From step to step the interleaving ratio is highest at {names[most.arm]} ({most.ratio:.2f}); "
+    crossed = f"Unsmoothed, the interleaving ratio is highest at {names[most.arm]} ({most.ratio:.2f}). "
     if smoothed.smoothed < HARDLY:
-        crossed += f"smoothed over 5 steps it is {smoothed.smoothed:.2f} at most at these {len(found)} rates."
+        crossed += f"With the losses averaged over 5 steps, it is at most {smoothed.smoothed:.2f} at any of the "
+        crossed += f"{len(found)} rates."
     elif smoothed.arm == most.arm:
-        crossed += f"smoothed over 5 steps, too ({most.smoothed:.2f})."
+        crossed += f"With the losses averaged over 5 steps, it is highest there, too ({most.smoothed:.2f})."
     else:
-        crossed += (
-            f"smoothed over 5 steps at {names[smoothed.arm]} ({smoothed.smoothed:.2f}, against {most.smoothed:.2f})."
-        )
+        crossed += f"With the losses averaged over 5 steps, it is highest at {names[smoothed.arm]} "
+        crossed += f"({smoothed.smoothed:.2f}; {most.smoothed:.2f} at {names[most.arm]})."
     logs = {str(arm): own.dropna().to_list() for arm, own in arms.runs.groupby("arm")["q"]}
     sd, df = pooled_sd(logs)
     alike = [

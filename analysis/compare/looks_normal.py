@@ -108,8 +108,8 @@ def _variety(rating: Mapping[str, Any], table: pd.DataFrame) -> str:
 def _detected(table: pd.DataFrame) -> list[str]:
     """In how many images a detector finds a face, one sentence per run; or why that says nothing here."""
     detections = [
-        f"{row.experiment} seed {row.seed}: detectable as a face, which is not the same: {100 * row.face_rate:.1f} % "
-        f"[{100 * row.face_rate_low:.1f}, {100 * row.face_rate_high:.1f}] (Wilson), of real images "
+        f"{row.experiment} seed {row.seed}: a face is detected in {100 * row.face_rate:.1f} % "
+        f"[{100 * row.face_rate_low:.1f}, {100 * row.face_rate_high:.1f}] of its images, of real ones in "
         f"{100 * row.face_rate_real:.1f} %"
         for row in table.dropna(subset="face_rate").itertuples()
     ]

@@ -135,8 +135,9 @@ def _interleaving_change(this: Alternative) -> str:
         return f"Its losses can't be compared with {this.parent}'s: {'; '.join(this.copied)}." if this.copied else ""
     direction = "more" if change.difference > 0 else "less"
     if math.isnan(change.p):
-        size = f"{abs(change.difference):.2f} {'higher' if direction == 'more' else 'lower'}"
-        return f"The interleaving ratio is {size} (n = {change.n[0]} and {change.n[1]})."
+        size = f"{abs(change.difference):.2f}"
+        size = "the same to two digits" if size == "0.00" else f"{size} {'higher' if direction == 'more' else 'lower'}"
+        return f"Over all compared steps the interleaving ratio is {size} (n = {change.n[0]} and {change.n[1]} seeds)."
     if not change.settled:
         return "The seeds don't show whether the loss curves interleave more or less."
     smoothed = {steps: this.differences.get(f"interleaving_ratio_{steps}") for steps in interleaving.SMOOTHINGS[1:]}
@@ -148,7 +149,7 @@ def _interleaving_change(this: Alternative) -> str:
     ]
     if lost:
         return (
-            f"From step to step the loss curves interleave {direction} ({effect_text(change)}), but not once they are "
+            f"Unsmoothed, the loss curves interleave {direction} ({effect_text(change)}), but not once they are "
             f"averaged: {', '.join(lost)}."
         )
     also = f", also averaged over {' and '.join(map(str, known))} steps" if known else ""

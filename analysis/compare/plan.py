@@ -213,8 +213,9 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
     share = "less than 1 %" if facts["p"] < 0.01 else f"{100 * facts['p']:.0f} %"
     text = (
         f"Over {n} {kind} at {arms.steps:,} steps, the rank correlation of {NAMES[x]} with the final KID is "
-        f"{facts['rho']:+.2f}. A random order gives one at least as strong, in either direction, in {share} of cases "
-        f"({exact}permutation p = {corrected_p:.2g} after Holm's correction for two candidates)."
+        f"{facts['rho']:+.2f} (below 0, more of it goes with better faces). If the recipes' KIDs are shuffled, one at "
+        f"least as strong, of either sign, turns up in {share} of orders ({exact}p = {facts['p']:.2g}; "
+        f"{corrected_p:.2g} after Holm's correction for two candidates)."
     )
     if isnan(facts["within"]):
         text += " Between seeds it is not known: that takes two seeds."
@@ -230,9 +231,9 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
         text, more = f"{text} {more}", ""
     elif corrected_p >= BOUND:
         differ = " and the signs differ" if facts["within"] * facts["rho"] < 0 else ""
-        text += f" The corrected p is above 0.05{differ}, so the rule can't say yes"
-        least = f"; with {n} recipes that takes a correlation of about {facts['least']:.2f} in size"
-        text += "." if isnan(facts["least"]) else f"{least}."
+        text += f" The corrected p is above 0.05{differ}, so the rule can't say yes."
+        if not isnan(facts["least"]):
+            text += f" With {n} recipes, a yes takes a correlation of about -{facts['least']:.2f} and signs that agree."
     elif found == "open":
         text += " The signs differ, so the rule can't say yes."
     if CANDIDATES[x][1] and not isnan(facts["smoothed"]):

@@ -25,13 +25,12 @@ class StandIn:
 
     @property
     def text(self) -> str:
-        """'baseline here is the first 5,000 steps of baseline_long', or which seeds of it are."""
-        what = f"{'' if self.run.steps == self.steps else f'the first {self.steps:,} steps of '}{self.run.name}"
-        if self.alone:
-            return f"{self.name} here is {what}"
+        """'For baseline, the first 5,000 steps of baseline_long stand in', or for which seeds of it they do."""
+        whole = self.run.steps == self.steps
+        what = f"{self.run.name} stands" if whole else f"the first {self.steps:,} steps of {self.run.name} stand"
         seeds = sorted(self.endpoints)
-        listed = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}"
-        return f"{self.name}'s {listed} here: {what}"
+        listed = f" for seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
+        return f"For {self.name}, {what} in{'' if self.alone else listed}"
 
     @property
     def endpoints(self) -> dict[int, float]:

@@ -48,7 +48,10 @@ def answers_to(
         ),
         *_slow_d(table, alternatives, planned=arms.planned),
         answers.useful(
-            "Does interleaving say more than the current KID does?", useful, primary=arms.complete, key="useful"
+            "Does interleaving help to predict the next KID, once the current KID is known?",
+            useful,
+            primary=arms.complete,
+            key="useful",
         ),
         answers.alarm(snapshots, key="alarm"),
         answers.dives(whole_runs, key="dive"),
@@ -103,11 +106,11 @@ def contrast(table: pd.DataFrame, alternatives: Sequence[Alternative], arms: Arm
     )
     at_end = [rows["interleaving_ratio_last"].astype(float).mean() for rows in long]
     found = [
-        "The write-up's change of D's rate, to half of G's, by itself (without its initialisation and weight decay, "
-        f"n = {early.n[0]} and {early.n[1]} seeds): in steps {arms.steps * 3 // 4 + 1:,} to {arms.steps:,} the slow D "
-        f"interleaves {_more(each)} from step to step and {_more(smoothed)} smoothed over 5 steps, and its final KID "
-        f"is {_times(early)} times baseline's. In the last quarter of {int(long[0]['steps'].min()):,} steps their "
-        f"ratios are {at_end[0]:.2f} and {at_end[1]:.2f}, and its final KID is {_times(late)} times baseline's."
+        f"D slowed to half of G's rate, and nothing else changed (n = {early.n[0]} and {early.n[1]} seeds): in steps "
+        f"{arms.steps * 3 // 4 + 1:,} to {arms.steps:,} the curves interleave {_more(each)} unsmoothed and "
+        f"{_more(smoothed)} averaged over 5 steps, and the final KID is {_times(early)} times baseline's. In the last "
+        f"quarter of {int(long[0]['steps'].min()):,} steps the ratios are {at_end[0]:.2f} and {at_end[1]:.2f} "
+        f"(baseline), and the final KID is {_times(late)} times baseline's."
     ]
     return [*found, *_as_written(table)]
 
@@ -122,9 +125,10 @@ def _as_written(table: pd.DataFrame) -> list[str]:
     (own, own_5, own_kid), (other, other_5, other_kid) = (each.mean() for each in rows)
     seeds = [len(each) for each in rows]
     return [
-        f"With them (`{AS_WRITTEN[0]}` and `{AS_WRITTEN[1]}`, n = {seeds[0]} and {seeds[1]}) the slow D interleaves "
-        f"{_more((own, other))} from step to step and {_more((own_5, other_5))} smoothed over 5 steps, and its final "
-        f"KID is {own_kid / other_kid:.2f} times that of `{AS_WRITTEN[1]}`."
+        "The same change with the write-up's initialisation and weight decay on both sides "
+        f"(`{AS_WRITTEN[0]}` and `{AS_WRITTEN[1]}`, n = {seeds[0]} and {seeds[1]}): the curves interleave "
+        f"{_more((own, other))} unsmoothed and {_more((own_5, other_5))} averaged over 5 steps, and the final KID is "
+        f"{own_kid / other_kid:.2f} times that of `{AS_WRITTEN[1]}`."
         + (" One seed can't rank the two." if min(seeds) == 1 else "")
     ]
 

@@ -1,10 +1,16 @@
 """The plan's primary question at a glance: a candidate against quality, a point a recipe, and over the plan's doses."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import NullFormatter
 
 from analysis.compare import plan
 from analysis.compare.comparison import VERDICTS, Comparison
@@ -12,6 +18,9 @@ from analysis.compare.dose import doses
 from analysis.pages import plots
 from analysis.pages.tables import BY_KEY, arm_names
 from analysis.pages.words import number, setting
+
+KID = "final KID (lower is better), log scale"
+DOSE = "D's learning rate, as labelled"
 
 
 def against_quality(comparison: Comparison, x: str, looks: Mapping[str, plots.Style]) -> tuple[Figure, str] | None:
@@ -28,42 +37,135 @@ def against_quality(comparison: Comparison, x: str, looks: Mapping[str, plots.St
     names, found = arm_names(arms), doses(arms)
     rates = {arm: rate for arm, rate in zip(found["arm"], found["rate"], strict=True) if arm in means.index}
     labels = {arm: setting(rate) for arm, rate in rates.items()} or names
-    looks = {**looks, **plots.ramp(list(rates))}
-    kid = f"final KID, to step {arms.steps:,} (lower is better), log scale"
-    measure = {
-        "interleaving_ratio": f"interleaving ratio, steps {arms.steps * 3 // 4 + 1:,} to {arms.steps:,}",
-        "isc_mean": f"Inception Score after {arms.steps:,} steps",
+    looks = {**looks, **ramp(list(rates))}
+    measure, of_steps = {
+        "interleaving_ratio": ("interleaving ratio", f"steps {arms.steps * 3 // 4 + 1:,} to {arms.steps:,}"),
+        "isc_mean": ("Inception Score", f"after {arms.steps:,} steps"),
     }[x]
     beside = 2 if rates and x == "interleaving_ratio" else 0
     others = {names[arm]: looks[arm] for arm in means.index if arm not in labels}
-    figure = plots.figure(4.4 if others else 3.9, (1 + 0.8 * beside) * plots.WIDTH)
+    figure = plots.figure(4.4 if rates else 3.9, (1 + 0.8 * beside) * plots.WIDTH)
     *over_rate, last = figure.subplots(1, 1 + beside, squeeze=False)[0]
     if over_rate:
         of_dose = means.loc[list(rates)].assign(rate=pd.Series(rates))
         runs = rows[rows["arm"].isin(rates)].assign(rate=rows["arm"].map(rates))
         titles = ("Final KID over D's learning rate", "Interleaving ratio over D's learning rate")
-        for axis, y, title, label in zip(over_rate, ("kid", column), titles, (kid, measure), strict=True):
-            plots.arms(
+        for axis, y, title, label in zip(over_rate, ("kid", column), titles, (KID, measure), strict=True):
+            draw(
                 axis, runs, of_dose, "rate", y, looks, labels={}, joined=[*rates], title=title,
                 xlabel=f"D's learning rate, log scale ({_seeds(runs)})", ylabel=label,
             )  # fmt: skip
-            plots.log_rates(axis, of_dose["rate"])
+            _log_rates(axis, of_dose["rate"])
         plots.log_scale(over_rate[0])
     verdict = VERDICTS[comparison.predictions[x].verdict]
-    plots.arms(
+    draw(
         last, rows, means, column, "kid", looks, labels=labels, joined=[*rates],
         title=f"Final KID against the {BY_KEY[x].title}: {verdict[:1].lower()}{verdict[1:]}",
-        xlabel=f"{measure} ({_seeds(rows)})", ylabel=kid,
+        xlabel=f"{measure}, {of_steps} ({_seeds(rows)})", ylabel=KID,
     )  # fmt: skip
     plots.log_scale(last)
-    if others:
-        plots.legend_below(last, plots.markers(others))
+    if rates:
+        shades = ramp(list(rates))
+        middle = shades[list(rates)[len(rates) // 2]].color
+        dose = Line2D([], [], color=plots.PALE, marker="o", markersize=7, mfc=middle, mec=middle, label=DOSE)
+        seed = Line2D([], [], color=middle, linestyle="none", marker="o", markersize=4, alpha=0.45, label="one seed")
+        plots.legend_below(last, [dose, *([seed] if rows["arm"].duplicated().any() else []), *_markers(others)])
     listed = "; ".join(
         f"{name} {number(means.loc[arm, column])} and {number(means.loc[arm, 'kid'])}"
         for arm, name in names.items()
         if arm in means.index
     )
     return figure, f"{BY_KEY[x].title} and KID after {arms.steps:,} steps: {listed}"
+
+
+def courses(
+    comparison: Comparison, windows: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, plots.Style]] | None:
+    """The snapshots and windows of the plan's doses at equal steps, as `plots` takes them; None where there are few.
+
+    A recipe is called by its dose there, and a longer run stands with its first steps.
+    """
+    arms = comparison.arms
+    shades = ramp(list(doses(arms)["arm"]))
+    if not shades:
+        return None
+    names = arm_names(arms)
+    snapshots = arms.snapshots[arms.snapshots["arm"].isin(shades)]
+    windows = windows.merge(arms.runs[["experiment", "seed", "arm"]], on=["experiment", "seed"])
+    windows = windows[windows["arm"].isin(shades) & (windows["step"] <= arms.steps)]
+    frames = [rows.assign(experiment=rows["arm"].map(names)) for rows in (snapshots, windows)]
+    return frames[0], frames[1], {names[arm]: style for arm, style in shades.items()}
+
+
+def dose_looks(comparison: Comparison) -> dict[str, plots.Style]:
+    """The looks of the experiments that are doses of the plan, in its order."""
+    recipes = {run.name: plan.recipe(run.experiment) for run in comparison.runs}
+    looks = {}
+    for arm, style in ramp(list(doses(comparison.arms)["arm"])).items():
+        same = dict.fromkeys(name for name, recipe in recipes.items() if recipe == recipes[arm])
+        for name, marker in zip(same, "osD", strict=False):  # of several lengths
+            looks[name] = plots.Style(style.color, marker, style.dashes)
+    return looks
+
+
+def ramp(names: Sequence[str]) -> dict[str, plots.Style]:
+    """Looks of things that have an order: from dark to light, which black-and-white print keeps; each second dashed."""
+    colours = sns.color_palette("viridis", len(names) + 1).as_hex()
+    dashes = [(), (4, 1.2)] * len(names)
+    return {name: plots.Style(colours[place], "o", dashes[place]) for place, name in enumerate(names)}
+
+
+def draw(
+    axis: Axes,
+    rows: pd.DataFrame,
+    means: pd.DataFrame,
+    x: str,
+    y: str,
+    looks: Mapping[str, plots.Style],
+    *,
+    labels: Mapping[str, str],
+    joined: Sequence[str] = (),
+    title: str,
+    xlabel: str,
+    ylabel: str,
+) -> Axes:
+    """Each arm's means of two measures, a pale point a seed beside it, and its label, in turns above and below.
+
+    rows: arm, x, y, a row a run. means: the same, a row an arm, by which it is indexed. joined: arms that a line joins.
+    """
+    line = means.loc[list(joined)]
+    axis.plot(line[x], line[y], color=plots.PALE, linewidth=1, zorder=1)
+    for arm, mean in means.iterrows():
+        own, style = rows[rows["arm"] == arm], looks[str(arm)]
+        colour: dict[str, Any] = {"color": style.color, "marker": style.marker, "linewidth": 0}
+        if len(own) > 1:
+            axis.scatter(own[x], own[y], s=18, alpha=0.45, zorder=2, **colour)
+        axis.scatter(mean[x], mean[y], s=70, zorder=3, **colour)
+    for turn, (arm, mean) in enumerate(means[means.index.isin(labels)].sort_values(x).iterrows()):
+        axis.annotate(
+            labels[str(arm)], (mean[x], mean[y]), (0, -17 if turn % 2 else 9), textcoords="offset points", ha="center",
+            fontsize=8.5, color=plots.INK, zorder=4, path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        )  # fmt: skip
+    axis.margins(0.1, 0.14)
+    plots.set_title(axis, title, 46)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    return axis
+
+
+def _markers(looks: Mapping[str, plots.Style]) -> list[Line2D]:
+    """Handles of a legend of points."""
+    return [
+        Line2D([], [], color=style.color, linestyle="none", marker=style.marker, markersize=7, label=name)
+        for name, style in looks.items()
+    ]
+
+
+def _log_rates(axis: Axes, values: pd.Series) -> None:
+    """Turn the x axis, of learning rates, to a log scale with a tick a value."""
+    axis.set_xscale("log")
+    axis.set_xticks(values, [setting(value) for value in values], rotation=45)
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.minorticks_off()
 
 
 def _seeds(rows: pd.DataFrame) -> str:

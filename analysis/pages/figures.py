@@ -69,7 +69,9 @@ def draw_figures(comparison: Comparison, folder: Path) -> dict[str, list[Picture
 
     Figures of an earlier report that are not drawn again are removed.
     """
-    looks = plots.styles(experiments(comparison))
+    doses = arm_figures.dose_looks(comparison)
+    others = plots.styles([name for name in experiments(comparison) if name not in doses])
+    looks = {name: doses.get(name) or others[name] for name in experiments(comparison)}
     pictures: dict[str, list[Picture]] = {section: [] for section in SECTIONS}
     stems: set[str] = set()
     with plots.drawing():
@@ -113,7 +115,7 @@ def _drawings(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
     snapshots, windows = comparison.snapshots.infer_objects(), comparison.windows.infer_objects()
     yield from _losses(comparison)
     yield from _measures(comparison, looks)
-    yield from _overview(snapshots, windows, looks)
+    yield from _overview(comparison, snapshots, windows, looks)
     yield from _quality(comparison, snapshots, looks)
     for measure in WINDOWED:
         yield from _windows(windows, measure, looks)
@@ -152,7 +154,8 @@ def _bands(runs: Mapping[str, loss_plots.Losses], steps: int) -> Iterator[Drawin
         loss_plots.bands(axis, long[name], top)
     for axis in axes[len(shown) :]:
         axis.axis("off")
-    plots.legend_below(axes[0], axes[0].get_legend_handles_labels()[0])
+    handles, _ = axes[0].get_legend_handles_labels()
+    plots.legend_below(axes[0], handles, title="Numbers: how much all values overlap, in %")
     listed = "; ".join(f"{name} {number(100 * long[name].overlap, 0)} %" for name in shown)
     alt = f"The middle 80 % of D's and of G's losses, by blocks of steps. They overlap: {listed}"
     yield Drawing("windows-overlap", figure, alt)
@@ -190,6 +193,8 @@ def _measures(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
             continue
         values = finished.assign(value=scale * finished[measure.key].astype(float)).dropna(subset="value")
         values = values[values["experiment"].isin(means["experiment"])]
+        real = finished.groupby("experiment")[measure.real].mean() if measure.real else pd.Series(dtype=float)
+        means = means.assign(real=scale * means["experiment"].map(real).astype(float))
         figure = plots.figure(1.0 + 0.5 * len(means))
         title = capital(measure.title) + (f": {measure.better} is better" if measure.better else "")
         label = measure.title + (" (% of images)" if measure.percent else "")
@@ -201,12 +206,20 @@ def _measures(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
         yield Drawing(f"measure-{measure.key}", figure, f"{measure.title} by experiment: {listed}")
 
 
-def _overview(snapshots: pd.DataFrame, windows: pd.DataFrame, looks: Looks) -> Iterator[Drawing]:
-    """The write-up's claim at a glance: FID and interleaving over the same steps, of the size that most runs have."""
+def _overview(
+    comparison: Comparison, snapshots: pd.DataFrame, windows: pd.DataFrame, looks: Looks
+) -> Iterator[Drawing]:
+    """The write-up's claim at a glance: FID and interleaving over the same steps, of the size that most runs have.
+
+    Where the plan's doses are there it is about these only: more lines could not be told apart.
+    """
     size = usual_size(snapshots)
-    scored = _known(snapshots[snapshots["image_size"] == size], "fid")
-    names = set(snapshots.loc[snapshots["image_size"] == size, "experiment"])
-    windowed = _known(windows[windows["experiment"].isin(names)], "interleaving_ratio")
+    snapshots = snapshots[snapshots["image_size"] == size]
+    windows = windows[windows["experiment"].isin(snapshots["experiment"])]
+    doses = arm_figures.courses(comparison, windows)
+    if doses:
+        snapshots, windows, looks = doses
+    scored, windowed = _known(snapshots, "fid"), _known(windows, "interleaving_ratio")
     if scored.empty or windowed.empty:
         return
     figure = plots.figure(4.3, 2 * plots.WIDTH)
@@ -214,7 +227,7 @@ def _overview(snapshots: pd.DataFrame, windows: pd.DataFrame, looks: Looks) -> I
     title = f"FID at {size} px over training: lower is better"
     plots.quality(left, scored, "fid", looks, title=title, label="FID of the snapshot", legend=False)
     words = WINDOWED["interleaving_ratio"]
-    plots.windows(right, windowed, "interleaving_ratio", looks, smoothing=SMOOTHING_WINDOWS, **words)
+    plots.windows(right, windowed, "interleaving_ratio", looks, smoothing=SMOOTHING_WINDOWS, points=not doses, **words)
     alt = f"FID and interleaving ratio over training, side by side. {_listed(windowed, looks)}"
     yield Drawing(f"overview-{size}px", figure, alt)
 

@@ -71,19 +71,18 @@ class Losses:
 class Limits:
     """What the loss figures of several runs share, so that they can be compared side by side."""
 
-    step: float
     loss: float
     zoom: tuple[float, float]
 
 
 def shared_limits(runs: Sequence[Losses]) -> Limits:
-    """Axes on which all runs fit; one that blows up does not press the others flat, it leaves the figure."""
+    """Heights at which all runs fit; one that blows up does not press the others flat, it leaves the figure."""
     tops = sorted(map(_top, runs))
     near = np.concatenate([run.zoom[0].raw[CURVES].to_numpy().ravel() for run in runs if run.zoom] or [np.empty(0)])
     near = near[np.isfinite(near) & (near > 1e-4)]
     low, high = (near.min(), near.max()) if len(near) else (0.1, 10)
     top = min(tops[-1], 4 * tops[(len(tops) - 1) // 2])
-    return Limits(max(run.raw["step"].iloc[-1] for run in runs), 1.06 * top, (0.85 * low, 1.2 * high))
+    return Limits(1.06 * top, (0.85 * low, 1.2 * high))
 
 
 def _top(run: Losses) -> float:
@@ -118,7 +117,7 @@ def losses(figure: Figure, run: Losses, limits: Limits) -> None:
     """One run's losses, a strip of their crossings below, and the last window under a magnifying glass."""
     rows = figure.subplots(3, 1, height_ratios=[5, 0.55, 3.2])
     loss_curves(rows[0], run, limits)
-    crossing_strip(rows[1], run.at(run.crossings, run.raw["step"]), limits)
+    crossing_strip(rows[1], run.at(run.crossings, run.raw["step"]), run.raw["step"].iloc[-1])
     if run.zoom is None:
         rows[2].axis("off")
         rows[2].text(0.5, 0.5, "no window of steps to look at closely", ha="center", va="center", color=PALE)
@@ -137,18 +136,18 @@ def loss_curves(axis: Axes, run: Losses, limits: Limits) -> None:
     highest = run.smooth[np.isfinite(run.smooth)].max().max()
     if highest > limits.loss:
         axis.text(0.02, 0.97, f"↑ up to {highest:.3g}", transform=axis.transAxes, va="top", fontsize=9, color=INK)
-    axis.set(xlim=(0, limits.step), ylim=(0, limits.loss), ylabel="loss (nats)")
+    axis.set(xlim=(0, step.iloc[-1]), ylim=(0, limits.loss), ylabel="loss (nats)")
     axis.tick_params(labelbottom=False)
     axis.legend(title=f"mean of {SMOOTHING_STEPS} steps (pale: every step)", loc="upper right", title_fontsize=8.5)
 
 
-def crossing_strip(axis: Axes, steps: np.ndarray, limits: Limits) -> None:
-    """A tick at each crossing: the darker, the more often the curves cross there."""
+def crossing_strip(axis: Axes, steps: np.ndarray, last: float) -> None:
+    """A tick at each crossing: the darker, the more often the curves cross there. last: the run's last step."""
     # White noise crosses at every second step. That shall be dark and a tenth of it still be seen, at any length.
     pixels = 0.8 * WIDTH * DPI
-    alpha = float(np.clip(2.5 * pixels / max(limits.step, 1), 0.06, 0.9))
+    alpha = float(np.clip(2.5 * pixels / max(last, 1), 0.06, 0.9))
     axis.vlines(steps, 0, 1, color=INK, alpha=alpha, linewidth=0.6, rasterized=True)
-    axis.set(xlim=(0, limits.step), ylim=(0, 1), xlabel="step (a tick where the curves cross)")
+    axis.set(xlim=(0, last), ylim=(0, 1), xlabel="step (a tick where the curves cross)")
     axis.set_yticks([])
     axis.grid(False)
     thousands(axis)

@@ -26,8 +26,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from PIL import Image
 
-from analysis.pages.words import setting
-
 WIDTH = 5.2  # inches: small enough that the text is still readable on a phone
 DPI = 150
 FEW = 4  # rows of a legend; each one more makes the figure higher, so that the axis keeps its size
@@ -174,23 +172,26 @@ def windows(
     label: str,
     meanings: Mapping[float, str],
     smoothing: int,
+    points: bool = True,
 ) -> Axes:
     """A measure of the loss curves by window: a pale point a window, a line the seeds' mean over `smoothing` windows.
 
-    rows: experiment, seed, step, `measure`. meanings: heights, and what they mean.
+    rows: experiment, seed, step, `measure`. meanings: heights, and what they mean. points: whether windows are drawn.
     """
     shared: dict[str, Any] = {"x": "step", "y": measure, "ax": axis, "legend": False}
-    points = {"s": 10, "alpha": 0.35, "linewidth": 0, "rasterized": True}
-    sns.scatterplot(rows, **shared, **points, **_by_experiment(rows, looks))
+    if points:
+        dots = {"s": 10, "alpha": 0.35, "linewidth": 0, "rasterized": True}
+        sns.scatterplot(rows, **shared, **dots, **_by_experiment(rows, looks))
     means = rows.groupby(["experiment", "step"])[measure].mean().groupby("experiment")
     smooth = means.transform(lambda values: values.rolling(smoothing, min_periods=1, center=True).mean()).reset_index()
     line = _by_experiment(rows, looks, dashes=True) | {"markers": False}
     sns.lineplot(smooth, errorbar=None, linewidth=2.2, **shared, **line)
     for height, meaning in meanings.items():
         axis.axhline(height, color=INK, linewidth=0.9, linestyle=DOTTED)
-        place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
-        axis.annotate(meaning, (1, height), (5, 0), fontsize=8.5, color=INK, **place)
-    axis.set_ylim(-0.05, max(rows[measure].max(), *meanings) + 0.08)
+        place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        va = "center" if height else "bottom"  # below it stand the steps
+        axis.annotate(meaning, (1, height), (5, 0), fontsize=8.5, color=INK, va=va, **place)
+    axis.set_ylim(-0.05, max((rows if points else smooth)[measure].max(), *meanings) + 0.08)
     _over_steps(axis, rows, title, label)
     legend_below(axis, _handles(rows, looks))
     return axis
@@ -235,46 +236,6 @@ def scatter(
     return axis
 
 
-def arms(
-    axis: Axes,
-    rows: pd.DataFrame,
-    means: pd.DataFrame,
-    x: str,
-    y: str,
-    looks: Mapping[str, Style],
-    *,
-    labels: Mapping[str, str],
-    joined: Sequence[str] = (),
-    title: str,
-    xlabel: str,
-    ylabel: str,
-) -> Axes:
-    """Each arm's means of two measures, a pale point a seed beside it, and its label, in turns above and below.
-
-    rows: arm, x, y, a row a run. means: the same, a row an arm, by which it is indexed. joined: arms that a line joins.
-    """
-    line = means.loc[list(joined)]
-    axis.plot(line[x], line[y], color=PALE, linewidth=1, zorder=1)
-    for turn, (arm, mean) in enumerate(means.sort_values(x).iterrows()):
-        own, style = rows[rows["arm"] == arm], looks[str(arm)]
-        colour: dict[str, Any] = {"color": style.color, "marker": style.marker, "linewidth": 0}
-        if len(own) > 1:
-            axis.scatter(own[x], own[y], s=18, alpha=0.45, zorder=2, **colour)
-        axis.scatter(mean[x], mean[y], s=70, zorder=3, **colour)
-        place: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 8.5, "color": INK}
-        axis.annotate(labels.get(str(arm), ""), (mean[x], mean[y]), (0, -16 if turn % 2 else 8), zorder=4, **place)
-    axis.margins(0.1, 0.14)
-    set_title(axis, title, 46)
-    axis.set(xlabel=xlabel, ylabel=ylabel)
-    return axis
-
-
-def ramp(names: Sequence[str]) -> dict[str, Style]:
-    """Looks of things that have an order: from dark to light, which black-and-white print keeps."""
-    colours = sns.color_palette("viridis", len(names) + 1).as_hex()
-    return {name: Style(colour, "o") for name, colour in zip(names, colours, strict=False)}
-
-
 # --- every seed ---
 
 
@@ -284,7 +245,7 @@ def seeds(
     """A line an experiment: a pale point a seed, the mean and its interval in full colour; groups set apart.
 
     rows: experiment, value, one row per seed. means: experiment, group, n, mean, low and high (NaN where there is no
-    interval), a row an experiment; those of different groups can't be compared.
+    interval), perhaps the same of real images, `real`, a row an experiment; different groups can't be compared.
     """
     groups = means["group"].ne(means["group"].shift()).cumsum().to_numpy() - 1
     means = means.assign(y=np.arange(len(means)) + 0.8 * groups)
@@ -296,6 +257,9 @@ def seeds(
     for row in means.itertuples():
         axis.plot([row.low, row.high], [row.y, row.y], color=looks[row.experiment].color, linewidth=2)
     sns.scatterplot(means, x="mean", y="y", s=75, zorder=3, **shared)
+    if "real" in means and means["real"].notna().any():
+        axis.plot(means["real"], means["y"], "|", color=INK, markersize=13, label="real images")
+        legend_below(axis, axis.get_legend_handles_labels()[0])
     for top, bottom in zip(means.itertuples(), means[1:].itertuples(), strict=False):
         if top.group != bottom.group:
             axis.axhline((top.y + bottom.y) / 2, color=PALE, linewidth=0.8)
@@ -341,14 +305,6 @@ def _handles(rows: pd.DataFrame, looks: Mapping[str, Style], *, line: bool = Tru
     ]  # fmt: skip
 
 
-def markers(looks: Mapping[str, Style]) -> list[Line2D]:
-    """Handles of a legend of points."""
-    return [
-        Line2D([], [], color=style.color, linestyle="none", marker=style.marker, markersize=7, label=name)
-        for name, style in looks.items()
-    ]
-
-
 def legend_below(axis: Axes, handles: Sequence[Line2D], title: str = "") -> None:
     """A legend that hides no data, below a sentence in bold."""
     figure = axis.get_figure(root=True)
@@ -376,14 +332,6 @@ def thousands(axis: Axes, ticks: int = 6) -> None:
     """Round steps, with commas. ticks: at most so many."""
     axis.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, steps=[1, 2, 2.5, 5, 10]))
     axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-
-
-def log_rates(axis: Axes, values: pd.Series) -> None:
-    """Turn the x axis, of learning rates, to a log scale with a tick a value."""
-    axis.set_xscale("log")
-    axis.set_xticks(values, [setting(value) for value in values], rotation=45)
-    axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.minorticks_off()
 
 
 def log_scale(axis: Axes) -> None:

@@ -127,6 +127,7 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
     records = [run.record for run in comparison.runs if run.state == "finished"]
     seeds = finished.groupby("experiment").size()
     bench = _benchmarks()
+    provenance = _provenance(comparison)
     return {
         "comparison": comparison,
         "answers": {answer.key: _in_cells(answer) for answer in comparison.answers},
@@ -152,14 +153,15 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "names": tables.arm_names(comparison.arms) if comparison.arms.planned else {},
         "fall": own_question.FALL,
         "plan_arms": ARMS if comparison.arms.planned else 0,
-        "one_dose": dose.one_setting(comparison.arms),
         "noise": tables.noise(comparison.arms),
         "equal_steps": comparison.steps_compared,
         "associations": {x: "\n".join(table_lines(_associations(comparison, x))) for x in CANDIDATES},
-        "provenance": _provenance(comparison),
+        "provenance": provenance,
+        "commit": dict(provenance["shared"]).get("commit", ""),
         "commands": _commands(comparison),
         "front": _front(comparison, samples),
         "claim": _claim(comparison),
+        "real_variety": number(comparison.table["variety_real"].astype(float).mean(), 3),
         "extractor": _extractor(comparison),
         "bench": bench,
         "gflop_64": next(
@@ -169,6 +171,7 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "runs": len(finished),
         "repeats": comparison.repeats,
         "recipes": len({recipe(run.experiment) for run in comparison.runs if run.state == "finished"}),
+        "recipe_rows": len(seeds),
         "seeds": _range(seeds),
         "steps": _range(finished["steps"]),
         "images": _range([record["data"]["count"] for record in records]),

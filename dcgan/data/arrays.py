@@ -61,7 +61,9 @@ class Arrays:
         except DataError:
             raise
         except Exception as error:  # of many kinds: BadZipFile, ValueError, SyntaxError, KeyError (a later version) ...
-            raise DataError(f"{self.path} is not a whole file of numpy arrays: {first_line(error)}") from error
+            raise DataError(
+                f"{self.path} is damaged, incomplete, or not a file of numpy arrays: {first_line(error)}"
+            ) from error
         if not stacks:
             raise DataError(f"no images in {self.path} ({', '.join(others) or 'it is empty'}); they should be {SHAPES}")
         if len({stack.shape[1:] for stack in stacks}) > 1:

@@ -50,7 +50,7 @@ class Batches:
         self._first, self._of = share
         if batch_size % self._of:
             raise DataError(
-                f"a batch of {batch_size} images has no {self._of} equal shares: use a number of processes that "
+                f"a batch of {batch_size} images can't be split equally over {self._of} processes: use a number that "
                 'divides it, or another batch with --set batch_size=... (SET="batch_size=...")'
             )
         self.batch_size, self.seed = batch_size, seed

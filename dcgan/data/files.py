@@ -146,9 +146,7 @@ class Zip:
             return zipfile.ZipFile(file)
         except Exception as error:  # BadZipFile, and whatever a damaged index does to zipfile's arithmetic
             file.close()
-            raise DataError(
-                f"{self.path} is not a whole zip archive, or not a zip at all: {first_line(error)}"
-            ) from error
+            raise DataError(f"{self.path} is damaged, incomplete, or not a zip archive: {first_line(error)}") from error
 
     @cached_property
     def _members(self) -> list[zipfile.ZipInfo]:
@@ -236,9 +234,7 @@ class Tar:
         except DataError:
             raise
         except Exception as error:  # of many kinds: TarError, OSError, EOFError, zlib.error ...
-            raise DataError(
-                f"{self.path} is not a whole tar archive, or not a tar at all: {first_line(error)}"
-            ) from error
+            raise DataError(f"{self.path} is damaged, incomplete, or not a tar archive: {first_line(error)}") from error
 
 
 class _Header(tarfile.TarInfo):
@@ -257,13 +253,13 @@ class _Header(tarfile.TarInfo):
 def check_name(path: Path, name: str) -> None:
     """Raise DataError for a name that leads out of the archive, though nothing is extracted."""
     if re.match(r"[/\\]|\w:[/\\]", name) or ".." in re.split(r"[/\\]", name):
-        raise DataError(f"{path} holds a name that leads out of it: {name}; names should be relative")
+        raise DataError(f"{path} has an entry that points outside it: {name}")
 
 
 def check_size(path: Path, name: str, size: int) -> None:
     """Raise DataError for a huge image."""
     if size > LARGEST_MB * 2**20:
-        raise DataError(f"{path}: {name} unpacks to {size >> 20} MB, and {LARGEST_MB} MB is the most allowed")
+        raise DataError(f"{path}: {name} unpacks to {size >> 20} MB; the limit is {LARGEST_MB} MB")
 
 
 def check_unpacked(path: Path, size: int) -> None:
@@ -271,7 +267,7 @@ def check_unpacked(path: Path, size: int) -> None:
     allowed = max(LARGEST_ARCHIVE_MB * 2**20, LARGEST_RATIO * path.stat().st_size)
     if size > allowed:
         raise DataError(
-            f"{path} unpacks to {size >> 20:,} MB or more, and {allowed >> 20:,} MB is the most allowed for its size"
+            f"{path} unpacks to {size >> 20:,} MB or more; the limit for an archive of its size is {allowed >> 20:,} MB"
         )
 
 

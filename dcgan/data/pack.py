@@ -72,7 +72,7 @@ def pack(source: Source, *, size: int, crop_px: int | None, images: int | Litera
     elif packed.unreadable:  # said by name when they were packed
         log.warning("%d images of %s can't be read and are left out", packed.unreadable, source.description)
     if packed is None:
-        raise DataError(f"the images packed into {cache.absolute()} are gone or damaged already; run it again")
+        raise DataError(f"the images packed into {cache.absolute()} were deleted or damaged right after; run it again")
     return packed
 
 

@@ -57,7 +57,7 @@ def _opened(shard: Path) -> Any:
     try:
         file = ParquetFile(shard)
     except Exception as error:  # pyarrow's are of many kinds
-        raise DataError(f"{shard} is not a whole parquet file, or not one at all: {first_line(error)}") from error
+        raise DataError(f"{shard} is damaged, incomplete, or not a parquet file: {first_line(error)}") from error
     groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
     check_unpacked(shard, sum(group.total_byte_size for group in groups))
     _image_column(shard, file)

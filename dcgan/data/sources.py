@@ -27,7 +27,7 @@ from dcgan.tools.files import checksum, replacing
 log = logging.getLogger(__name__)
 
 FORMS = (
-    "a folder, .zip or .tar[.gz] of images, .parquet shards, a .npz or .npy, 'celeba', or nothing for the drawn faces"
+    "a folder, .zip or .tar[.gz] of images, .parquet shards, a .npz or .npy, 'celeba', or left out for the drawn faces"
 )
 READERS = {r"\.zip$": Zip, r"\.(tar(\.\w+)?|tgz)$": Tar, r"\.parquet$": Parquet, r"\.np[yz]$": Arrays}
 CELEBA_COUNT = 202_599
@@ -55,7 +55,7 @@ def open_source(data: str | Path | None, *, cache: Path) -> Source:
         description = f"embedded drawn faces v{faces.VERSION}"
         return Source("embedded", description, checksum(description.encode()), None, None)
     if not str(data):
-        raise DataError(f"--data (DATA=) is empty; it should be {FORMS}")
+        raise DataError(f"--data (DATA=) is an empty name; it should be {FORMS}")
     celeba = str(data) == "celeba"
     if celeba and Path("celeba").exists():
         log.warning("celeba is torchvision's CelebA; for the folder celeba here, use --data ./celeba (DATA=./celeba)")

@@ -31,14 +31,18 @@ def add_command(commands: Any, measures: Callable[[], dict[str, Any]]) -> None:
     )
     study.add_argument("experiments", nargs="+", metavar="EXP", help="names of experiments, or YAML files")
     study.add_argument(
-        "--seeds", type=seeds, default="5", metavar="N|LIST", help="5 means 0-4; or 0-4, or 1,3 (%(default)s)"
+        "--seeds",
+        type=seeds,
+        default="5",
+        metavar="N|LIST",
+        help="a count (5: seeds 0 to 4) or a list (10-12, or 1,3); one seed: 10-10 (default: %(default)s)",
     )
     study.add_argument(
         "--cpus-per-run",
         type=share,
         default="1",
         metavar="N",
-        help="CPUs, and CPU threads, of each run; one is the most efficient (%(default)s)",
+        help="CPUs, and CPU threads, of each run; one is the most efficient (default: %(default)s)",
     )
     study.add_argument(
         "--gpus-per-run",

@@ -207,7 +207,7 @@ def fitting_torch(wish: str) -> tuple[str, str]:
     if os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("UV_INDEX_URL"):
         return "pypi", "PyTorch's ordinary build, from your index (TORCH=cpu: 1.7 GB, from PyTorch's own)"
     if "PIP_NO_INDEX" in os.environ:
-        return "pypi", "PyTorch's ordinary build, as pip is told to ask no index"
+        return "pypi", "PyTorch's ordinary build, as pip is configured with no-index"
     if not reachable(PYTORCH_INDEX):
         return "pypi", "PyTorch's ordinary build, as its own index can't be reached"
     said = said_by("nvidia-smi", "--query-gpu=compute_cap,driver_version", "--format=csv,noheader")
@@ -273,7 +273,7 @@ def find_uv(locks: list[Path], folder: Path) -> str:
             return uv
     pinned = re.search(r"^uv==(\S+)", locks[0].read_text(), re.MULTILINE)
     if not pinned:
-        raise InstallError(f"{locks[0]}: has no line uv==...: make lock")
+        raise InstallError(f"{locks[0]}: has no uv== line: run `make lock`")
     if said_by(sys.executable, "-m", "pip", "--version"):
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
         os.environ |= {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0"}  # both refuse --target
@@ -359,4 +359,4 @@ if __name__ == "__main__":
     except InstallError as problem:
         sys.exit(f"error: {problem}")
     except OSError as problem:
-        sys.exit(f"error: .venv can't be made here ({problem}): clone the lab where you may write")
+        sys.exit(f"error: .venv can't be made here ({problem}): clone the lab into a folder that you can write to")

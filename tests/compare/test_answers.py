@@ -259,7 +259,7 @@ def test_a_face_rate_carries_its_interval_and_its_name(tmp_path):
     assert row(found, "baseline")["face_rate"] == 0.9
     assert row(found, "baseline")["face_rate_low"] == pytest.approx(0.8256, abs=1e-3)
     answer = next(each for each in found.answers if "look normal" in each.question)
-    assert "detectable as a face, which is not the same: 90.0 % [82.6, 94.5] (Wilson)" in answer.evidence[0]
+    assert "a face is detected in 90.0 % [82.6, 94.5]" in answer.evidence[0]
 
 
 @pytest.mark.parametrize(

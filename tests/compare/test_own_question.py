@@ -96,7 +96,7 @@ def test_of_many_comparisons_one_small_p_is_not_enough(tmp_path):
 @pytest.mark.parametrize(
     ("noise", "sentence"),
     [
-        (0.3, "From step to step the loss curves interleave more"),
+        (0.3, "Unsmoothed, the loss curves interleave more"),
         (0.02, "The loss curves interleave more"),
     ],
 )

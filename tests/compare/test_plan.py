@@ -115,8 +115,8 @@ def test_only_the_plans_arms_and_seeds_answer_the_plans_question(tmp_path):
     assert answer.verdict == "yes"
     assert answer.text.startswith(
         "Over 12 of the plan's 12 recipes at 1,200 steps, the rank correlation of the interleaving ratio with the "
-        f"final KID is {prediction.facts['rho']:+.2f}. A random order gives one at least as strong, in either "
-        "direction, in less than 1 % of cases (exact permutation p = "
+        f"final KID is {prediction.facts['rho']:+.2f} (below 0, more of it goes with better faces). If the recipes' "
+        "KIDs are shuffled, one at least as strong, of either sign, turns up in less than 1 % of orders (exact p = "
     )
     assert [each.key for each in found.answers if each.primary] == ["interleaving", "isc", "useful"]
 

@@ -60,12 +60,12 @@ WRONG = {
     "flat.npy": (npy(np.zeros((9, 784), np.uint8)), "flat.npy uint8 (9, 784)"),
     "none.npy": (npy(RGB[:0]), "none.npy uint8 (0, 16, 20, 3)"),
     "cut.npy": (npy(RGB)[:-1], "bytes, which don't fit its shape (9, 16, 20, 3)"),
-    "text.npy": (b"this is text", "not a whole file of numpy arrays"),
-    "empty.npy": (b"", "not a whole file of numpy arrays"),
-    "text.npz": (b"this is text", "not a whole file of numpy arrays"),
+    "text.npy": (b"this is text", "not a file of numpy arrays"),
+    "empty.npy": (b"", "not a file of numpy arrays"),
+    "text.npz": (b"this is text", "not a file of numpy arrays"),
     "two.npz": (npz(images=RGB, masks=GREY), "(images.npy (9, 16, 20, 3), masks.npy (9, 16, 20))"),
     "empty.npz": (npz(), "it is empty"),
-    "cut.npz": (npz(x=RGB)[:-30], "not a whole file of numpy arrays"),
+    "cut.npz": (npz(x=RGB)[:-30], "not a file of numpy arrays"),
 }
 
 

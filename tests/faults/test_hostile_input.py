@@ -171,7 +171,7 @@ def zeros(path: Path, count: int, megabytes: int, noise: int = 0) -> Path:
 @pytest.mark.parametrize("name", ["bomb.zip", "bomb.tar.gz"])
 def test_a_bomb_in_many_small_pieces_is_refused_before_it_goes_off(tmp_path, name):
     message = packed(zeros(tmp_path / name, count=33, megabytes=32), tmp_path / "cache")
-    assert "MB or more, and 1,024 MB is the most allowed for its size" in message
+    assert "MB or more; the limit for an archive of its size is 1,024 MB" in message
 
 
 @pytest.mark.slow
@@ -192,7 +192,7 @@ def test_of_a_tar_only_some_files_are_in_memory_at_a_time(tmp_path):
 )
 def test_a_tar_with_a_damaged_header_in_the_middle_is_refused_and_not_followed_for_ever(tmp_path, rest):
     path = written(tmp_path / "faces.tar", tar_header(b"a.png", 5) + padded(b"hello") + rest)
-    assert "not a whole tar archive" in packed(path, tmp_path / "cache")
+    assert "not a tar archive" in packed(path, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("kind", [b"L", b"K", b"x", b"g", b"X"])
@@ -208,7 +208,7 @@ def test_a_tar_header_of_gigabytes_is_not_read(tmp_path, kind):
 def test_a_zip_whose_index_needs_a_program_of_the_future_is_refused(tmp_path):
     content = bytearray(zip_of(FILES))
     content[content.index(b"PK\1\2") + 6] = 99  # the version needed, for which zipfile has another exception
-    assert "not a whole zip" in packed(written(tmp_path / "faces.zip", content), tmp_path / "cache")
+    assert "not a zip archive" in packed(written(tmp_path / "faces.zip", content), tmp_path / "cache")
 
 
 def test_a_file_without_a_name_in_a_zip_is_what_its_content_is(tmp_path):

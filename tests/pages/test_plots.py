@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from analysis.pages import loss_plots, plots
+from analysis.pages import arm_figures, loss_plots, plots
 from dcgan.tools.loss_style import COLORS
 
 FOUR = ["baseline", "regularized", "tuned_lr", "hires_128"]
@@ -76,7 +76,7 @@ def test_ten_experiments_look_different_without_colour_too_and_none_like_a_netwo
 def test_every_crossing_is_a_tick_and_ten_times_the_steps_make_paler_ones(axis):
     crossings = np.array([10.5, 11.5, 250.25])
     for steps in (5_000, 50_000):
-        loss_plots.crossing_strip(axis, crossings, loss_plots.Limits(steps, 2, (0.1, 1)))
+        loss_plots.crossing_strip(axis, crossings, steps)
     dark, pale = axis.collections
     assert [segment[0][0] for segment in dark.get_segments()] == crossings.tolist()
     assert pale.get_alpha() < dark.get_alpha()
@@ -84,21 +84,21 @@ def test_every_crossing_is_a_tick_and_ten_times_the_steps_make_paler_ones(axis):
 
 def test_the_zoom_has_a_dot_a_crossing_and_counts_them_against_the_reference(axis):
     frame = pd.DataFrame({"step": range(4), "loss_d": 1.0, "loss_g": [2, 0.5, 2, 2]})
-    loss_plots.crossing_zoom(axis, loss_plots.Losses("x", frame), 8, loss_plots.Limits(4, 2, (0.1, 3)))
+    loss_plots.crossing_zoom(axis, loss_plots.Losses("x", frame), 8, loss_plots.Limits(2, (0.1, 3)))
     assert axis.lines[-1].get_ydata().tolist() == [1, 1]
     title = axis.get_title(loc="left")
     assert title.startswith("steps 0 to 3: 2 crossings")
     assert "it would be 8, ratio 0.25" in title
 
 
-def test_runs_share_their_axes_and_a_run_that_leaves_them_says_how_far():
+def test_runs_share_their_heights_and_a_run_that_leaves_them_says_how_far():
     runs = [losses(500, height=1.0), losses(500, height=1.1), losses(300, height=30)]
     limits = loss_plots.shared_limits(runs)
     with plots.drawing():
         figure = plots.figure(5)
         loss_plots.losses(figure, runs[-1], limits)
     curves = figure.axes[0]
-    assert curves.get_xlim() == (0, 500)
+    assert curves.get_xlim() == (0, 300), "its own steps"
     assert 2.2 < curves.get_ylim()[1] < 10
     assert any("up to 60" in text.get_text() for text in curves.texts)
     assert curves.get_title(loc="left").startswith("tuned_lr, seed 0\nthe curves cross 0 times in 300 steps")
@@ -174,13 +174,13 @@ def test_an_arm_is_a_point_at_its_means_with_its_seeds_around_it(axis):
     rows = pd.DataFrame({"arm": ["a", "a", "b"], "x": [0.1, 0.3, 0.5], "y": [0.1, 0.4, 0.3]})
     means = pd.DataFrame({"x": [0.2, 0.5], "y": [0.2, 0.3]}, index=["a", "b"])
     words = {"labels": {"a": "slow"}, "title": "", "xlabel": "", "ylabel": "KID"}
-    plots.arms(axis, rows, means, "x", "y", plots.ramp(["a", "b"]), joined=["a", "b"], **words)
+    arm_figures.draw(axis, rows, means, "x", "y", arm_figures.ramp(["a", "b"]), joined=["a", "b"], **words)
     seeds, mean, other = (points.get_offsets().data for points in axis.collections)
     assert seeds == pytest.approx(np.array([[0.1, 0.1], [0.3, 0.4]]))
     assert mean == pytest.approx(np.array([[0.2, 0.2]]))
     assert other == pytest.approx(np.array([[0.5, 0.3]])), "one seed is its own mean"
     assert axis.lines[0].get_xydata() == pytest.approx(means.to_numpy())
-    assert [text.get_text() for text in axis.texts] == ["slow", ""]
+    assert [text.get_text() for text in axis.texts] == ["slow"]
 
 
 def test_every_seed_is_a_point_and_one_seed_has_no_interval(axis):

@@ -234,7 +234,7 @@ def planned(tmp_path_factory):
 
 def test_with_all_runs_of_the_plan_the_answer_is_the_plans_and_what_we_see_besides_is_exploratory(planned):
     seen = folds((planned / "study.md").read_text(encoding="utf-8"))[""]
-    said = ("**Yes.** Over 12 of the plan's 12 recipes", "From step to step the interleaving ratio is highest")
+    said = ("**Yes.** Over 12 of the plan's 12 recipes", "Unsmoothed, the interleaving ratio is highest")
     verdict, dose = map(seen.index, said)
     assert (
         verdict
@@ -344,10 +344,10 @@ def test_two_profiles_are_two_studies_and_the_message_says_how_to_name_one(tmp_p
     for runs in (tmp_path, tmp_path / "faces-01234567"):
         assert main(["study-page", "--runs", str(runs), "--docs", str(tmp_path / "docs")]) == 2
         message = capsys.readouterr().err
-        assert message.startswith(f"error: {runs}: a study needs one data set and profile, and there are 2: ")
+        assert message.startswith(f"error: {runs}: a study page covers one data set and profile, and these runs have 2")
         assert message.count("\n") == 1
-        assert "--docs (DOCS=) another folder than that of the published evidence" in message
-        for folder in message.partition("there are 2: ")[2].partition(";")[0].split(", "):
+        assert "with --docs (DOCS=) a folder without published evidence" in message
+        for folder in message.partition("have 2: ")[2].partition(";")[0].split(", "):
             assert len(read_folders(Path(folder))[0]) == 1
 
 

@@ -118,7 +118,7 @@ def test_runs_of_other_kinds_are_passed_over_in_silence_and_broken_ones_with_a_l
     ((run,), problems) = read_wandb("e/p", api_of(*others, wandb_run(), *broken))
     assert run.where == "e/p/abcd1234"
     assert len(problems) == 2
-    assert re.match(r"e/p/broken: adam: missing or not of this version", problems[0])
+    assert re.match(r"e/p/broken: adam: missing or not valid in this version", problems[0])
     assert re.match(r"e/p/odd: step: missing or not what this version of the lab writes", problems[1])
 
 
