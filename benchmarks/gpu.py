@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -40,30 +41,31 @@ KERNELS, NAME = 5, 120  # that take longest, and the characters of a name that a
 
 
 def bench_steps(rounds: int) -> Result:
-    """Time a step at full width, recorded and eager in turns, and its memory."""
-    device = _cuda()
+    """Time a step at full width, recorded and eager in turns, and its memory; in float32 in NCHW, too."""
+    device = Device.of(_cuda())
+    nchw = replace(device, memory_format=torch.contiguous_format)
+    ways = ((True, device, "bf16"), (False, device, "fp32"), (False, nchw, "fp32 in NCHW"))
     measurements = []
-    for bf16, (name, size) in itertools.product((True, False), (("baseline", 64), ("hires_128", 128))):
+    for (bf16, facts, way), (name, size) in itertools.product(ways, (("baseline", 64), ("hires_128", 128))):
         gc.collect()
         torch.cuda.empty_cache()  # or the peak would be what the one before has left
         torch.cuda.reset_peak_memory_stats()
-        recorded, eager, setting = step_costs(name, bf16=bf16, device=device, profile="full", rounds=rounds)
-        against = "the same step launched kernel by kernel"
-        what = f"{size} px, {_precision(bf16)}, {setting}"
+        recorded, eager, setting = step_costs(name, bf16=bf16, facts=facts, profile="full", rounds=rounds)
+        against, what = "the same step launched kernel by kernel", f"{size} px, {way}"
         measurements += [
-            spread(what, recorded, "ms", against=against, goal="<= 7 ms at 64 px in bf16"),
-            Measurement(f"{size} px, {_precision(bf16)}, eager", statistics.median(eager), "ms"),
-            Measurement(f"{size} px, {_precision(bf16)}, memory", torch.cuda.max_memory_reserved() / 1e9, "GB"),
+            spread(f"{what}, {setting}", recorded, "ms", against=against, goal="<= 7 ms at 64 px in bf16"),
+            Measurement(f"{what}, eager", statistics.median(eager), "ms"),
+            Measurement(f"{what}, memory", torch.cuda.max_memory_reserved() / 1e9, "GB"),
         ]
         print(*(phrase(measurement.cells()) for measurement in measurements[-3:]), sep="; ", flush=True)
     return Result("steps", measurements, f"batch {BATCH}")
 
 
 def step_costs(
-    name: str, *, bf16: bool, device: torch.device, profile: str, rounds: int
+    name: str, *, bf16: bool, facts: Device, profile: str, rounds: int
 ) -> tuple[list[float], list[float], str]:
     """Return the ms of a step as the trainer takes it and of an eager one, by round, and how the trainer takes it."""
-    experiment, facts = config.load(name, profile=profile), Device.of(device)
+    experiment, device = config.load(name, profile=profile), facts.torch
     use_precision("fp32", facts)
     use_determinism(False, facts)
     players = build(experiment, device, memory_format=facts.memory_format, capturable=facts.records_steps)

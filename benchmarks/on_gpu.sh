@@ -9,10 +9,10 @@
 #     OUT=folder              keeps log and results there
 set -u
 cd "$(dirname "$0")/.."
-out=${OUT:-on_gpu} end=$((SECONDS + 60 * ${MINUTES:-10}))
-steps=${STEPS:-10000}
+out=${OUT:-on_gpu} steps=${STEPS:-10000}
 mkdir -p "$out"
 [ -n "${PYTHON:-}" ] || make setup || exit
+end=$((SECONDS + 60 * ${MINUTES:-10}))
 export WANDB_MODE=disabled PYTHONUNBUFFERED=1
 python=${PYTHON:-.venv/bin/python}
 
@@ -24,8 +24,10 @@ part() {
     [ $left -gt 10 ] || { echo "--- left out: no time"; return 1; }
     # A run saves on SIGTERM. A checkpoint under way may take a while.
     timeout --kill-after=40 $((limit < left ? limit : left)) "$@" 2>&1
-    echo "--- exit code $?, $((SECONDS - start)) s"
+    local code=$?
+    echo "--- exit code $code, $((SECONDS - start)) s"
     cp benchmarks/results.csv benchmarks/RESULTS.md "$out"
+    return $code
 }
 
 {
@@ -34,7 +36,8 @@ part() {
     $python -c "import torch; print('torch', torch.__version__, 'cuDNN', torch.backends.cudnn.version())"
     part 100 $python -m pytest -p no:cacheprovider --tb=short --durations=5 \
         -k "cuda or gpu or recorded or step or memory or kernels" tests/test_layers.py tests/device/test_cuda_graph.py \
-        tests/device/test_gradients.py tests/data/test_batches.py tests/test_trainer.py
+        tests/device/test_gradients.py tests/data/test_batches.py tests/record/test_weights.py \
+        tests/measures/test_fidelity.py tests/test_trainer.py
     part 100 $python -m benchmarks steps --rounds 1
     part 60 $python -m benchmarks busy --rounds 1
     part 60 $python -m benchmarks epoch64 --rounds 1
@@ -43,7 +46,7 @@ part() {
     part 90 $python -m benchmarks writeup --rounds 1
     part 40 $python -m pytest -p no:cacheprovider --tb=short -k cuda tests/device/test_ranks.py  # last: NCCL may hang
     for experiment in ${TRAIN-tuned_lr}; do
-        part 600 $python -m dcgan run "$experiment" --profile full --set "steps=$steps" --runs on_gpu/runs || continue
+        part 600 $python -m dcgan run "$experiment" --profile full --set "steps=$steps" --runs on_gpu/runs --fresh || continue
         newest=$(ls -td on_gpu/runs/*/full/"$experiment"{,+*}/seed-0 2>/dev/null | head -n 1)
         for file in status.json history.csv losses.png; do
             cp "$newest/$file" "$out/$experiment-$file"

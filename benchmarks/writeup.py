@@ -18,6 +18,7 @@ from benchmarks.results import Measurement, Result
 from benchmarks.side_by_side import alternate
 from benchmarks.train import CELEBA, IMAGES, STEPS
 from dcgan import config
+from dcgan.device.device import Device
 from dcgan.device.flops import flops_per_image
 from dcgan.networks import map_channels
 
@@ -64,7 +65,7 @@ def taken_apart(folder: Path, device: torch.device, rounds: int) -> list[Measure
     kernels = gpu.kernel_seconds(partial(cost, itertools.repeat(one), STEPS), steps=STEPS + 4)
     parts.append(Measurement("its kernels", 1000 * kernels, "ms"))
     for bf16 in (False, True):
-        ours, _, way = gpu.step_costs("tuned_lr", bf16=bf16, device=device, profile=PROFILE, rounds=rounds)
+        ours, _, way = gpu.step_costs("tuned_lr", bf16=bf16, facts=Device.of(device), profile=PROFILE, rounds=rounds)
         name = f"our step without input, {'bf16' if bf16 else 'float32 without TF32'}, {way}"
         parts.append(Measurement(name, statistics.median(ours), "ms"))
     return parts

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcgan import first_line
+from dcgan.tools.memory import out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ def fused_kernels() -> ModuleType | None:
 
         kernels.compile_one()
     except Exception as error:  # of many kinds, from the import to the compiler
+        if out_of_memory(error):
+            raise
         log.warning(
             "a step is slower here, as BatchNorm runs on PyTorch's kernels: Triton could not compile ours (%s); "
             "on Linux it needs a C compiler and Python's headers", first_line(error),

@@ -98,18 +98,19 @@ def run(request: Request, device: Device, *, ranks: Ranks = ALONE) -> Outcome:
                     log.warning("this run was trained with other code (changed since: %s)", changed)
                 return Outcome(ended, folder, trained=False)
         images = request.pack(experiment, source)
-        batches = Batches(
-            images.images,
-            batch_size=experiment.batch_size,
-            seed=experiment.seed,
-            device=device.torch,
-            share=(ranks.rank, ranks.count),
-            **device.placement(images.images.nbytes),
-        )
-    bf16 = use_precision(experiment.precision, device)
-    use_threads(experiment.threads, processes=ranks.local_count)
-    use_determinism(experiment.deterministic, device)
-    here = environment.describe(device, bf16=bf16, processes=ranks.count)
+        with _explained_shortage(experiment, folder):  # the first calls of the device
+            batches = Batches(
+                images.images,
+                batch_size=experiment.batch_size,
+                seed=experiment.seed,
+                device=device.torch,
+                share=(ranks.rank, ranks.count),
+                **device.placement(images.images.nbytes),
+            )
+            bf16 = use_precision(experiment.precision, device)
+            use_threads(experiment.threads, processes=ranks.local_count)
+            use_determinism(experiment.deterministic, device)
+            here = environment.describe(device, bf16=bf16, processes=ranks.count)
     with _explained_shortage(experiment, folder, batches), folder.locked() if ranks.first else nullcontext():
         record: dict[str, Any] = {}
         with ranks.first_goes_first():
@@ -274,7 +275,7 @@ def _new_record(
 
 
 @contextmanager
-def _explained_shortage(experiment: Experiment, folder: RunFolder, batches: Batches) -> Iterator[None]:
+def _explained_shortage(experiment: Experiment, folder: RunFolder, batches: Batches | None = None) -> Iterator[None]:
     """Turn a lack of memory or disk into a UserError that says what to do."""
     try:
         yield
@@ -289,7 +290,7 @@ def _explained_shortage(experiment: Experiment, folder: RunFolder, batches: Batc
             raise
         half = experiment.batch_size // 2
         remedy = f'try SET="batch_size={half}" (--set batch_size={half})' if half > 1 else "try narrower networks"
-        if batches.on_device:
+        if batches is None or batches.on_device:
             remedy = (
                 "the images take room on the device, too; end other programs that use it and run the same command "
                 f"again, which keeps the images on the host where room is short, or {remedy}"

@@ -258,8 +258,7 @@ def seeds(
         axis.plot([row.low, row.high], [row.y, row.y], color=looks[row.experiment].color, linewidth=2)
     sns.scatterplot(means, x="mean", y="y", s=75, zorder=3, **shared)
     if "real" in means and means["real"].notna().any():
-        axis.plot(means["real"], means["y"], "|", color=INK, markersize=13, label="real images")
-        legend_below(axis, axis.get_legend_handles_labels()[0])
+        legend_below(axis, axis.plot(means["real"], means["y"], "|", color=INK, markersize=13, label="real images"))
     for top, bottom in zip(means.itertuples(), means[1:].itertuples(), strict=False):
         if top.group != bottom.group:
             axis.axhline((top.y + bottom.y) / 2, color=PALE, linewidth=0.8)

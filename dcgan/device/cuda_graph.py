@@ -4,6 +4,7 @@ A small network's step is a few hundred kernels of microseconds each, and launch
 waiting for Python. The graph is recorded from `adversarial_step` itself, so it can't differ from it.
 """
 
+import gc
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -52,11 +53,14 @@ def step_taker(
         return CapturedStep(players, real=real, latents=latents, bf16=bf16)
     except NotRecordable as error:
         log.warning("the step can't be recorded as a CUDA graph, so it is slower (%s)", first_line(error))
-        return plain_step
+        make_room = None
     except RuntimeError as error:
         if make_room is None or not out_of_memory(error):
             raise
-    make_room()  # not in the handler: the error's frames hold memory
+    gc.collect()  # not in a handler: the errors hold the frames, these the errors, and both what was recorded
+    if make_room is None:
+        return plain_step
+    make_room()
     return step_taker(players, device, real=real, latents=latents, bf16=bf16)
 
 

@@ -159,9 +159,13 @@ def use_precision(precision: Literal["auto", "bf16", "fp32"], device: Device) ->
 
 
 def use_float32(device: Device) -> None:
-    """Compute in real float32: torch would let CUDA's convolutions drop to TF32, with 10 bits."""
+    """Compute in real float32: torch would let CUDA's convolutions drop to TF32, with 10 bits.
+
+    Products keep to float32 by themselves, unless an environment variable of NVIDIA's containers says otherwise.
+    """
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def use_determinism(wanted: bool, device: Device) -> None:
@@ -169,7 +173,8 @@ def use_determinism(wanted: bool, device: Device) -> None:
     if device.type == "cuda":
         if wanted:  # cuBLAS reads it before its first use
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(wanted)
+        # The same switch as `use_deterministic_algorithms`, which takes seconds to import torch's compiler first.
+        torch.set_deterministic_debug_mode("error" if wanted else "default")
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs a kernel per tensor
         torch.backends.cudnn.benchmark = not wanted
 

@@ -137,7 +137,7 @@ class Recorder:
         if not now and time.perf_counter() - self._saved_at < CHECKPOINT_SECONDS:
             return
         with self._clock("logging"):
-            self._background.wait()  # so that no two of them are in memory
+            self._background.wait()  # so that no two checkpoints are in memory
             fetch = weights.copied({name: part.state_dict() for name, part in vars(players).items()})
             self._background.start(self._write_checkpoint, fetch, step, dict(self._clock.seconds))
         self._saved_at = time.perf_counter()

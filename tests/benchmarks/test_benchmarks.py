@@ -14,6 +14,7 @@ from benchmarks.results import Measurement, Result
 from benchmarks.side_by_side import alternate
 from dcgan import UserError
 from dcgan.data import Batches
+from dcgan.device.device import Device
 
 # From torchvision 0.29, which deprecates decode_jpeg, and from a machine with fewer cores than DataLoader has workers.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:This DataLoader will create:UserWarning")
@@ -170,7 +171,9 @@ def test_a_command_that_fails_is_no_time():
 def test_a_step_is_timed_as_the_trainer_takes_it_beside_an_eager_one(monkeypatch):
     monkeypatch.setattr(gpu, "BATCH", 4)
     monkeypatch.setattr(gpu, "REPEATS", 1)
-    ours, eager, way = gpu.step_costs("baseline", bf16=False, device=torch.device("cpu"), profile="smoke", rounds=2)
+    ours, eager, way = gpu.step_costs(
+        "baseline", bf16=False, facts=Device.of(torch.device("cpu")), profile="smoke", rounds=2
+    )
     assert min(*ours, *eager) > 0
     assert (len(ours), len(eager)) == (2, 2)
     assert way.startswith("step by step")

@@ -41,8 +41,8 @@ PLAIN = [(1e-4, 0.25, 0.1, 0.15), (2e-4, 0.09, 1.3, 0.112), (4e-4, 0.13, 1.8, 0.
 
 def test_where_the_curves_cross_most_is_said_with_smoothing_and_with_its_kid():
     assert said(arms(PLAIN)).startswith(
-        "Unsmoothed, the interleaving ratio is highest at rate 0.0001 (0.25). With the losses averaged over 5 steps, it "
-        "is highest at rate 0.0002 (0.15; 0.00 at rate 0.0001). The final KID is 0.15 at rate 0.0001. The lowest "
+        "Unsmoothed, the interleaving ratio is highest at rate 0.0001 (0.25). With the losses averaged over 5 steps, "
+        "it is highest at rate 0.0002 (0.15; 0.00 at rate 0.0001). The final KID is 0.15 at rate 0.0001. The lowest "
         "is 0.11, at rate 0.0004; it can't be told from that at rate 0.0002."
     )
     alone = [(1e-4, 0.25, 0.1, 0.05), *PLAIN[1:]]

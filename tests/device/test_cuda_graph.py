@@ -1,6 +1,8 @@
 """The recorded step: it takes no step while it is made, and is the eager one afterwards."""
 
+import gc
 import itertools
+import weakref
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from unittest.mock import MagicMock
@@ -171,6 +173,31 @@ def test_when_memory_runs_out_room_is_made_once_and_the_step_is_recorded_after_a
     calls = []
     assert isinstance(_taker(_players(), make_room=lambda: calls.append("room")), CapturedStep)
     assert calls == ["room"]
+
+
+@pytest.mark.parametrize("said", [str(FULL), str(NOT_PINNED)], ids=["memory ran out", "refused"])
+def test_what_a_broken_recording_held_is_gone_at_once_and_not_when_garbage_is_collected(recording, monkeypatch, said):
+    recording(None, at=-1)
+    held, left = [], []
+
+    def step(_, **__):
+        features = torch.zeros(1)
+        held.append(weakref.ref(features))
+        if len(held) == WHILE_RECORDING + 1:
+            raise RuntimeError(said)
+
+    monkeypatch.setattr(cuda_graph, "adversarial_step", step)
+
+    def look():
+        left.append(sum(reference() is not None for reference in held))
+
+    gc.disable()
+    try:
+        _taker(_players(), make_room=look)
+        look()
+    finally:
+        gc.enable()
+    assert set(left) == {0}
 
 
 @needs_cuda

@@ -13,6 +13,7 @@ from dcgan.device import environment, nvidia
 from dcgan.device.device import Device, choose, use_precision, use_threads
 from dcgan.run import Request
 from dcgan.tools.cpus import cpu_count
+from dcgan.tools.memory import out_of_memory
 
 CPU, CUDA, MPS = (Device.of(torch.device(kind)) for kind in ("cpu", "cuda", "mps"))
 CELEBA = 202_599 * 64 * 64 * 3  # bytes
@@ -63,8 +64,33 @@ def test_a_chosen_gpu_computes_in_real_float32(monkeypatch):
     monkeypatch.setattr("dcgan.device.nvidia.problem", lambda: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    torch.backends.cuda.matmul.allow_tf32 = True
     choose("cuda")
     assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.parametrize(
+    ("said", "memory"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.32 GiB", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", True),
+        ("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED", False),
+    ],
+)
+def test_memory_that_runs_out_is_recognised_whoever_says_so(said, memory):
+    assert out_of_memory(RuntimeError(said)) == memory
+
+
+def test_a_card_that_others_have_filled_is_a_message_and_no_traceback(tmp_path, monkeypatch):
+    def full(*_):
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(Device, "placement", full)
+    settings = ("images=80", "batch_size=8", "image_size=32", "threads=1")
+    with pytest.raises(UserError, match=r"^out of memory with batch_size=8 .* end other programs that use it"):
+        run.run(Request("baseline", "smoke", tmp_path / "runs", tmp_path / "cache", overrides=settings), CPU)
 
 
 @pytest.mark.parametrize(
