@@ -3,12 +3,13 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from dcgan import UserError
-from dcgan.options import Parser, one_run, perform, places, request
+from dcgan.options import Parser, one_run, perform, places, positive, request, runs_folder
+from dcgan.tools.files import user_path
 
 # torch, wandb and matplotlib take seconds to import, so modules that need them are imported where they are used.
 if TYPE_CHECKING:
@@ -16,26 +17,10 @@ if TYPE_CHECKING:
     from analysis.runs.run import Run
     from analysis.score import Job, Scorer
 
-Number = TypeVar("Number", int, float)
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 2 for bad input, 130 when interrupted."""
     return perform(_parser(), arguments)
-
-
-def _score(options: argparse.Namespace) -> int:
-    from analysis.runs.folders import read_folders
-
-    runs, unusable = read_folders(options.runs)
-    _report(unusable)
-    scorer = _scorer(options)
-    jobs = scorer.missing(runs)
-    _announce(scorer, jobs)
-    scorer.score(jobs)
-    scored = sum(bool(scorer.found(run)[1].final) for run in runs)
-    print(f"{scored} of {len(runs)} runs have the scores of their final generator ({scorer.extractor.name})")
-    return 0
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -213,7 +198,7 @@ def _run(options: argparse.Namespace) -> int:
     if not runs:
         raise UserError(unusable[0])
     places = ["--cache", str(trained.cache), "--device", trained.device]
-    scorer = _scorer(_parser().parse_args(["score", *places, *(["--data", trained.data] if trained.data else [])]))
+    scorer = _scorer(_parser().parse_args(["compare", *places, *(["--data", trained.data] if trained.data else [])]))
     notes = scorer.score(scorer.missing(runs))
     _report([*map(str, notes), *upload.upload(compare(runs, scorer.found), scorer.found)])
     final = scorer.found(runs[0])[1].final
@@ -262,19 +247,6 @@ def _tables(report: Path) -> list[bytes]:
     return [path.read_bytes() for name in ("compare.csv", "compare.md") if (path := report / name).is_file()]
 
 
-def _positive(convert: Callable[[str], Number]) -> Callable[[str], Number]:
-    """A parser of positive numbers for argparse, which quotes its name in errors."""
-
-    def parse(text: str) -> Number:
-        value = convert(text)
-        if not 0 < value < float("inf"):
-            raise ValueError(text)
-        return value
-
-    parse.__name__ = f"positive {'number' if convert is float else 'whole number'}"
-    return parse
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m analysis", description="Score and compare the runs that `python -m dcgan` made.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -288,7 +260,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     scoring.add_argument(
         "--inception-weights",
-        type=Path,
+        type=user_path,
         metavar="FILE",
         default=os.environ.get("INCEPTION_WEIGHTS") or None,
         help="file with the weights of torch-fidelity's InceptionV3, if it can't be downloaded (default: "
@@ -296,27 +268,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     scoring.add_argument(
         "--samples",
-        type=_positive(int),
+        type=positive(int),
         metavar="N",
         help="how many generated images to score per generator (default: the profile's number)",
     )
-    score = commands.add_parser("score", parents=[scoring], help="score the generators that have no scores yet")
-    score.set_defaults(command=_score)
-
     run = commands.add_parser("run", add_help=False, help="train; with $SCORE, score the run as well")
     run.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="as for `python -m dcgan run`")
     run.set_defaults(command=_run)
 
-    comparing = Parser(add_help=False, parents=[scoring])
-    comparing.add_argument(
-        "--out", type=Path, default=Path("reports"), metavar="DIR", help="folder for the reports (default: %(default)s)"
+    reports = Parser(add_help=False)
+    reports.add_argument(
+        "--out",
+        type=user_path,
+        default=Path("reports"),
+        metavar="DIR",
+        help="folder of the reports (default: %(default)s)",
     )
+    comparing = Parser(add_help=False, parents=[scoring, reports])
     comparing.add_argument(
         "--wandb", metavar="ENTITY/PROJECT", help="compare the runs of a W&B project instead (without images)"
     )
     comparing.add_argument(
         "--cost-per-hour",
-        type=_positive(float),
+        type=positive(float),
         metavar="PRICE",
         help="price of the device per hour, for the cost column",
     )
@@ -328,7 +302,7 @@ def _parser() -> argparse.ArgumentParser:
 
     docs = Parser(add_help=False)
     docs.add_argument(
-        "--docs", type=Path, default=Path("docs"), metavar="DIR", help="folder of the study; READMEs are above it"
+        "--docs", type=user_path, default=Path("docs"), metavar="DIR", help="folder of the study; READMEs are above it"
     )
     study = commands.add_parser(
         "study-page",
@@ -360,11 +334,8 @@ def _parser() -> argparse.ArgumentParser:
 
     dashboard = commands.add_parser(
         "dashboard",
-        parents=[places()],
+        parents=[runs_folder(), reports],
         help="watch the runs: in W&B when online, otherwise on a live page of their own",
-    )
-    dashboard.add_argument(
-        "--out", type=Path, default=Path("reports"), metavar="DIR", help="folder of the reports (default: %(default)s)"
     )
     dashboard.add_argument(
         "--terminal",

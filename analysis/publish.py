@@ -20,7 +20,7 @@ from analysis.runs.scores import NAME as SCORES_NAME
 from analysis.score import Scorer
 from dcgan.record import weights
 from dcgan.tools import plain_yaml
-from dcgan.tools.files import replacing
+from dcgan.tools.files import save
 
 MOST_BYTES = 400_000  # of a run's evidence, without its generator
 STATUS = ("state", "step", "steps", "images_per_s", "step_ms", "data_wait_fraction", "floor_share", "seconds")
@@ -101,10 +101,8 @@ def _write_scores(run: Run, folder: Path, scorer: Scorer) -> None:
     protocol = scorer.found(run)[0]
     status = {key: run.status[key] for key in STATUS if key in run.status}
     status["scored_by"] = {**asdict(protocol), "text": protocol.text}
-    with replacing(folder / "status.json") as aside:
-        aside.write_text(json.dumps(status, indent=2) + "\n", encoding="utf-8")
-    with replacing(folder / SCORES_NAME) as aside:
-        aside.write_bytes((run.folder.path / SCORES_NAME).read_bytes())
+    save(folder / "status.json", json.dumps(status, indent=2) + "\n")
+    save(folder / SCORES_NAME, (run.folder.path / SCORES_NAME).read_bytes())
 
 
 def _write_generator(run: Run, path: Path) -> None:
@@ -112,4 +110,4 @@ def _write_generator(run: Run, path: Path) -> None:
     assert run.folder is not None
     state = weights.load(run.folder.generator)
     halves = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-    weights.write(path, weights.to_bytes(halves))
+    save(path, weights.to_bytes(halves), lasting=True)

@@ -166,7 +166,6 @@ class Reference:
         with contextlib.suppress(OSError, ValueError):
             return np.load(path, mmap_mode="r", allow_pickle=False)
         made = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as aside, aside.open("wb") as file:
             np.save(file, made)
         return made

@@ -53,7 +53,7 @@ def _bench(options: argparse.Namespace) -> int:
             continue
         print(result.line, flush=True)
         command = f"make bench WHAT={what} ROUNDS={options.rounds}"
-        results.add(result, rounds=options.rounds, command=command, path=options.out)
+        results.add(result, rounds=result.rounds or options.rounds, command=command, path=options.out)
     print(f"table: {options.out}")
     return 0
 
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--rounds",
-        type=positive,
+        type=positive(int),
         default=3,
         metavar="N",
         help="how often to measure each side, in turns (default: %(default)s)",

@@ -86,7 +86,7 @@ def bench_memory(rounds: int) -> Result:
             )
     against = f"nothing: packing and {TRAINED} steps of hires_128 ({PROFILE}) on {COUNTS[-1]:,} images of 128 px"
     goal = "<= 2 GB beside the page cache; cost per image flat"
-    return Result("memory", [Measurement("at most", peak / 1000, "GB", against=against, goal=goal), *costs])
+    return Result("memory", [Measurement("at most", peak / 1000, "GB", against=against, goal=goal), *costs], rounds=1)
 
 
 def _archive(path: Path, count: int) -> Path:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from dcgan.tools.cpus import cpu_count
-from dcgan.tools.files import replacing
+from dcgan.tools.files import save
 
 ROOT = Path(__file__).resolve().parents[1]
 PATH = ROOT / "benchmarks" / "results.csv"
@@ -59,11 +59,12 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Result:
-    """What one benchmark found. setting: threads, precision and the like, for people."""
+    """What one benchmark found."""
 
     what: str
     measurements: Sequence[Measurement]
-    setting: str = ""
+    setting: str = ""  # threads, precision and the like, for people
+    rounds: int | None = None  # where a benchmark has a number of its own
 
     @property
     def line(self) -> str:
@@ -106,8 +107,7 @@ def add(result: Result, *, rounds: int, command: str, path: Path) -> None:
     writer.writeheader()
     writer.writerows(rows)
     for file, text in ((path, table.getvalue()), (path.with_name("RESULTS.md"), markdown(rows))):
-        with replacing(file) as aside:
-            aside.write_text(text, encoding="utf-8")
+        save(file, text)
 
 
 def read(path: Path = PATH) -> list[Row]:

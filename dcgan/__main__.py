@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from dcgan import EXIT_FAILED, EXIT_INTERRUPTED, UserError, config
-from dcgan.options import Parser, one_run, perform, positive, request, seed_list
+from dcgan.options import Parser, one_run, perform, positive, request, runs_folder, seed_list
 from dcgan.study import command as study
 from dcgan.tools import plain_yaml
+from dcgan.tools.files import user_path
 
 # torch takes seconds to import: what needs it is imported where it is used, so that --help answers at once.
 
@@ -167,7 +168,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--fresh", action="store_true", help="delete what the run left before and train it again")
     run.add_argument("--dry-run", action="store_true", help="print the resolved experiment and stop")
     run.add_argument(
-        "--gpus", type=positive, default=1, metavar="N", help="train on N GPUs, or N CPU processes (default: 1)"
+        "--gpus", type=positive(int), default=1, metavar="N", help="train on N GPUs, or N CPU processes (default: 1)"
     )
     run.set_defaults(command=_run)
 
@@ -185,7 +186,7 @@ def parser() -> argparse.ArgumentParser:
         help="latent seeds, e.g. 3,7,20-25 (default: %(default)s)",
     )
     sample.add_argument(
-        "--out", type=Path, metavar="DIR", help="where to write (default: beside the weights, or published/EXP)"
+        "--out", type=user_path, metavar="DIR", help="where to write (default: beside the weights, or published/EXP)"
     )
     sample.add_argument(
         "--published", action="store_true", help="draw from the published generator of EXP, before anything is trained"
@@ -193,10 +194,9 @@ def parser() -> argparse.ArgumentParser:
     sample.set_defaults(command=_sample)
 
     prune = commands.add_parser(
-        "prune", help="delete the checkpoints of runs that have ended; `compare` and `sample` don't need them"
-    )
-    prune.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of the runs (default: %(default)s)"
+        "prune",
+        parents=[runs_folder()],
+        help="delete the checkpoints of runs that have ended; `compare` and `sample` don't need them",
     )
     prune.add_argument("--dry-run", action="store_true", help="only list what would be deleted")
     prune.set_defaults(command=_prune)

@@ -16,12 +16,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from dcgan.tools import plain_yaml
+from dcgan.tools.files import user_path
 from dcgan.tools.plain_yaml import ConfigError
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
 #: Names of experiments; they name folders, too, and '..' would lead out of `runs`.
-NAME = r"\w[\w .,()=-]{0,99}"
+NAME = r"(?!seed-\d+$)\w[\w .,()=-]{0,99}"
 
 #: Channels at the 4x4 end with every multiplier at 1 (the paper's figure 1).
 FULL_CHANNELS = 1024
@@ -233,10 +234,11 @@ def profile_names(folder: Path = EXPERIMENTS) -> list[str]:
 
 def _file_layers(name: str, folder: Path) -> list[Layer]:
     """Read the experiment's file and its ancestors', the root first; the last gets a key `name`."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else _find(name, folder)
+    path = user_path(name) if name.endswith((".yaml", ".yml")) else _find(name, folder)
     for known in _experiment_files(folder):
         if known.stem == path.stem and known.resolve() != path.resolve():
-            raise ConfigError(f"{_shown(path)}: there is an experiment {path.stem} already; rename the file")
+            remedy = "rename the file" if path.exists() else f"it is EXP={path.stem}, and there is no such file"
+            raise ConfigError(f"{_shown(path)}: there is an experiment {path.stem} already; {remedy}")
     layers: list[Layer] = []
     names: list[str] = []
     while True:
@@ -259,7 +261,7 @@ def _file_layers(name: str, folder: Path) -> list[Layer]:
     if not re.fullmatch(NAME, names[0]):
         raise ConfigError(
             f"{where}: {names[0]!r} can't name a run's folder; rename the file: at most 100 letters, digits, spaces "
-            "and _ - . , ( ) =, starting with a letter or a digit"
+            "and _ - . , ( ) =, starting with a letter or a digit, and not seed-<n>"
         )
     content["name"] = names[0]
     return layers

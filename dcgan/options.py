@@ -4,16 +4,20 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from dcgan import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UserError, config, one_line
 from dcgan.tools import host
+from dcgan.tools.files import user_path
 
 # torch takes seconds to import: what needs it is imported where it is used, so that --help answers at once.
 if TYPE_CHECKING:
     from dcgan.run import Request
+
+
+Number = TypeVar("Number", int, float)
 
 
 def perform(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
@@ -52,12 +56,18 @@ class Parser(argparse.ArgumentParser):
         self.exit(EXIT_BAD_INPUT, f"error: {one_line(message)}; see {self.prog} --help\n")
 
 
-def places(data_default: str = "the embedded drawn faces") -> Parser:
-    """Return the options that all commands have: where runs and images are, and what to compute on."""
+def runs_folder() -> Parser:
+    """Return the option that says where the runs are."""
     options = Parser(add_help=False)
     options.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of the runs (default: %(default)s)"
+        "--runs", type=user_path, default=Path("runs"), metavar="DIR", help="folder of the runs (default: %(default)s)"
     )
+    return options
+
+
+def places(data_default: str = "the embedded drawn faces") -> Parser:
+    """Return the options that say where runs and images are, and what to compute on."""
+    options = Parser(add_help=False, parents=[runs_folder()])
     options.add_argument(
         "--data",
         metavar="D",
@@ -71,8 +81,8 @@ def places(data_default: str = "the embedded drawn faces") -> Parser:
     )
     options.add_argument(
         "--cache",
-        type=Path,
-        default=Path(os.environ.get("DCGAN_CACHE") or "cache"),
+        type=user_path,
+        default=user_path(os.environ.get("DCGAN_CACHE") or "cache"),
         metavar="DIR",
         help="folder for packed images, features and weights (default: $DCGAN_CACHE or ./cache)",
     )
@@ -104,11 +114,17 @@ def one_run() -> Parser:
     return options
 
 
-def positive(text: str) -> int:
-    """Read a whole number from 1 on. Raises ValueError for anything else."""
-    if (number := int(text)) < 1:
-        raise ValueError(text)
-    return number
+def positive(convert: Callable[[str], Number]) -> Callable[[str], Number]:
+    """Return a reader of positive numbers for argparse, which quotes its name in errors."""
+
+    def parse(text: str) -> Number:
+        value = convert(text)
+        if not 0 < value < float("inf"):
+            raise ValueError(text)
+        return value
+
+    parse.__name__ = f"positive {'number' if convert is float else 'whole number'}"
+    return parse
 
 
 def seed_list(text: str) -> list[int]:
@@ -117,7 +133,7 @@ def seed_list(text: str) -> list[int]:
     for part in text.split(","):
         first, dash, last = part.partition("-")
         span = range(int(first), int(last if dash else first) + 1)
-        if not span or len(seeds) + len(span) > 10_000 or span.stop > 2**63:
+        if not 0 < span.stop - span.start <= 10_000 - len(seeds) or span.stop > 2**63:
             raise ValueError(text)
         seeds.extend(span)
     return seeds

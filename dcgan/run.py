@@ -17,7 +17,7 @@ from dcgan.device.ranks import ALONE, Ranks
 from dcgan.record.folder import ENDED, RunFolder, State
 from dcgan.record.wandb_client import new_run_id
 from dcgan.tools import plain_yaml
-from dcgan.tools.files import replacing
+from dcgan.tools.files import save
 from dcgan.tools.memory import out_of_memory
 from dcgan.trainer import train
 
@@ -266,8 +266,7 @@ def _new_record(
         "code_files": environment.code_files(),
         "wandb_id": new_run_id(),
     }
-    with replacing(folder.config, lasting=True) as aside:
-        aside.write_text(plain_yaml.dump(record), encoding="utf-8")
+    save(folder.config, plain_yaml.dump(record), lasting=True)
     return record
 
 

@@ -80,7 +80,7 @@ def test_rating_a_run_that_is_not_finished_says_what_to_do(tmp_path, capsys):
 
 
 def test_help_answers_for_each_command(capsys):
-    for command in ("score", "compare", "study-page", "rate", "dashboard"):
+    for command in ("compare", "study-page", "rate", "dashboard"):
         with pytest.raises(SystemExit) as stopped:
             main([command, "--help"])
         assert stopped.value.code == 0

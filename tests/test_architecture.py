@@ -37,7 +37,7 @@ READS = ("dcgan", "dcgan.tools", "dcgan.config", "dcgan.record.folder")
 TRAINING = {
     "analysis": (),
     "analysis.measures": ("dcgan", "dcgan.tools"),
-    "analysis.runs": READS,
+    "analysis.runs": (*READS, "dcgan.record.wandb_client"),
     "analysis.reference": (*READS, "dcgan.data"),
     "analysis.score": (*READS, "dcgan.data", "dcgan.networks", "dcgan.sample", "dcgan.record.weights"),
     "analysis.compare": READS,

@@ -17,7 +17,7 @@ from support import ROOT
 from support.waiting import until
 
 from dcgan import config
-from dcgan.__main__ import main
+from dcgan.__main__ import main, parser
 
 TINY = [
     *("--profile", "smoke", "--device", "cpu"),
@@ -191,6 +191,7 @@ def test_bad_input_gets_one_line_exit_code_2_and_leaves_nothing(case, given, tmp
         "sample x --seeds 1,5-3",
         "sample x --seeds 0-",
         "sample x --seeds 9e9",
+        "sample x --seeds 0-99999999999999999999",
     ],
 )
 def test_a_mistyped_command_gets_one_line_too(arguments, capsys):
@@ -283,6 +284,14 @@ def test_prune_deletes_what_only_resuming_needs_and_sampling_still_works(tmp_pat
     assert "0 runs" in capsys.readouterr().out
     assert main(["prune", "--runs", "nowhere"]) == 2
     assert capsys.readouterr().err == "error: --runs nowhere (RUNS=nowhere): no such folder\n"
+
+
+@pytest.mark.parametrize("words", ["prune --runs", "run baseline --cache", "sample baseline --out"])
+def test_a_tilde_is_the_home_folder_in_every_path(monkeypatch, words):
+    """No shell reads the one in make's RUNS=~/runs."""
+    monkeypatch.setenv("HOME", "/home/me")
+    options = parser().parse_args([*words.split(), "~/there"])
+    assert str(getattr(options, words.partition("--")[2])) == "/home/me/there"
 
 
 def test_prune_leaves_what_has_not_ended(tmp_path, pictures):

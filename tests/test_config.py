@@ -219,6 +219,16 @@ def test_a_file_named_like_an_experiment_would_share_its_folder_and_is_refused(t
     path.write_text("extends: tuned_lr\n")
     with pytest.raises(ConfigError, match=r"tuned_lr\.yaml: there is an experiment tuned_lr already; rename the file"):
         load(str(path), profile="smoke")
+    path.unlink()
+    with pytest.raises(ConfigError, match="already; it is EXP=tuned_lr, and there is no such file"):
+        load(str(path), profile="smoke")
+
+
+def test_a_file_named_like_the_folder_of_a_seed_is_refused(tmp_path):
+    path = tmp_path / "seed-3.yaml"
+    path.write_text("extends: tuned_lr\n")
+    with pytest.raises(ConfigError, match=r"'seed-3' can't name a run's folder; .* and not seed-<n>"):
+        load(str(path), profile="smoke")
 
 
 @pytest.mark.parametrize("number", ["010", "1:30", "0x10", "1:30.5"])

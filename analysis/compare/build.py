@@ -245,13 +245,11 @@ def _own_courses(
         before: dict[int, float] = {}  # seed -> KID at the parent's end
         own = standing.get(str(parents[name]))
         if own and own.run.name == name:
-            before, steps = own.endpoints, own.steps
+            before, steps = dict(own.endpoints), own.steps
         for twin in shared:
             if (twin.longer.name, twin.shorter.name) == (name, parents[name]):
-                before, steps = (
-                    before | {twin.shorter.seed: endpoints[twin.shorter.name, twin.shorter.seed]},
-                    twin.shorter.steps,
-                )
+                before[twin.shorter.seed] = endpoints[twin.shorter.name, twin.shorter.seed]
+                steps = twin.shorter.steps
         if before and (text := stand_ins.own_course(run, steps, dict(sorted(before.items())), snapshots)):
             courses[name] = text
     return courses

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.compare.comparison import WINDOW_COLUMNS, Note
 from analysis.compare.quality import LAST, endpoint, running_means
 from analysis.measures import interleaving
-from analysis.measures.interleaving import SMOOTHINGS
+from analysis.measures.interleaving import SMOOTHINGS, interleaving_ratio
 from analysis.measures.stats import wilson
 from analysis.runs.run import Run
 from analysis.runs.system_metrics import gpu_use
@@ -85,7 +85,7 @@ def _add_losses(part: Part, run: Run, steps_compared: int | None) -> None:
     if steps_compared is None:
         return
     g, last = history["loss_g"].to_numpy(), slice(len(d) * 3 // 4, None)
-    part.row |= {"steps_compared": steps_compared, "interleaving_ratio_last": _ratio(d[last], g[last])}
+    part.row |= {"steps_compared": steps_compared, "interleaving_ratio_last": interleaving_ratio(d[last], g[last])}
     part.row |= _dynamics(history[:steps_compared])
     part.windows = _windows(run, history)
     part.snapshots["interleaving_ratio"] = _ratios_between(part.snapshots["step"], history)
@@ -130,9 +130,12 @@ def _dynamics(history: pd.DataFrame) -> dict[str, float]:
     }
     end = slice(len(d) * 3 // 4, None)
     row["dominance_end"] = interleaving.dominance(d[end], g[end])
-    row |= {"interleaving_ratio_end": _ratio(d[end], g[end]), "interleaving_ratio_5_end": _ratio(d[end], g[end], 5)}
+    row |= {
+        "interleaving_ratio_end": interleaving_ratio(d[end], g[end]),
+        "interleaving_ratio_5_end": interleaving_ratio(d[end], g[end], smoothing=5),
+    }
     for smoothing in SMOOTHINGS:
-        windows = interleaving.windows(d, g, window=interleaving.window_for(smoothing), smoothing=smoothing)
+        windows = interleaving.windows(d, g, smoothing=smoothing)
         suffix = "" if smoothing == 1 else f"_{smoothing}"
         row[f"interleaving_ratio{suffix}"] = windows.ratio
         row[f"lead_balance{suffix}"] = windows.balance
@@ -141,11 +144,6 @@ def _dynamics(history: pd.DataFrame) -> dict[str, float]:
             low, high = windows.interval(lambda some: some.ratio)
             row |= {"interleaving_ratio_low": low, "interleaving_ratio_high": high}
     return row
-
-
-def _ratio(loss_d: np.ndarray, loss_g: np.ndarray, smoothing: int = 1) -> float:
-    window = interleaving.window_for(smoothing)
-    return interleaving.interleaving_ratio(loss_d, loss_g, window=window, smoothing=smoothing)
 
 
 def _windows(run: Run, history: pd.DataFrame) -> pd.DataFrame:
@@ -157,7 +155,7 @@ def _windows(run: Run, history: pd.DataFrame) -> pd.DataFrame:
 def _ratios_between(steps: Sequence[int], history: pd.DataFrame) -> list[float]:
     """The interleaving ratio over the steps from the snapshot before (or the start) to each of `steps`."""
     d, g = history["loss_d"].to_numpy(), history["loss_g"].to_numpy()
-    return [interleaving.interleaving_ratio(d[start:end], g[start:end]) for start, end in pairwise([0, *steps])]
+    return [interleaving_ratio(d[start:end], g[start:end]) for start, end in pairwise([0, *steps])]
 
 
 def _snapshots(run: Run, scores: Scores) -> pd.DataFrame:

@@ -109,8 +109,9 @@ def arms_of(runs: Sequence[Run], table: pd.DataFrame, snapshots: pd.DataFrame, s
         parts.append(own.assign(arm=row["arm"]))
     columns = ["experiment", "seed", "arm", "q", "isc_end"]
     columns += ["interleaving_ratio_end", "interleaving_ratio_5_end", "dominance_end"]
-    frame = pd.DataFrame(rows, columns=columns).drop_duplicates(["arm", "seed"])  # of a short and a long run one
-    frame = frame.astype(dict.fromkeys(columns[3:], float))
+    frame = pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[3:], float))
+    scored = frame.sort_values("q", key=pd.isna, kind="stable")  # where two share a trajectory, one has the snapshots
+    frame = scored.drop_duplicates(["arm", "seed"]).sort_index()  # of a short and a long run one
     points = pd.concat(parts, ignore_index=True) if parts else snapshots.assign(arm="")[:0]
     points = points.merge(frame[["experiment", "seed"]], on=["experiment", "seed"])
     if runs is not planned:

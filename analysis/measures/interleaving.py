@@ -162,8 +162,12 @@ def window_for(smoothing: int) -> int:
     return max(WINDOW, STEPS_PER_SMOOTHING * smoothing)
 
 
-def windows(loss_d: ArrayLike, loss_g: ArrayLike, *, window: int = WINDOW, smoothing: int = 1) -> Windows:
-    """Count crossings, reference crossings and leads in each window. Raises ValueError like `log_ratio`."""
+def windows(loss_d: ArrayLike, loss_g: ArrayLike, *, window: int | None = None, smoothing: int = 1) -> Windows:
+    """Count crossings, reference crossings and leads in each window. Raises ValueError like `log_ratio`.
+
+    window: steps a window; None: as many as `window_for` the smoothing.
+    """
+    window = window_for(smoothing) if window is None else window
     if window < 2:
         raise ValueError(f"a window of {window} steps has no room for a crossing; 2 is the least")
     r = log_ratio(loss_d, loss_g, smoothing=smoothing)
@@ -178,16 +182,16 @@ def windows(loss_d: ArrayLike, loss_g: ArrayLike, *, window: int = WINDOW, smoot
     return Windows(last_step, crossings, reference, lead)
 
 
-def interleaving_ratio(loss_d: ArrayLike, loss_g: ArrayLike, *, window: int = WINDOW, smoothing: int = 1) -> float:
+def interleaving_ratio(loss_d: ArrayLike, loss_g: ArrayLike, *, window: int | None = None, smoothing: int = 1) -> float:
     """The interleaving ratio of two loss curves, see the module's text; NaN where no window counts.
 
     loss_d, loss_g: (T,) losses of every step, loss_d being the sum of D's real and fake term.
-    window: steps a window. smoothing: steps over which r is averaged first.
+    window: as in `windows`. smoothing: steps over which r is averaged first.
     """
     return windows(loss_d, loss_g, window=window, smoothing=smoothing).ratio
 
 
-def lead_balance(loss_d: ArrayLike, loss_g: ArrayLike, *, window: int = WINDOW, smoothing: int = 1) -> float:
+def lead_balance(loss_d: ArrayLike, loss_g: ArrayLike, *, window: int | None = None, smoothing: int = 1) -> float:
     """The lead balance of two loss curves, see the module's text; arguments like `interleaving_ratio`."""
     return windows(loss_d, loss_g, window=window, smoothing=smoothing).balance
 

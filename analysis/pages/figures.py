@@ -14,11 +14,11 @@ from analysis.compare.comparison import Comparison
 from analysis.compare.correlations import WHEN, column, usual_size
 from analysis.measures import interleaving
 from analysis.pages import arm_figures, loss_plots, plots
-from analysis.pages.html import data_uri, save
-from analysis.pages.tables import BY_KEY, by_size, estimate_of, experiments, representatives
+from analysis.pages.html import data_uri
+from analysis.pages.tables import BY_KEY, by_size, experiments, representatives
 from analysis.pages.words import capital, counted, number
 from dcgan import UserError
-from dcgan.tools.files import checksum
+from dcgan.tools.files import checksum, save
 
 SMOOTHING_WINDOWS = 5  # of the interleaving ratio's line
 SVG_BYTES = 500_000  # of a figure; a larger one, of thousands of points, stands in the page as PNG
@@ -180,7 +180,7 @@ def _measures(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
     finished = comparison.table[comparison.table["status"] == "finished"]
     for measure in (BY_KEY[key] for key in MEASURES):
         scale = 100 if measure.percent else 1
-        estimates = [(each.name, label, estimate_of(each, measure.key)) for label, each in groups]
+        estimates = [(each.name, label, each.measures[measure.key]) for label, each in groups]
         means = pd.DataFrame(
             [
                 (name, label, found.n, scale * found.mean, scale * found.low, scale * found.high)

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import jinja2
 
-from dcgan.tools.files import replacing
-
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
@@ -31,12 +29,6 @@ def template(name: str, **filters: Callable) -> jinja2.Template:
 def data_uri(content: bytes, kind: str) -> str:
     """The content as an address that needs no other file; kind is its media type."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def save(path: Path, content: str | bytes) -> None:
-    """Write the file at once: a reader sees the old one or the new one."""
-    with replacing(path) as aside:
-        aside.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def show(page: Path) -> None:

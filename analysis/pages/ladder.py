@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.pages import plots
-from analysis.pages.html import save
 from analysis.pages.markdown import cell, table_lines
 from analysis.pages.tables import BY_KEY, csv
 from analysis.pages.words import number
+from dcgan.tools.files import save
 
 TABLE, PICTURE = "ladder.csv", "ladder.png"
 COLUMNS = (
@@ -29,7 +29,6 @@ def read(folder: Path) -> pd.DataFrame:
 
 def write(folder: Path, rows: pd.DataFrame, examples: Mapping[str, np.ndarray]) -> None:
     """Write the table and the picture. examples: each damage -> two damaged drawn faces, uint8 (2, side, side, 3)."""
-    folder.mkdir(parents=True, exist_ok=True)
     save(folder / TABLE, csv(rows[list(COLUMNS)]))
     save(folder / PICTURE, _picture(rows, examples))
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from analysis.pages.html import data_uri, save, template
+from analysis.pages.html import data_uri, template
 from analysis.runs.ratings import EARLIER_SHEETS, FOLDER, PAGE, QUESTION, SHEET, Sheet, read_sheet
+from dcgan.tools.files import save
 
 LEAST_PX = 128  # of a picture in the page
 

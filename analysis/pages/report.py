@@ -19,14 +19,13 @@ from analysis.measures.stats import Association, Estimate
 from analysis.pages import plots
 from analysis.pages.figures import Picture, draw_figures
 from analysis.pages.grids import Frame, frame, samples
-from analysis.pages.html import save, template
+from analysis.pages.html import template
 from analysis.pages.tables import (
     BY_KEY,
     MEASURES,
     Measure,
     by_size,
     csv,
-    estimate_of,
     experiments,
     image_sizes,
     interval_text,
@@ -41,6 +40,7 @@ from analysis.pages.words import counted, number, setting
 from analysis.runs.ratings import KINDS
 from analysis.runs.run import Run
 from analysis.score import NEAREST
+from dcgan.tools.files import save
 
 LISTED = 200  # runs in a table of the page; compare.csv has all
 
@@ -112,7 +112,7 @@ def _summary(comparison: Comparison) -> str:
 
 
 def _is_known(comparison: Comparison, key: str) -> bool:
-    return any(estimate_of(recipe, key).n for recipe in comparison.alternatives)
+    return any(recipe.measures[key].n for recipe in comparison.alternatives)
 
 
 def _result_groups(comparison: Comparison) -> list[dict[str, Any]]:
@@ -150,7 +150,7 @@ def _nearest(comparison: Comparison) -> dict[str, Frame]:
 
 def _best(members: Sequence[Any], measure: Measure) -> str | None:
     """The experiment with the best mean; None where there is only one, or where two are equal to the digits shown."""
-    known = {recipe.name: estimate_of(recipe, measure.key) for recipe in members if estimate_of(recipe, measure.key).n}
+    known = {recipe.name: recipe.measures[measure.key] for recipe in members if recipe.measures[measure.key].n}
     if measure.better is None or not known:
         return None
     best = (min if measure.better == "lower" else max)(known, key=lambda name: known[name].mean)
@@ -161,7 +161,7 @@ def _best(members: Sequence[Any], measure: Measure) -> str | None:
 def _result(
     alternative: Any, measure: Measure, best: bool, estimate: Estimate | None = None, *, part: str = ""
 ) -> dict[str, Any]:
-    estimate = estimate or estimate_of(alternative, measure.key)
+    estimate = estimate or alternative.measures[measure.key]
     return {
         "mean": mean_text(estimate, measure),
         "interval": interval_text(estimate.low, estimate.high, measure) if estimate.n > 1 else "",
@@ -191,7 +191,7 @@ def _course_of(comparison: Comparison, name: str) -> dict[str, str] | None:
 
 
 def _at_64(alternative: Any) -> dict[str, str] | None:
-    estimate = estimate_of(alternative, "fid_at_64")
+    estimate = alternative.measures["fid_at_64"]
     return _result(alternative, BY_KEY["fid"], False, estimate) if estimate.n else None
 
 
@@ -232,10 +232,10 @@ def association(claim: Claim, result: Association) -> dict[str, Any]:
     """A row of the table of associations."""
     known = not math.isnan(result.rho)
     return {
-        "x": BY_KEY[claim.x].title if claim.x in BY_KEY else claim.x,
-        "y": BY_KEY[claim.y].title if claim.y in BY_KEY else claim.y,
-        "when": WHEN.get(claim.when, claim.when).removeprefix("the "),
-        "among": AMONG.get(claim.among, claim.among),
+        "x": BY_KEY[claim.x].title,
+        "y": BY_KEY[claim.y].title,
+        "when": WHEN[claim.when].removeprefix("the "),
+        "among": AMONG[claim.among],
         "rho": f"{result.rho:+.2f}" if known else "-",
         "interval": f"[{result.low:+.2f}, {result.high:+.2f}]" if not math.isnan(result.low) else "-",
         "clusters": result.counted,
@@ -349,9 +349,7 @@ def provenance(runs: Sequence[Run], listed: Sequence[int]) -> dict[str, Any]:
 
 
 def _facts(run: Run) -> dict[str, str]:
-    here = run.record.get("environment")
-    here = here if isinstance(here, Mapping) else {}
-    data = run.record.get("data") or {}
+    here, data = run.environment, run.record["data"]
     commit = str(here.get("git_commit") or "-")[:10] + (" (changed since)" if here.get("git_changed") else "")
     packages = ("python", "torch", "torchvision", "numpy", "pillow", "wandb")
     return {
@@ -365,9 +363,9 @@ def _facts(run: Run) -> dict[str, str]:
         "precision": str(here.get("precision", "-")),
         "versions": ", ".join(f"{name} {here[name]}" for name in packages if name in here) or "-",
         "platform": str(here.get("platform", "-")),
-        "images": f"{data.get('count', '-'):,}" if isinstance(data.get("count"), int) else "-",
-        "data": f"{data.get('name', '-')} from {Path(str(data.get('source', '-'))).name}",
-        "data fingerprint": str(data.get("fingerprint", "-")),
+        "images": f"{int(data['count']):,}",
+        "data": f"{data['name']} from {Path(data['source']).name}",
+        "data fingerprint": data["fingerprint"],
         "batch size": str(run.experiment.batch_size),
         "read from": "W&B" if run.folder is None else "run folder",
     }

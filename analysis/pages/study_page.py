@@ -22,13 +22,14 @@ from analysis.measures import interleaving
 from analysis.measures.stats import Estimate
 from analysis.pages import grids, ladder, report, tables
 from analysis.pages.figures import file_stem
-from analysis.pages.html import TEMPLATES, save, template
+from analysis.pages.html import TEMPLATES, template
 from analysis.pages.markdown import cell, table_lines
 from analysis.pages.plots import DOCUMENTED
 from analysis.pages.words import number, setting
 from analysis.runs.evidence import GRID_NAME
 from analysis.runs.run import Run
 from dcgan import UserError, one_line
+from dcgan.tools.files import save
 
 #: The report's figures that the study shows, if it has them.
 FIGURES = (
@@ -59,7 +60,9 @@ def write(comparison: Comparison, figures: Path, docs: Path, *, beside: Sequence
     shown = [Path(name).stem for name in pictures]
     samples = _samples(comparison, pictures)
     facts = _facts(comparison, shown, samples) | {
-        "beside": [_beside(other, _samples(other, pictures, prefix=f"{other.profile}-")) for other in beside],
+        "beside": [
+            _beside(other, _samples(other, pictures, prefix=f"{other.data}-{other.profile}-")) for other in beside
+        ],
         "ladder": ladder.section(docs / "study"),
         "first_study": FIRST_STUDY.as_posix() if (docs / FIRST_STUDY).is_file() else "",
     }
@@ -101,8 +104,7 @@ def _beside(comparison: Comparison, samples: Mapping[str, str]) -> dict[str, Any
 
 
 def _devices(comparison: Comparison) -> list[str]:
-    records = [run.record for run in comparison.runs if run.state == "finished"]
-    return sorted({str(record.get("environment", {}).get("device_name", "-")) for record in records})
+    return sorted({str(run.environment.get("device_name", "-")) for run in comparison.runs if run.state == "finished"})
 
 
 def _fronts(docs: Path, facts: Mapping[str, Any]) -> dict[Path, str]:
@@ -271,7 +273,8 @@ def _commands(comparison: Comparison) -> list[str]:
             )
             together.setdefault((_seeds(alternative.seeds), pairs), []).append(experiments[alternative.name].name)
     known = comparison.runs[0].record["data"]
-    data = "" if known["name"] == "embedded" else f' DATA="{Path(known["source"]).name}"'
+    where = "celeba" if known["name"] == "celeba" else Path(known["source"]).name
+    data = "" if known["name"] == "embedded" else f' DATA="{where}"'
     made = [
         f'make study EXPS="{" ".join(names)}" SEEDS={seeds} PROFILE={comparison.profile}{data}'
         + (f' SET="{pairs}"' if pairs else "")

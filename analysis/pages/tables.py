@@ -143,11 +143,11 @@ def result_tables(comparison: Comparison, measures: Sequence[Measure] = MEASURES
     """Image size -> the results as rows of Markdown's cells, the head first: one row per experiment."""
     tables = {}
     for size, members in by_size(comparison).items():
-        shown = [measure for measure in measures if any(estimate_of(recipe, measure.key).n for recipe in members)]
+        shown = [measure for measure in measures if any(recipe.measures[measure.key].n for recipe in members)]
         tables[size] = [["experiment", "n", *(measure.heading for measure in shown)]]
         for recipe in members:
             cells = [
-                estimate_text(estimate_of(recipe, measure.key), measure) + part(comparison, recipe, measure)
+                estimate_text(recipe.measures[measure.key], measure) + part(comparison, recipe, measure)
                 for measure in shown
             ]
             seeds = f"{len(recipe.seeds)}{''.join(f', {trouble}' for trouble in troubles(recipe))}"
@@ -224,7 +224,7 @@ def longer(comparison: Comparison, recipe: Alternative) -> str:
 
 def part(comparison: Comparison, recipe: Alternative, measure: Measure) -> str:
     """' (to step 5,000)' for what the losses do in a longer run: its scores are of its end."""
-    known = measure.key in OF_LOSSES and estimate_of(recipe, measure.key).n
+    known = measure.key in OF_LOSSES and recipe.measures[measure.key].n
     return f" (to step {comparison.steps_compared:,})" if known and longer(comparison, recipe) else ""
 
 
@@ -293,11 +293,6 @@ def by_size(comparison: Comparison) -> dict[str, list[Alternative]]:
         crop = f", the {crop_px} px in their centre" if crop_px else ""
         labelled[f"{size} px" + (f" ({count:,} real images{crop})" if several else "")] = by_kind[kind]
     return labelled
-
-
-def estimate_of(alternative: Alternative, key: str) -> Estimate:
-    """A measure of an experiment, with n = 0 where none is known."""
-    return alternative.measures.get(key) or Estimate(math.nan, math.nan, math.nan, 0)
 
 
 def representatives(comparison: Comparison) -> list[Run]:

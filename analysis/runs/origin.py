@@ -1,7 +1,7 @@
 """What made a run's numbers besides its recipe: the training code, the kind of device, the arithmetic."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,9 +26,7 @@ class Origin(NamedTuple):
 
 def origin(run: Run) -> Origin:
     """Where a run comes from; "-" for what an older version did not record."""
-    recorded = run.record.get("environment")
-    environment = recorded if isinstance(recorded, Mapping) else {}
-    return Origin(*(str(environment.get(key, "-")) for key in Origin._fields))
+    return Origin(*(str(run.environment.get(key, "-")) for key in Origin._fields))
 
 
 def of_one_origin(runs: Sequence[Run]) -> tuple[list[Run], list[Note]]:

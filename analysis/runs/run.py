@@ -65,6 +65,12 @@ class Run:
         return self.record["data"]["count"], self.experiment.crop_px
 
     @property
+    def environment(self) -> Mapping[str, Any]:
+        """What the run was computed on, as it recorded it; {} where an older version did not."""
+        recorded = self.record.get("environment")
+        return recorded if isinstance(recorded, Mapping) else {}
+
+    @property
     def profile(self) -> str:
         """The profile it was trained with."""
         return self.experiment.profile
@@ -138,8 +144,8 @@ def table(runs: Iterable[Run]) -> pd.DataFrame:
 
 
 def _row(run: Run) -> dict[str, Any]:
-    environment, seconds = run.record.get("environment"), run.status.get("seconds") or {}
-    recorded = {**(environment if isinstance(environment, Mapping) else {}), "wandb_id": run.record.get("wandb_id")}
+    seconds = run.status.get("seconds") or {}
+    recorded = {**run.environment, "wandb_id": run.record.get("wandb_id")}
     row = {
         "experiment": run.name,
         "seed": run.seed,

@@ -7,13 +7,13 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from analysis.runs.run import Run
-from dcgan.tools.files import read_plain, replacing
+from dcgan.tools.files import read_plain, save
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +24,7 @@ USE = re.compile(r"gpu\.\d+\.gpu")  # per cent of the time in which the GPU comp
 
 def gpu_use(run: Run) -> dict[str, float]:
     """Return median and quartiles of the GPU's use, as shares; nothing for a CPU and without a log."""
-    environment = run.record.get("environment")
-    device = environment.get("device") if isinstance(environment, Mapping) else None
-    if run.folder is None or device not in ("cuda", "mps"):
+    if run.folder is None or run.environment.get("device") not in ("cuda", "mps"):
         return {}
     values = [value for path in sorted(run.folder.path.glob("wandb/*run-*/run-*.wandb")) for value in _found(path)]
     if not values:
@@ -44,8 +42,7 @@ def _found(path: Path) -> list[float]:
             return [float(value) for value in found["values"]]
     try:
         values = list(_uses(_records(path)))
-        with replacing(kept) as aside:
-            aside.write_text(json.dumps({"bytes": path.stat().st_size, "values": values}), encoding="utf-8")
+        save(kept, json.dumps({"bytes": path.stat().st_size, "values": values}))
     except Exception as error:  # wandb's own, too: nobody should miss a page for this
         log.debug("%s: %s", path, error)
         return []

@@ -19,6 +19,7 @@ from analysis.runs.run import Run, each_once, read_experiment, tidy
 from analysis.runs.state import Status
 from dcgan import UserError, first_line
 from dcgan.config import Experiment
+from dcgan.record import wandb_client
 from dcgan.record.folder import ENDED, HISTORY
 
 ANSWER_S = 15  # seconds that W&B has for one answer; wandb's own patience is minutes
@@ -59,23 +60,13 @@ def connect() -> Any:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else wandb's own crashes are sent to its makers
     import wandb  # takes a second
 
-    wandb.setup(wandb.Settings(silent=True))  # a silent wandb never asks for a key, not even on a terminal
+    wandb_client.be_quiet(wandb)
     try:
         return wandb.Api(timeout=ANSWER_S)
     finally:
         # At exit wandb waits for its helper process, which retries a silent server for minutes. The hook that is
         # registered last runs first, and ours ends the wait.
-        atexit.register(_leave, wandb)
-
-
-def _leave(wandb: Any) -> None:
-    def teardown() -> None:
-        with contextlib.suppress(Exception, SystemExit):
-            wandb.teardown()
-
-    thread = threading.Thread(target=teardown, daemon=True)
-    thread.start()
-    thread.join(LEAVE_S)
+        atexit.register(wandb_client.within, LEAVE_S, lambda: wandb_client.teardown(wandb))
 
 
 def _is_ours(upload: Any) -> bool:

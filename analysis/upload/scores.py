@@ -26,7 +26,7 @@ from dcgan import UserError, first_line
 from dcgan.record import wandb_client
 from dcgan.record.folder import ENDED
 from dcgan.record.wandb_client import pieces
-from dcgan.tools.files import read_plain, replacing
+from dcgan.tools.files import read_plain, save
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +209,7 @@ class _Sender:
         sent, url, gone, busy = 0, None, [], []
         variables = wandb_client.own_places(self._uploads[0].folder)
         with wandb_client.variables_set(variables):
-            wandb_client.be_quiet(wandb, _Deaf())
+            wandb_client.be_quiet(wandb)
             online, _ = wandb_client.wants_online(wandb)
             try:
                 for upload in self._uploads:
@@ -298,8 +298,7 @@ def _send(wandb: Any, upload: _Upload, *, online: bool) -> str | None:
     if new.rows:
         _log_generator(wandb, session, upload, config)
     session.finish(exit_code=0)
-    with replacing(piece / SENT) as aside:
-        aside.write_text(json.dumps(asdict(new)), encoding="utf-8")
+    save(piece / SENT, json.dumps(asdict(new)))
     upload.scores[piece] = new
     return session.url
 
@@ -352,12 +351,3 @@ def _all_pieces(upload: _Upload) -> list[Path]:
 
 def _count(runs: int) -> str:
     return f"{runs} run{'s' if runs > 1 else ''}"
-
-
-class _Deaf:
-    """Receives what a silent wandb would print."""
-
-    def _nothing(self, text: str) -> None:
-        pass
-
-    info = warning = error = _nothing

@@ -43,10 +43,10 @@ class Batches:
         dtype: torch.dtype = torch.float32,
     ):
         if len(images) < batch_size:
-            raise DataError(
-                f"{len(images)} images don't fill one batch of {batch_size}: use more images, or a smaller batch "
-                f'with --set batch_size={len(images)} (SET="batch_size={len(images)}")'
-            )
+            n = len(images)
+            few = f"{n} images don't fill" if n > 1 else "1 image doesn't fill"
+            smaller = f', or a smaller batch with --set batch_size={n} (SET="batch_size={n}")' if n > 1 else ""
+            raise DataError(f"{few} one batch of {batch_size}: use more images{smaller}")
         self._first, self._of = share
         if batch_size % self._of:
             raise DataError(

@@ -113,14 +113,7 @@ def _pack(source: Source, chosen: list[int], size: int, crop_px: int | None, pat
             unreadable = _fill(file, source, chosen, size, crop_px)
             file.flush()
             os.fsync(file.fileno())  # network disks report an exceeded quota only here
-            facts: dict[str, Any] = {
-                "count": len(chosen) - len(unreadable),
-                "unreadable": len(unreadable),
-                "size": size,
-                "crop_px": crop_px,
-                "source": source.description,
-                "fingerprint": source.fingerprint,
-            }
+            facts = {"count": len(chosen) - len(unreadable), "unreadable": len(unreadable)}
             aside[1].write_text(json.dumps(facts))
             aside[0].replace(path)
             aside[1].replace(path.with_suffix(".json"))

@@ -22,7 +22,7 @@ from dcgan.data.arrays import Arrays
 from dcgan.data.files import DataError, Entry, Files, Folder, Tar, Zip
 from dcgan.data.parallel import in_parallel
 from dcgan.data.parquet import Parquet
-from dcgan.tools.files import checksum, replacing
+from dcgan.tools.files import checksum, save
 
 log = logging.getLogger(__name__)
 
@@ -113,8 +113,7 @@ def _known(files: Files, path: Path, memory: Path) -> tuple[str, int, Counter[st
         raise DataError(f"no images in {path} ({holds}); it should be {FORMS}")
     fingerprint = _fingerprint(files, path.name)
     try:
-        with replacing(remembered) as aside:
-            aside.write_text(json.dumps({"fingerprint": fingerprint, "count": count, "left_out": left_out}))
+        save(remembered, json.dumps({"fingerprint": fingerprint, "count": count, "left_out": left_out}))
     except OSError as error:  # packing needs the cache and refuses; here the next start only takes longer
         log.warning("can't remember the fingerprint of %s in %s: %s", path.name, memory, error.strerror)
     return fingerprint, count, left_out

@@ -20,7 +20,7 @@ import torch
 
 from dcgan import UserError, first_line
 from dcgan.record import weights
-from dcgan.tools.files import checksum, read_plain
+from dcgan.tools.files import checksum, read_plain, save
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def to_bytes(states: Mapping[str, Any], *, step: int, seconds: Mapping[str, floa
 
 def write(folder: Path, content: memoryview, *, step: int) -> None:
     """Write a checkpoint, safe on the disk when this returns, and remove those that are not kept."""
-    weights.write(folder / f"step-{step:06d}-{checksum(content)}.pt", content)
+    save(folder / f"step-{step:06d}-{checksum(content)}.pt", content, lasting=True)
     _remove(path for path, _ in _newest_first(folder)[KEPT:])
 
 

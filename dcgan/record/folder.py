@@ -29,7 +29,7 @@ import numpy as np
 from filelock import lock_descriptor
 
 from dcgan import UserError, first_line
-from dcgan.tools.files import read_plain, replacing
+from dcgan.tools.files import read_plain, replacing, save
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,8 +69,7 @@ class RunFolder:
 
     def write_status(self, state: State, **facts: Any) -> None:
         """Write the run's state and plain facts about it."""
-        with replacing(self.status) as aside:
-            aside.write_text(json.dumps({"state": state, **facts}, indent=2) + "\n", encoding="utf-8")
+        save(self.status, json.dumps({"state": state, **facts}, indent=2) + "\n")
 
     def read_status(self) -> Mapping[str, Any]:
         """Return what `write_status` wrote last; empty where nothing is readable."""

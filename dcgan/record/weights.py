@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dcgan import UserError
 from dcgan.networks import IMAGE_SIZES, SMALLEST_MAP, Generator
-from dcgan.tools.files import replacing
+from dcgan.tools import files
 from dcgan.tools.memory import out_of_memory
 
 #: The Python names that a pickle of plain tensors refers to.
@@ -41,7 +41,7 @@ def save(path: Path, network: nn.Module) -> None:
 
 def write_state(path: Path, state: Mapping[str, Tensor]) -> None:
     """Write a state dict: on the CPU and in plain memory order, so that equal weights make equal files."""
-    write(path, to_bytes({key: value.cpu().contiguous() for key, value in state.items()}))
+    files.save(path, to_bytes({key: value.cpu().contiguous() for key, value in state.items()}), lasting=True)
 
 
 def copied(states: Mapping[str, Any]) -> Callable[[], Mapping[str, Any]]:
@@ -127,12 +127,6 @@ def to_bytes(content: Any) -> memoryview:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getbuffer()
-
-
-def write(path: Path, content: memoryview) -> None:
-    """Write a file whole or not at all, safe on the disk when this returns."""
-    with replacing(path, lasting=True) as aside:
-        aside.write_bytes(content)
 
 
 def _empty_generator(state: dict[str, Tensor]) -> Generator:

@@ -110,7 +110,7 @@ def seeds(text: str) -> list[int]:
 
 def share(text: str) -> float:
     """Read a fraction of one, or a whole number, as Ray allows. Raises ValueError for anything else."""
-    if not (0 < (value := float(text)) <= 1 or value == int(value) > 0):
+    if not (0 < (value := float(text)) <= 1 or (value > 0 and value.is_integer())):
         raise ValueError(text)
     return value
 

@@ -15,6 +15,7 @@ from dcgan.data import Batches
 from dcgan.record.folder import ENDED, RunFolder
 from dcgan.run import Request
 from dcgan.tools import plain_yaml
+from dcgan.tools.files import user_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +32,8 @@ class PlannedRun:
     @property
     def done(self) -> bool:
         """Whether nothing is left to train. A folder with another recipe does not count; other threads don't matter."""
-        if self.folder.read_status().get("state") not in ENDED or not (record := _record(self.folder)):
+        if self.folder.read_status().get("state") not in ENDED or not (recorded := _recorded(self.folder)):
             return False
-        recorded = config.from_record(record, self.folder.config)
         return not config.differences(recorded, self.experiment).keys() - {"threads"}
 
 
@@ -60,7 +60,8 @@ def plan(experiments: Sequence[str], seeds: Sequence[int], like: Request, *, thr
         folder = request.folder(experiment, source)
         if folder.path in runs:
             raise UserError(f"{request.experiment}: its runs would share the folders of another experiment")
-        kept = (_record(folder) or {}).get("threads", threads)
+        started = _recorded(folder)
+        kept = started.threads if started else threads
         request = replace(request, overrides=(f"threads={kept}", *request.overrides))
         runs[folder.path] = PlannedRun(request, request.resolved(), folder)
     return list(runs.values())
@@ -90,18 +91,16 @@ def group_of(runs: Sequence[PlannedRun]) -> str:
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute())
+    return str(user_path(path).absolute())
 
 
 def _absolute_data(data: str | None) -> str | None:
-    return data if data is None or data == "celeba" else _absolute(data)
+    return _absolute(data) if data and data != "celeba" else data
 
 
-def _record(folder: RunFolder) -> dict | None:
+def _recorded(folder: RunFolder) -> config.Experiment | None:
     """Return what the run was started with; None if it can't be read, which the run itself will report."""
     try:
-        record = plain_yaml.read(folder.config)
-        config.from_record(record, folder.config)
-    except (OSError, UserError):
+        return config.from_record(plain_yaml.read(folder.config), folder.config)
+    except UserError:
         return None
-    return record

@@ -28,6 +28,17 @@ def replacing(path: Path, *, lasting: bool = False) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def save(path: Path, content: str | bytes | memoryview, *, lasting: bool = False) -> None:
+    """Write the file at once, a text in UTF-8: a reader sees the old one or the new one. lasting: as in `replacing`."""
+    with replacing(path, lasting=lasting) as aside:
+        aside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def user_path(text: str) -> Path:
+    """Read a path. `~` is the home folder: in make's RUNS=~/runs no shell has read it."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111  # pathlib's raises an error for ~nobody
+
+
 def sync(path: Path) -> None:
     """Wait until a file's content, or a folder's list of files, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

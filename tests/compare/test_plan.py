@@ -196,3 +196,22 @@ def test_the_plan_in_the_repository_has_the_numbers_of_the_rules():
     assert f"| {', '.join(map(str, plan.SEEDS))} |" in text
     assert "last three snapshots" in text
     assert quality.LAST == 3
+
+
+def test_of_a_long_run_and_a_short_one_that_is_its_beginning_the_answer_takes_the_one_with_scores(tmp_path):
+    found = {}
+    for name, steps in (("baseline", 3600), ("baseline", 1200), ("d_rate_double", 1200), ("d_rate_fourfold", 1200)):
+        overrides = [] if steps == 3600 else ["snapshots=6"]  # so the long one is the ancestor and comes first
+        folder = make_run(tmp_path, name, steps=steps, gap=0.1 * len(name), overrides=overrides)
+        if steps == 3600:
+            long = folder.read_history().iloc[:1200, 1:].to_numpy(dtype=np.float32)
+        elif name == "baseline":
+            folder.history.unlink()
+            folder.append_history(1, long)
+        found[f"{folder.path.parent.name} seed 0"] = scores(50.0, along=[100 - i for i in range(steps // 200)])
+    comparison = compared(tmp_path, found)
+    assert comparison.repeats == 1
+    arms = comparison.arms
+    assert len(arms.runs.dropna(subset="q")) == 3
+    assert arms.snapshots["experiment"].nunique() == 3
+    assert "baseline+snapshots=6" in set(arms.snapshots["experiment"])

@@ -125,6 +125,8 @@ def test_a_gpu_never_makes_the_host_wait():
 
 
 def test_too_few_images_for_a_batch_says_both_numbers_and_the_remedy():
+    with pytest.raises(DataError, match=r"^1 image doesn't fill one batch of 5: use more images$"):
+        sampler(images(1))
     with pytest.raises(DataError, match=r"4 images don't fill one batch of 5: .* --set batch_size=4"):
         sampler(images(4))
     assert sampler(images(5)).steps_per_epoch == 1

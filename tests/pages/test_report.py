@@ -15,7 +15,7 @@ from support.made_runs import compared, make_run, scores
 
 from analysis.compare import looks_normal
 from analysis.compare.comparison import RUN_COLUMNS, Alternative, Answer, Claim, Note
-from analysis.measures.stats import Association, t_interval
+from analysis.measures.stats import Association, Estimate, t_interval
 from analysis.pages import grids, markdown, plots, report, tables, words
 from analysis.pages.figures import SECTIONS
 from analysis.runs.ratings import Rating
@@ -33,6 +33,7 @@ def no_arms(comparison):
 
 def without(comparison, **changes):
     """The comparison without what is not in `changes`: nothing scored, nothing compared."""
+    nothing_known = Estimate(np.nan, np.nan, np.nan, 0)
     nothing = {
         "table": comparison.table.assign(**dict.fromkeys(RUN_COLUMNS[8:], np.nan)),
         "snapshots": comparison.snapshots[:0],
@@ -42,7 +43,10 @@ def without(comparison, **changes):
         "associations": {},
         "alarms": [],
         "notes": [],
-        "alternatives": [replace(each, seeds=[], measures={}, differences={}) for each in comparison.alternatives],
+        "alternatives": [
+            replace(each, seeds=[], measures=dict.fromkeys(each.measures, nothing_known), differences={})
+            for each in comparison.alternatives
+        ],
         "experiment_answers": {each.name: Answer("", "plain", "") for each in comparison.alternatives},
     }
     return replace(comparison, **(nothing | changes))
@@ -279,7 +283,7 @@ def test_names_questions_and_errors_from_files_are_escaped(comparison, tmp_path)
         table=comparison.table[4:5].assign(**renamed),
         snapshots=comparison.snapshots[:0],
         windows=comparison.windows[:0],
-        associations={Claim(*[HOSTILE] * 4): Association(0.1, -0.1, 0.2, 2, 20, 1, HOSTILE)},
+        associations={Claim("isc_mean", "fid", "here", "seeds"): Association(0.1, -0.1, 0.2, 2, 20, 1, HOSTILE)},
         answers=[evil],
         experiment_answers={name: evil},
         alarms=[Note(HOSTILE)],

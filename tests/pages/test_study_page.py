@@ -320,7 +320,7 @@ def test_runs_of_another_profile_are_shown_by_themselves_beside_the_study(compar
     shown = folds(text)[f"Beside the study: {len(comparison.runs)} runs of the profile `full`"]
     assert "No answer on this page counts them" in shown
     assert "| baseline" in shown
-    assert "study/samples-full-baseline.webp" in shown
+    assert "study/samples-faces-01234567-full-baseline.webp" in shown
     assert "Beside the study" not in (docs / "study.md").read_text(encoding="utf-8")
     assert all(target.exists() for target in targets(page) if target.name.startswith("samples-"))
 

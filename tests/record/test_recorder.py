@@ -14,9 +14,9 @@ from support.tiny_run import TINY, interrupting, train
 from dcgan import config, trainer
 from dcgan.networks import Generator
 from dcgan.record import checkpoint, recorder
-from dcgan.record import weights as weights_files
 from dcgan.record.folder import RunFolder
 from dcgan.record.recorder import Recorder, last_good_snapshot
+from dcgan.tools import files
 from dcgan.tools.clock import Stopwatch
 
 every_step_is_saved, quick_end, images = tiny_run.every_step_is_saved, tiny_run.quick_end, tiny_run.images
@@ -103,14 +103,14 @@ def test_wandb_gets_the_interleaving_of_each_window_also_of_one_that_a_stop_cut_
 def test_training_continues_while_a_snapshot_is_written_and_the_snapshot_is_of_its_step(tmp_path, images, monkeypatch):
     monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 60.0)
     _, undisturbed = train(tmp_path / "undisturbed", images)
-    write, is_further, waited = weights_files.write, threading.Event(), []
+    replacing, is_further, waited = files.replacing, threading.Event(), []
 
-    def slow(path, content):
+    def slow(path, **more):
         if "snapshots" in path.parts:
             waited.append(is_further.wait(timeout=20))
-        write(path, content)
+        return replacing(path, **more)
 
-    monkeypatch.setattr(weights_files, "write", slow)
+    monkeypatch.setattr(files, "replacing", slow)
     interrupting(monkeypatch, 9, is_further.set)
     state, folder = train(tmp_path / "run", images)
     assert (state, waited) == ("finished", [True, True])
@@ -123,15 +123,15 @@ def test_a_disk_that_is_full_while_the_thread_writes_ends_the_run_which_resumes_
     tmp_path, images, monkeypatch, part
 ):
     _, undisturbed = train(tmp_path / "undisturbed", images)
-    write, writes = weights_files.write, iter(range(1000))
+    replacing, writes = files.replacing, iter(range(1000))
 
-    def full(path, content):
+    def full(path, **more):
         if part in path.parts and next(writes) >= (4 if part == "checkpoints" else 0):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        write(path, content)
+        return replacing(path, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(weights_files, "write", full)
+        patch.setattr(files, "replacing", full)
         with pytest.raises(OSError, match="No space left on device"):
             train(tmp_path / "run", images)
     folder = RunFolder(tmp_path / "run")

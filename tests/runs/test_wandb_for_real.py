@@ -20,7 +20,7 @@ from analysis.runs.folders import read_folders
 from analysis.runs.run import read_experiment, table
 from analysis.runs.wandb import read_wandb
 from dcgan import UserError
-from dcgan.record import wandb_log
+from dcgan.record import wandb_client, wandb_log
 from dcgan.record.wandb_client import identity
 from dcgan.record.wandb_log import Tracker
 from dcgan.tools import plain_yaml
@@ -93,7 +93,7 @@ def wandb_here(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     yield lambda url: monkeypatch.setenv("WANDB_BASE_URL", url)
     if "wandb" in sys.modules:
-        wandb_reader._leave(sys.modules["wandb"])
+        wandb_client.teardown(sys.modules["wandb"])
 
 
 @pytest.mark.slow

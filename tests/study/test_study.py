@@ -99,6 +99,8 @@ BAD_INPUTS = {
     "impossible seed": ("baseline --seeds 5000000000-5000000001", ["seed", "4294967296"]),
     "a seed for all": ("baseline --set seed=4", ["--set seed", "--seeds"]),
     "data missing": ("baseline --data nowhere", ["nowhere"]),
+    "data of nobody's": ("baseline --data ~nobody-here/faces", ["no such folder or file", "~nobody-here/faces"]),
+    "data empty": ("baseline --data=", ["--data (DATA=) is an empty name"]),
     "too few images": ("baseline --set images=20", ["20", "128", "batch_size"]),
 }
 
@@ -116,7 +118,15 @@ def test_bad_input_is_reported_in_one_line_before_anything_starts(case, no_ray, 
 
 @pytest.mark.parametrize(
     "asked",
-    ["", "baseline --seeds x", "baseline --seeds 0", "baseline --cpus-per-run 1.5", "baseline --gpus-per-run 2"],
+    [
+        "",
+        "baseline --seeds x",
+        "baseline --seeds 0",
+        "baseline --cpus-per-run 1.5",
+        "baseline --cpus-per-run inf",
+        "baseline --seeds 99999999999999999999",
+        "baseline --gpus-per-run 2",
+    ],
 )
 def test_a_mistyped_command_is_reported_in_one_line_too(asked, capsys):
     with pytest.raises(SystemExit) as ended:

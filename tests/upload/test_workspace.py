@@ -8,10 +8,10 @@ from support.lab import STUB
 from support.made_runs import make_run, write_scores
 from support.wandb_client import KEY, Server
 
-from analysis.runs import wandb as wandb_reader
 from analysis.runs.folders import read_folders
 from analysis.score import Protocol
 from analysis.upload import workspace
+from dcgan.record import wandb_client
 
 pytestmark = pytest.mark.slow
 
@@ -76,7 +76,7 @@ def server(monkeypatch):
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     yield server
-    wandb_reader._leave(sys.modules["wandb"])
+    wandb_client.teardown(sys.modules["wandb"])
 
 
 def panels(spec):
