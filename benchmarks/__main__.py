@@ -4,11 +4,11 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from benchmarks import results
 from dcgan import UserError
 from dcgan.options import Parser, perform, positive
+from dcgan.tools.files import user_path
 
 #: By name: the module, and a line for the help.
 BENCHMARKS = {
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         help="how often to measure each side, in turns (default: %(default)s)",
     )
     table = "table to add the results to; RESULTS.md goes into the same folder (default: %(default)s)"
-    parser.add_argument("--out", type=Path, default=results.PATH, metavar="FILE", help=table)
+    parser.add_argument("--out", type=user_path, default=results.PATH, metavar="FILE", help=table)
     parser.set_defaults(command=_bench)
     return parser
 

@@ -41,7 +41,10 @@ KERNELS, NAME = 5, 120  # that take longest, and the characters of a name that a
 
 
 def bench_steps(rounds: int) -> Result:
-    """Time a step at full width, recorded and eager in turns, and its memory; in float32 in NCHW, too."""
+    """Time a step at full width, recorded and eager in turns, and its memory; in float32 in NCHW, too.
+
+    In NCHW PyTorch computes all layers: the lab's ways to compute some are for channels_last.
+    """
     device = Device.of(_cuda())
     nchw = replace(device, memory_format=torch.contiguous_format)
     ways = ((True, device, "bf16"), (False, device, "fp32"), (False, nchw, "fp32 in NCHW"))

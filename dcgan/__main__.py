@@ -41,7 +41,7 @@ def _run(options: argparse.Namespace) -> int:
         if experiment.batch_size % options.gpus:
             raise UserError(
                 f"--gpus {options.gpus} (GPUS={options.gpus}): a batch of {experiment.batch_size} can't be split "
-                "equally over so many processes"
+                f"equally over {options.gpus} processes"
             )
         code = launch.processes(options.gpus, device, ["run", "--profile", asked.profile, *options.arguments[1:]])
         if code not in (0, EXIT_INTERRUPTED):
@@ -89,8 +89,8 @@ def _sample(options: argparse.Namespace) -> int:
     if options.published:
         weights = _published(options.experiment, options.seed)
         out = options.out or Path("published") / options.experiment
-    elif Path(options.experiment).is_file() and not options.experiment.endswith((".yaml", ".yml")):
-        weights = Path(options.experiment)
+    elif user_path(options.experiment).is_file() and not options.experiment.endswith((".yaml", ".yml")):
+        weights = user_path(options.experiment)
         out = options.out or weights.with_name(f"{weights.name}-sampled")
     else:
         asked = request(options, device.profile)

@@ -237,8 +237,9 @@ def _file_layers(name: str, folder: Path) -> list[Layer]:
     path = user_path(name) if name.endswith((".yaml", ".yml")) else _find(name, folder)
     for known in _experiment_files(folder):
         if known.stem == path.stem and known.resolve() != path.resolve():
-            remedy = "rename the file" if path.exists() else f"it is EXP={path.stem}, and there is no such file"
-            raise ConfigError(f"{_shown(path)}: there is an experiment {path.stem} already; {remedy}")
+            if not path.exists():
+                raise ConfigError(f"{_shown(path)}: no such file; the experiment {path.stem} is EXP={path.stem}")
+            raise ConfigError(f"{_shown(path)}: there is an experiment {path.stem} already; rename the file")
     layers: list[Layer] = []
     names: list[str] = []
     while True:

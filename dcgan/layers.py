@@ -117,7 +117,7 @@ def on_rows(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class FromRGB(nn.Conv2d):
-    """The 5x5 convolution of stride 2 on 3 channels; on CUDA it is computed on squares of pixels.
+    """The 5x5 convolution of stride 2 on 3 channels; on CUDA, in channels_last, it is computed on squares of pixels.
 
     A GPU's matrix units multiply 8 or 16 channels at once, so 3 would waste most of their work. And the sum over all
     pixels that is the bias's gradient takes as long as a large layer's.
@@ -127,7 +127,7 @@ class FromRGB(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) -> (batch, out, height / 2, width / 2)."""
-        if not images.is_cuda:  # slower on a CPU
+        if not images.is_cuda or not self.weight.is_contiguous(memory_format=torch.channels_last):  # slower on a CPU
             return super().forward(images)
         return on_squares(images, self.weight, self.bias)
 

@@ -98,7 +98,7 @@ def run(request: Request, device: Device, *, ranks: Ranks = ALONE) -> Outcome:
                     log.warning("this run was trained with other code (changed since: %s)", changed)
                 return Outcome(ended, folder, trained=False)
         images = request.pack(experiment, source)
-        with _explained_shortage(experiment, folder):  # the first calls of the device
+        with _explained_shortage(experiment, folder, device):  # its first calls
             batches = Batches(
                 images.images,
                 batch_size=experiment.batch_size,
@@ -111,7 +111,7 @@ def run(request: Request, device: Device, *, ranks: Ranks = ALONE) -> Outcome:
             use_threads(experiment.threads, processes=ranks.local_count)
             use_determinism(experiment.deterministic, device)
             here = environment.describe(device, bf16=bf16, processes=ranks.count)
-    with _explained_shortage(experiment, folder, batches), folder.locked() if ranks.first else nullcontext():
+    with _explained_shortage(experiment, folder, device, batches), folder.locked() if ranks.first else nullcontext():
         record: dict[str, Any] = {}
         with ranks.first_goes_first():
             if ranks.first:
@@ -274,7 +274,9 @@ def _new_record(
 
 
 @contextmanager
-def _explained_shortage(experiment: Experiment, folder: RunFolder, batches: Batches | None = None) -> Iterator[None]:
+def _explained_shortage(
+    experiment: Experiment, folder: RunFolder, device: Device, batches: Batches | None = None
+) -> Iterator[None]:
     """Turn a lack of memory or disk into a UserError that says what to do."""
     try:
         yield
@@ -289,7 +291,7 @@ def _explained_shortage(experiment: Experiment, folder: RunFolder, batches: Batc
             raise
         half = experiment.batch_size // 2
         remedy = f'try SET="batch_size={half}" (--set batch_size={half})' if half > 1 else "try narrower networks"
-        if batches is None or batches.on_device:
+        if batches.on_device if batches else device.keeps_images:
             remedy = (
                 "the images take room on the device, too; end other programs that use it and run the same command "
                 f"again, which keeps the images on the host where room is short, or {remedy}"

@@ -220,7 +220,7 @@ def test_a_file_named_like_an_experiment_would_share_its_folder_and_is_refused(t
     with pytest.raises(ConfigError, match=r"tuned_lr\.yaml: there is an experiment tuned_lr already; rename the file"):
         load(str(path), profile="smoke")
     path.unlink()
-    with pytest.raises(ConfigError, match="already; it is EXP=tuned_lr, and there is no such file"):
+    with pytest.raises(ConfigError, match=r"tuned_lr\.yaml: no such file; the experiment tuned_lr is EXP=tuned_lr"):
         load(str(path), profile="smoke")
 
 

@@ -222,3 +222,17 @@ def test_without_a_compiler_pytorch_computes_and_one_line_says_so(caplog, kernel
     fused_kernels.cache_clear()
     (line,) = caplog.messages
     assert "PyTorch's kernels: Triton could not compile ours (Failed to find C compiler)" in line
+
+
+def test_a_device_without_memory_is_no_lack_of_a_compiler(kernels, monkeypatch):
+    def full():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    fused_kernels.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(kernels, "compile_one", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            fused_kernels()
+    monkeypatch.setattr(kernels, "compile_one", lambda: None)
+    assert fused_kernels() is kernels, "the failure is not remembered"
+    fused_kernels.cache_clear()

@@ -109,8 +109,8 @@ def _detected(table: pd.DataFrame) -> list[str]:
     """In how many images a detector finds a face, one sentence per run; or why that says nothing here."""
     detections = [
         f"{row.experiment} seed {row.seed}: a face is detected in {100 * row.face_rate:.1f} % "
-        f"[{100 * row.face_rate_low:.1f}, {100 * row.face_rate_high:.1f}] of its images, of real ones in "
-        f"{100 * row.face_rate_real:.1f} %"
+        f"[{100 * row.face_rate_low:.1f}, {100 * row.face_rate_high:.1f}] of its images and in "
+        f"{100 * row.face_rate_real:.1f} % of real ones (a detected face can still look odd)"
         for row in table.dropna(subset="face_rate").itertuples()
     ]
     real = table["face_rate_real"].dropna()

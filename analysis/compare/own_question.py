@@ -136,8 +136,9 @@ def _interleaving_change(this: Alternative) -> str:
     direction = "more" if change.difference > 0 else "less"
     if math.isnan(change.p):
         size = f"{abs(change.difference):.2f}"
-        size = "the same to two digits" if size == "0.00" else f"{size} {'higher' if direction == 'more' else 'lower'}"
-        return f"Over all compared steps the interleaving ratio is {size} (n = {change.n[0]} and {change.n[1]} seeds)."
+        size = "within 0.005 of it" if size == "0.00" else f"{size} {'higher' if direction == 'more' else 'lower'}"
+        seeds = f"n = {change.n[0]} and {change.n[1]} seeds"
+        return f"The interleaving ratio over all compared steps is {size} ({seeds})."
     if not change.settled:
         return "The seeds don't show whether the loss curves interleave more or less."
     smoothed = {steps: this.differences.get(f"interleaving_ratio_{steps}") for steps in interleaving.SMOOTHINGS[1:]}

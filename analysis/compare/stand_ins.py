@@ -25,12 +25,12 @@ class StandIn:
 
     @property
     def text(self) -> str:
-        """'For baseline, the first 5,000 steps of baseline_long stand in', or for which seeds of it they do."""
+        """'The first 5,000 steps of baseline_long stand in for baseline', or for which seeds of it they do."""
         whole = self.run.steps == self.steps
-        what = f"{self.run.name} stands" if whole else f"the first {self.steps:,} steps of {self.run.name} stand"
+        what = f"{self.run.name} stands" if whole else f"The first {self.steps:,} steps of {self.run.name} stand"
         seeds = sorted(self.endpoints)
-        listed = f" for seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
-        return f"For {self.name}, {what} in{'' if self.alone else listed}"
+        listed = f"'s seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
+        return f"{what} in for {self.name}{'' if self.alone else listed}"
 
     @property
     def endpoints(self) -> dict[int, float]:

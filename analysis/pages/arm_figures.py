@@ -66,9 +66,10 @@ def against_quality(comparison: Comparison, x: str, looks: Mapping[str, plots.St
     plots.log_scale(last)
     if rates:
         shades = ramp(list(rates))
-        middle = shades[list(rates)[len(rates) // 2]].color
-        dose = Line2D([], [], color=plots.PALE, marker="o", markersize=7, mfc=middle, mec=middle, label=DOSE)
-        seed = Line2D([], [], color=middle, linestyle="none", marker="o", markersize=4, alpha=0.45, label="one seed")
+        middle = shades[list(rates)[len(rates) // 2]]
+        shown: dict[str, Any] = {"marker": middle.marker, "mfc": middle.color, "mec": middle.color}
+        dose = Line2D([], [], color=plots.PALE, markersize=7, label=DOSE, **shown)
+        seed = Line2D([], [], linestyle="none", markersize=4, alpha=0.45, label="one seed", **shown)
         plots.legend_below(last, [dose, *([seed] if rows["arm"].duplicated().any() else []), *_markers(others)])
     listed = "; ".join(
         f"{name} {number(means.loc[arm, column])} and {number(means.loc[arm, 'kid'])}"
@@ -103,16 +104,16 @@ def dose_looks(comparison: Comparison) -> dict[str, plots.Style]:
     looks = {}
     for arm, style in ramp(list(doses(comparison.arms)["arm"])).items():
         same = dict.fromkeys(name for name, recipe in recipes.items() if recipe == recipes[arm])
-        for name, marker in zip(same, "osD", strict=False):  # of several lengths
-            looks[name] = plots.Style(style.color, marker, style.dashes)
+        for name, dashes in zip(same, (style.dashes, (1, 1), (8, 2)), strict=False):  # of several lengths
+            looks[name] = plots.Style(style.color, style.marker, dashes)
     return looks
 
 
 def ramp(names: Sequence[str]) -> dict[str, plots.Style]:
-    """Looks of things that have an order: from dark to light, which black-and-white print keeps; each second dashed."""
+    """Looks of things that have an order: from dark to light, each with a marker, every second one dashed."""
     colours = sns.color_palette("viridis", len(names) + 1).as_hex()
     dashes = [(), (4, 1.2)] * len(names)
-    return {name: plots.Style(colours[place], "o", dashes[place]) for place, name in enumerate(names)}
+    return {name: plots.Style(colours[place], "osD^Xp"[place % 6], dashes[place]) for place, name in enumerate(names)}
 
 
 def draw(

@@ -155,7 +155,7 @@ def _bands(runs: Mapping[str, loss_plots.Losses], steps: int) -> Iterator[Drawin
     for axis in axes[len(shown) :]:
         axis.axis("off")
     handles, _ = axes[0].get_legend_handles_labels()
-    plots.legend_below(axes[0], handles, title="Numbers: how much all values overlap, in %")
+    plots.legend_below(axes[0], handles, title="Bands: the middle 80 %. Numbers: the overlap of all values, in %")
     listed = "; ".join(f"{name} {number(100 * long[name].overlap, 0)} %" for name in shown)
     alt = f"The middle 80 % of D's and of G's losses, by blocks of steps. They overlap: {listed}"
     yield Drawing("windows-overlap", figure, alt)
@@ -224,7 +224,9 @@ def _overview(
         return
     figure = plots.figure(4.3, 2 * plots.WIDTH)
     left, right = figure.subplots(1, 2)
-    title = f"FID at {size} px over training: lower is better"
+    title = (
+        f"FID at {size} px{f', first {comparison.arms.steps:,} steps' if doses else ' over training'}: lower is better"
+    )
     plots.quality(left, scored, "fid", looks, title=title, label="FID of the snapshot", legend=False)
     words = WINDOWED["interleaving_ratio"]
     plots.windows(right, windowed, "interleaving_ratio", looks, smoothing=SMOOTHING_WINDOWS, points=not doses, **words)
@@ -288,7 +290,7 @@ def _scatter(comparison: Comparison, snapshots: pd.DataFrame, looks: Looks) -> I
             if pairs.empty:
                 continue
             title = f"KID of {at} against {BY_KEY[candidate].title}"
-            caption = "Larger and darker points are later snapshots. All steps are mixed here, so this is no test."
+            caption = "Larger points are later snapshots. All steps are mixed here, so this is no test."
             figure = plots.figure(4.5)
             plots.scatter(
                 figure.subplots(),

@@ -47,7 +47,7 @@ class Style:
         return (0, self.dashes) if self.dashes else "-"
 
 
-#: The documented experiments keep their looks, whichever of them are there.
+#: The documented experiments keep their looks, whichever of them are there (but in a study of the plan's doses).
 DOCUMENTED = {
     "baseline": Style("#555555", "o"),
     "regularized": Style("#E69F00", "s", (5, 1.5)),
@@ -176,25 +176,35 @@ def windows(
 ) -> Axes:
     """A measure of the loss curves by window: a pale point a window, a line the seeds' mean over `smoothing` windows.
 
-    rows: experiment, seed, step, `measure`. meanings: heights, and what they mean. points: whether windows are drawn.
+    rows: experiment, seed, step, `measure`. meanings: heights, and what they mean. points: if not, thin lines are
+    the seeds.
     """
     shared: dict[str, Any] = {"x": "step", "y": measure, "ax": axis, "legend": False}
+    line = _by_experiment(rows, looks, dashes=True) | {"markers": False, "errorbar": None}
+    means = rows.groupby(["experiment", "step"], as_index=False)[measure].mean()
+    smooth = _rolling(means, measure, smoothing, by=["experiment"])
+    each = rows if points else _rolling(rows, measure, smoothing, by=["experiment", "seed"])
     if points:
         dots = {"s": 10, "alpha": 0.35, "linewidth": 0, "rasterized": True}
         sns.scatterplot(rows, **shared, **dots, **_by_experiment(rows, looks))
-    means = rows.groupby(["experiment", "step"])[measure].mean().groupby("experiment")
-    smooth = means.transform(lambda values: values.rolling(smoothing, min_periods=1, center=True).mean()).reset_index()
-    line = _by_experiment(rows, looks, dashes=True) | {"markers": False}
-    sns.lineplot(smooth, errorbar=None, linewidth=2.2, **shared, **line)
+    else:
+        sns.lineplot(each, units="seed", estimator=None, linewidth=0.8, alpha=0.5, **shared, **line)
+    sns.lineplot(smooth, linewidth=2.2, **shared, **line)
     for height, meaning in meanings.items():
         axis.axhline(height, color=INK, linewidth=0.9, linestyle=DOTTED)
         place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
         va = "center" if height else "bottom"  # below it stand the steps
         axis.annotate(meaning, (1, height), (5, 0), fontsize=8.5, color=INK, va=va, **place)
-    axis.set_ylim(-0.05, max((rows if points else smooth)[measure].max(), *meanings) + 0.08)
-    _over_steps(axis, rows, title, label)
+    axis.set_ylim(-0.05, max(each[measure].max(), *meanings) + 0.08)
+    _over_steps(axis, rows, title, f"{label}; lines: mean of {smoothing}" if smoothing > 1 else label)
     legend_below(axis, _handles(rows, looks))
     return axis
+
+
+def _rolling(rows: pd.DataFrame, measure: str, windows: int, *, by: list[str]) -> pd.DataFrame:
+    """The rows with the mean of so many neighbours in place of the measure."""
+    means = rows.groupby(by)[measure].transform(lambda own: own.rolling(windows, min_periods=1, center=True).mean())
+    return rows.assign(**{measure: means})
 
 
 # --- does one predict the other? ---

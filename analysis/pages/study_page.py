@@ -34,7 +34,7 @@ from dcgan.tools.files import save
 #: The report's figures that the study shows, if it has them.
 FIGURES = (
     "scatter-arms-interleaving_ratio", "scatter-arms-isc_mean", "windows-overlap", "overview-64px",
-    "scatter-interleaving_ratio-next", "quality-fid-128px", "measure-face_rate",
+    "scatter-interleaving_ratio-next", "quality-kid_mean-64px", "quality-fid-128px", "measure-face_rate",
 )  # fmt: skip
 FRONT = re.compile(r"(<!-- study: [^>]*-->\n).*?(<!-- end of study -->)", re.DOTALL)
 SHOWN_LOSSES = ("baseline", "tuned_lr")  # the write-up's two; else the recipes in which D won most and least
@@ -152,6 +152,7 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
             *dose.sentences(comparison.arms, tables.arm_names(comparison.arms)),
             *writeup.contrast(comparison.table, comparison.alternatives, comparison.arms),
         ],
+        "one_line": "scatter-arms-interleaving_ratio" in figures and not dose.doses(comparison.arms).empty,
         "names": tables.arm_names(comparison.arms) if comparison.arms.planned else {},
         "fall": own_question.FALL,
         "plan_arms": ARMS if comparison.arms.planned else 0,
@@ -204,6 +205,7 @@ def _in_cells(answer: Answer) -> dict[str, Any]:
     """An answer's parts, safe in a line of Markdown."""
     return {
         "question": cell(answer.question),
+        "verdict": answer.verdict,
         "word": cell(answer.word),
         "text": cell(answer.text),
         "more": cell(answer.more),

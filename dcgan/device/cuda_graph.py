@@ -57,7 +57,7 @@ def step_taker(
     except RuntimeError as error:
         if make_room is None or not out_of_memory(error):
             raise
-    gc.collect()  # not in a handler: the errors hold the frames, these the errors, and both what was recorded
+    gc.collect()  # outside the handlers: errors and frames refer to each other, and keep what was recorded in memory
     if make_room is None:
         return plain_step
     make_room()

@@ -79,6 +79,11 @@ class Device:
         return "triton" if self.type == "cuda" and fused_kernels() else "torch"
 
     @property
+    def keeps_images(self) -> bool:
+        """Whether images can be kept on it, where they fit; for a CPU they lie on the host anyway."""
+        return self.type != "cpu"
+
+    @property
     def profile(self) -> str:
         """The profile that suits the device."""
         return "full" if self.type == "cuda" else "laptop"
@@ -117,7 +122,7 @@ class Device:
         elif self.type == "mps":
             free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
             room = min(free - SPARE_BYTES, MPS_ELEMENTS - 1)
-        if self.type != "cpu" and nbytes > room:
+        if self.keeps_images and nbytes > room:
             log.info(
                 f"the images stay on the host: they take {nbytes / 1e9:.1f} GB, and there is room for "
                 f"{max(0, room) / 1e9:.1f} GB on the {self.name} beside the networks"

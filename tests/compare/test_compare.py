@@ -284,7 +284,7 @@ def test_the_first_steps_of_a_longer_run_stand_for_a_parent_without_runs(tmp_pat
     assert this.outcome.n == (2, 2)
     sentence = comparison.experiment_answers[short].text
     assert "2.00 times baseline's [1.98, 2.01], n = 2 and 2 seeds" in sentence
-    assert f"(For baseline, the first 40 steps of {long} stand in.)" in sentence
+    assert f"(The first 40 steps of {long} stand in for baseline.)" in sentence
     own = comparison.experiment_answers[long]
     assert own.verdict == "plain", "its end with its own beginning, which is no test"
     assert (
@@ -292,7 +292,7 @@ def test_the_first_steps_of_a_longer_run_stand_for_a_parent_without_runs(tmp_pat
         in own.text
     )
     assert "The best 3 snapshots in a row end at step 120 (seed 0), 120 (seed 1)." in own.text
-    assert f"For baseline, the first 40 steps of {long} stand in" in map(str, comparison.notes)
+    assert f"The first 40 steps of {long} stand in for baseline" in map(str, comparison.notes)
 
     make_run(
         tmp_path, "baseline_long", 2, steps=120, overrides=["snapshots=2"]
@@ -321,8 +321,8 @@ def test_longer_runs_stand_for_the_seeds_that_the_parent_lacks(tmp_path):
     (double,) = (each for each in comparison.alternatives if each.experiment == "d_rate_double")
     assert double.outcome.n == (3, 3)
     assert double.outcome.ratio == pytest.approx((140 * 141 * 142 / (70 * 71 * 72)) ** (1 / 3))
-    assert double.stand_in.startswith("For baseline, the first 1,200 steps of baseline_long")
-    assert double.stand_in.endswith(" stand in for seeds 1, 2")
+    assert double.stand_in.startswith("The first 1,200 steps of baseline_long")
+    assert double.stand_in.endswith(" stand in for baseline's seeds 1, 2")
     (longer,) = (each for each in comparison.alternatives if each.experiment == "baseline_long")
     assert longer.outcome is None
     assert "and lower in 3 of 3 seeds. These are the same runs" in comparison.experiment_answers[longer.name].text

@@ -89,8 +89,11 @@ def test_a_card_that_others_have_filled_is_a_message_and_no_traceback(tmp_path, 
 
     monkeypatch.setattr(Device, "placement", full)
     settings = ("images=80", "batch_size=8", "image_size=32", "threads=1")
+    request = Request("baseline", "smoke", tmp_path / "runs", tmp_path / "cache", overrides=settings)
     with pytest.raises(UserError, match=r"^out of memory with batch_size=8 .* end other programs that use it"):
-        run.run(Request("baseline", "smoke", tmp_path / "runs", tmp_path / "cache", overrides=settings), CPU)
+        run.run(request, CUDA)
+    with pytest.raises(UserError, match=r"^out of memory with batch_size=8 at 32 px .*: try SET=\"batch_size=4\""):
+        run.run(request, CPU)
 
 
 @pytest.mark.parametrize(

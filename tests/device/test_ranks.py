@@ -262,7 +262,7 @@ def test_more_gpus_than_there_are_and_a_device_that_shares_nothing_are_refused(m
 
 def test_mistakes_are_reported_before_anything_starts(tmp_path, capsys):
     assert main(_command(tmp_path, processes=3)) == 2
-    problem = "a batch of 8 can't be split equally over so many processes"
+    problem = "a batch of 8 can't be split equally over 3 processes"
     assert capsys.readouterr().err == f"error: --gpus 3 (GPUS=3): {problem}\n"
     with pytest.raises(SystemExit, match="2"):
         main(_command(tmp_path, "--gpus", "0"))

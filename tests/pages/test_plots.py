@@ -188,7 +188,7 @@ def test_every_seed_is_a_point_and_one_seed_has_no_interval(axis):
     means = pd.DataFrame(
         [("baseline", "64 px", 2, 65.0, 50.0, 80.0), ("hires_128", "128 px", 1, 90.0, np.nan, np.nan)],
         columns=["experiment", "group", "n", "mean", "low", "high"],
-    )
+    ).assign(real=[9.0, np.nan])
     plots.seeds(axis, rows, means, plots.styles(FOUR), title="FID: lower is better", label="FID")
     points = [[x for x, _ in drawn.get_offsets()] for drawn in axis.collections]
     assert points == [[60.0, 70.0], [65.0, 90.0]]
@@ -196,6 +196,7 @@ def test_every_seed_is_a_point_and_one_seed_has_no_interval(axis):
         [50.0, 80.0],
         pytest.approx([np.nan] * 2, nan_ok=True),
     ]
+    assert legend(axis) == ["real images"]
     first, second = axis.get_yticks()
     assert second - first > 1, "another image size stands apart"
     labels = [label.get_text() for label in axis.get_yticklabels()]

@@ -16,7 +16,7 @@ from analysis.__main__ import main
 from analysis.compare.comparison import Answer, Arms, Note, Prediction
 from analysis.compare.plan import RULES, SEEDS
 from analysis.pages import study_page, tables
-from analysis.pages.arm_figures import against_quality
+from analysis.pages.arm_figures import against_quality, courses, dose_looks
 from analysis.pages.figures import file_stem
 from analysis.pages.plots import styles
 from analysis.runs.folders import read_folders
@@ -180,30 +180,27 @@ def test_the_front_of_a_readme_is_replaced_and_the_rest_is_left_alone(docs, name
 
 
 @pytest.mark.parametrize(
-    ("verdict", "planned", "english", "chinese"),
+    ("verdict", "planned", "rho", "said", "chinese"),
     [
-        ("yes", True, "Yes. Over 12 recipes", "人脸越好"),
-        ("reversed", True, "The other way round. Over 12 recipes", "但方向相反"),
-        ("no", True, "No. Over 12 recipes", "不能"),
-        ("open", False, "Can't tell. Over 12 recipes", "目前还不能断定"),
+        ("yes", True, -0.71, ["Yes. Over 12 recipes", "That meets the rule set beforehand."], "人脸越好"),
+        ("reversed", True, 0.71, ["The other way round. Over 12 recipes", "That meets the rule"], "但方向相反"),
+        ("no", True, -0.05, ["No. Over 12 recipes", "A straight line explains less than half"], "不能"),
+        ("open", False, -0.71, ["Can't tell. Over 12 recipes", "asks for p below 0.05"], "目前还不能断定"),
     ],
 )
 def test_both_fronts_say_what_the_runs_say_and_whether_a_plan_was_there_before(
-    comparison, tmp_path, verdict, planned, english, chinese
+    comparison, tmp_path, verdict, planned, rho, said, chinese
 ):
-    facts = {"n": 12, "rho": -0.71, "p": 0.012}
-    found = Prediction(verdict, "Over 12 arms the correlation is -0.71.", "", "a rule", planned, facts)
+    facts = {"n": 12, "rho": rho, "p": 0.012}
+    found = Prediction(verdict, "Over 12 arms ...", "", "a rule", planned, facts)
     written(dataclasses.replace(comparison, predictions={"interleaving_ratio": found, "isc_mean": found}), tmp_path)
     english_front, chinese_front = (
         (tmp_path / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")
     )
-    assert english in english_front
+    assert all(sentence in english_front for sentence in said)
+    assert f"the final KID is {rho:+.2f} (below 0, more interleaving goes with better faces; p = 0.012" in english_front
     assert chinese in chinese_front
-    assert "-0.71" in chinese_front
-    assert (
-        "more interleaving goes with better faces (rank correlation with the final KID -0.71; p = 0.012"
-        in english_front
-    )
+    assert f"{rho:+.2f}" in chinese_front
     assert ("written before any of its runs was scored" in english_front) == planned
     assert ("在给计划中的任何一次训练评分之前就写好了" in chinese_front) == planned
 
@@ -237,6 +234,18 @@ def planned(tmp_path_factory):
     return folder / "docs"
 
 
+def test_each_dose_of_the_plan_has_looks_of_its_own_and_is_called_by_what_it_sets(tmp_path):
+    comparison = made(tmp_path, routes=ROUTES)
+    looks = dose_looks(comparison)
+    assert len(looks) == len({style.color for style in looks.values()}) == len({s.marker for s in looks.values()}) == 6
+    snapshots, windows, named = courses(comparison, comparison.windows)
+    assert next(iter(named)) == "D's rate 2.5e-5"
+    assert set(snapshots["experiment"]) == set(windows["experiment"]) == set(named), "and no other route"
+    assert windows["step"].max() <= comparison.arms.steps
+    (route,) = (each for each in comparison.alternatives if "width_multiplier=2" in each.name.replace("2.0", "2"))
+    assert route.question == "What changes with discriminator.width_multiplier=2.0?"
+
+
 def test_with_all_runs_of_the_plan_the_answer_is_the_plans_and_what_we_see_besides_is_exploratory(planned):
     seen = folds((planned / "study.md").read_text(encoding="utf-8"))[""]
     said = ("**Yes.** Over 12 of the plan's 12 recipes", "Unsmoothed, the interleaving ratio is highest")
@@ -250,7 +259,9 @@ def test_with_all_runs_of_the_plan_the_answer_is_the_plans_and_what_we_see_besid
     assert seen.count("| by the plan |") == 2
     assert "differ in one setting" not in seen, "the plan has several"
     front = (planned.parent / "README.md").read_text(encoding="utf-8")
-    assert "Yes. Over 12 of the plan's 12 recipes, more interleaving goes with better faces" in front
+    assert (
+        "Yes. Over 12 of the plan's 12 recipes at 1,200 steps, the rank correlation of the interleaving ratio" in front
+    )
     assert "D's learning rate differs along the line" in front, "and other settings elsewhere"
     assert "scatter-arms-interleaving_ratio.png" in front
 
