@@ -196,7 +196,9 @@ def windows(
         va = "center" if height else "bottom"  # below it stand the steps
         axis.annotate(meaning, (1, height), (5, 0), fontsize=8.5, color=INK, va=va, **place)
     axis.set_ylim(-0.05, max(each[measure].max(), *meanings) + 0.08)
-    _over_steps(axis, rows, title, f"{label}; lines: mean of {smoothing}" if smoothing > 1 else label)
+    _over_steps(axis, rows, title, label)
+    if smoothing > 1:
+        axis.set_xlabel(f"step (lines: mean of {smoothing} windows)")
     legend_below(axis, _handles(rows, looks))
     return axis
 
