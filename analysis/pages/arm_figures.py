@@ -113,7 +113,7 @@ def ramp(names: Sequence[str]) -> dict[str, plots.Style]:
     """Looks of things that have an order: from dark to light, each with a marker, every second one dashed."""
     colours = sns.color_palette("viridis", len(names) + 1).as_hex()
     dashes = [(), (4, 1.2)] * len(names)
-    return {name: plots.Style(colours[place], "osD^Xp"[place % 6], dashes[place]) for place, name in enumerate(names)}
+    return {name: plots.Style(colours[place], "osD*p8"[place % 6], dashes[place]) for place, name in enumerate(names)}
 
 
 def draw(
