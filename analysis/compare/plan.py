@@ -234,7 +234,8 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
         differ = " and the signs differ" if facts["within"] * facts["rho"] < 0 else ""
         text += f" The corrected p is above 0.05{differ}, so the rule can't say yes."
         if not isnan(facts["least"]):
-            text += f" With {n} recipes, a yes takes a correlation of -{facts['least']:.3f} or below and signs that agree."
+            least = f"-{facts['least']:.3f} or below"
+            text += f" With {n} recipes, a yes takes a correlation of {least} and signs that agree."
     elif found == "open":
         text += " The signs differ, so the rule can't say yes."
     if CANDIDATES[x][1] and not isnan(facts["smoothed"]):
