@@ -255,7 +255,7 @@ def test_a_damaged_score_file_is_made_again(tmp_path, drawn, cache, extractor, c
 
 
 def test_too_few_samples_are_refused_before_anything_is_scored(cache, extractor):
-    with pytest.raises(UserError, match=r"--samples 99 \(SAMPLES\): a score needs at least 100 images"):
+    with pytest.raises(UserError, match=r"--samples 99 \(SAMPLES=\): a score needs at least 100 images"):
         _scorer(extractor, cache, samples=99)
     _scorer(extractor, cache, samples=100)
 
