@@ -14,7 +14,7 @@ from analysis.compare import plan
 from analysis.compare.comparison import Answer, Claim, Prediction
 from analysis.compare.correlations import AMONG, WHEN
 from analysis.compare.own_question import NAMES
-from analysis.compare.quality import LAST, has_turned, running_means
+from analysis.compare.quality import LAST, MUCH_WORSE, has_turned, running_means
 from analysis.measures import interleaving
 from analysis.measures.inference import pooled_sd
 from analysis.measures.stats import Association, wilson
@@ -58,7 +58,7 @@ def useful(question: str, found: plan.Usefulness, *, primary: bool, key: str) ->
     if math.isnan(found.without):
         text = "It takes at least three recipes with scored snapshots."
         return Answer(question, "open", text, key=key, rule=plan.RULES["useful"])
-    errors = f"{found.with_it:.3f} with it and {found.without:.3f} without (n = {found.arms} recipes"
+    errors = f"{found.with_it:.4f} with it and {found.without:.4f} without (n = {found.arms} recipes"
     if found.with_it >= found.without:
         text = f"Adding it does not lower the error of predicting the next snapshot's log KID: {errors})."
     else:
@@ -120,6 +120,7 @@ class _Course(NamedTuple):
     warned: bool  # FID turned, and interleaving had collapsed by its best snapshot
     learnt: bool  # its KID got low enough for a collapse to count
     steps: float
+    rise: float  # of FID at the end above its best, as a share; NaN for few snapshots
     text: str  # on the collapse; "" without one
 
 
@@ -138,7 +139,12 @@ def alarm(snapshots: pd.DataFrame, *, key: str) -> Answer:
     false_low, false_high = wilson(false, calm)
 
     counts = f"FID turned in {turned} of {len(courses)} runs"
-    counts += f", in {warned} after a collapse" if turned else ", so there was nothing to warn of"
+    if turned:
+        counts += f", in {warned} after a collapse"
+    else:
+        rise = 100 * np.nanmax([0.0, *(course.rise for course in courses)])
+        counts += f" (that takes {100 * (MUCH_WORSE - 1):.0f} % above its best; the largest rise is {rise:.0f} %)"
+        counts += ", so there was nothing to warn of"
     if calm:
         interval = f"[{100 * false_low:.0f} to {100 * false_high:.0f} %, Wilson]"
         counts += f"; of the {calm} in which it did not, interleaving collapsed in {false} {interval}"
@@ -163,11 +169,9 @@ def alarm(snapshots: pd.DataFrame, *, key: str) -> Answer:
             + " collapsed."
         )
     learnt = [course for course in courses if course.learnt]
-    if early := len(courses) - len(learnt):
-        evidence.insert(
-            0,
-            f"{early} of these runs never get below KID {LEARNT_KID}, where a collapse could count; of the other "
-            f"{len(learnt)} interleaving collapsed in {sum(course.collapsed for course in learnt)}",
+    if len(learnt) < len(courses):
+        text += (
+            f" Only {len(learnt)} of the {len(courses)} runs ever got below KID {LEARNT_KID}, where a collapse counts."
         )
     return Answer(question, verdict, text, evidence=evidence, key=key, rule=plan.RULES["alarm"])
 
@@ -178,19 +182,21 @@ def _course(title: str, rows: pd.DataFrame) -> _Course:
     )
     turned, at = has_turned(fid), interleaving.collapse(ratio, counts=kid < LEARNT_KID)
     learnt = bool((kid < LEARNT_KID).any())
+    means = running_means(fid)
+    rise = float(means[-1] / np.nanmin(means) - 1) if len(means) else math.nan
     if at is None:
-        return _Course(turned, collapsed=False, warned=False, learnt=learnt, steps=step[-1], text="")
+        return _Course(turned, collapsed=False, warned=False, learnt=learnt, steps=step[-1], rise=rise, text="")
     text = (
         f"{title}: the first collapse that counts is at step {step[at]:,.0f} of {step[-1]:,.0f} (ratio "
         f"{ratio[at]:.2f}, from a peak of {np.nanmax(ratio[:at]):.2f}); the ratio ends at {ratio[-1]:.2f}"
     )
-    if len(means := running_means(fid)):
+    if len(means):
         text += (
             f"; FID over {LAST} snapshots is {means[-1]:.1f} at the end and {np.nanmin(means):.1f} at its best, "
             f"so it has {'' if turned else 'not '}turned"
         )
     warned = turned and at <= int(fid.argmin())
-    return _Course(turned, collapsed=True, warned=warned, learnt=learnt, steps=step[-1], text=text)
+    return _Course(turned, collapsed=True, warned=warned, learnt=learnt, steps=step[-1], rise=rise, text=text)
 
 
 def dives(table: pd.DataFrame, *, key: str) -> Answer:

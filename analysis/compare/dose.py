@@ -1,33 +1,64 @@
-"""What the plan's block A shows by itself: one setting of baseline, D's learning rate, over a range of 32.
+"""What the plan's arms show besides its question: D's learning rate over a range of 32, and what the answer rests on.
 
-Exploratory: the plan asks its question of all arms, and these differ in one setting only.
+All of it is exploratory.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import exp, log
 
 import pandas as pd
 
 from analysis.compare.comparison import Arms
 from analysis.compare.plan import DOSE
+from analysis.compare.quality import still_falls
 from analysis.measures.inference import pooled_effect, pooled_sd, spearman
 
 APART = 0.05  # an interleaving ratio below this: the curves hardly meet
 HARDLY = 0.1  # of a smoothed one, which rests on fewer windows, so that its order isn't sure
 #: The gap where D gives every image 1/2, so that its loss is 2 ln 2 and G's is ln 2; and how near to it counts.
 UNDECIDED, NEAR = -log(2), 0.1
+AHEAD = 4 * log(2)  # a gap: G's loss is 16 times D's
+
+
+@dataclass(frozen=True)
+class Split:
+    """The arms whose curves hardly meet, and what the correlation is without them."""
+
+    apart: pd.DataFrame  # ratio, smoothed, gap, q: means over seeds, by arm
+    others: pd.DataFrame  # the same of the others
+    rho: float  # of ratio and q over the others; NaN for fewer than three
+    p: float  # its exact permutation p; chosen after seeing the data
+
+
+def split(arms: Arms) -> Split:
+    """The plan's arms by whether their curves meet: an association over all may be no more than this difference."""
+    means = _means(arms.runs)
+    apart = means["ratio"] < APART
+    rho, p = spearman(means.loc[~apart, "ratio"], means.loc[~apart, "q"])
+    return Split(means[apart].sort_values("q", ascending=False), means[~apart], rho, p)
+
+
+def still_learning(arms: Arms) -> tuple[int, int]:
+    """In how many runs KID still falls clearly at the equal steps, and of how many."""
+    scored = arms.snapshots.dropna(subset="kid_mean")
+    return sum(still_falls(own) for _, own in scored.groupby("arm")), len(scored[["arm", "seed"]].drop_duplicates())
 
 
 def doses(arms: Arms) -> pd.DataFrame:
     """The arms that differ in D's rate, by it: arm, rate, ratio, smoothed, gap, q, means over seeds; empty for few."""
     rates = {arm: value for arm, (key, value) in arms.changes.items() if key == DOSE}
-    runs = arms.runs[arms.runs["arm"].isin(rates)].dropna(subset=["q", "interleaving_ratio_end"])
-    means = runs.groupby("arm").agg(
-        ratio=("interleaving_ratio_end", "mean"), smoothed=("interleaving_ratio_5_end", "mean"),
-        gap=("dominance_end", "mean"), q=("q", "mean"),
-    )  # fmt: skip
+    means = _means(arms.runs[arms.runs["arm"].isin(rates)])
     means = means.assign(rate=means.index.map(rates).astype(float)).sort_values("rate").reset_index()
     return means if len(means) > 2 else means[:0]
+
+
+def _means(runs: pd.DataFrame) -> pd.DataFrame:
+    """Arm -> its means over seeds, of those that are known, and their number."""
+    return runs.dropna(subset=["q", "interleaving_ratio_end"]).groupby("arm").agg(
+        ratio=("interleaving_ratio_end", "mean"), smoothed=("interleaving_ratio_5_end", "mean"),
+        gap=("dominance_end", "mean"), q=("q", "mean"), n=("q", "size"),
+    )  # fmt: skip
 
 
 def one_setting(arms: Arms) -> bool:
@@ -63,30 +94,66 @@ def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
         for arm in found["arm"]
         if arm != best.arm and not pooled_effect(logs[arm], logs[best.arm], sd=sd, df=df).settled
     ]
-    quality = (
-        f"The final KID is {kid[most.arm]} at {names[most.arm]}. The lowest is {kid[best.arm]}, at {names[best.arm]}"
-    )
-    quality += f"; it can't be told from that at {_listed(alike)}." if alike else "."
-    said = [f"{crossed} {quality}"]
-    blind = found[(found["ratio"] < APART) & ((found["gap"] - UNDECIDED).abs() < NEAR)]
-    if len(blind):
-        listed, kids = (_listed([words[arm] for arm in blind["arm"]]) for words in (names, kid))
-        said.append(
-            f"At {listed} the curves hardly meet in the last quarter, and the final KID is {kids}: D's loss is twice "
-            "G's, as it is for a D that gives every image a probability of 1/2 of being real."
-        )
-        others = found[~found["arm"].isin(blind["arm"])]
-        if len(others) > 2:
-            rho, _ = spearman(others["ratio"], others["q"])
-            said[-1] += (
-                f" Over the other {len(others)} rates the rank correlation is {rho:+.2f} (chosen after seeing it)."
-            )
+    quality = f"The final KID is {kid[most.arm]} at {names[most.arm]}. Among these {len(found)} rates the lowest is "
+    quality += f"{kid[best.arm]}, at {names[best.arm]}"
+    quality += f"; the 95 % interval of their ratio includes 1 for {_listed(alike)} (not corrected)." if alike else "."
+    said = [*_apart(arms, names), *_extremes(arms, names), f"{crossed} {quality}"]
     if one_setting(arms):
         said.append(
             "All these recipes differ only in D's learning rate, so they can't show whether quality is one function of "
             "interleaving, whichever setting moved it."
         )
     return said
+
+
+def _extremes(arms: Arms, names: Mapping[str, str]) -> list[str]:
+    """Whether the best recipe is one that interleaves much; nothing where all recipes differ in D's rate only."""
+    means = _means(arms.runs)
+    if one_setting(arms) or means.empty:
+        return []
+    place = means["q"].rank().astype(int)
+    best, most = means["q"].idxmin(), means["ratio"].idxmax()
+    facts = {arm: f"{exp(means['q'][arm]):.3f} (n = {means['n'][arm]})" for arm in (best, most)}
+    text = (
+        f"Of all {len(means)} recipes, {names[best]} has the lowest final KID, {facts[best]}, at an interleaving ratio "
+    )
+    text += f"of {means['ratio'][best]:.2f}."
+    if best == most:
+        return [f"{text} That is the highest ratio, too."]
+    return [
+        f"{text} {names[most]} has the highest ratio, {means['ratio'][most]:.2f}, and is number {place[most]} by final "
+        f"KID, {facts[most]}."
+    ]
+
+
+def _apart(arms: Arms, names: Mapping[str, str]) -> list[str]:
+    """What the correlation rests on, where the curves of some recipes hardly meet."""
+    found = split(arms)
+    if found.apart.empty or len(found.others) < 3:
+        return []
+
+    def listed(rows: pd.DataFrame) -> str:
+        return _listed([names[str(arm)] for arm in rows.index])
+
+    def kids(rows: pd.DataFrame) -> str:
+        return f"{exp(rows['q'].min()):.2f} to {exp(rows['q'].max()):.2f}"
+
+    undecided = found.apart[(found.apart["gap"] - UNDECIDED).abs() < NEAR]
+    ahead = found.apart[found.apart["gap"] > AHEAD]
+    text = (
+        f"The correlation rests on the recipes whose curves hardly meet (ratio below {APART}): {listed(found.apart)}, "
+    )
+    text += f"with a final KID of {kids(found.apart)}."
+    if len(undecided):
+        text += f" At {listed(undecided)} D's loss is twice G's, as if D gave every image a probability of 1/2."
+    if len(ahead):
+        text += f" At {listed(ahead)} D is far ahead."
+    if len(undecided) and len(ahead):
+        text += " A ratio near 0 doesn't say which."
+    return [
+        f"{text} Over the other {len(found.others)} recipes (final KID {kids(found.others)}) the rank correlation is "
+        f"{found.rho:+.2f} (p = {found.p:.2g}; chosen after seeing it)."
+    ]
 
 
 def _listed(words: Sequence[str]) -> str:

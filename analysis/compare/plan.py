@@ -170,8 +170,19 @@ def predictions(arms: Arms) -> dict[str, Prediction]:
     with that at smoothing 1).
     """
     found = {x: _association(arms, x) for x in CANDIDATES}
-    corrected = holm({x: facts["p"] for x, facts in found.items()})
+    ps = {x: facts["p"] for x, facts in found.items()}
+    corrected = holm(ps)
+    for x, facts in found.items():
+        # By Holm one p below half the bound leaves the other the whole.
+        settled = any(p <= BOUND / 2 for other, p in ps.items() if other != x)
+        facts["least"] = _least(arms, x, BOUND if settled else BOUND / 2)
     return {x: _prediction(x, facts, corrected[x], arms) for x, facts in found.items()}
+
+
+def _least(arms: Arms, x: str, bound: float) -> float:
+    """The weakest correlation that is below the bound for as many arms; NaN where it isn't known."""
+    known = arms.means.dropna(subset=[CANDIDATES[x][0], "q"])
+    return least_settled(known[CANDIDATES[x][0]], known["q"], bound) if 3 <= len(known) <= EXACT_UP_TO else nan
 
 
 def _association(arms: Arms, x: str) -> dict[str, float]:
@@ -192,7 +203,6 @@ def _association(arms: Arms, x: str) -> dict[str, float]:
     return {
         "n": len(known), "rho": rho, "p": p, "r2": r * r, "r2_low": low, "r2_high": high, "within": within.rho,
         "within_low": within.low, "within_high": within.high, "smoothed": smoothed,
-        "least": least_settled(known[column], known["q"], BOUND / 2) if 3 <= len(known) <= EXACT_UP_TO else nan,
     }  # fmt: skip
 
 
@@ -204,42 +214,59 @@ def verdict(facts: Mapping[str, float], corrected_p: float) -> str:
     return "no" if facts["r2_high"] < USELESS_R2 else "open"
 
 
+def _which(arms: Arms, n: int) -> str:
+    """'all 12 recipes of the plan (6 with 3 seeds, 6 with 1)', or how many of them, or recipes that are not of it."""
+    if not arms.planned:
+        return f"{n} recipes"
+    seeds = arms.runs.dropna(subset="q").groupby("arm").size().value_counts().sort_index(ascending=False)
+    first, *rest = (f"{count} with {k}" for k, count in seeds.items())
+    each = ", ".join([f"{first} seeds", *rest]) if rest else f"{seeds.index[0]} seeds each"
+    return (f"all {n} recipes of the plan" if n == ARMS else f"{n} of the plan's {ARMS} recipes") + f" ({each})"
+
+
 def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Arms) -> Prediction:
     n = int(facts["n"])
-    kind = f"of the plan's {ARMS} recipes" if arms.planned else "recipes"
     exact = "exact " if n <= EXACT_UP_TO else ""
     if isnan(facts["rho"]):
         text = f"It takes at least three recipes with three scored snapshots at their end, and there are {n}."
         return Prediction("open", text, "", RULES["predicts"], arms.complete)
     share = "less than 1 %" if facts["p"] < 0.01 else f"{100 * facts['p']:.0f} %"
     text = (
-        f"Over {n} {kind} at {arms.steps:,} steps, the rank correlation of {NAMES[x]} with the final KID is "
-        f"{facts['rho']:+.2f} (below 0, more of it goes with better faces). If the recipes' KIDs are shuffled, one at "
+        f"Over {_which(arms, n)} at {arms.steps:,} steps, the rank correlation of {NAMES[x]} with the final KID is "
+        f"{facts['rho']:+.3f} (below 0, more of it goes with better faces). If the recipes' KIDs are shuffled, one at "
         f"least as strong, of either sign, turns up in {share} of orders ({exact}p = {facts['p']:.2g}; "
         f"{corrected_p:.2g} after Holm's correction for two candidates)."
     )
     if isnan(facts["within"]):
         text += " Between seeds it is not known: that takes two seeds."
     else:
-        unclear = facts["within_low"] <= 0 <= facts["within_high"]
+        unclear = "; the interval includes 0" if facts["within_low"] <= 0 <= facts["within_high"] else ""
         text += (
-            f" Between seeds, at equal steps, its rank correlation with the next snapshot's KID is "
-            f"{facts['within']:+.2f}{', with an interval that includes 0' if unclear else ''}."
+            f" Between seeds of the same recipe, at equal steps, its rank correlation with the next snapshot's KID is "
+            f"{facts['within']:+.2f}{unclear}."
         )
-    interval = "" if isnan(facts["r2_low"]) else f" [{facts['r2_low']:.2f}, {facts['r2_high']:.2f}]"
-    found, more = verdict(facts, corrected_p), f"R² of a straight line is {facts['r2']:.2f}{interval}."
+    found = verdict(facts, corrected_p)
+    of_line = f"R² of log KID on it by a straight line is {facts['r2']:.2f}"
+    of_line += "" if isnan(facts["r2_low"]) else f" [{facts['r2_low']:.2f}, {facts['r2_high']:.2f}]"
+    smoothed = CANDIDATES[x][1] and not isnan(facts["smoothed"])
     if found == "no":
-        text, more = f"{text} {more}", ""
-    elif corrected_p >= BOUND:
-        differ = " and the signs differ" if facts["within"] * facts["rho"] < 0 else ""
-        text += f" The corrected p is above 0.05{differ}, so the rule can't say yes."
-        if not isnan(facts["least"]):
-            least = f"-{facts['least']:.3f} or below"
-            text += f" With {n} recipes, a yes takes a correlation of {least} and signs that agree."
+        text += f" {of_line}."
     elif found == "open":
-        text += " The signs differ, so the rule can't say yes."
-    if CANDIDATES[x][1] and not isnan(facts["smoothed"]):
+        where = {"between seeds": facts["within"], "at smoothing 5": facts["smoothed"] if smoothed else facts["rho"]}
+        opposite = [place for place, value in where.items() if value * facts["rho"] < 0]
+        reasons = ["the corrected p is above 0.05"] * (corrected_p >= BOUND)
+        reasons += [f"the sign is the opposite one {' and '.join(opposite)}"] * bool(opposite)
+        text += f" The rule can't say yes: {', and '.join(reasons) or 'a sign is not known'}."
+        if corrected_p >= BOUND and not isnan(facts["least"]):
+            text += f" (With {n} recipes p is low enough from a correlation of -{facts['least']:.3f} on.)"
+        text += f" Nor can it say no: {of_line}, and for a no the interval must end below {USELESS_R2}."
+    more = "" if found in ("no", "open") else f"{of_line}."
+    if smoothed:
         more += f" At smoothing 5, where only the sign counts, the correlation is {facts['smoothed']:+.2f}."
+    if n > 2:
+        more += (
+            " Recipes that differ in one setting are alike, so the p, which takes all for exchangeable, is too small."
+        )
     numbers = {"n": n, "rho": facts["rho"], "p": corrected_p}
     return Prediction(found, text, more.strip(), RULES["predicts"], arms.complete, numbers)
 

@@ -86,14 +86,14 @@ def outcomes(table: pd.DataFrame, snapshots: pd.DataFrame, parents: Mapping[str,
             high=exp(effect.high),
             p=corrected.get(name, float("nan")),
             n=effect.n,
-            falling=_still_falls(snapshots[snapshots["experiment"] == name]),
+            falling=still_falls(snapshots[snapshots["experiment"] == name]),
             reached=_reached(snapshots, name, str(parents[name])),
         )
         for name, effect in effects.items()
     }
 
 
-def _still_falls(snapshots: pd.DataFrame) -> int:
+def still_falls(snapshots: pd.DataFrame) -> int:
     """In how many seeds KID over the last snapshots is clearly lower than over as many before them."""
     means = [running_means(rows.sort_values("step")["kid_mean"]) for _, rows in snapshots.groupby("seed")]
     known = [mean for mean in means if len(mean) > LAST and np.isfinite(mean[[-1, -1 - LAST]]).all()]

@@ -141,7 +141,8 @@ def draw(
         colour: dict[str, Any] = {"color": style.color, "marker": style.marker, "linewidth": 0}
         if len(own) > 1:
             axis.scatter(own[x], own[y], s=18, alpha=0.45, zorder=2, **colour)
-        axis.scatter(mean[x], mean[y], s=70, zorder=3, **colour)
+        hollow = {"facecolors": "white", "edgecolors": style.color, "linewidth": 1.6, "color": None}
+        axis.scatter(mean[x], mean[y], s=70, zorder=3, **colour | (hollow if len(own) == 1 else {}))
     for turn, (arm, mean) in enumerate(means[means.index.isin(labels)].sort_values(x).iterrows()):
         axis.annotate(
             labels[str(arm)], (mean[x], mean[y]), (0, -17 if turn % 2 else 9), textcoords="offset points", ha="center",
@@ -171,5 +172,7 @@ def _log_rates(axis: Axes, values: pd.Series) -> None:
 
 def _seeds(rows: pd.DataFrame) -> str:
     """How many runs an arm has: 'n = 1 to 3 seeds'. rows: a row a run."""
-    few, many = (rows.groupby("arm").size().agg(each) for each in ("min", "max"))
-    return "one seed each" if many == 1 else f"n = {few} seeds each" if few == many else f"n = {few} to {many} seeds"
+    few, *more = sorted(rows.groupby("arm").size().unique())
+    if not more:
+        return "one seed each" if few == 1 else f"n = {few} seeds each"
+    return f"n = {few} {'or' if len(more) == 1 else 'to'} {more[-1]} seeds"

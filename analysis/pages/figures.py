@@ -225,9 +225,8 @@ def _overview(
         return
     figure = plots.figure(4.3, 2 * plots.WIDTH)
     left, right = figure.subplots(1, 2)
-    title = (
-        f"FID at {size} px{f', first {comparison.arms.steps:,} steps' if doses else ' over training'}: lower is better"
-    )
+    when = f" to step {comparison.arms.steps:,}, by D's rate" if doses else " over training"
+    title = f"FID at {size} px{when}: lower is better"
     plots.quality(left, scored, "fid", looks, title=title, label="FID of the snapshot", legend=False)
     words = WINDOWED["interleaving_ratio"]
     plots.windows(right, windowed, "interleaving_ratio", looks, smoothing=SMOOTHING_WINDOWS, points=not doses, **words)

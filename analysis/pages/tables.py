@@ -191,7 +191,7 @@ def arms_table(arms: Arms) -> list[list[str]]:
         times = "-"
         if logs[arm] and logs.get(arms.baseline or "") and arm != arms.baseline:
             effect = pooled_effect(logs[arm], logs[str(arms.baseline)], sd=sd, df=df)
-            known = not math.isnan(effect.low)
+            known = len(own) > 1 and not math.isnan(effect.low)  # one seed shows no noise of its own
             times = f"{math.exp(effect.difference):.2f}"
             times += f" [{math.exp(effect.low):.2f}, {math.exp(effect.high):.2f}]" if known else ""
         kid = number(math.exp(own["q"].mean()), 4)
@@ -207,12 +207,16 @@ def noise(arms: Arms) -> str:
     deviations = logs.std().dropna().sort_values()
     if len(deviations) < 2:
         return ""
-    sd, _ = pooled_sd({str(arm): own.to_list() for arm, own in logs})
+    groups = {str(arm): own.to_list() for arm, own in logs}
+    sd, df = pooled_sd(groups)
+    noisiest = str(deviations.index[-1])
+    share = deviations.iloc[-1] ** 2 * (len(groups[noisiest]) - 1) / (sd**2 * df)
+    rest, _ = pooled_sd({arm: own for arm, own in groups.items() if arm != noisiest})
     return (
         "The intervals assume that all recipes are equally noisy. They aren't: within a recipe the SD of the final "
         f"log KID is {deviations.iloc[0]:.3f} to {deviations.iloc[-2]:.3f}, and {deviations.iloc[-1]:.3f} at "
-        f"{arm_names(arms)[str(deviations.index[-1])]}; pooled it is {sd:.3f}."
-        + (f" The plan counted on {SD}." if arms.planned else "")
+        f"{arm_names(arms)[noisiest]}. Pooled it is {sd:.3f}; {100 * share:.0f} % of that variance is this one "
+        f"recipe's, and without it the SD is {rest:.3f}." + (f" The plan counted on {SD}." if arms.planned else "")
     )
 
 

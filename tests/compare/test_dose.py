@@ -42,27 +42,49 @@ PLAIN = [(1e-4, 0.25, 0.1, 0.15), (2e-4, 0.09, 1.3, 0.112), (4e-4, 0.13, 1.8, 0.
 def test_where_the_curves_cross_most_is_said_with_smoothing_and_with_its_kid():
     assert said(arms(PLAIN)).startswith(
         "Unsmoothed, the interleaving ratio is highest at rate 0.0001 (0.25). With the losses averaged over 5 steps, "
-        "it is highest at rate 0.0002 (0.15; 0.00 at rate 0.0001). The final KID is 0.15 at rate 0.0001. The lowest "
-        "is 0.11, at rate 0.0004; it can't be told from that at rate 0.0002."
+        "it is highest at rate 0.0002 (0.15; 0.00 at rate 0.0001). The final KID is 0.15 at rate 0.0001. Among these 3 "
+        "rates the lowest is 0.11, at rate 0.0004; the 95 % interval of their ratio includes 1 for rate 0.0002 (not "
+        "corrected)."
     )
     alone = [(1e-4, 0.25, 0.1, 0.05), *PLAIN[1:]]
-    assert "The lowest is 0.05, at rate 0.0001. " in said(arms(alone))
+    assert "the lowest is 0.05, at rate 0.0001. " in said(arms(alone))
 
 
 def test_few_smoothed_crossings_are_not_ranked():
     assert "averaged over 5 steps, it is at most 0.05 at any of the 3 rates." in said(arms(PLAIN, smoothed=0.05))
 
 
-def test_a_d_that_decides_nothing_is_told_from_curves_that_are_only_apart():
-    assert (
-        "rate 5e-05 the curves hardly meet in the last quarter, and the final KID is 0.43: D's loss is twice G's"
-        in said(arms([STUCK, *PLAIN]))
-    )
-    assert "Over the other 3 rates the rank correlation is +0.50 (chosen after seeing it)." in said(
-        arms([STUCK, *PLAIN])
-    )
-    assert "hardly meet" not in said(arms([(5e-5, 0.0, 2.0, 0.43), *PLAIN])), "D is far ahead"
+AHEAD = ("betas", 0.01, 4.3, 0.46)
+WIDE = ("wide", 0.08, 3.2, 0.078)
+
+
+def test_what_the_correlation_rests_on_is_said_with_what_it_is_without_that():
+    text = said(arms([STUCK, *PLAIN], others=[AHEAD]))
+    assert "hardly meet (ratio below 0.05): rate betas and rate 5e-05, with a final KID of 0.43 to 0.46." in text
+    assert "At rate 5e-05 D's loss is twice G's, as if D gave every image a probability of 1/2." in text
+    assert "At rate betas D is far ahead. A ratio near 0 doesn't say which." in text
+    assert "Over the other 3 recipes (final KID 0.11 to 0.15) the rank correlation is +0.50 (p = 1; chosen" in text
+    found = dose.split(arms([STUCK, *PLAIN], others=[AHEAD]))
+    assert (len(found.apart), len(found.others), found.rho) == (2, 3, pytest.approx(0.5))
     assert "hardly meet" not in said(arms([(5e-5, 0.5, -LN2, 0.43), *PLAIN])), "they do meet"
+
+
+def test_the_best_recipe_and_the_one_that_interleaves_most_are_named():
+    text = said(arms(PLAIN, others=[WIDE]))
+    assert (
+        "Of all 4 recipes, rate wide has the lowest final KID, 0.078 (n = 2), at an interleaving ratio of 0.08." in text
+    )
+    assert "rate 0.0001 has the highest ratio, 0.25, and is number 4 by final KID, 0.150 (n = 2)." in text
+    best = said(arms(PLAIN, others=[("wide", 0.5, 3.2, 0.078)]))
+    assert "0.078 (n = 2), at an interleaving ratio of 0.50. That is the highest ratio, too." in best
+
+
+def test_runs_whose_kid_still_falls_are_counted():
+    def course(arm, seed, factor):
+        return [{"arm": arm, "seed": seed, "step": i, "kid_mean": 0.3 * factor**i} for i in range(8)]
+
+    rows = pd.DataFrame([*course("a", 1, 0.9), *course("a", 2, 1.0), *course("b", 1, 0.8)])
+    assert dose.still_learning(Arms(rows, rows, planned=True)) == (2, 3)
 
 
 @pytest.mark.parametrize("others", [(), [("a", 0.1, 1.0, 0.2)]])

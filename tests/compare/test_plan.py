@@ -114,9 +114,10 @@ def test_only_the_plans_arms_and_seeds_answer_the_plans_question(tmp_path):
     assert answer.rule == plan.RULES["predicts"]
     assert answer.verdict == "yes"
     assert answer.text.startswith(
-        "Over 12 of the plan's 12 recipes at 1,200 steps, the rank correlation of the interleaving ratio with the "
-        f"final KID is {prediction.facts['rho']:+.2f} (below 0, more of it goes with better faces). If the recipes' "
-        "KIDs are shuffled, one at least as strong, of either sign, turns up in less than 1 % of orders (exact p = "
+        "Over all 12 recipes of the plan (3 seeds each) at 1,200 steps, the rank correlation of the interleaving ratio "
+        f"with the final KID is {prediction.facts['rho']:+.3f} (below 0, more of it goes with better faces). If the "
+        "recipes' KIDs are shuffled, one at least as strong, of either sign, turns up in less than 1 % of orders "
+        "(exact p = "
     )
     assert [each.key for each in found.answers if each.primary] == ["interleaving", "isc", "useful"]
 
@@ -215,3 +216,41 @@ def test_of_a_long_run_and_a_short_one_that_is_its_beginning_the_answer_takes_th
     assert len(arms.runs.dropna(subset="q")) == 3
     assert arms.snapshots["experiment"].nunique() == 3
     assert "baseline+snapshots=6" in set(arms.snapshots["experiment"])
+
+
+@pytest.mark.parametrize(
+    ("p", "within", "smoothed", "why"),
+    [
+        (0.06, -0.2, -0.4, "the corrected p is above 0.05."),
+        (0.06, 0.2, -0.4, "the corrected p is above 0.05, and the sign is the opposite one between seeds."),
+        (0.06, -0.2, 0.4, "the corrected p is above 0.05, and the sign is the opposite one at smoothing 5."),
+        (0.01, 0.2, 0.4, "the sign is the opposite one between seeds and at smoothing 5."),
+    ],
+)
+def test_when_it_cant_tell_it_says_all_that_speaks_against_a_yes_and_against_a_no(p, within, smoothed, why):
+    rows = pd.DataFrame({"arm": [*map(str, range(12)), *"012"], "seed": [10] * 12 + [11] * 3, "q": 0.0})
+    facts = {"n": 12, "rho": -0.6, "p": p / 2, "r2": 0.4, "r2_low": 0.1, "r2_high": 0.8, "within": within}
+    facts |= {"within_low": -1.0, "within_high": 1.0, "smoothed": smoothed, "least": 0.655}
+    found = plan._prediction("interleaving_ratio", facts, p, Arms(rows, rows, planned=True, steps=5000))
+    assert found.verdict == "open"
+    assert "all 12 recipes of the plan (3 with 2 seeds, 9 with 1) at 5,000 steps" in found.text
+    assert f"The rule can't say yes: {why}" in found.text
+    assert ("p is low enough from a correlation of -0.655 on" in found.text) == (p > 0.05)
+    assert "Nor can it say no" in found.text
+    assert "0.40 [0.10, 0.80], and for a no the interval must end below 0.49." in found.text
+
+
+def test_a_candidate_whose_fellow_is_settled_has_the_whole_bound_by_holm():
+    rng = np.random.default_rng(0)
+    columns = ["interleaving_ratio_end", "interleaving_ratio_5_end", "isc_end", "dominance_end"]
+    q = np.arange(12.0)
+    rows = pd.DataFrame(rng.random((12, 4)), columns=columns).assign(arm=[*map(str, q)], seed=10, q=q)
+    columns = ["arm", "seed", "step", "interleaving_ratio", "isc_mean", "kid_mean", "next_kid_mean"]
+    points = pd.DataFrame(columns=columns)
+
+    def least(found):
+        return float(found["interleaving_ratio"].text.partition("a correlation of -")[2].partition(" ")[0])
+
+    alone = least(plan.predictions(Arms(rows, points, planned=True)))
+    settled = least(plan.predictions(Arms(rows.assign(isc_end=-q), points, planned=True)))
+    assert settled < 0.6 < 0.65 < alone
