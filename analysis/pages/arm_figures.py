@@ -175,4 +175,4 @@ def _seeds(rows: pd.DataFrame) -> str:
     few, *more = sorted(rows.groupby("arm").size().unique())
     if not more:
         return "one seed each" if few == 1 else f"n = {few} seeds each"
-    return f"n = {few} {'or' if len(more) == 1 else 'to'} {more[-1]} seeds"
+    return f"n = {few} {'or' if len(more) == 1 else 'to'} {more[-1]} seeds{'; hollow: 1' if few == 1 else ''}"

@@ -225,7 +225,7 @@ def _overview(
         return
     figure = plots.figure(4.3, 2 * plots.WIDTH)
     left, right = figure.subplots(1, 2)
-    when = f" to step {comparison.arms.steps:,}, by D's rate" if doses else " over training"
+    when = " by D's learning rate" if doses else " over training"
     title = f"FID at {size} px{when}: lower is better"
     plots.quality(left, scored, "fid", looks, title=title, label="FID of the snapshot", legend=False)
     words = WINDOWED["interleaving_ratio"]
