@@ -209,6 +209,8 @@ def noise(arms: Arms) -> str:
         return ""
     groups = {str(arm): own.to_list() for arm, own in logs}
     sd, df = pooled_sd(groups)
+    if not sd:
+        return ""
     noisiest = str(deviations.index[-1])
     share = deviations.iloc[-1] ** 2 * (len(groups[noisiest]) - 1) / (sd**2 * df)
     rest, _ = pooled_sd({arm: own for arm, own in groups.items() if arm != noisiest})
