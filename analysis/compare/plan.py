@@ -263,10 +263,8 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
     more = "" if found in ("no", "open") else f"{of_line}."
     if smoothed:
         more += f" At smoothing 5, where only the sign counts, the correlation is {facts['smoothed']:+.2f}."
-    if n > 2:
-        more += (
-            " Recipes that differ in one setting are alike, so the p, which takes all for exchangeable, is too small."
-        )
+    if arms.planned:
+        more += " Neighbours in one setting are alike, and p takes all recipes for exchangeable: it may be too small."
     numbers = {"n": n, "rho": facts["rho"], "p": corrected_p}
     return Prediction(found, text, more.strip(), RULES["predicts"], arms.complete, numbers)
 
