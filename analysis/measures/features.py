@@ -7,12 +7,10 @@ import hashlib
 import io
 import logging
 import socket
-import threading
 import time
 import urllib.request
 import warnings
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from http.client import HTTPException
@@ -31,6 +29,7 @@ from tqdm import tqdm
 
 from analysis.measures.onnx_graph import lite0_graph
 from dcgan import UserError, one_line
+from dcgan.tools.within import within
 
 try:
     import onnxruntime
@@ -310,18 +309,8 @@ def _check_answer(url: str) -> None:
 
     A thread asks, because no timeout ends the lookup of a name.
     """
-    answer: Future[None] = Future()
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(url, timeout=STALL_SECONDS).close()
-            answer.set_result(None)
-        except Exception as error:
-            answer.set_exception(error)
-
-    threading.Thread(target=ask, daemon=True).start()
     try:
-        answer.result(ANSWER_SECONDS)
+        within(ANSWER_SECONDS, lambda: urllib.request.urlopen(url, timeout=STALL_SECONDS).close())
     except TimeoutError:
         raise TimeoutError(f"{url} did not answer within {ANSWER_SECONDS} s") from None
 

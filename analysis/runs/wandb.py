@@ -66,7 +66,7 @@ def connect() -> Any:
     finally:
         # At exit wandb waits for its helper process, which retries a silent server for minutes. The hook that is
         # registered last runs first, and ours ends the wait.
-        atexit.register(wandb_client.within, LEAVE_S, lambda: wandb_client.teardown(wandb))
+        atexit.register(wandb_client.teardown, wandb, LEAVE_S)
 
 
 def _is_ours(upload: Any) -> bool:

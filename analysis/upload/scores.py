@@ -27,6 +27,7 @@ from dcgan.record import wandb_client
 from dcgan.record.folder import ENDED
 from dcgan.record.wandb_client import pieces
 from dcgan.tools.files import read_plain, save
+from dcgan.tools.within import within
 
 log = logging.getLogger(__name__)
 
@@ -229,7 +230,7 @@ class _Sender:
                     f"W&B: the scores are not sent ({first_line(error)}); the next `make compare` tries again"
                 )
             finally:
-                wandb_client.within(5, lambda: wandb_client.teardown(wandb))
+                wandb_client.teardown(wandb, 5)
         if sent:
             project = (url or "").partition("/runs/")[0]
             self._lines.append(f"W&B: {_count(sent)} {'has its' if sent == 1 else 'have their'} scores now: {project}")
@@ -256,21 +257,9 @@ class _Sender:
 
     def _in_time(self, wandb: Any, upload: _Upload, *, online: bool) -> str | None:
         """Send one run's scores within SEND_S; return the run's address if it is online."""
-        outcome: list[Any] = []
-
-        def work() -> None:
-            try:
-                outcome.append(_send(wandb, upload, online=online))
-            except (Exception, SystemExit) as error:
-                outcome.append(error)
-
         assert upload.run.folder is not None
         with upload.run.folder.locked():
-            if not wandb_client.within(SEND_S, work):
-                raise TimeoutError(f"no answer for {SEND_S:.0f} s")
-        if isinstance(outcome[0], BaseException):
-            raise outcome[0]
-        return outcome[0]
+            return within(SEND_S, lambda: _send(wandb, upload, online=online))
 
 
 def _send(wandb: Any, upload: _Upload, *, online: bool) -> str | None:

@@ -13,8 +13,8 @@ from analysis.runs.run import Run
 from analysis.runs.scores import read_rows
 from analysis.runs.wandb import SCORES, connect
 from dcgan import config, first_line
-from dcgan.record import wandb_client
 from dcgan.tools.files import checksum
+from dcgan.tools.within import within
 
 WAIT_S = 40.0  # for all answers of W&B
 MOST = 10  # runs side by side; W&B pins 20 and plots 10
@@ -52,27 +52,25 @@ def save(runs: Sequence[Run], reports: Path) -> tuple[str | None, list[str]]:
     shown = side_by_side(runs)
     if shown is None:
         return None, ["W&B: no run with a page there, so no workspace"]
-    outcome: list[Any] = []
+    done: list[str] = []
     run = next(iter(shown.runs.values()))
     markdown = reports / run.data / run.profile / "compare.md"
 
     def work() -> None:
-        try:
-            api = connect()
-            outcome.append(_save_workspace(shown))
-            if markdown.is_file():
-                outcome.append(_save_report(api, shown, markdown.read_text(encoding="utf-8")))
-        except (Exception, SystemExit) as error:
-            outcome.append(error)
+        api = connect()
+        done.append(_save_workspace(shown))
+        if markdown.is_file():
+            done.append(_save_report(api, shown, markdown.read_text(encoding="utf-8")))
 
-    in_time = wandb_client.within(WAIT_S, work)
-    done = [each for each in outcome if isinstance(each, str)]
+    trouble = []
+    try:
+        within(WAIT_S, work)
+    except TimeoutError as error:
+        trouble = [f"W&B: {first_line(error)}, so the workspace or its report is not renewed"]
+    except (Exception, SystemExit) as error:
+        trouble = [f"W&B: the workspace or its report is not renewed ({first_line(error)})"]
     lines = [f"W&B {what}: {url}" for what, url in zip(("workspace", "report"), done, strict=False)]
-    if not in_time:
-        lines.append(f"W&B: no answer for {WAIT_S:.0f} s, so the workspace or its report is not renewed")
-    elif outcome and isinstance(outcome[-1], BaseException):
-        lines.append(f"W&B: the workspace or its report is not renewed ({first_line(outcome[-1])})")
-    return (done[0] if done else None), lines
+    return (done[0] if done else None), [*lines, *trouble]
 
 
 def side_by_side(runs: Sequence[Run]) -> Shown | None:

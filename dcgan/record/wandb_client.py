@@ -7,13 +7,13 @@ import secrets
 import shlex
 import string
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dcgan import first_line
 from dcgan.config import EXPERIMENTS, Experiment
+from dcgan.tools.within import within
 
 PROJECT = "dcgan-ablation-lab"
 INIT_TIMEOUT_S = 15.0  # wandb's own 90 s is a long wait on a machine without a network
@@ -145,18 +145,10 @@ def from_here(path: Path) -> str:
     return str(path)
 
 
-def teardown(wandb: Any) -> None:
-    """End wandb's helper process."""
+def teardown(wandb: Any, seconds: float | None = None) -> None:
+    """End wandb's helper process; wait for that at most `seconds`."""
     with contextlib.suppress(Exception, SystemExit):  # a killed wandb-core raises both
-        wandb.teardown()
-
-
-def within(seconds: float, action: Callable[[], None]) -> bool:
-    """Return whether `action` finished in time; if not, it keeps running in a daemon thread."""
-    thread = threading.Thread(target=action, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return not thread.is_alive()
+        within(seconds, wandb.teardown)
 
 
 @contextlib.contextmanager

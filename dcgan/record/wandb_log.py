@@ -21,7 +21,8 @@ from typing import Any
 
 from dcgan import first_line
 from dcgan.record import wandb_client
-from dcgan.record.wandb_client import pieces, sync_command, teardown, whole, within
+from dcgan.record.wandb_client import pieces, sync_command, teardown, whole
+from dcgan.tools.within import within
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class Tracker:
                 self._give_up("no answer")
         if self._wandb is not None:
             # Ends wandb-core: nothing is left to wait for at exit, and the next run in this process gets a new one.
-            within(min(5, patience), lambda: teardown(self._wandb))
+            teardown(self._wandb, min(5, patience))
         if not self._worker.is_alive():  # or it may still be starting wandb, which must not write elsewhere
             for name in self._added:
                 os.environ.pop(name, None)
@@ -158,7 +159,9 @@ class Tracker:
             (10, lambda: self._conclude(generator, summary)),
             (wandb_client.FINISH_TIMEOUT_S + 5, lambda: self._end(exit_code=1 if summary["state"] == "failed" else 0)),
         ):
-            if not within(seconds, action):
+            try:
+                within(seconds, action)
+            except TimeoutError:
                 self._give_up("no answer")
 
     def _start(self, **identity: Any) -> Any:
