@@ -18,7 +18,6 @@ from dcgan.device.device import Device, use_determinism
 from dcgan.players import stream
 from dcgan.record import checkpoint, recorder
 from dcgan.record.folder import RunFolder
-from dcgan.record.weights import to_bytes
 
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
 
@@ -234,7 +233,7 @@ def test_moments_saved_in_another_memory_format_are_taken_in_the_parameters_own(
         for state in content[optimizer]["state"].values():
             state |= {moment: state[moment].contiguous() for moment in ("exp_avg", "exp_avg_sq")}
     newest.unlink()
-    checkpoint.write(folder.checkpoints, to_bytes(content), step=5)
+    checkpoint.write(folder.checkpoints, content, step=5, seconds=content["seconds"])
     train(tmp_path, images)
     assert same(weights(folder), weights(whole))
 

@@ -3,7 +3,7 @@
 No random state is saved. Every draw is a function of (seed, owner, step), see `players.stream`, so the step number
 is the state of all generators and of the position in the data.
 
-A checkpoint's name is its step and its checksum, `step-000120-6c9f...e1.pt`, so that the two can't part. The newest
+A checkpoint's name is its step and its checksum, `step-000120-6c9f...e1.pt`, so they can't get separated. The newest
 two are kept: if a disk loses bytes of one, the other is there.
 """
 
@@ -28,13 +28,12 @@ KEPT = 2
 FILE_NAME = re.compile(r"step-(\d{6,})-([0-9a-f]{32})\.pt")
 
 
-def to_bytes(states: Mapping[str, Any], *, step: int, seconds: Mapping[str, float]) -> memoryview:
-    """Return the content of a checkpoint: the state dict of each part, the step, the time spent."""
-    return weights.to_bytes({"step": step, "seconds": dict(seconds), **states})
+def write(folder: Path, states: Mapping[str, Any], *, step: int, seconds: Mapping[str, float]) -> None:
+    """Write a checkpoint, safe on the disk when this returns, and remove those that are not kept.
 
-
-def write(folder: Path, content: memoryview, *, step: int) -> None:
-    """Write a checkpoint, safe on the disk when this returns, and remove those that are not kept."""
+    states: the state dict of each part; seconds: the time spent so far.
+    """
+    content = weights.to_bytes({"step": step, "seconds": dict(seconds), **states})
     save(folder / f"step-{step:06d}-{checksum(content)}.pt", content, lasting=True)
     _remove(path for path, _ in _newest_first(folder)[KEPT:])
 

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -19,7 +20,6 @@ from dcgan.record.folder import HISTORY, RunFolder, State
 from dcgan.record.losses_png import draw_losses
 from dcgan.record.wandb_client import identity
 from dcgan.record.wandb_log import Tracker
-from dcgan.tools.background import Background
 from dcgan.tools.clock import Stopwatch, speed
 from dcgan.tools.files import replacing, sync
 
@@ -66,12 +66,9 @@ class Recorder:
         self._losses = np.array([[row[loss] for row in history] for loss in ("loss_d", "loss_g")], np.float32)
         self._winner = winner or (lambda loss_d, loss_g: None)
         self._warned = self._winner(*self._losses) is not None  # by an earlier session
-        self._live = LiveInterleaving(interleaving)
-        self._tracker = Tracker(
-            folder.path,
-            identity=identity(experiment, record),
-            history=self._live(self._with_samples(history)),
-        )
+        self._interleaving, self._snapshot_steps = interleaving, set(experiment.snapshot_steps)
+        self._window: list[tuple[float, float]] = []  # losses of the window that is not full yet
+        self._tracker = Tracker(folder.path, identity=identity(experiment, record), history=self._for_wandb(history))
         self._name = f"{experiment.slug} seed {experiment.seed}"
         self._facts: dict[str, Any] = {}
         self._write_status("running")
@@ -119,16 +116,15 @@ class Recorder:
             rows[-1] |= speed(seconds, steps=taken, batch_size=self._experiment.batch_size)
             self._steps_timed, self._seconds_before = self._steps_timed + taken, dict(self._clock.seconds)
             self._folder.append_history(first, measures)
-            self._tracker.log(self._live(self._with_samples(rows)))
+            self._tracker.log(self._for_wandb(rows))
             self._show(rows[-1])
             self._losses = np.concatenate([self._losses, measures[:, _BOTH_LOSSES].T], axis=1)
             self._warn_once_of_a_winner()
             if state == "diverged":
                 self._tracker.alert(f"{self._name} diverged", f"A loss is no longer finite at step {self._step:,}.")
                 self._background.wait()  # or a snapshot may be missing
-                self._facts["last_good_snapshot"] = last_good_snapshot(
-                    self._folder, self._experiment.snapshot_steps, before=self._step
-                )
+                good = last_good_snapshot(self._folder, self._snapshot_steps, before=self._step)
+                self._facts["last_good_snapshot"] = good
             self._write_status(state)
 
     def checkpoint(self, players: Players, step: int, *, now: bool) -> None:
@@ -145,9 +141,8 @@ class Recorder:
     def _write_checkpoint(
         self, fetch: Callable[[], Mapping[str, Any]], step: int, seconds: Mapping[str, float]
     ) -> None:
-        content = checkpoint.to_bytes(fetch(), step=step, seconds=seconds)
         sync(self._folder.history)  # a checkpoint must not outlive the rows that it covers
-        checkpoint.write(self._folder.checkpoints, content, step=step)
+        checkpoint.write(self._folder.checkpoints, fetch(), step=step, seconds=seconds)
 
     def end(self, state: State, generator: Generator, *, floor: Callable[..., dict[str, float]]) -> None:
         """End the run's session: the final weights, the figure, W&B's run and the last status, in this order.
@@ -184,13 +179,20 @@ class Recorder:
     def _write_status(self, state: State) -> None:
         self._folder.write_status(state, step=self._step, **self._status())
 
-    def _with_samples(self, rows: list[dict]) -> list[dict]:
-        """Add the grid's path to each row of a step that has a sample grid."""
-        snapshot_steps = set(self._experiment.snapshot_steps)
+    def _for_wandb(self, rows: Iterable[dict]) -> Iterator[dict]:
+        """Add to rows the grid of a snapshot's step, and to the last of each LIVE_WINDOW its `interleaving_ratio`."""
         for row in rows:
-            if row["step"] in snapshot_steps and (grid := self._folder.sample(row["step"])).exists():
+            if row["step"] in self._snapshot_steps and (grid := self._folder.sample(row["step"])).exists():
                 row["samples"] = grid
-        return rows
+            if self._interleaving is not None:
+                self._window.append((row["loss_d"], row["loss_g"]))
+                if row["step"] % LIVE_WINDOW == 0:
+                    with suppress(ValueError):  # losses below 0 have no ratio: somebody tries another loss
+                        ratio = self._interleaving(*np.array(self._window).T, window=LIVE_WINDOW)
+                        if np.isfinite(ratio):
+                            row["interleaving_ratio"] = ratio
+                    self._window.clear()
+            yield row
 
     def _show(self, row: Mapping[str, float]) -> None:
         """Move the progress bar to `row`."""
@@ -233,24 +235,42 @@ class Silent:
     snapshot = write = checkpoint = end = _nothing
 
 
-class LiveInterleaving:
-    """Rows of history -> the same rows, the last one of each window with the window's `interleaving_ratio`."""
+class Background:
+    """Runs one task at a time in a thread, in the order they are started. Leaving the context waits for the last one.
 
-    def __init__(self, ratio: Callable[..., float] | None):
-        self._ratio = ratio
-        self._losses: list[tuple[float, float]] = []  # of the window that is not full yet
+    A task's error is raised by the next call.
+    """
 
-    def __call__(self, rows: Iterable[dict]) -> Iterator[dict]:
-        for row in rows:
-            if self._ratio is not None:
-                self._losses.append((row["loss_d"], row["loss_g"]))
-                if row["step"] % LIVE_WINDOW == 0:
-                    with suppress(ValueError):  # losses below 0 have no ratio: somebody tries another loss
-                        value = self._ratio(*np.array(self._losses).T, window=LIVE_WINDOW)
-                        if np.isfinite(value):
-                            row["interleaving_ratio"] = value
-                    self._losses.clear()
-            yield row
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._task: Future[None] | None = None
+
+    def __enter__(self) -> "Background":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.wait()
+        except Exception as error:  # another error has ended the run, or `wait` had been called
+            log.warning("%s", first_line(error))
+        finally:
+            self._pool.shutdown()
+
+    def start(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Start a task once the one before has ended."""
+        self.wait()
+        self._task = self._pool.submit(work, *arguments)
+
+    def wait(self) -> None:
+        """Wait for the task that was started last."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.result()
+
+    def check(self) -> None:
+        """Raise the task's error if it has ended with one; don't wait for it."""
+        if self._task is not None and self._task.done():
+            self.wait()
 
 
 def last_good_snapshot(folder: RunFolder, steps: Iterable[int], *, before: int) -> int | None:

@@ -152,10 +152,10 @@ def test_the_history_is_on_the_disk_before_the_checkpoint_that_covers_it(tmp_pat
         order.append(path.name)
         sync(path)
 
-    def written(folder, content, *, step):
+    def written(folder, states, *, step, seconds):
         rows = RunFolder(tmp_path).read_history()["step"].max()
         order.append(f"checkpoint {step}" if rows >= step else "too early")
-        write(folder, content, step=step)
+        write(folder, states, step=step, seconds=seconds)
 
     monkeypatch.setattr(recorder, "sync", synced)
     monkeypatch.setattr(checkpoint, "write", written)
