@@ -9,8 +9,8 @@ from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
-from dcgan.tools.cpus import cpu_count
 from dcgan.tools.files import save
+from dcgan.tools.host import cpu_count
 
 ROOT = Path(__file__).resolve().parents[1]
 PATH = ROOT / "benchmarks" / "results.csv"

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcgan import first_line
-from dcgan.tools.memory import out_of_memory
+from dcgan.tools.host import out_of_memory
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from dcgan.record.folder import ENDED, RunFolder, State
 from dcgan.record.wandb_client import new_run_id
 from dcgan.tools import plain_yaml
 from dcgan.tools.files import save
-from dcgan.tools.memory import out_of_memory
+from dcgan.tools.host import out_of_memory
 from dcgan.trainer import train
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from torch import memory_format as MemoryFormat
 from dcgan import UserError
 from dcgan.device import nvidia
 from dcgan.layers import fused_kernels
-from dcgan.tools.cpus import cpu_count
+from dcgan.tools.host import cpu_count
 
 log = logging.getLogger(__name__)
 

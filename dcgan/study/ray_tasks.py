@@ -28,8 +28,7 @@ from dcgan.options import log_to_stderr, system_error
 from dcgan.record.folder import RunFolder
 from dcgan.run import Request, run, summary
 from dcgan.study.plan import PlannedRun
-from dcgan.tools import host
-from dcgan.tools.cpus import cpu_count
+from dcgan.tools.host import cpu_count, keep_memory
 from dcgan.tools.signals import as_keyboard_interrupt
 
 if TYPE_CHECKING:
@@ -204,7 +203,7 @@ def one_task(request: Request, path: Path, device: str, variables: dict[str, str
     Raises Interrupted when the run was told to stop.
     """
     os.environ.update(variables)
-    host.keep_memory()
+    keep_memory()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # how Ray cancels; `nohup study &` leaves it ignored
     folder = RunFolder(path)
     path.mkdir(parents=True, exist_ok=True)
