@@ -55,7 +55,7 @@ def _run(options: argparse.Namespace) -> int:
             if processes.first:
                 print(summary(outcome))
     except ranks.PeerLost as error:
-        if error.first:
+        if os.environ["RANK"] == "0":  # one of them reports it
             print(f"error: {error}; the same command resumes from the last checkpoint", file=sys.stderr)
         return ranks.EXIT_PEER_LOST
     return EXIT_INTERRUPTED if outcome.state == "interrupted" else 0
@@ -111,16 +111,16 @@ def _sample(options: argparse.Namespace) -> int:
 
 
 def _published(experiment: str, seed: int | None) -> Path:
-    """The published generator of an experiment: that of a seed, or of the lowest. Raises UserError where none is."""
+    """Return an experiment's published generator, for one seed, or the lowest. Raises UserError if there is none."""
     evidence = config.EXPERIMENTS.parent / "docs" / "study" / "evidence"
-    published = [
+    published = sorted(
         (path.parts[-3], int(path.parts[-2].removeprefix("seed-")), path)
         for path in evidence.glob("*/seed-*/generator.params")
-    ]
-    fitting = [(number, path) for name, number, path in published if name == experiment and seed in (None, number)]
-    if fitting:
-        return min(fitting)[1]
-    known = ", ".join(f"{name} seed {number}" for name, number, _ in sorted(published)) or "none"
+    )
+    for name, number, path in published:
+        if name == experiment and seed in (None, number):
+            return path
+    known = ", ".join(f"{name} seed {number}" for name, number, _ in published) or "none"
     advice = f"; `make run EXP={experiment}` trains one" if experiment in config.experiment_names() else ""
     raise UserError(
         f"{experiment}: no published generator{'' if seed is None else f' of seed {seed}'} (published: {known}){advice}"

@@ -21,7 +21,7 @@ from dcgan.tools.plain_yaml import ConfigError
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
-#: Names of experiments; they name folders, too, and '..' would lead out of `runs`.
+#: Names of experiments; they become folder names, and '..' would escape `runs`.
 NAME = r"(?!seed-\d+$)\w[\w .,()=-]{0,99}"
 
 #: Channels at the 4x4 end with every multiplier at 1 (the paper's figure 1).
@@ -50,7 +50,6 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _pair(value: Any) -> tuple:
-    """Return YAML's list as a pair."""
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise ValueError("a pair of numbers, like [0.5, 0.999]")
     return tuple(value)
@@ -70,7 +69,7 @@ class Experiment(Settings):
     profile_changes: dict[str, Any]  # what the profile changed, by dotted key
     overrides: dict[str, Any]  # what --set changed of the recipe, by dotted key
 
-    # The upper bounds are far beyond any use: they report a typo here, before it fills the memory.
+    # The upper bounds are far above any real value; they catch a typo before it exhausts memory.
     image_size: Literal[32, 64, 128, 256]  # `networks.IMAGE_SIZES`
     batch_size: Annotated[int, Field(ge=2, le=100_000)]  # BatchNorm has no variance over one image
     latent_dim: Annotated[int, Field(ge=1, le=100_000)]
@@ -97,15 +96,14 @@ class Experiment(Settings):
 
     @property
     def generator_channels(self) -> int:
-        """The generator's channels at the 4x4 end."""
         return self._channels(self.generator)
 
     @property
     def discriminator_channels(self) -> int:
-        """The discriminator's channels at the 4x4 end."""
         return self._channels(self.discriminator)
 
     def _channels(self, network: Network) -> int:
+        """Return a network's channels at the 4x4 end."""
         return max(1, round(FULL_CHANNELS * self.width_multiplier * network.width_multiplier))
 
     @property
@@ -117,7 +115,7 @@ class Experiment(Settings):
     def slug(self) -> str:
         """The experiment's folder name, different for every recipe: `tuned_lr`, `tuned_lr+batch_size=64`.
 
-        Where the changes are too long for a name, their hash stands for them: `tuned_lr+1a2b3c4d`.
+        Where the changes are too long for a name, they are replaced by a hash: `tuned_lr+1a2b3c4d`.
         """
         if not self.overrides:
             return self.name
@@ -138,22 +136,16 @@ IDENTITY = ("name", "extends", "question", "profile", "profile_changes", "overri
 
 #: The settings that are blocks of settings.
 BLOCKS: dict[str, type[Settings]] = {
-    "weight_init": WeightInit,
-    "generator": Network,
-    "discriminator": Network,
-    "adam": Adam,
+    name: field.annotation
+    for name, field in Experiment.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Settings)
 }
 
 Layer = tuple[str, dict[str, Any]]  # (where it comes from, for messages; its values)
 
 
 def load(
-    name: str,
-    *,
-    profile: str,
-    overrides: Sequence[str] = (),
-    seed: int | None = None,
-    folder: Path = EXPERIMENTS,
+    name: str, *, profile: str, overrides: Sequence[str] = (), seed: int | None = None, folder: Path = EXPERIMENTS
 ) -> Experiment:
     """Resolve the experiment `name` (or the path of a YAML file) under `profile`.
 
@@ -219,13 +211,12 @@ def differences(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any]]:
     return {key: (before[key], after[key]) for key in before if before[key] != after[key]}
 
 
-def experiment_names(folder: Path = EXPERIMENTS) -> list[str]:
-    """List the experiments under `folder`, the documented ones first, then the follow-ups."""
-    return [path.stem for path in _experiment_files(folder)]
+def experiment_names() -> list[str]:
+    """List the lab's experiments, the documented ones first, then the follow-ups."""
+    return [path.stem for path in _experiment_files(EXPERIMENTS)]
 
 
 def profile_names(folder: Path = EXPERIMENTS) -> list[str]:
-    """List the profiles."""
     return sorted(path.stem for path in (folder / "profiles").glob("*.yaml"))
 
 
@@ -269,7 +260,6 @@ def _file_layers(name: str, folder: Path) -> list[Layer]:
 
 
 def _find(name: str, folder: Path, *, where: str = "") -> Path:
-    """Find an experiment's file by name."""
     files = _experiment_files(folder)
     matches = [path for path in files if path.stem == name]
     if not matches:
@@ -342,12 +332,11 @@ def _repr(value: Any) -> str:
 
 
 def _key_of(location: tuple[str | int, ...]) -> str:
-    """Turn pydantic's location into our dotted key; beyond it are branches of unions and indices of lists."""
+    """Turn pydantic's location into our dotted key; the rest is union branches and list indices."""
     return ".".join(map(str, location[: 2 if location[0] in BLOCKS else 1]))
 
 
 def _setting_keys() -> list[str]:
-    """List every dotted key that may be set."""
     keys = []
     for name in Experiment.model_fields:
         if name in BLOCKS:

@@ -35,12 +35,7 @@ class BatchNormReLU(nn.BatchNorm2d):
         self.slope = slope
 
     def forward(self, features: Tensor, batches: int = 1) -> Tensor:
-        """(batches x batch, channels, height, width) -> the same.
-
-        Raises ValueError for features that don't hold so many equal batches.
-        """
-        if len(features) % batches:
-            raise ValueError(f"{len(features)} images are not {batches} equal batches")
+        """(batches x batch, channels, height, width) -> the same."""
         if self.training and (kernels := self.kernels_for(features, batches)):
             self.num_batches_tracked += batches
             return kernels.batchnorm_leaky_relu(

@@ -21,12 +21,7 @@ def map_sizes(image_size: int) -> list[int]:
 
     Raises ValueError for a size that is not in `IMAGE_SIZES`.
     """
-    if image_size not in IMAGE_SIZES:
-        raise ValueError(f"image size {image_size} does not fit; choose one of {', '.join(map(str, IMAGE_SIZES))}")
-    sizes = [SMALLEST_MAP]
-    while sizes[-1] < image_size:
-        sizes.append(2 * sizes[-1])
-    return sizes
+    return [SMALLEST_MAP << i for i in range(IMAGE_SIZES.index(image_size) + 4)]  # 32 pixels take four maps
 
 
 def map_channels(image_size: int, channels: int) -> list[int]:

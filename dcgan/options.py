@@ -139,28 +139,24 @@ def seed_list(text: str) -> list[int]:
     return seeds
 
 
-def chosen_profile(wanted: str | None, suitable: str) -> str:
-    """Return the profile that was asked for; otherwise the one that suits the device, and say so in a line."""
-    if wanted is not None:
-        return wanted
-    print(
-        f"profile {suitable}, for a machine {'with' if suitable == 'full' else 'without'} CUDA; choose another with "
-        f"--profile (PROFILE=): {', '.join(config.profile_names())}",
-        file=sys.stderr,
-    )
-    return suitable
-
-
 def request(options: argparse.Namespace, suitable: str) -> "Request":
     """Return the `Request` for the run that the options of `one_run` name.
 
-    suitable: the profile that suits the run's device, where none is named.
+    suitable: the profile that suits the run's device; it is used, and printed, where none is named.
     """
     from dcgan.run import Request
 
+    profile = options.profile
+    if profile is None:
+        profile = suitable
+        print(
+            f"profile {suitable}, for a machine {'with' if suitable == 'full' else 'without'} CUDA; choose another "
+            f"with --profile (PROFILE=): {', '.join(config.profile_names())}",
+            file=sys.stderr,
+        )
     return Request(
         experiment=options.experiment,
-        profile=chosen_profile(options.profile, suitable),
+        profile=profile,
         runs=options.runs,
         cache=options.cache,
         overrides=tuple(options.set),

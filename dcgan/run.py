@@ -51,24 +51,17 @@ class Request:
         return open_source(self.data, cache=self.cache)
 
     def folder(self, experiment: Experiment, source: Source) -> RunFolder:
-        """Return the run's folder, which need not exist yet."""
-        return RunFolder.locate(
-            self.runs,
-            data=source.name,
-            fingerprint=source.fingerprint,
-            profile=experiment.profile,
-            slug=experiment.slug,
-            seed=experiment.seed,
-        )
+        """Return the run's folder, which need not exist yet.
+
+        It is `runs/<data>-<fingerprint8>/<profile>/<experiment>[+<overrides>]/seed-<n>`.
+        """
+        data = f"{source.name}-{source.fingerprint[:8]}"
+        return RunFolder(self.runs / data / experiment.profile / experiment.slug / f"seed-{experiment.seed}")
 
     def pack(self, experiment: Experiment, source: Source) -> PackedImages:
         """Decode the images that the experiment trains on, or find them in the cache."""
         return pack(
-            source,
-            size=experiment.image_size,
-            crop_px=experiment.crop_px,
-            images=experiment.images,
-            cache=self.cache,
+            source, size=experiment.image_size, crop_px=experiment.crop_px, images=experiment.images, cache=self.cache
         )
 
 
@@ -192,13 +185,21 @@ def summary(outcome: Outcome) -> str:
 def _record(
     request: Request, folder: RunFolder, experiment: Experiment, images: PackedImages, here: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the record of the run that is resumed, or write the one of a new run."""
+    """Return the record of the run that is resumed, or write the one of a new run.
+
+    Raises UserError when the training code is not the one that the run was started with.
+    """
     record = None if request.fresh else _earlier_record(folder, experiment)
     if record is None:
         folder.remove()
         return _new_record(folder, experiment, images, here)
-    _refuse_other_code(folder, record)
     before = record["environment"]
+    if changed := _changed_code(record):
+        commit = None if before.get("git_changed") else before.get("git_commit")
+        raise UserError(
+            f"{folder.path}: started with other training code (changed since: {changed}); train it again with --fresh "
+            "(FRESH=1)" + (f", or check out the code it was started with: `git checkout {commit}`" if commit else "")
+        )
     changes = [
         f"{key} {before.get(key)} -> {here[key]}" for key in environment.BITS if before.get(key, here[key]) != here[key]
     ]
@@ -227,19 +228,6 @@ def _earlier_record(folder: RunFolder, experiment: Experiment) -> dict[str, Any]
             "undo the change to resume, or train it again with --fresh (FRESH=1)"
         )
     return record
-
-
-def _refuse_other_code(folder: RunFolder, record: Mapping[str, Any]) -> None:
-    """Raise UserError when the training code is not the one that the run was started with."""
-    changed = _changed_code(record)
-    if not changed:
-        return
-    recorded = record["environment"]
-    commit = None if recorded.get("git_changed") else recorded.get("git_commit")
-    raise UserError(
-        f"{folder.path}: started with other training code (changed since: {changed}); train it again with --fresh "
-        "(FRESH=1)" + (f", or check out the code it was started with: `git checkout {commit}`" if commit else "")
-    )
 
 
 def _changed_code(record: Mapping[str, Any]) -> str:

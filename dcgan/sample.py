@@ -14,6 +14,8 @@ from dcgan.networks import Generator
 #: by the batch size, and an image must not depend on its neighbours, not even in the last bit.
 CHUNK = 64
 
+FRAMES_BETWEEN = 16  # two seeds of a walk
+
 
 def latents(seeds: Sequence[int], latent_dim: int) -> Tensor:
     """(len(seeds), latent_dim) from N(0, 1) on the CPU; row n from a random generator seeded with seeds[n]."""
@@ -56,7 +58,7 @@ def picture(image: Tensor) -> Image.Image:
     return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
 
 
-def walk(generator: Generator, seeds: Sequence[int], *, frames_between: int = 16) -> list[Image.Image]:
+def walk(generator: Generator, seeds: Sequence[int]) -> list[Image.Image]:
     """A round trip through the latents of `seeds`, along great circles.
 
     Straight lines would pass near the origin, where a Gaussian of this dimension has no mass (White 2016,
@@ -66,17 +68,12 @@ def walk(generator: Generator, seeds: Sequence[int], *, frames_between: int = 16
     points = []
     for a, b in zip(stops, stops.roll(-1, dims=0), strict=True):
         angle = torch.acos(torch.cosine_similarity(a, b, dim=0).clamp(-1, 1))
-        for t in torch.arange(frames_between) / frames_between:
+        for t in torch.arange(FRAMES_BETWEEN) / FRAMES_BETWEEN:
             if angle < 1e-4:  # the same seed twice
                 points.append(a)
             else:
                 points.append((torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle))
     return [picture(frame) for chunk in decode(generator, torch.stack(points)) for frame in chunk.cpu()]
-
-
-def film(snapshots: Iterable[Generator], seeds: Sequence[int]) -> list[Image.Image]:
-    """Draw one frame per snapshot: the grid of the same latents, drawn by each generator in turn."""
-    return [grid(images(generator, seeds)) for generator in snapshots]
 
 
 def write(
@@ -95,7 +92,7 @@ def write(
     for seed, image in zip(seeds, drawn, strict=True):
         written.append(folder / f"seed-{seed:05d}.png")
         picture(image).save(written[-1])
-    if frames := film(snapshots, seeds[:16]):
+    if frames := [grid(images(snapshot, seeds[:16])) for snapshot in snapshots]:
         written.append(folder / "training.webp")  # a GIF would take four times the space
         _save_animation(frames, written[-1], frame_ms=[120] * (len(frames) - 1) + [3000])
     return written

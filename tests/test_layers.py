@@ -92,11 +92,6 @@ def test_a_state_dict_has_the_names_and_shapes_of_pytorchs_own_layers(make):
     make().load_state_dict(_plain(make()).state_dict())
 
 
-def test_batches_of_different_sizes_are_refused():
-    with pytest.raises(ValueError, match="7 images are not 2 equal batches"):
-        Discriminator(32, 16).layers(torch.zeros(7, 3, 32, 32), batches=2)
-
-
 def _reference(features, weight, bias, batches, slope):
     """What `BatchNormReLU` computes, by PyTorch; and the running statistics after it."""
     running = torch.zeros_like(weight), torch.ones_like(weight)

@@ -85,16 +85,6 @@ def test_everything_that_is_imported_is_a_declared_dependency():
     assert imported - {"dcgan", "analysis", "benchmarks", "matplotlib", "triton"} | {"gdown"} == declared
 
 
-@pytest.mark.slow
-@pytest.mark.thorough
-def test_every_module_is_imported_where_there_is_no_fcntl():
-    """As on Windows."""
-    places = [path.relative_to(ROOT) for room in ("dcgan", "analysis") for path in sorted((ROOT / room).rglob("*.py"))]
-    modules = [".".join(path.with_suffix("").parts) for path in places if path.stem != "__init__"]
-    without = f"import sys, importlib; sys.modules['fcntl'] = None; list(map(importlib.import_module, {modules}))"
-    subprocess.run([sys.executable, "-c", without], cwd=ROOT, check=True)
-
-
 def test_make_alone_lists_the_targets_with_one_line_each():
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = re.search(r"^TARGETS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()

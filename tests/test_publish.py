@@ -234,6 +234,8 @@ def test_a_published_generator_draws_in_a_fresh_clone_before_anything_is_trained
     drawn, exact = (sample.images(weights.load_generator(path), range(8)).float() for path in (half, folder.generator))
     assert (drawn - exact).abs().max() <= 2
     monkeypatch.chdir(tmp_path / "clone")
+    (tmp_path / "clone" / "experiments").mkdir()
+    (tmp_path / "clone" / "experiments" / "tuned_lr.yaml").touch()
     monkeypatch.setattr(config, "EXPERIMENTS", tmp_path / "clone" / "experiments")
     assert dcgan.__main__.main(["sample", "baseline", "--published", "--seeds", "0-3"]) == 0
     assert {path.name for path in (tmp_path / "clone" / "published" / "baseline").iterdir()} >= {"grid.png", "walk.gif"}

@@ -48,13 +48,13 @@ def test_latents_are_standard_normal():
 
 
 def test_a_walk_starts_at_its_seeds_and_comes_round(generator):
-    frames = sample.walk(generator, [4, 9], frames_between=5)
-    assert len(frames) == 10
+    frames = sample.walk(generator, [4, 9])
+    assert len(frames) == 32
     at_seeds = sample.images(generator, [4, 9])
-    for frame, image in zip((frames[0], frames[5]), at_seeds, strict=True):
+    for frame, image in zip((frames[0], frames[16]), at_seeds, strict=True):
         difference = torch.tensor(list(frame.tobytes())).sub(torch.tensor(list(sample.picture(image).tobytes())))
         assert difference.abs().max() <= 1
-    assert frames[0].tobytes() != frames[2].tobytes() != frames[5].tobytes()
+    assert frames[0].tobytes() != frames[8].tobytes() != frames[16].tobytes()
 
 
 def test_a_grid_shows_every_image_row_by_row(generator):
@@ -75,10 +75,7 @@ def test_write_leaves_a_grid_a_walk_and_each_image_by_its_seed(generator, tmp_pa
 def test_the_film_shows_the_first_16_seeds_through_the_snapshots_and_holds_the_last(generator, tmp_path):
     brighter = copy.deepcopy(generator)
     list(brighter.parameters())[-1].data += 1  # the bias of its last layer
-    frames = sample.film([brighter, generator], range(16))
-    assert [frame.tobytes() for frame in frames] == [
-        sample.grid(sample.images(snapshot, range(16))).tobytes() for snapshot in (brighter, generator)
-    ]
+    frames = [sample.grid(sample.images(snapshot, range(16))) for snapshot in (brighter, generator)]
     written = sample.write(generator, range(20), tmp_path, snapshots=[brighter, generator])
     assert written[-1] == tmp_path / "training.webp"
     with Image.open(written[-1]) as film:

@@ -1,5 +1,6 @@
 """Where the run folders are and how each run stands, without the tables: a live page starts at once with these."""
 
+import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -59,10 +60,6 @@ def is_held(folder: RunFolder) -> bool:
     microseconds is refused with "is training this run now", and the same command then starts it; one that is running
     notices nothing. Readers do not block each other.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows; filelock's locks would also keep out other readers
-        return False
     if folder.lock.exists() and not folder.lock.is_file():
         return True
     try:

@@ -40,7 +40,6 @@ class Batches:
         pin_memory: bool = False,
         memory_format: torch.memory_format = torch.channels_last,
         share: tuple[int, int] = (0, 1),
-        dtype: torch.dtype = torch.float32,
     ):
         if len(images) < batch_size:
             n = len(images)
@@ -53,8 +52,7 @@ class Batches:
                 f"a batch of {batch_size} images can't be split equally over {self._of} processes: use a number that "
                 'divides it, or another batch with --set batch_size=... (SET="batch_size=...")'
             )
-        self.batch_size, self.seed = batch_size, seed
-        self.device, self.dtype = torch.device(device), dtype
+        self.batch_size, self.seed, self.device = batch_size, seed, torch.device(device)
         self.shape = (batch_size // self._of, 3, *images.shape[1:3])
         self.steps_per_epoch = len(images) // batch_size
         self.on_device, self.pin_memory, self.memory_format = on_device, pin_memory, memory_format
@@ -75,8 +73,8 @@ class Batches:
         self.on_device, self._images, self._epoch = False, self._host, -1
 
     def empty(self) -> Tensor:
-        """Return an uninitialised batch on the device: `shape`, float, in the memory format."""
-        return torch.empty(self.shape, dtype=self.dtype, device=self.device, memory_format=self.memory_format)
+        """Return an uninitialised batch on the device: `shape`, float32, in the memory format."""
+        return torch.empty(self.shape, device=self.device, memory_format=self.memory_format)
 
     def __call__(self, step: int, out: Tensor | None = None) -> Tensor:
         """Return the batch of a step (from 0): `shape` in [-1, 1], written into `out` or into a new tensor."""

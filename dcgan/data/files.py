@@ -121,7 +121,7 @@ class Folder:
     def entries(self, ranks: Sequence[int]) -> Iterator[Entry]:
         names = self._listed[0]
         for index, rank in enumerate(ranks):
-            yield index, names[rank], partial(_read, self.root / names[rank])
+            yield index, names[rank], partial(read_plain, self.root / names[rank], most=LARGEST_MB * 2**20)
 
 
 class Zip:
@@ -287,7 +287,3 @@ def _is_in_litter(name: str) -> bool:
 
 def _rest(head: bytes, file: IO[bytes]) -> bytes:
     return head + file.read()
-
-
-def _read(path: Path) -> bytes:
-    return read_plain(path, most=LARGEST_MB * 2**20)

@@ -6,7 +6,7 @@ import platform
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import torch
 from torch import device as TorchDevice
@@ -21,14 +21,6 @@ log = logging.getLogger(__name__)
 
 SPARE_BYTES = 4 * 10**9  # of a GPU's memory that stay free beside resident images: the networks take up to 3.5 GB
 MPS_ELEMENTS = 2**31  # tensors with this many crash there (pytorch#149325)
-
-
-class Placement(TypedDict):
-    """Options of `Batches` that say where its images lie, and how a batch does."""
-
-    on_device: bool
-    pin_memory: bool
-    memory_format: MemoryFormat
 
 
 @dataclass(frozen=True)
@@ -70,8 +62,14 @@ class Device:
 
     @cached_property
     def bf16(self) -> bool:
-        """Whether the hardware does bfloat16; emulated it is slower than float32."""
-        return _has_bf16(self.torch)
+        """Whether the hardware supports bfloat16; emulation is slower than float32."""
+        if self.type == "cuda":
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+        if self.type == "cpu":
+            # Private in torch 2.11 to 2.14; a torch without them gets float32, which is only slower.
+            probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+            return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+        return False
 
     @cached_property
     def batchnorm_kernels(self) -> str:
@@ -111,10 +109,11 @@ class Device:
             return {"memory_gb": round(torch.mps.recommended_max_memory() / 1e9, 1)}
         return {}
 
-    def placement(self, nbytes: int) -> Placement:
-        """Return where images of this size lie: on a GPU that has SPARE_BYTES more than that, otherwise on the host.
+    def placement(self, nbytes: int) -> dict[str, Any]:
+        """Return the options of `Batches` that say where images of this size lie, and how a batch does.
 
-        A line in the log says so where a GPU has no room for them.
+        They lie on a GPU that has SPARE_BYTES more than that, otherwise on the host; a line in the log says so where a
+        GPU has no room for them.
         """
         room = 0
         if self.type == "cuda":
@@ -193,16 +192,6 @@ def use_threads(threads: int | Literal["auto"], *, processes: int = 1) -> int:
     share = int(wish) if wish.isdecimal() and int(wish) else max(1, cpu_count() // processes)
     torch.set_num_threads(share if threads == "auto" else threads)
     return torch.get_num_threads()
-
-
-def _has_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        # Private in torch 2.11 to 2.14; a torch without them gets float32, which is only slower.
-        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
-    return False
 
 
 def _cpu_name() -> str:

@@ -1,18 +1,7 @@
 """The run folder: everything a run leaves, and the contract through which `analysis` reads it.
 
-    config.yaml          what was run: the resolved experiment, data and environment; written once, at the start
-    history.csv          one row a step, see HISTORY
-    samples/             step-NNNNNN.png, a grid from the same latents each time
-    snapshots/           step-NNNNNN.pt, the generator's state dict
-    losses.png           both losses over the steps
-    generator.params     the final generator's state dict
-    checkpoints/         the whole state, to resume from; the two newest
-    status.json          state, step, images/s, where the time went
-    log.txt              its output, where a study ran it
-    .lock                held by the process that trains it
-
-Files are written aside and renamed, so that a reader never sees half of one; only `history.csv` grows, and its
-reader skips a torn last line.
+docs/run_folder.md lists the files. They are written aside and renamed, so that a reader never sees half of one; only
+`history.csv` grows, and its reader skips a torn last line.
 """
 
 import io
@@ -53,11 +42,6 @@ class RunFolder:
         self.status = path / "status.json"
         self.log = path / "log.txt"
         self.lock = path / ".lock"
-
-    @classmethod
-    def locate(cls, runs: Path, *, data: str, fingerprint: str, profile: str, slug: str, seed: int) -> "RunFolder":
-        """`runs/<data>-<fingerprint8>/<profile>/<experiment>[+<overrides>]/seed-<n>`."""
-        return cls(runs / f"{data}-{fingerprint[:8]}" / profile / slug / f"seed-{seed}")
 
     def sample(self, step: int) -> Path:
         """The grid of images that the generator made after `step` steps."""
@@ -144,7 +128,7 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run; the system releases it when the process ends, however it ends.
+        """Lock the run; the system releases the lock however the process ends.
 
         Removes what an earlier holder was writing when it was killed. Raises UserError when another process has it.
         """
@@ -156,7 +140,11 @@ class RunFolder:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
-            for leftover in self._half_written():
+            # Half-written by an earlier holder, see `files.replacing`; the temporary files of `analysis` are its own.
+            files = (self.config, self.history, self.losses, self.generator, self.status)
+            patterns = [f".{path.name}.*.tmp" for path in files]
+            patterns += [f"{folder}/.*.tmp" for folder in ("samples", "snapshots", self.checkpoints.name)]
+            for leftover in [path for pattern in patterns for path in self.path.glob(pattern)]:
                 leftover.unlink(missing_ok=True)
             yield
 
@@ -167,13 +155,6 @@ class RunFolder:
         with self.lock.open("a+") as file:
             while time.monotonic() < deadline and not lock_descriptor(file.fileno(), blocking=False):
                 time.sleep(0.2)
-
-    def _half_written(self) -> list[Path]:
-        """List the temporary files (see `files.replacing`) that only the holder writes; `analysis` has its own."""
-        own = (self.config, self.history, self.losses, self.generator, self.status)
-        patterns = [f".{path.name}.*.tmp" for path in own]
-        patterns += [f"{folder}/.*.tmp" for folder in ("samples", "snapshots", self.checkpoints.name)]
-        return [path for pattern in patterns for path in self.path.glob(pattern)]
 
 
 def prunable(runs: Path) -> Iterator[tuple[RunFolder, int]]:

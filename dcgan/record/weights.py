@@ -92,7 +92,8 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 def load(path: Path) -> dict[str, Tensor]:
     """Read the state dict that `save` wrote, onto the CPU. Never unpickles. Raises UserError for any other file."""
     try:
-        _inspect(path)
+        if objection := _objection(path):
+            raise UserError(f"{path}: not a file of weights only, as it {objection}")
         with warnings.catch_warnings(action="ignore"):  # torch may warn of a strange file before it refuses it
             return torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
@@ -164,13 +165,8 @@ def _described(value: object) -> str:
     return f"{str(value.dtype).removeprefix('torch.')} of {tuple(value.shape)}"
 
 
-def _inspect(path: Path) -> None:
-    """Raise UserError for a file that holds more than tensors, or that would be larger in memory than on the disk."""
-    if objection := _objection(path):
-        raise UserError(f"{path}: not a file of weights only, as it {objection}")
-
-
 def _objection(path: Path) -> str | None:
+    """Return what is wrong with a file: it holds more than tensors, or would be larger in memory than on the disk."""
     with path.open("rb") as file:
         if file.read(4) != b"PK\3\4":  # zipfile looks only at the end; without this, torch unpickles in an old way
             return "is no zip, as torch writes it"

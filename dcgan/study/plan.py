@@ -45,9 +45,14 @@ def plan(experiments: Sequence[str], seeds: Sequence[int], like: Request, *, thr
 
     Raises UserError for the first experiment, profile, setting or seed that is not possible.
     """
-    like = replace(like, runs=like.runs.absolute(), cache=like.cache.absolute(), data=_absolute_data(like.data))
+
+    def absolute(path: str) -> str:
+        return str(user_path(path).absolute())
+
+    data = absolute(like.data) if like.data and like.data != "celeba" else like.data
+    like = replace(like, runs=like.runs.absolute(), cache=like.cache.absolute(), data=data)
     requests = [
-        replace(like, experiment=_absolute(name) if name.endswith((".yaml", ".yml")) else name, seed=seed)
+        replace(like, experiment=absolute(name) if name.endswith((".yaml", ".yml")) else name, seed=seed)
         for name in dict.fromkeys(experiments)
         for seed in seeds
     ]
@@ -88,14 +93,6 @@ def group_of(runs: Sequence[PlannedRun]) -> str:
     profile = runs[0].experiment.profile
     default = f"study-{profile}-{hashlib.sha256(repr(folders).encode()).hexdigest()[:8]}"
     return os.environ.get("WANDB_RUN_GROUP") or default
-
-
-def _absolute(path: str) -> str:
-    return str(user_path(path).absolute())
-
-
-def _absolute_data(data: str | None) -> str | None:
-    return _absolute(data) if data and data != "celeba" else data
 
 
 def _recorded(folder: RunFolder) -> config.Experiment | None:

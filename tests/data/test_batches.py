@@ -87,11 +87,10 @@ PLACES += [("cuda", on_device, True) for on_device in (True, False) if torch.cud
 
 
 @pytest.mark.parametrize(("device", "on_device", "pin_memory"), PLACES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_a_batch_is_channels_last_within_minus_one_and_one(device, on_device, pin_memory, dtype):
-    batch = sampler(images(250), 250, device=device, dtype=dtype, on_device=on_device, pin_memory=pin_memory)(0)
+def test_a_batch_is_channels_last_within_minus_one_and_one(device, on_device, pin_memory):
+    batch = sampler(images(250), 250, device=device, on_device=on_device, pin_memory=pin_memory)(0)
     assert batch.shape == (250, 3, 4, 4)
-    assert batch.dtype == dtype
+    assert batch.dtype == torch.float32
     assert batch.device.type == device
     assert batch.is_contiguous(memory_format=torch.channels_last)
     assert (batch.min().item(), batch.max().item()) == (-1, 1)

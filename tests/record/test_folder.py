@@ -37,14 +37,6 @@ def test_the_losses_of_a_run_that_became_infinite_can_be_drawn(tmp_path):
         assert (tmp_path / "losses.png").stat().st_size > 10_000
 
 
-def test_the_path_says_data_profile_recipe_and_seed(tmp_path):
-    located = RunFolder.locate(
-        tmp_path, data="faces", fingerprint="0123456789abcdef", profile="laptop", slug="tuned_lr+1a2b3c4d", seed=7
-    )
-    assert located.path == tmp_path / "faces-01234567" / "laptop" / "tuned_lr+1a2b3c4d" / "seed-7"
-    assert located.sample(42).name == "step-000042.png"
-
-
 @given(arrays(np.float32, (3, 6), elements=st.floats(width=32)))
 def test_a_history_brings_back_every_float32_exactly(tmp_path_factory, measures):
     folder = RunFolder(tmp_path_factory.mktemp("run"))

@@ -30,13 +30,13 @@ def take(statistics: str, ranks: Ranks) -> dict:
     for network in (players.generator, players.discriminator):
         network.double()
     share = (ranks.rank, ranks.count)
-    batches = Batches(images, batch_size=BATCH, seed=0, device="cpu", share=share, dtype=torch.float64)
+    batches = Batches(images, batch_size=BATCH, seed=0, device="cpu", share=share)
     ranks.together(players, statistics=statistics)
     measures = torch.empty(STEPS, len(MEASURES), dtype=torch.float64)
     for step in range(STEPS):
         latents = torch.randn(BATCH, experiment.latent_dim, generator=stream(0, "latents", step)).double()
         latents = latents.chunk(ranks.count)[ranks.rank]
-        measures[step] = adversarial_step(players, real=batches(step), latents=latents)
+        measures[step] = adversarial_step(players, real=batches(step).double(), latents=latents)
     states = {"generator": players.generator.state_dict(), "discriminator": players.discriminator.state_dict()}
     return {"measures": ranks.mean(measures), **states}
 
