@@ -1,17 +1,18 @@
-"""How the runs of a study stand, read from their folders: live bars on a terminal, otherwise a line per change."""
+"""The state of a study's runs, read from their folders: a live table on a terminal, otherwise a line per change."""
 
 import contextlib
 import statistics
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console, JustifyMethod, RenderableType
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
-from rich.table import Column
+from rich.console import Group, JustifyMethod
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from dcgan.record.folder import ENDED
@@ -22,6 +23,7 @@ TAIL_BYTES = 1000  # of history.csv: a row has at most some 120
 NOT_OVER = ("waiting", "starting", "running")
 URGENCY = {"running": 0, "starting": 1, "failed": 2, "interrupted": 2, "waiting": 3}  # a low terminal shows these first
 TITLES = ("experiment", "seed", "state", "step", "loss_d", "loss_g", "images/s", "left")
+BAR = TITLES.index("step")  # before which the bar stands
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,13 @@ class Row:
         """The time left at the run's own speed so far; None before it has one."""
         return (self.steps - self.step) * self.batch_size / self.images_per_s if self.images_per_s else None
 
-    def cells(self) -> dict[str, str]:
-        """Return the run's numbers as text, by TITLES."""
+    def cells(self) -> tuple[str, ...]:
+        """Return the run's numbers as text, one for each of TITLES."""
         losses = ("" if loss is None else f"{loss:.3f}" for loss in (self.loss_d, self.loss_g))
         speed = f"{self.images_per_s:,.0f}" if self.images_per_s else ""
         left = duration(self.seconds_left) if self.state == "running" else ""
-        numbers = (f"{self.step:,}/{self.steps:,}", *losses, speed, left)
-        return dict(zip(TITLES, (self.experiment, str(self.seed), self.state, *numbers), strict=True))
+        step = f"{self.step:,}/{self.steps:,}"
+        return (self.experiment, str(self.seed), self.state, step, *losses, speed, left)
 
 
 def overall(rows: Sequence[Row], slots: int = 1) -> str:
@@ -144,7 +146,7 @@ class Watched:
         return list(self._rows.values())
 
     def ended(self, run: PlannedRun, message: str | None) -> None:
-        """Note that nobody trains this run any more, and what went wrong."""
+        """Record that this run's task has ended, and what went wrong."""
         self._over.add(run)
         state = run.folder.read_status().get("state")
         self._rows[run] = _row(run, "failed" if message is not None else state if state in ENDED else "interrupted")
@@ -185,54 +187,39 @@ class Lines(Watched):
         print(text, flush=True)
 
 
-class Bars(Progress):
-    """A bar with numbers for each run, as many as fit the terminal, and the overall line below."""
+def table(rows: Sequence[Row], slots: int, height: int) -> Group:
+    """Draw the rows in at most `height` lines; where not all fit, the running ones go first and the rest is counted.
 
-    _overall = ""
-
-    def __init__(self, count: int, console: Console | None = None) -> None:
-        columns: list[ProgressColumn] = []
-        for title in TITLES:
-            justify: JustifyMethod = "left" if title in ("experiment", "state") else "right"
-            column = Column(title, no_wrap=True, justify=justify)
-            text = f"{{task.fields[cells][{title}]}}"
-            columns.append(TextColumn(text, justify=justify, markup=False, table_column=column))
-        columns.insert(TITLES.index("step"), BarColumn(bar_width=10))
-        super().__init__(*columns, console=console, auto_refresh=False)
-        self._run_bars = [self.add_task("", visible=False) for _ in range(count)]
-
-    def show(self, rows: Sequence[Row], slots: int = 1) -> None:
-        """Draw the rows; where not all fit, the running ones go first and the rest is counted."""
-        room = max(0, self.console.height - 2)  # beside the titles and the overall line
-        first = sorted(range(len(rows)), key=lambda index: URGENCY.get(rows[index].state, 4))[:room]
-        for index, (bar, row) in enumerate(zip(self._run_bars, rows, strict=True)):
-            self.update(bar, completed=row.step, total=row.steps, visible=index in first, cells=row.cells())
-        hidden = len(rows) - len(first)
-        self._overall = overall(rows, slots) + f"; {hidden} not shown" * bool(hidden)
-        self.refresh()
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        """Yield what is drawn: the table, now with titles, and the overall line."""
-        table = self.make_tasks_table(self.tasks)
-        table.show_header = True
-        yield table
-        yield Text(self._overall, style="bold", no_wrap=True)
+    slots: see `overall`.
+    """
+    room = max(0, height - 2)  # beside the titles and the overall line
+    first = sorted(range(len(rows)), key=lambda index: URGENCY.get(rows[index].state, 4))[:room]
+    drawn = Table(box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    for title in (*TITLES[:BAR], "", *TITLES[BAR:]):
+        justify: JustifyMethod = "left" if title in ("experiment", "state") else "right"
+        drawn.add_column(title, no_wrap=bool(title), justify=justify)  # on a narrow terminal the bar gives way first
+    for row in (rows[index] for index in sorted(first)):
+        cells = [Text(cell) for cell in row.cells()]
+        bar = ProgressBar(total=row.steps, completed=row.step, width=10)
+        drawn.add_row(*cells[:BAR], bar, *cells[BAR:])
+    hidden = len(rows) - len(first)
+    text = overall(rows, slots) + f"; {hidden} not shown" * bool(hidden)
+    return Group(drawn, Text(text, style="bold", no_wrap=True))
 
 
 class Screen(Watched):
-    """Bars on a terminal, drawn again at each call."""
+    """The table on a terminal, drawn again at each call."""
 
-    def __init__(self, runs: Sequence[PlannedRun], bars: Bars) -> None:
+    def __init__(self, runs: Sequence[PlannedRun], live: Live) -> None:
         super().__init__(runs)
-        self._bars = bars
+        self._live = live
 
     def __call__(self) -> None:
-        """Draw how all runs stand."""
-        self._bars.show(self.rows(), self.slots)
+        self._live.update(table(self.rows(), self.slots, self._live.console.height), refresh=True)
 
     def line(self, text: str) -> None:
-        """Print a line above the bars."""
-        self._bars.console.print(text, highlight=False, markup=False)
+        """Print a line above the table."""
+        self._live.console.print(text, highlight=False, markup=False)
 
 
 @contextlib.contextmanager
@@ -241,5 +228,5 @@ def showing(runs: Sequence[PlannedRun]) -> Iterator[Lines | Screen]:
     if not sys.stdout.isatty():
         yield Lines(runs)
         return
-    with Bars(len(runs)) as bars:
-        yield Screen(runs, bars)
+    with Live(auto_refresh=False) as live:
+        yield Screen(runs, live)
