@@ -65,7 +65,7 @@ help: ## list the targets
 	@echo "  SAMPLES=n       generated images to score                             SCORE=1       score the run after its training"
 	@echo "  TERMINAL=1      the dashboard in the terminal (0: for ssh -L)         WHAT=\"name ...\"  the benchmarks, in ROUNDS=n rounds"
 	@echo "  COST_PER_HOUR=price  of the GPU                                       PUBLISHED=1   draw from the published generator of EXP"
-	@echo "  TORCH=build     which PyTorch to install: auto, cpu, cu126, cu130 or pypi (default: the one that is there, else auto)"
+	@echo "  TORCH=build     which PyTorch to install: auto, cpu, cu126, cu130 or pypi (default: the installed one, else auto)"
 
 setup: ## install what the lab needs (the other targets do this too): make setup TORCH=cpu
 	@$(INSTALL)

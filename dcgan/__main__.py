@@ -128,7 +128,7 @@ def _published(experiment: str, seed: int | None) -> Path:
 
 
 def _readable(snapshots: Sequence[Path], device: Any) -> Iterator:
-    """Yield the generators of the snapshots, one at a time in memory, without the damaged ones, which it names."""
+    """Yield the generators of the snapshots, one at a time in memory, skipping damaged ones with a warning."""
     from dcgan.record.weights import load_generator
 
     for path in snapshots:
@@ -153,7 +153,7 @@ def _prune(options: argparse.Namespace) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line; what it parses has a `command` to call."""
+    """Return the parser of the command line; parsed options have a `command` to call."""
     parser = Parser(
         prog="python -m dcgan", description="Train the documented DCGAN runs, and draw from what they learnt."
     )
@@ -165,7 +165,7 @@ def parser() -> argparse.ArgumentParser:
         help="train an experiment, or resume it",
         epilog="An unfinished run resumes from its checkpoint. Ctrl-C saves and stops; a second one stops at once.",
     )
-    run.add_argument("--fresh", action="store_true", help="delete what the run left before and train it again")
+    run.add_argument("--fresh", action="store_true", help="delete what an earlier run left and train again")
     run.add_argument("--dry-run", action="store_true", help="print the resolved experiment and stop")
     run.add_argument(
         "--gpus", type=positive(int), default=1, metavar="N", help="train on N GPUs, or N CPU processes (default: 1)"

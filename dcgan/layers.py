@@ -1,6 +1,6 @@
-"""Layers with PyTorch's parameters and results, computed in a way that suits this project better.
+"""Layers with PyTorch's parameters and results, computed faster.
 
-Where that way doesn't suit the device or the memory format, as on Apple's MPS, each does what PyTorch does.
+Where the faster way isn't supported (Apple's MPS) or isn't faster (a CPU), they fall back to PyTorch's.
 """
 
 import logging
@@ -47,7 +47,7 @@ class BatchNormReLU(nn.BatchNorm2d):
         return F.leaky_relu_(normalised, self.slope) if self.slope else F.relu_(normalised)
 
     def normalised(self, features: Tensor) -> Tensor:
-        """BatchNorm alone, of one batch."""
+        """Apply only BatchNorm, to one batch."""
         return super().forward(features)
 
     def kernels_for(self, features: Tensor, batches: int) -> ModuleType | None:
@@ -78,7 +78,7 @@ def fused_kernels() -> ModuleType | None:
         if out_of_memory(error):
             raise
         log.warning(
-            "a step is slower here, as BatchNorm runs on PyTorch's kernels: Triton could not compile ours (%s); "
+            "steps are slower here: BatchNorm uses PyTorch's kernels, because Triton could not compile ours (%s); "
             "on Linux it needs a C compiler and Python's headers", first_line(error),
         )  # fmt: skip
         return None
@@ -89,7 +89,7 @@ class Stack(nn.Sequential):
     """Layers one after the other. Several batches can share a call, as in `BatchNormReLU`."""
 
     def forward(self, features: Tensor, batches: int = 1) -> Tensor:
-        """Only BatchNorm looks beyond a single image, so it alone tells the batches apart."""
+        """Only BatchNorm looks beyond a single image, so only it needs to know the batches."""
         for layer in self:
             features = layer(features, batches) if isinstance(layer, Stack | BatchNormReLU) else layer(features)
         return features

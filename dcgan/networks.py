@@ -81,9 +81,9 @@ class Discriminator(nn.Module):
     def forward(self, images: Tensor, batches: int = 1) -> Tensor:
         """(batches x batch, 3, image_size, image_size) -> (batches x batch,) logits: log-odds that an image is real.
 
-        batches: so many equal batches, each judged by itself; a GPU takes them all at once.
+        batches: the number of equal batches, each judged by itself; a GPU takes them all at once.
         """
-        if batches > 1 and not images.is_cuda:  # a CPU gains nothing, and would spend time on putting them together
+        if batches > 1 and not images.is_cuda:  # a CPU gains nothing, and would waste time concatenating them
             return torch.cat([self(batch) for batch in images.chunk(batches)])
         return self.layers(images, batches).flatten()
 

@@ -1,4 +1,4 @@
-"""BatchNorm and the LeakyReLU behind it as Triton kernels. By PyTorch's they take a quarter of a step on a GPU.
+"""BatchNorm and the LeakyReLU behind it as Triton kernels. PyTorch's versions take a quarter of a step on a GPU.
 
 PyTorch's read or write each feature map 13 times, forward and backward together; these do so 8 times. They also take
 several batches at once, each with its own statistics. Sums are in float32, and their order is fixed, so repeats are
@@ -200,7 +200,7 @@ def batchnorm_leaky_relu(
     slope: float,
     batches: int,
 ) -> Tensor:
-    """Normalise each of so many equal batches by its own statistics, scale, shift, and apply LeakyReLU.
+    """Normalise each of `batches` equal batches by its own statistics, scale, shift, and apply LeakyReLU.
 
     features: (batches x batch, channels, height, width) in channels_last, bfloat16 or float32, on a GPU. All else is
     float32. The running statistics move once for each batch, in place.

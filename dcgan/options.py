@@ -1,4 +1,4 @@
-"""What the command lines of `dcgan` and `analysis` share: options, and mistakes reported in one line."""
+"""Options shared by the command lines of `dcgan` and `analysis`, and one-line errors."""
 
 import argparse
 import logging

@@ -28,7 +28,7 @@ INPUT_WAIT = 0.05  # share of the time from which waiting for input is worth a w
 
 @dataclass(frozen=True)
 class Request:
-    """What a run is asked to be, in plain values that another process or machine can carry out."""
+    """A request for one run, in plain values that another process or machine can execute."""
 
     experiment: str  # a name under experiments/, or the path of a YAML file
     profile: str
@@ -91,7 +91,7 @@ def run(request: Request, device: Device, *, ranks: Ranks = ALONE) -> Outcome:
                     log.warning("this run was trained with other code (changed since: %s)", changed)
                 return Outcome(ended, folder, trained=False)
         images = request.pack(experiment, source)
-        with _explained_shortage(experiment, folder, device):  # its first calls
+        with _explained_shortage(experiment, folder, device):  # the first calls to the device
             batches = Batches(
                 images.images,
                 batch_size=experiment.batch_size,

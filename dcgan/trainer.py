@@ -78,7 +78,7 @@ def train(
     state: State = "running"
     step = start
 
-    # An error is recorded while signals are still held: whoever started the run may send one just then.
+    # An error is recorded while signals are still held: the parent process may send one just then.
     with stop_request() as stop, recorder:
         real, latents = batches.empty(), torch.empty(experiment.batch_size, experiment.latent_dim, device=device.torch)
         ranks.together(players, statistics=experiment.batchnorm_over)
@@ -132,7 +132,7 @@ def train(
             state = "finished"
         floor = partial(share_of_floor, experiment, device, bf16=bf16, processes=ranks.count)
         recorder.end(state, players.generator, floor=floor)
-    ranks.most(0)  # all leave together: no process may take down the communication that another one still uses
+    ranks.most(0)  # all leave together: no process may close a connection that another still uses
     return state
 
 
@@ -146,7 +146,7 @@ class Pending:
     def add(self, measures: Tensor) -> None:
         """Keep one step's measures, (6,) on the device."""
         if not self._filled:
-            self._since = time.perf_counter()  # the time that writing took does not count
+            self._since = time.perf_counter()  # time spent writing doesn't count
         self._ring[self._filled] = measures
         self._filled += 1
 

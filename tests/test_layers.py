@@ -216,7 +216,7 @@ def test_without_a_compiler_pytorch_computes_and_one_line_says_so(caplog, kernel
         assert fused_kernels() is None
     fused_kernels.cache_clear()
     (line,) = caplog.messages
-    assert "PyTorch's kernels: Triton could not compile ours (Failed to find C compiler)" in line
+    assert "PyTorch's kernels, because Triton could not compile ours (Failed to find C compiler)" in line
 
 
 def test_a_device_without_memory_is_no_lack_of_a_compiler(kernels, monkeypatch):

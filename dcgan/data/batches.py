@@ -92,7 +92,7 @@ class Batches:
         return out.copy_(batch.permute(0, 3, 1, 2)).div_(127.5).sub_(1)
 
     def _gathered(self, order: Tensor, mirrored: Tensor) -> Tensor:
-        """Return uint8 (len(order), H, W, 3) on the host. Each library does what it does five times faster."""
+        """Return uint8 (len(order), H, W, 3) on the host. Each step uses the library that does it five times faster."""
         shape = (len(order), *self._images.shape[1:])
         batch = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin_memory)
         torch.index_select(self._images, 0, order, out=batch)  # on all cores
@@ -104,7 +104,7 @@ class Batches:
         """Draw the epoch's order and mirror images, (steps_per_epoch, our share) each, where the images are."""
         random = np.random.default_rng([self.seed, epoch])
         order = random.permutation(len(self._images))[: self.steps_per_epoch * self.batch_size]
-        # The order within a batch means nothing, and an ascending one suits a memory map on a disk.
+        # The order within a batch is irrelevant; ascending order suits a memory-mapped file.
         order = np.sort(order.reshape(self.steps_per_epoch, self.batch_size), axis=1)
         mirrored = random.integers(0, 2, len(self._images), dtype=bool)[order]
         # A share is every n-th image: neighbours in the order are often alike, and each share should be like the whole.

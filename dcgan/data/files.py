@@ -22,8 +22,8 @@ from dcgan.data.parallel import Held, in_parallel
 from dcgan.tools.files import read_plain
 
 LARGEST_MB = 256  # of a file; no photograph is larger, a zip bomb is
-# Of an archive, unpacked: this size, or this multiple of its own size. Photographs are compressed already, and even
-# bitmaps of drawings don't shrink that far.
+# Limit on an archive's unpacked size: this many MB, or this multiple of the archive, whichever is larger. Photographs
+# are compressed already, and even bitmaps of drawings don't shrink that far.
 LARGEST_ARCHIVE_MB, LARGEST_RATIO = 1024, 200
 LARGEST_HEADER_KB = 16  # of what tar writes before a file: a long name, a few attributes
 
@@ -45,7 +45,7 @@ class Files(Protocol):
         """Numbers of other files by kind, known once `count` is."""
 
     def entries(self, ranks: Sequence[int]) -> Iterator[Entry]:
-        """Yield an Entry for each of these places, ascending, in the images' order, as is cheapest to read."""
+        """Yield an Entry for each of these positions (ascending), in whichever order is cheapest to read."""
 
 
 class DataError(UserError):
@@ -125,8 +125,6 @@ class Folder:
 
 
 class Zip:
-    """A zip archive."""
-
     def __init__(self, path: Path):
         self.path, self.signature = path, _archive_signature(path)
         self.left_out: Counter[str] = Counter()

@@ -1,7 +1,7 @@
 """Which files are images: by their first bytes, whatever they are called.
 
-Only a name that has always meant an image decides unread, so that listing millions of photographs opens none, and a
-damaged one is reported as an image that can't be read.
+Only long-established image extensions are trusted without opening the file, so that listing millions of photographs
+opens none, and a damaged one is reported as an image that can't be read.
 """
 
 import re
@@ -10,7 +10,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import PurePosixPath
 
-#: Names of images: those that have always been, and kinds without a sure signature, which only the name can tell.
+#: Names of images: long-established ones, and formats without a reliable signature.
 IMAGES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 IMAGES += (".tga", ".icb", ".vda", ".vst", ".pcx", ".dcx", ".dib", ".cur", ".im", ".msp", ".pcd", ".xbm", ".xpm")
 
@@ -40,7 +40,7 @@ RAW = (".3fr", ".arw", ".cr2", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", "
 NOT_READ = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "FITS", "FLI", "GBR", "IMT", "IPTC", "MCIDAS", "PIXAR"}
 NOT_READ |= {"SPIDER", "XVTHUMB"}
 
-#: Written by the system into any folder. Dot files are passed over, too: ._x.jpg is macOS's metadata of x.jpg.
+#: Written by the system into any folder. Dot files are skipped, too: ._x.jpg is macOS's metadata of x.jpg.
 LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 
 PLUGINS = "heif" if find_spec("pillow_heif") else ""  # installed Pillow plugins; they change which files are images
@@ -48,7 +48,7 @@ SHOWN = 5  # kinds of files that are left out
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or folder is not even worth counting, by the last part of its name."""
+    """Whether a file or folder should be ignored, judging by its name."""
     return name.lower() in LITTER or (name.startswith(".") and name not in (".", ".."))
 
 
@@ -93,5 +93,5 @@ def formats() -> tuple[str, ...]:
 
         register_heif_opener()
     names = [name for name in Image.ID if name not in NOT_READ]
-    # Those without a signature last: they may take another kind's file for theirs.
+    # Those without a signature last: they may misread another format's file.
     return tuple(sorted(names, key=lambda name: Image.OPEN[name][1] is None))

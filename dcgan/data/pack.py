@@ -49,7 +49,6 @@ class PackedImages:
 
     @property
     def count(self) -> int:
-        """Number of images."""
         return len(self.images)
 
 
@@ -72,7 +71,10 @@ def pack(source: Source, *, size: int, crop_px: int | None, images: int | Litera
     elif packed.unreadable:  # said by name when they were packed
         log.warning("%d images of %s can't be read and are left out", packed.unreadable, source.description)
     if packed is None:
-        raise DataError(f"the images packed into {cache.absolute()} were deleted or damaged right after; run it again")
+        raise DataError(
+            f"the images packed into {cache.absolute()} were deleted or damaged right after packing; run the same "
+            "command again"
+        )
     return packed
 
 
@@ -108,8 +110,8 @@ def _pack(source: Source, chosen: list[int], size: int, crop_px: int | None, pat
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         torch.set_num_threads(1)  # an image per thread, instead of a thread pool for each image
         with aside[0].open("w+b") as file:
-            with contextlib.suppress(OSError):  # some network disks know no locks
-                lock_descriptor(file.fileno(), blocking=False)  # shows that this process lives
+            with contextlib.suppress(OSError):  # some network disks don't support locks
+                lock_descriptor(file.fileno(), blocking=False)  # shows that this process is alive
             unreadable = _fill(file, source, chosen, size, crop_px)
             file.flush()
             os.fsync(file.fileno())  # network disks report an exceeded quota only here

@@ -1,4 +1,4 @@
-"""One function over many items, on all cores, with few of them in memory."""
+"""Apply a function to many items in parallel, keeping few in memory."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

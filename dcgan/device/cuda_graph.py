@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 #: CUDA's error codes for what may not be done while a stream is recorded, cudaErrorStreamCapture*.
 REFUSALS = range(900, 909)
 
-WARM_UP = 3  # steps: libraries choose their algorithms and take their workspaces, which a recording must not
+WARM_UP = 3  # steps: libraries choose their algorithms and allocate workspaces, which a recording can't
 
 
 class NotRecordable(RuntimeError):
@@ -86,8 +86,8 @@ class CapturedStep:
             with torch.cuda.graph(self._graph):
                 self._measures = adversarial_step(players, real=real, latents=latents, bf16=bf16)
         except RuntimeError as error:
-            torch.cuda.set_stream(current)  # a recording that failed may not have left its own
-            players.discriminator.requires_grad_(True)  # and may not have unfrozen D
+            torch.cuda.set_stream(current)  # a recording that failed may leave its own stream current
+            players.discriminator.requires_grad_(True)  # and D frozen
             # Ending the recording raises an error of its own, on top of the one that says why.
             cause = error.__context__ if isinstance(error.__context__, RuntimeError) else error
             if _is_of_the_step(cause):

@@ -19,7 +19,7 @@ from dcgan.tools.host import cpu_count
 
 log = logging.getLogger(__name__)
 
-SPARE_BYTES = 4 * 10**9  # of a GPU's memory that stay free beside resident images: the networks take up to 3.5 GB
+SPARE_BYTES = 4 * 10**9  # of GPU memory kept free beside resident images: the networks take up to 3.5 GB
 MPS_ELEMENTS = 2**31  # tensors with this many crash there (pytorch#149325)
 
 
@@ -55,7 +55,7 @@ class Device:
         """The kind of device: cuda, mps or cpu."""
         return self.torch.type
 
-    @cached_property  # asked late, when each of several processes has its own device
+    @cached_property  # computed late, when each of several processes has its own device
     def name(self) -> str:
         """The model: "NVIDIA H100", "AMD EPYC"."""
         return torch.cuda.get_device_name(self.torch) if self.type == "cuda" else _cpu_name()
@@ -73,7 +73,7 @@ class Device:
 
     @cached_property
     def batchnorm_kernels(self) -> str:
-        """Whose kernels can compute BatchNorm: ours, compiled by "triton", or "torch"'s."""
+        """Which BatchNorm kernels it can run: ours, compiled by "triton", or "torch"'s."""
         return "triton" if self.type == "cuda" and fused_kernels() else "torch"
 
     @property
@@ -83,7 +83,6 @@ class Device:
 
     @property
     def profile(self) -> str:
-        """The profile that suits the device."""
         return "full" if self.type == "cuda" else "laptop"
 
     @property
@@ -165,7 +164,7 @@ def use_precision(precision: Literal["auto", "bf16", "fp32"], device: Device) ->
 def use_float32(device: Device) -> None:
     """Compute in real float32: torch would let CUDA's convolutions drop to TF32, with 10 bits.
 
-    Products keep to float32 by themselves, unless an environment variable of NVIDIA's containers says otherwise.
+    Matrix products are float32 by default, unless an environment variable of NVIDIA's containers says otherwise.
     """
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False

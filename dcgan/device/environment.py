@@ -17,7 +17,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pydantic", "wandb")
 #: Facts of the environment that move the last bits of a result.
 BITS = ("device", "device_name", "batchnorm_kernels", "precision", "threads", "processes", "torch")
 
-#: The files and folders of dcgan/ that can move a weight. What only writes, shows or starts a run is not among them, so
+#: The files and folders of dcgan/ that can move a weight. Code that only writes, shows or starts runs isn't listed, so
 #: an unfinished run may be resumed when that has changed.
 TRAINING_CODE = (
     "config.py",

@@ -22,7 +22,7 @@ from dcgan.tools.signals import ENDING, as_keyboard_interrupt, handled, heeded
 GRACE_SECONDS = 10.0  # for the others to notice that a process has failed, and to write that down
 POLL_SECONDS = 0.05
 
-# Exit codes that say little about the cause, the least telling last.
+# Exit codes that say little about the cause, the least informative last.
 CONSEQUENCES = {EXIT_INTERRUPTED: 1, EXIT_PEER_LOST: 2}
 
 
@@ -50,7 +50,7 @@ def processes(count: int, device: Device, arguments: Sequence[str]) -> int:
         with as_keyboard_interrupt():
             for rank in range(count):
                 ours = {name: str(value) for name, value in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
-                # In a session of its own: Ctrl-C reaches it once, from here.
+                # In a session of its own: Ctrl-C reaches it only through `pass_on`.
                 started.append(subprocess.Popen(command, env={**os.environ, **agent, **ours}, start_new_session=True))
         with handled(heeded((*ENDING, signal.SIGQUIT)), pass_on):
             codes = wait(started)

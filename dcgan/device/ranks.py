@@ -1,8 +1,8 @@
 """One run on several devices, a process each, as torchrun starts them: the result is that of one device.
 
 Every process holds both networks and takes its share of each batch. Gradients are averaged before an optimiser steps,
-and BatchNorm's statistics are those of the whole batch, so that each process takes the very step that one alone would
-take. Only the first process writes, logs and samples.
+and BatchNorm's statistics are those of the whole batch, so that each process takes exactly the step that a single
+process would. Only the first process writes, logs and samples.
 
 The messages of a step are plain all-reduces in its own stream, which NCCL lets CUDA record with the rest of the step.
 What processes agree on between steps goes through gloo, from host to host, and is not recorded.
@@ -76,7 +76,7 @@ class Ranks:
         for network in (players.generator, players.discriminator):
             if statistics == "batch":
                 convert_batchnorm_(network)
-            for tensor in network.state_dict().values():  # drawn alike, but not every CPU rounds alike
+            for tensor in network.state_dict().values():  # drawn from one seed, but CPUs round differently
                 dist.broadcast(tensor, src=0)
         for optimizer in (players.generator_optimizer, players.discriminator_optimizer):
             optimizer.register_step_pre_hook(average_gradients)
@@ -130,7 +130,7 @@ def joined(device: Device) -> Iterator[Ranks]:
         )
         if not ranks.first:
             logging.getLogger("dcgan").setLevel(logging.ERROR)
-        with redirect_stdout(sys.stdout if ranks.first else None):  # one speaks for all
+        with redirect_stdout(sys.stdout if ranks.first else None):  # only the first one prints
             yield ranks
         dist.destroy_process_group()
     except RuntimeError as error:
@@ -151,11 +151,11 @@ def average_gradients(optimizer: Optimizer, *_: object) -> None:
 class SyncBatchNormReLU(BatchNormReLU):
     """`BatchNormReLU` over the batch of all processes (Ioffe, Szegedy 2015, arXiv:1502.03167), on any device.
 
-    torch's own SyncBatchNorm does this on CUDA alone, and there makes the host wait for the device in each layer.
+    torch's own SyncBatchNorm works only on CUDA, and makes the host wait for the device in each layer.
     """
 
     def kernels_for(self, features: Tensor, batches: int) -> None:
-        """No kernel knows the other processes."""
+        """Return None: no kernel sums over processes."""
 
     def normalised(self, features: Tensor) -> Tensor:
         """(share, channels, height, width) -> the same, normalised over the whole batch."""

@@ -1,4 +1,4 @@
-"""The host beside the device: how far it may run ahead, how long the device waits for input, and who else computes."""
+"""Host and device timing: how far ahead the host may run, waits for input, and other programs on the CPU."""
 
 import logging
 import time
@@ -69,7 +69,7 @@ class InputWait:
 class SharedCpu:
     """Warns once when other programs take part of the CPU from a run on several threads.
 
-    The threads of a step wait for each other, so a thread that is put aside keeps the others waiting. With one other
+    The threads of a step wait for each other, so a thread that is descheduled keeps the others waiting. With one other
     busy program on 2 cores a step takes two to three times as long; on one thread it then takes no longer than without
     the program (`make bench WHAT=beside`).
 

@@ -18,7 +18,7 @@ def draw_losses(history: "pd.DataFrame", path: Path, *, title: str) -> None:
     from matplotlib.figure import Figure
 
     with sns.axes_style("whitegrid"), replacing(path) as aside:
-        figure = Figure(figsize=(9, 4.5), layout="constrained")  # without pyplot no screen is asked for
+        figure = Figure(figsize=(9, 4.5), layout="constrained")  # pyplot would need a display
         axis = figure.subplots()
         for column, color in COLORS.items():
             axis.plot(history["step"], history[column], color=color, alpha=0.25, linewidth=0.5)

@@ -107,7 +107,7 @@ class Recorder:
     def write(self, measures: np.ndarray, *, taken: int, state: State) -> None:
         """Write down the `MEASURES` (n, 6) of the next n steps, and the run's state after them.
 
-        taken: the number of steps that the time went into; a run that diverges takes a few more than it keeps.
+        taken: the number of steps taken in that time; a run that diverges takes a few more than it keeps.
         """
         with self._clock("logging"):
             first, self._step = self._step + 1, self._step + len(measures)

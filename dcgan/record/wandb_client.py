@@ -29,7 +29,6 @@ def new_run_id() -> str:
 
 
 def project() -> str:
-    """Return the W&B project that runs go to."""
     return os.environ.get("WANDB_PROJECT") or PROJECT
 
 
@@ -56,7 +55,6 @@ def identity(experiment: Experiment, record: Mapping[str, Any]) -> dict[str, Any
 
 
 def settings(wandb: Any, **more: Any) -> Any:
-    """Return wandb's settings for a run of the lab."""
     return wandb.Settings(
         silent=True,
         console="off",

@@ -46,13 +46,7 @@ class Tracker:
 
     url: str | None = None  # the run's page, when online; set by the worker
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        identity: Mapping[str, Any],
-        history: Iterable[Mapping[str, Any]] = (),
-    ) -> None:
+    def __init__(self, folder: Path, *, identity: Mapping[str, Any], history: Iterable[Mapping[str, Any]] = ()) -> None:
         self._folder = Path(folder).resolve()
         self._jobs: queue.SimpleQueue[tuple[str, Callable[[], None]] | None] = queue.SimpleQueue()
         self._worker = threading.Thread(target=self._work, name="W&B", daemon=True)

@@ -1,7 +1,8 @@
 """Files of weights: `generator.params` and the snapshots. Any other file is refused before it can do harm.
 
-torch's own loader of weights still allows calls like `bytearray(n)`, which take any memory they like, and unpacks a
-compressed archive. So each file is inspected first: an uncompressed zip of plain tensors, as `save` writes it.
+torch's own loader of weights still allows calls like `bytearray(n)`, which can allocate any amount of memory, and
+unpacks a compressed archive. So each file is inspected first: it must be an uncompressed zip of plain tensors, as
+`save` writes.
 """
 
 import io
@@ -35,7 +36,6 @@ CREATING = {"INST", "OBJ", "NEWOBJ"}
 
 
 def save(path: Path, network: nn.Module) -> None:
-    """Write a network's state dict."""
     write_state(path, network.state_dict())
 
 
@@ -122,8 +122,8 @@ def load_generator(path: Path) -> Generator:
 def to_bytes(content: Any) -> memoryview:
     """Return the bytes of a file that `torch.load` reads.
 
-    They are made in memory: written to a path, torch would put the path's name into the file, so that equal content
-    differs, and would report a full disk as an internal error.
+    They are made in memory: torch stores a path's name in a file that it writes there, so equal contents would differ,
+    and it reports a full disk as an internal error.
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)

@@ -57,7 +57,7 @@ def planned(options: argparse.Namespace) -> "list[PlannedRun]":
     """Return the runs that the options ask for, see `plan`."""
     from dcgan.study.plan import plan
 
-    threads = max(1, int(options.cpus_per_run))  # more than its CPUs, and runs would slow each other down
+    threads = max(1, int(options.cpus_per_run))  # with more threads than CPUs, runs slow each other down
     return plan(options.experiments, options.seeds, _shared_request(options), threads=threads)
 
 

@@ -38,7 +38,7 @@ RETRIES = 3  # of a run whose worker or machine died, or was told to stop
 STOP_SECONDS = 20.0  # for all runs to save
 LOCK_SECONDS = 60.0  # a worker whose machine is given up for dead may hold its run a little longer
 TICK_SECONDS = 1.0
-#: To other machines; no key among them.
+#: Variables passed to other machines; none holds a key.
 PASSED_ON = ("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_BASE_URL")
 
 
@@ -60,7 +60,7 @@ class Interrupted(Exception):
 
 @contextlib.contextmanager
 def connected(wanted: Shares) -> Iterator[tuple[Shares, str]]:
-    """Have Ray while entered; yield (the shares that each run gets, a line on what there is).
+    """Start or reach Ray, and shut it down at the end; yield (the shares that each run gets, a line on what there is).
 
     Raises UserError without Ray, without an answer from RAY_ADDRESS, and for shares that no machine has.
     """

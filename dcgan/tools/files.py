@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, checksums, and reading that a pipe or a device can't block."""
+"""Atomic writes, checksums, and reads that can't block on a pipe or device."""
 
 import errno
 import hashlib
@@ -35,7 +35,7 @@ def save(path: Path, content: str | bytes | memoryview, *, lasting: bool = False
 
 
 def user_path(text: str) -> Path:
-    """Read a path. `~` is the home folder: in make's RUNS=~/runs no shell has read it."""
+    """Read a path. `~` is the home folder: in make's RUNS=~/runs the shell doesn't expand it."""
     return Path(os.path.expanduser(text))  # noqa: PTH111  # pathlib's raises an error for ~nobody
 
 

@@ -31,7 +31,7 @@ from pathlib import Path
 VENV = Path(".venv")
 RECORD = VENV / ".installed"
 PYTHON = VENV / "bin/python"
-BEFORE = Path(".venv.before")  # what .venv was, while another takes its place
+BEFORE = Path(".venv.before")  # the previous .venv, while a new one is installed
 
 #: Older versions lack options used below.
 OLDEST_UV = (0, 9)
@@ -73,7 +73,7 @@ def main(locks: list[Path], wish: str) -> None:
     if installed and torch == installed["torch"] and not stale and wish != "auto":
         return
     configure()
-    if wish == "auto" or not installed:  # what is there was chosen once, perhaps where the network could be reached
+    if wish == "auto" or not installed:  # else keep the build: it may have been chosen when the network was up
         torch, reason = fitting_torch(torch or os.environ.get("UV_TORCH_BACKEND", "auto"))
     os.environ.pop("UV_TORCH_BACKEND", None)
     new = torch != installed.get("torch")  # packages of another torch would stay behind
@@ -87,7 +87,7 @@ def main(locks: list[Path], wish: str) -> None:
         size = "1.7 GB" if torch == "cpu" else "up to 6 GB"
         print(f"installing into .venv ({size}, once){reason and ': ' + reason}", flush=True)
     with emptied() if new else contextlib.nullcontext():
-        RECORD.unlink(missing_ok=True)  # what is killed from here on leaves a half-made .venv
+        RECORD.unlink(missing_ok=True)  # if killed from here on, this leaves a half-made .venv
         with tempfile.TemporaryDirectory(dir=VENV) as folder:
             try:
                 install(locks, torch, Path(folder))
