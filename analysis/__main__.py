@@ -168,9 +168,7 @@ def _rate(options: argparse.Namespace) -> int:
     runs, unusable = read_folders(folder.path)
     if not runs:
         raise UserError(unusable[0])
-    page = rating.write(
-        folder.path, **pictures_to_rate(runs[0], cache=options.cache, data=options.data), title=runs[0].title
-    )
+    page = rating.write(folder.path, *pictures_to_rate(runs[0], cache=options.cache, data=options.data))
     print(f"pictures to rate, a few minutes, in a browser here or on another machine: {page}")
     print(f"The page saves your answers as a file. Move it into {page.parent}; `make compare` counts it.")
     show(page)

@@ -14,7 +14,7 @@ import torch
 
 from analysis.measures import damage, face_rate, features, fidelity
 from analysis.pages import ladder as page
-from analysis.pages.markdown import table_lines
+from analysis.pages.markdown import table
 from analysis.reference import SEED
 from dcgan import UserError, config
 from dcgan.data import open_source, pack
@@ -45,7 +45,7 @@ def write(folder: Path, extractor: features.Extractor, *, data: str | None, cach
     kept = page.read(folder)
     named = rows.assign(data=_name(data, cache), image_size=size, extractor=extractor.name)
     page.write(folder, pd.concat([kept[kept["data"] != named["data"][0]], named]), examples(size, cache=cache))
-    return "\n".join([*table_lines(page.lines(rows)), f"in {folder / page.TABLE}, drawn in {folder / page.PICTURE}"])
+    return f"{table(page.lines(rows))}\nin {folder / page.TABLE}, drawn in {folder / page.PICTURE}"
 
 
 def halves(data: str | None, size: int, *, cache: Path, images: int) -> tuple[np.ndarray, np.ndarray]:

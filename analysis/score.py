@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from analysis.measures import damage, face_rate, features, fidelity, variety
 from analysis.reference import FACES, SEED, VERSION, Reference, counts_of, real_images, reference_name
 from analysis.runs.notes import Note
+from analysis.runs.ratings import Sheet
 from analysis.runs.run import Run
 from analysis.runs.scores import Row, append_rows, read_rows
 from dcgan import UserError, sample
@@ -299,8 +299,8 @@ class Scorer:
         return reference
 
 
-def pictures_to_rate(run: Run, *, cache: Path, data: str | None = None) -> dict[str, Any]:
-    """The pictures of the rating page of a finished run.
+def pictures_to_rate(run: Run, *, cache: Path, data: str | None = None) -> tuple[Sheet, list[np.ndarray]]:
+    """What the rating page of a finished run shows, and which picture is which.
 
     They come from latent seeds 0 to 63; with them are up to 32 random real ones, and up to 32 others that are damaged:
     of half of these the halves are swapped, of the other half one eye is moved.
@@ -313,14 +313,16 @@ def pictures_to_rate(run: Run, *, cache: Path, data: str | None = None) -> dict[
     chosen = np.random.default_rng(SEED).choice(len(real), min(64, len(real)), replace=False)
     shown, altered = np.sort(chosen[::2]), chosen[1::2]
     swapped, moved = np.split(altered, [len(altered) // 2 if len(altered) > 3 else 0])  # swapping takes two faces
-    return {
-        "generated": sample.images(_load(run.folder.generator), range(64)).permute(0, 2, 3, 1).numpy(),
-        "real": real[shown],
-        "real_indices": shown.tolist(),
-        "damaged": np.concatenate([damage.swapped_halves(real[swapped]), damage.moved_eye(real[moved])]),
-        "damaged_indices": altered.tolist(),
-        "generator_hash": checksum(run.folder.generator.read_bytes()),
-    }
+    generated = sample.images(_load(run.folder.generator), range(64)).permute(0, 2, 3, 1).numpy()
+    sheet = Sheet.of(
+        generator=checksum(run.folder.generator.read_bytes()),
+        generated=len(generated),
+        real_indices=shown.tolist(),
+        damaged_indices=altered.tolist(),
+        title=run.title,
+    )
+    damaged = [*damage.swapped_halves(real[swapped]), *damage.moved_eye(real[moved])]
+    return sheet, [*generated, *real[shown], *damaged]
 
 
 def _fidelity(real: Reference, fake: fidelity.Points, logits: np.ndarray) -> dict[str, float]:

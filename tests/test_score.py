@@ -1,7 +1,5 @@
 """Scoring run folders: what is computed, what is kept, and when it is computed again. Real images, a tiny extractor."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -360,23 +358,25 @@ def test_profiles_say_how_many_images_and_samples_overrules_them(tmp_path, drawn
 
 def test_what_people_rate_is_uncurated(tmp_path, drawn, cache):
     folder = _trained(tmp_path, drawn)
-    shown = score.pictures_to_rate(_run(folder), cache=cache)
+    sheet, shown = score.pictures_to_rate(_run(folder), cache=cache)
     generator = weights.load_generator(folder.generator)
     wanted = sample.images(generator, range(64)).permute(0, 2, 3, 1).numpy()
-    np.testing.assert_array_equal(shown["generated"], wanted)
-    for kind in ("real", "damaged"):
-        assert shown[kind].shape == (32, 64, 64, 3)
-    assert len({*shown["real_indices"], *shown["damaged_indices"]}) == 64, "nobody is shown twice"
-    json.dumps([shown["real_indices"], shown["damaged_indices"]])
-    original = score.real_images(_run(folder), size=64, cache=cache).images[shown["damaged_indices"]]
-    np.testing.assert_array_equal(shown["damaged"][:16], damage.swapped_halves(original[:16]))
-    np.testing.assert_array_equal(shown["damaged"][16:], damage.moved_eye(original[16:]))
-    assert (shown["damaged"] != original).any(axis=(1, 2, 3)).all()
+    np.testing.assert_array_equal(shown[:64], wanted)
+    damaged = np.array(shown[96:])
+    assert damaged.shape == (32, 64, 64, 3)
+    assert len({*sheet.real_indices, *sheet.damaged_indices}) == 64, "nobody is shown twice"
+    images = score.real_images(_run(folder), size=64, cache=cache).images
+    np.testing.assert_array_equal(shown[64:96], images[list(sheet.real_indices)])
+    original = images[list(sheet.damaged_indices)]
+    np.testing.assert_array_equal(damaged[:16], damage.swapped_halves(original[:16]))
+    np.testing.assert_array_equal(damaged[16:], damage.moved_eye(original[16:]))
+    assert (damaged != original).any(axis=(1, 2, 3)).all()
 
 
 def test_fewer_real_images_than_a_page_wants_are_all_shown_half_of_them_damaged(tmp_path, extractor):
     photographs, cache = _photographs(tmp_path / "photographs", 20), tmp_path / "cache"
     packed = pack(open_source(photographs, cache=cache), size=64, crop_px=None, images="all", cache=cache)
-    shown = score.pictures_to_rate(_run(_trained(tmp_path, _recorded(packed))), cache=cache)
-    assert sorted([*shown["real_indices"], *shown["damaged_indices"]]) == list(range(20))
-    assert len(shown["damaged"]) == 10
+    sheet, shown = score.pictures_to_rate(_run(_trained(tmp_path, _recorded(packed))), cache=cache)
+    assert sorted([*sheet.real_indices, *sheet.damaged_indices]) == list(range(20))
+    assert len(sheet.damaged_indices) == 10
+    assert len(shown) == 64 + 20

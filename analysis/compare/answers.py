@@ -5,94 +5,75 @@ Knows no experiment by name: `writeup` does.
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from analysis.compare import plan
-from analysis.compare.comparison import Answer, Claim, Prediction
+from analysis.compare.comparison import Answer, Comparison
 from analysis.compare.correlations import AMONG, WHEN
-from analysis.compare.own_question import NAMES
-from analysis.compare.quality import LAST, MUCH_WORSE, has_turned, running_means
+from analysis.compare.own_question import times
+from analysis.compare.quality import LAST, MUCH_WORSE, running_means
 from analysis.measures import interleaving
 from analysis.measures.inference import pooled_sd
-from analysis.measures.stats import Association, wilson
+from analysis.measures.stats import wilson
 
 #: A collapse of interleaving is an alarm only where KID is below this: before that, training has hardly begun.
 LEARNT_KID = 0.3
 LONG_WAIT = 5  # percent of a run's time; from here on, waiting for input is where the time goes
 
 
-def predicts(
-    question: str,
-    x: str,
-    found: Prediction,
-    associations: Mapping[Claim, Association],
-    by_step: Mapping[int, float],
-    *,
-    key: str,
-) -> Answer:
-    """Does candidate x predict quality? by_step: step -> rank correlation of x with the next snapshot's KID."""
+def associated(x: str, comparison: Comparison) -> list[str]:
+    """How a candidate goes with KID, a sentence for each association, and one on early and late steps."""
     evidence = [
-        f"exploratory, {NAMES[claim.y]} of {WHEN[claim.when]}, {AMONG[claim.among]}: partial rank correlation "
+        f"exploratory, KID of {WHEN[claim.when]}, {AMONG[claim.among]}: partial rank correlation "
         f"{association.rho:+.2f} [{association.low:+.2f}, {association.high:+.2f}], {association.counted}, "
         f"{association.points} snapshots"
-        for claim, association in associations.items()
+        for claim, association in comparison.associations.items()
         if claim.x == x and not math.isnan(association.rho)
     ]
-    return Answer(
-        question,
-        found.verdict,
-        found.text,
-        more=found.more,
-        evidence=evidence + step_by_step(by_step),
-        key=key,
-        rule=found.rule,
-        primary=found.planned,
-    )
+    return evidence + step_by_step(comparison.step_correlations[x])
 
 
-def useful(question: str, found: plan.Usefulness, *, primary: bool, key: str) -> Answer:
+def useful(found: plan.Usefulness, *, primary: bool) -> Answer:
     """Does a candidate say more of the next KID than the current one does?"""
+    question = "Does interleaving help to predict the next KID, once the current KID is known?"
+    answer = partial(Answer, question, key="useful", rule=plan.RULES["useful"])
     if math.isnan(found.without):
-        text = "It takes at least three recipes with scored snapshots."
-        return Answer(question, "open", text, key=key, rule=plan.RULES["useful"])
+        return answer("open", "It takes at least three recipes with scored snapshots.")
     errors = f"{found.with_it:.4f} with it and {found.without:.4f} without (n = {found.arms} recipes"
     if found.with_it >= found.without:
         text = f"Adding it does not lower the error of predicting the next snapshot's log KID: {errors})."
     else:
         p = f"p = {found.p:.2g} over sign flips; the least possible is {found.least_p:.2g}"
         text = f"The error of predicting the next snapshot's log KID is {errors}; {p})."
-    return Answer(question, found.verdict, text, key=key, rule=plan.RULES["useful"], primary=primary)
+    return answer(found.verdict, text, primary=primary)
 
 
 def slower_or_worse(
-    question: str, slow: Mapping[int, float], baseline: Mapping[int, float], *, steps: int, planned: bool, key: str
+    slow: Mapping[int, float], baseline: Mapping[int, float], *, steps: int, planned: bool, evidence: Sequence[str] = ()
 ) -> Answer:
     """Does a slow D end up worse? slow, baseline: seed -> the endpoint (log KID) of a run of so many steps.
 
     planned: whether the runs are the plan's, where their seeds are. Before three seeds are there the numbers have no
-    verdict: a look at two seeds before that at three raises the chance of a false "worse", at a true ratio of 1.10,
-    from 2.5 to 4.3 % (200,000 simulated).
+    verdict: the plan says why.
     """
-    rule = plan.RULES["slower"]
+    question = "Does a slow D end up worse, or does it merely take longer?"
+    answer = partial(Answer, question, evidence=evidence, key="slower", rule=plan.RULES["slower"])
     if not (slow and baseline):
-        return Answer(question, "open", "Runs of only one of the two have finished.", key=key, rule=rule)
+        return answer("open", "Runs of only one of the two have finished.")
     found, effect = plan.slower_or_worse([*slow.values()], [*baseline.values()])
-    interval = "" if math.isnan(effect.low) else f" [{math.exp(effect.low):.2f}, {math.exp(effect.high):.2f}]"
-    text = (
-        f"After {steps:,} steps KID over the last three snapshots is {math.exp(effect.difference):.2f}{interval} times "
-        f"baseline's ({_seeds(effect.n)})."
-    )
+    text = f"After {steps:,} steps KID over the last three snapshots is {times(effect)} times baseline's "
+    text += f"({_seeds(effect.n)})."
     if min(effect.n) < len(plan.SEEDS):
-        text += f" The plan asks for {len(plan.SEEDS)} seeds of each."
-        return Answer(question, "open", text, key=key, rule=rule)
+        return answer("open", f"{text} The plan asks for {len(plan.SEEDS)} seeds of each.")
     all_there = planned and all({*seeds} == {*plan.SEEDS} for seeds in (slow, baseline))
     sd, _ = pooled_sd({"slow": [*slow.values()], "baseline": [*baseline.values()]})
     more = f"Within the two recipes the SD of the log KID is {sd:.2f}. The plan's power counted on {plan.SD}"
     more += ", so only a large difference could settle it." if sd > 2 * plan.SD else "."
-    return Answer(question, found, text, more=more, key=key, rule=rule, primary=all_there)
+    return answer(found, text, more=more, primary=all_there)
 
 
 def _seeds(n: Sequence[int]) -> str:
@@ -124,13 +105,13 @@ class _Course(NamedTuple):
     text: str  # on the collapse; "" without one
 
 
-def alarm(snapshots: pd.DataFrame, *, key: str) -> Answer:
+def alarm(snapshots: pd.DataFrame) -> Answer:
     """Does a collapse of interleaving come before FID turns? Counted over runs."""
     question = "Does interleaving collapse before FID turns, so that it could serve as an alarm?"
     by_run = snapshots.dropna(subset=["fid"]).groupby(["experiment", "seed"])
     courses = [_course(f"{name} seed {seed}", rows) for (name, seed), rows in by_run]
     if not courses:
-        return Answer(question, "open", "No run has scored snapshots.", key=key)
+        return Answer(question, "open", "No run has scored snapshots.", key="alarm")
     turned = sum(course.turned for course in courses)
     warned = sum(course.warned for course in courses)
     calm = len(courses) - turned
@@ -173,52 +154,51 @@ def alarm(snapshots: pd.DataFrame, *, key: str) -> Answer:
         text += (
             f" Only {len(learnt)} of the {len(courses)} runs ever got below KID {LEARNT_KID}, where a collapse counts."
         )
-    return Answer(question, verdict, text, evidence=evidence, key=key, rule=plan.RULES["alarm"])
+    return Answer(question, verdict, text, evidence=evidence, key="alarm", rule=plan.RULES["alarm"])
 
 
 def _course(title: str, rows: pd.DataFrame) -> _Course:
     step, fid, kid, ratio = (
         rows[key].to_numpy(dtype=float) for key in ("step", "fid", "kid_mean", "interleaving_ratio")
     )
-    turned, at = has_turned(fid), interleaving.collapse(ratio, counts=kid < LEARNT_KID)
-    learnt = bool((kid < LEARNT_KID).any())
-    means = running_means(fid)
+    means, at = running_means(fid), interleaving.collapse(ratio, counts=kid < LEARNT_KID)
     rise = float(means[-1] / np.nanmin(means) - 1) if len(means) else math.nan
-    if at is None:
-        return _Course(turned, collapsed=False, warned=False, learnt=learnt, steps=step[-1], rise=rise, text="")
-    text = (
-        f"{title}: the first collapse that counts is at step {step[at]:,.0f} of {step[-1]:,.0f} (ratio "
-        f"{ratio[at]:.2f}, from a peak of {np.nanmax(ratio[:at]):.2f}); the ratio ends at {ratio[-1]:.2f}"
-    )
-    if len(means):
-        text += (
-            f"; FID over {LAST} snapshots is {means[-1]:.1f} at the end and {np.nanmin(means):.1f} at its best, "
-            f"so it has {'' if turned else 'not '}turned"
+    turned, text = rise > MUCH_WORSE - 1, ""
+    if at is not None:
+        text = (
+            f"{title}: the first collapse that counts is at step {step[at]:,.0f} of {step[-1]:,.0f} (ratio "
+            f"{ratio[at]:.2f}, from a peak of {np.nanmax(ratio[:at]):.2f}); the ratio ends at {ratio[-1]:.2f}"
         )
-    warned = turned and at <= int(fid.argmin())
-    return _Course(turned, collapsed=True, warned=warned, learnt=learnt, steps=step[-1], rise=rise, text=text)
+        if len(means):
+            text += (
+                f"; FID over {LAST} snapshots is {means[-1]:.1f} at the end and {np.nanmin(means):.1f} at its best, "
+                f"so it has {'' if turned else 'not '}turned"
+            )
+    warned = turned and at is not None and at <= int(fid.argmin())
+    return _Course(turned, at is not None, warned, bool((kid < LEARNT_KID).any()), step[-1], rise, text)
 
 
-def dives(table: pd.DataFrame, *, key: str) -> Answer:
+def dives(table: pd.DataFrame) -> Answer:
     """Does D's loss dive, over all of a run's own steps, and does it stay there, as where D has won for good?"""
     question = "Does D's loss dive to 0 and stay there?"
     columns = ["d_win_share_whole", "d_win_share_last", "d_win_longest", "d_win_share_at_end"]
     known = table[table["status"] == "finished"].dropna(subset=columns).astype(dict.fromkeys(columns, float))
     if known.empty:
         text = f"No finished run has {interleaving.D_WON_STEPS:,} steps whose losses could be read."
-        return Answer(question, "open", text, key=key)
+        return Answer(question, "open", text, key="dive")
     known = known.assign(run=known["experiment"] + " seed " + known["seed"].astype(str))
     evidence = [
         f"{row.run}: below 0.1 in {100 * row.d_win_share_whole:.1f} % of its {row.steps:,} steps, in "
         f"{100 * row.d_win_share_last:.1f} % of the last quarter, in {row.d_win_longest:,.0f} steps in a row at most"
         for row in known.itertuples()
     ]
+    answer = partial(Answer, question, evidence=evidence, key="dive")
     if not (known["d_win_share_whole"] > 0).any():
-        return Answer(question, "no", f"It is never below 0.1 (n = {len(known)} runs).", evidence=evidence, key=key)
+        return answer("no", f"It is never below 0.1 (n = {len(known)} runs).")
     stayed = known[known["d_win_share_at_end"] > interleaving.D_WON_SHARE]
     if len(stayed):
         text = f"It stays below 0.1 in {len(stayed)} of {len(known)} runs: {', '.join(stayed['run'])}."
-        return Answer(question, "yes" if len(stayed) == len(known) else "depends", text, evidence=evidence, key=key)
+        return answer("yes" if len(stayed) == len(known) else "depends", text)
     shares = known.groupby("experiment", sort=False)["d_win_share_last"].agg(["min", "max"]).sort_values("max")[::-1]
     lengths = known.groupby("experiment")["steps"].max()
     often, rest = shares[shares["max"] > 0.05], shares[shares["max"] <= 0.05]
@@ -234,8 +214,7 @@ def dives(table: pd.DataFrame, *, key: str) -> Answer:
         f"It is below 0.1 in up to {100 * known['d_win_share_whole'].max():.0f} % of a run's steps, and stays there in "
         f"none of {len(known)} runs. In a run's last quarter it is there in {', '.join(parts)}."
     )
-    verdict = "depends" if shares["max"].max() > 0.5 else "no"
-    return Answer(question, verdict, text, evidence=evidence, key=key)
+    return answer("depends" if shares["max"].max() > 0.5 else "no", text)
 
 
 def _percent(low: float, high: float) -> str:
@@ -244,15 +223,16 @@ def _percent(low: float, high: float) -> str:
     return f"{' to '.join(ends)} %"
 
 
-def speed(question: str, table: pd.DataFrame, *, key: str) -> Answer:
+def speed(table: pd.DataFrame) -> Answer:
     """Where does the time go? Waiting for input is measured.
 
     The share of the arithmetic is in the table and not here: its rate is measured once, at a run's end, and on a
     machine with other work that gave 11 % of one run and 72 % of its twin.
     """
+    question = "Where did the time go? (Why was an A100 no faster than a V100?)"
     known = table.dropna(subset=["images_per_s", "data_wait_fraction"])
     if known.empty:
-        return Answer(question, "open", "No run has recorded its speed.", key=key)
+        return Answer(question, "open", "No run has recorded its speed.", key="speed")
     evidence = [
         f"{row.experiment} seed {row.seed}: {row.images_per_s:,.0f} images/s, waited for input "
         f"{100 * row.data_wait_fraction:.2f} % of the time"
@@ -264,4 +244,4 @@ def speed(question: str, table: pd.DataFrame, *, key: str) -> Answer:
     else:
         text = f"In these runs, waiting for input took at most {wait:.2f} % of a run's time (n = {len(known)})."
     text += " The write-up's machines were not tested."
-    return Answer(question, "plain", text, evidence=evidence, key=key)
+    return Answer(question, "plain", text, evidence=evidence, key="speed")

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -10,7 +11,7 @@ from analysis.compare import eligible, looks_normal, own_question, plan, stand_i
 from analysis.compare.alarms import alarms_of, d_has_won
 from analysis.compare.comparison import (
     AVERAGED,
-    NEXT_COLUMNS,
+    DYNAMICS,
     RUN_COLUMNS,
     SNAPSHOT_COLUMNS,
     WINDOW_COLUMNS,
@@ -21,7 +22,7 @@ from analysis.compare.comparison import (
 from analysis.compare.correlations import associations_of, step_correlations
 from analysis.compare.one_run import NOTHING, Part, part_of
 from analysis.compare.plan import CANDIDATES
-from analysis.compare.quality import Outcome, outcomes
+from analysis.compare.quality import outcomes
 from analysis.measures import interleaving
 from analysis.measures.inference import Effect, pooled_effect, pooled_sd, welch_effect
 from analysis.measures.interleaving import SMOOTHINGS
@@ -30,13 +31,6 @@ from analysis.runs.ratings import read_ratings
 from analysis.runs.run import Run, table
 from analysis.score import Protocol, Scores
 from dcgan import UserError, config
-
-#: Runs on other images can be compared only by these; those of two image sizes by these and FID at 64 px.
-DYNAMICS = (
-    "interleaving_ratio", "interleaving_ratio_5", "interleaving_ratio_20", "lead_balance", "dominance", "spread",
-    "overlap", "period_2", "smooth_crossings", "equilibrium_gap", "d_win_share",
-)  # fmt: skip
-ACROSS_SIZES = ("fid_at_64", *DYNAMICS)
 
 
 def groups(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
@@ -93,12 +87,8 @@ def compare(
     equal_steps = min(steps_compared.values(), default=0)
     at_equal_steps = _with_next(snapshots[snapshots["step"] <= equal_steps]) if equal_steps else snapshots
     distinct = eligible.without_shared_steps(at_equal_steps, shared)
-    associations = associations_of(distinct, runs)
-    by_step = {x: step_correlations(x, distinct, runs) for x in CANDIDATES}
     arms = plan.arms_of(_comparable(runs, steps_compared), compared, distinct, equal_steps)
-    predictions = plan.predictions(arms)
-    ratings = _ratings(runs)
-    return Comparison(
+    found = Comparison(
         data=runs[0].data,
         profile=runs[0].profile,
         protocol=_protocol(protocols),
@@ -107,28 +97,18 @@ def compare(
         table=compared,
         snapshots=snapshots,
         windows=_all_windows(parts),
-        associations=associations,
-        predictions=predictions,
+        associations=associations_of(distinct, runs),
+        predictions=plan.predictions(arms),
         arms=arms,
         steps_compared=equal_steps,
-        step_correlations=by_step,
-        answers=writeup.answers_to(
-            compared,
-            eligible.without_shorter_twins(compared, shared),
-            alternatives,
-            associations,
-            by_step,
-            eligible.without_shorter_twins(snapshots, shared),
-            ratings,
-            arms,
-            predictions,
-        ),
+        step_correlations={x: step_correlations(x, distinct, runs) for x in CANDIDATES},
         experiment_answers={alternative.name: own_question.of_experiment(alternative) for alternative in alternatives},
         alarms=alarms_of(compared),
         notes=[*notes, *refused, *other_images],
-        ratings=ratings,
+        ratings=[looks_normal.rates(run, one) for run in runs if run.folder for one in read_ratings(run.folder.path)],
         repeats=len(shared),
     )
+    return replace(found, answers=writeup.answers_to(found, shared))
 
 
 def _comparable(runs: Sequence[Run], steps_compared: Mapping[str, int]) -> list[Run]:
@@ -147,9 +127,8 @@ def _all_snapshots(parts: Sequence[Part]) -> pd.DataFrame:
 
 
 def _with_next(snapshots: pd.DataFrame) -> pd.DataFrame:
-    """The snapshots, each with the distances of its run's next one among them."""
-    by_run = snapshots.groupby(["experiment", "seed"])
-    return snapshots.assign(**{following: by_run[column].shift(-1) for column, following in NEXT_COLUMNS.items()})
+    """The snapshots, each with the KID of its run's next one among them."""
+    return snapshots.assign(next_kid_mean=snapshots.groupby(["experiment", "seed"])["kid_mean"].shift(-1))
 
 
 def _all_windows(parts: Sequence[Part]) -> pd.DataFrame:
@@ -214,20 +193,37 @@ def _alternatives(
             if quality == "kid_endpoint" and name not in own_courses
         },
     )
-    return [
-        _alternative(
-            by_name[name],
-            parents[name],
-            by_name.get(parents[name] or ""),
-            table,
-            quality=qualities[name],
-            outcome=compared.get(name),
-            stand_in=standing[str(parents[name])].text if parents[name] in standing and name in compared else "",
-            own_course=own_courses.get(name, ""),
-            copies=[twin for twin in shared if (twin.longer.name, twin.shorter.name) == (name, parents[name])],
+    finished_runs = table[table["status"] == "finished"]
+    alternatives = []
+    for name in dict.fromkeys(run.name for run in runs):
+        run, parent = by_name[name], parents[name]
+        ancestor = _ancestor(run, by_name.get(parent or ""))
+        changes = config.differences(ancestor, run.experiment) if ancestor else {}
+        copies = [twin for twin in shared if (twin.longer.name, twin.shorter.name) == (name, parent)]
+        rows = table[table["experiment"] == name]
+        finished, diverged = (rows[rows["status"] == status] for status in ("finished", "diverged"))
+        alternatives.append(
+            Alternative(
+                name=name,
+                parent=parent,
+                question=_question(run),
+                changes={key: change for key, change in changes.items() if key not in config.HOW},
+                parent_known=ancestor is not None,
+                seeds=sorted(finished["seed"]),
+                measures={measure: t_interval(finished[measure].astype(float)) for measure in AVERAGED},
+                differences=_differences(finished_runs, (name, parent), qualities[name], copies),
+                quality=qualities[name],
+                outcome=compared.get(name),
+                stand_in=standing[str(parent)].text if parent in standing and name in compared else "",
+                own_course=own_courses.get(name, ""),
+                experiment=run.experiment.name,
+                overrides=[*run.experiment.overrides],
+                copied=[f"seed {twin.longer.seed}: {twin.text}" for twin in copies],
+                diverged=dict(zip(diverged["seed"], diverged["steps"], strict=True)),
+                d_won=sorted(rows.loc[d_has_won(rows), "seed"]),
+            )
         )
-        for name in dict.fromkeys(run.name for run in runs)
-    ]
+    return alternatives
 
 
 def _own_courses(
@@ -267,45 +263,6 @@ def _standing_in(
     return {parent: each for parent, each in found.items() if each}
 
 
-def _alternative(
-    run: Run,
-    parent: str | None,
-    parent_run: Run | None,
-    table: pd.DataFrame,
-    *,
-    quality: str | None,
-    outcome: Outcome | None,
-    stand_in: str,
-    own_course: str,
-    copies: Sequence[eligible.Twin],
-) -> Alternative:
-    """An experiment compared with its parent. parent_run: a run of the parent, where there is one."""
-    ancestor = _ancestor(run, parent_run)
-    changes = config.differences(ancestor, run.experiment) if ancestor else {}
-    rows = table[table["experiment"] == run.name]
-    finished = rows[rows["status"] == "finished"]
-    diverged = rows[rows["status"] == "diverged"]
-    return Alternative(
-        name=run.name,
-        parent=parent,
-        question=_question(run),
-        changes={key: change for key, change in changes.items() if key not in config.HOW},
-        parent_known=ancestor is not None,
-        seeds=sorted(finished["seed"]),
-        measures={measure: t_interval(finished[measure].astype(float)) for measure in AVERAGED},
-        differences=_differences(table[table["status"] == "finished"], (run.name, parent), quality, copies),
-        quality=quality,
-        outcome=outcome,
-        stand_in=stand_in,
-        own_course=own_course,
-        experiment=run.experiment.name,
-        overrides=[*run.experiment.overrides],
-        copied=[f"seed {twin.longer.seed}: {twin.text}" for twin in copies],
-        diverged=dict(zip(diverged["seed"], diverged["steps"], strict=True)),
-        d_won=sorted(rows.loc[d_has_won(rows), "seed"]),
-    )
-
-
 def _ancestor(run: Run, parent_run: Run | None) -> config.Experiment | None:
     """The experiment that a run's is compared with: that of the parent's run, else the repository's."""
     parent = _parent(run)
@@ -334,7 +291,7 @@ def _differences(
     Between image sizes, and for what the losses do, recipes are not equally noisy (in the first study the ratio's
     standard deviation was 0.02 in one recipe and 0.29 in another), so there it is Welch's t of the two.
     """
-    comparable = {"kid_endpoint": AVERAGED, "fid_at_64": ACROSS_SIZES, None: DYNAMICS}[quality]
+    comparable = {"kid_endpoint": AVERAGED, "fid_at_64": ("fid_at_64", *DYNAMICS), None: DYNAMICS}[quality]
     own, parent = (finished["experiment"] == name for name in names)
     copied = own & finished["seed"].isin([twin.longer.seed for twin in copies])
     kinds = finished["image_size"].astype(str) + " " + finished["steps"].astype(str)
@@ -354,22 +311,12 @@ def _differences(
     return differences
 
 
-# --- ratings and protocol ---
-
-
-def _ratings(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    return [looks_normal.rates(run, rating) for run in runs if run.folder for rating in read_ratings(run.folder.path)]
-
-
 def _protocol(protocols: Sequence[Protocol]) -> dict[str, str]:
     """How the runs were scored and their losses compared, for people."""
     windows = ", ".join(f"{interleaving.window_for(s)} steps (smoothing {s})" for s in SMOOTHINGS)
-    return _scoring(protocols) | {"interleaving": f"every step, in windows of {windows}"}
-
-
-def _scoring(protocols: Sequence[Protocol]) -> dict[str, str]:
+    losses = {"interleaving": f"every step, in windows of {windows}"}
     if not protocols:
-        return {"scores": "none: read from W&B, which has no weights; the run folders do"}
+        return {"scores": "none: read from W&B, which has no weights; the run folders do"} | losses
     first = protocols[0]
     return {
         "feature extractor": f"{first.extractor} (weights {first.weights[:8]})",
@@ -377,4 +324,4 @@ def _scoring(protocols: Sequence[Protocol]) -> dict[str, str]:
         "real images": ", ".join(dict.fromkeys(protocol.reference for protocol in protocols)),
         "generator": "eval mode: BatchNorm with its running statistics",
         "KID": "100 subsets of half the images, at most 1,000",
-    }
+    } | losses

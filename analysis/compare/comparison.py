@@ -31,16 +31,18 @@ SNAPSHOT_COLUMNS = (
     "experiment", "seed", "image_size", "step", "fid", "kid_mean", "kid_std", "isc_mean", "isc_std",
     "interleaving_ratio",
 )  # fmt: skip
-#: The same run's next snapshot, for each distance; NaN at the last one.
-NEXT_COLUMNS = {"kid_mean": "next_kid_mean", "fid": "next_fid"}
 #: One row per window of steps.
 WINDOW_COLUMNS = ("experiment", "seed", "step", "interleaving_ratio", "lead_balance")
 
+#: What the losses do. Runs on other images can be compared only by these; of two image sizes also by FID at 64 px.
+DYNAMICS = (
+    "interleaving_ratio", "interleaving_ratio_5", "interleaving_ratio_20", "lead_balance", "dominance", "spread",
+    "overlap", "period_2", "smooth_crossings", "equilibrium_gap", "d_win_share",
+)  # fmt: skip
 #: The measures that are averaged over seeds and compared with the parent's.
 AVERAGED = (
-    "fid", "fid_at_64", "kid_mean", "isc_mean", "precision", "recall", "face_rate", "interleaving_ratio",
-    "interleaving_ratio_5", "interleaving_ratio_20", "lead_balance", "dominance", "spread", "overlap", "period_2",
-    "smooth_crossings", "equilibrium_gap", "d_win_share", "images_per_s", "data_wait_fraction", "copied", "variety",
+    "fid", "fid_at_64", "kid_mean", "isc_mean", "precision", "recall", "face_rate", *DYNAMICS, "images_per_s",
+    "data_wait_fraction", "copied", "variety",
 )  # fmt: skip
 
 #: An answer's verdict -> how people read it. A plain answer has no verdict, only a text.
@@ -78,6 +80,7 @@ class Answer:
     #: 128 px ask for blocks E and D, and nothing of these is trained yet.
     primary: bool = False
     not_run: bool = False  # the runs that the question is about are not there
+    facts: Mapping[str, float] = field(default_factory=dict)  # of a candidate: n (arms), rho and its p, corrected
 
     @property
     def kind(self) -> str:
@@ -105,18 +108,6 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """Whether a candidate predicts quality, by the plan's first rule."""
-
-    verdict: str  # a key of VERDICTS; "yes": the more of the candidate, the better the faces
-    text: str
-    more: str  # what the rule looks at besides
-    rule: str
-    planned: bool  # whether these are all runs of the plan; else the answer is exploratory
-    facts: Mapping[str, float] = field(default_factory=dict)  # n (arms), rho and its p, corrected
-
-
-@dataclass(frozen=True)
 class Arms:
     """The runs of the plan's primary question at equal steps."""
 
@@ -137,11 +128,10 @@ class Arms:
 
 
 class Claim(NamedTuple):
-    """What an association is about: does more x go with less y?"""
+    """What an association is about: does more x go with less KID?"""
 
     x: str  # a candidate, a column of the snapshots
-    y: str  # a measure of quality, a distance
-    when: str  # "here" or "next": the snapshot that has y
+    when: str  # "here" or "next": the snapshot that has KID
     among: str  # what is compared, a key of correlations.AMONG
 
 
@@ -178,13 +168,12 @@ class Comparison:
     runs: Sequence[Run]  # all of them, the unfinished ones too; an ancestor before its heirs
     alternatives: Sequence[Alternative]  # in display order; this order gives an experiment its colour
     table: pd.DataFrame  # RUN_COLUMNS, one row per run
-    snapshots: pd.DataFrame  # SNAPSHOT_COLUMNS and NEXT_COLUMNS, one row per snapshot
+    snapshots: pd.DataFrame  # SNAPSHOT_COLUMNS and `next_kid_mean`, of the run's next snapshot; one row per snapshot
     windows: pd.DataFrame  # WINDOW_COLUMNS, one row per window
     associations: Mapping[Claim, Association]
-    predictions: Mapping[str, Prediction]  # a candidate -> whether it predicts quality
+    predictions: Mapping[str, Answer]  # a candidate -> whether it predicts quality, without evidence
     arms: Arms  # the runs that say so
     steps_compared: int  # the steps, from the first on, over which losses are compared; 0: none are
-    answers: Sequence[Answer]  # to the questions across runs
     experiment_answers: Mapping[str, Answer]  # an experiment's name -> the answer to its own question
     alarms: Sequence[Note]  # runs that diverged, that D has won, or whose last snapshot is much worse than their best
     notes: Sequence[Note]  # what is named and not hidden: unfinished, refused, unreadable, not scored
@@ -192,3 +181,4 @@ class Comparison:
     step_correlations: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     ratings: Sequence[Mapping[str, Any]] = ()  # experiment, seed, and both rates with their intervals
     repeats: int = 0  # runs whose first steps are another's, to the last bit
+    answers: Sequence[Answer] = ()  # to the questions across runs

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.compare.comparison import NEXT_COLUMNS, Claim
+from analysis.compare.comparison import Claim
 from analysis.compare.plan import CANDIDATES, recipe
 from analysis.measures.stats import Association, partial_association
 from analysis.runs.run import Run
@@ -20,13 +20,8 @@ AMONG = {
     "seeds": "between seeds of one recipe",
     "changes": "between the changes, from snapshot to snapshot, of seeds of one recipe",
 }
-#: The distance that is correlated. FID would say the same twice.
-DISTANCE = "kid_mean"
-
-
-def column(y: str, when: str) -> str:
-    """The column of the snapshots with a distance at the same snapshot or at the next one."""
-    return NEXT_COLUMNS[y] if when == "next" else y
+#: The distance that is correlated, a column of the snapshots. FID would say the same twice.
+KID = {"here": "kid_mean", "next": "next_kid_mean"}
 
 
 def of_usual_size(snapshots: pd.DataFrame) -> pd.DataFrame:
@@ -61,13 +56,11 @@ def associations_of(snapshots: pd.DataFrame, runs: Sequence[Run]) -> dict[Claim,
     }
     if initialisation.nunique() == 1:  # it would say the same twice
         del scopes["same_init"]
-    columns = [*CANDIDATES, DISTANCE, NEXT_COLUMNS[DISTANCE]]
-    changes = points.groupby(["experiment", "seed"])[columns].diff()
+    changes = points.groupby(["experiment", "seed"])[[*CANDIDATES, *KID.values()]].diff()
     associations = {}
     for when, among, x in product(WHEN, scopes, CANDIDATES):
         values = changes if among == "changes" else points
-        distance = values[column(DISTANCE, when)]
-        associations[Claim(x, DISTANCE, when, among)] = partial_association(values[x], distance, **scopes[among])
+        associations[Claim(x, when, among)] = partial_association(values[x], values[KID[when]], **scopes[among])
     return associations
 
 

@@ -114,10 +114,8 @@ def _extremes(arms: Arms, names: Mapping[str, str]) -> list[str]:
     place = means["q"].rank().astype(int)
     best, most = means["q"].idxmin(), means["ratio"].idxmax()
     facts = {arm: f"{exp(means['q'][arm]):.3f} (n = {means['n'][arm]})" for arm in (best, most)}
-    text = (
-        f"Of all {len(means)} recipes, {names[best]} has the lowest final KID, {facts[best]}, at an interleaving ratio "
-    )
-    text += f"of {means['ratio'][best]:.2f}."
+    text = f"Of all {len(means)} recipes, {names[best]} has the lowest final KID, {facts[best]}, at an interleaving "
+    text += f"ratio of {means['ratio'][best]:.2f}."
     if best == most:
         return [f"{text} That is the highest ratio, too."]
     return [
@@ -140,10 +138,8 @@ def _apart(arms: Arms, names: Mapping[str, str]) -> list[str]:
 
     undecided = found.apart[(found.apart["gap"] - UNDECIDED).abs() < NEAR]
     ahead = found.apart[found.apart["gap"] > AHEAD]
-    text = (
-        f"The correlation rests on the recipes whose curves hardly meet (ratio below {APART}): {listed(found.apart)}, "
-    )
-    text += f"with a final KID of {kids(found.apart)}."
+    text = f"The correlation rests on the recipes whose curves hardly meet (ratio below {APART}): "
+    text += f"{listed(found.apart)}, with a final KID of {kids(found.apart)}."
     if len(undecided):
         text += f" At {listed(undecided)} D's loss is twice G's, as if D gave every image a probability of 1/2."
     if len(ahead):

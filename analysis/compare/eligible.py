@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from statistics import mode
 
 import pandas as pd
 
@@ -17,34 +17,20 @@ from dcgan import config
 
 def one_recipe_a_name(runs: Sequence[Run]) -> tuple[list[Run], list[Note]]:
     """Leave out the runs whose YAML file was edited, so that their recipe differs from most runs of the same name."""
-    recipes = {run.title: _recipe(run) for run in runs}
     kept, notes = [], []
     for name in dict.fromkeys(run.name for run in runs):
         namesakes = [run for run in runs if run.name == name]
-        usual = _most_common([recipes[run.title] for run in namesakes])
+        recipes = [str({**config.settings(run.experiment), **dict.fromkeys(config.HOW)}) for run in namesakes]
+        usual = namesakes[recipes.index(mode(recipes))].experiment
         for run in namesakes:
-            recipe = recipes[run.title]
-            differing = [
-                f"{key} {recipe.get(key)} instead of {usual.get(key)}"
-                for key in usual | recipe
-                if recipe.get(key) != usual.get(key)
-            ]
+            changes = config.differences(usual, run.experiment).items()
+            differing = [f"{key} {new} instead of {old}" for key, (old, new) in changes if key not in config.HOW]
             if differing:
                 text = f"left out, its recipe differs from most runs of its name: {', '.join(differing)}"
                 notes.append(Note(text, run.title))
             else:
                 kept.append(run)
     return kept, notes
-
-
-def _recipe(run: Run) -> dict[str, Any]:
-    return {key: value for key, value in config.settings(run.experiment).items() if key not in config.HOW}
-
-
-def _most_common(recipes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    written = {str(recipe): recipe for recipe in reversed(recipes)}
-    most, _ = Counter(map(str, recipes)).most_common(1)[0]
-    return written[most]
 
 
 def comparable_losses(runs: Sequence[Run]) -> tuple[dict[str, int], list[Note]]:

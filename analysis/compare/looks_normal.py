@@ -70,7 +70,7 @@ def corrected_share(
     return (g - d) / (r - d), (b - math.sqrt(root)) / a, (b + math.sqrt(root)) / a
 
 
-def answer(question: str, table: pd.DataFrame, ratings: Sequence[Mapping[str, Any]], *, key: str) -> Answer:
+def answer(table: pd.DataFrame, ratings: Sequence[Mapping[str, Any]]) -> Answer:
     """How many faces look normal? Only people can say; what a face detector finds is evidence beside it."""
     counted = [rating for rating in ratings if not rating["does_not_count"]]
     text = "Nobody has rated any yet. `make rate EXP=...` asks you."
@@ -79,7 +79,8 @@ def answer(question: str, table: pd.DataFrame, ratings: Sequence[Mapping[str, An
     elif ratings:
         text = f"Rated {len(ratings)} time{'s' if len(ratings) > 1 else ''}, and none counts: {_rated(ratings[0])}."
     evidence = [_rated(rating) + _variety(rating, table) for rating in ratings]
-    return Answer(question, "plain", text, evidence=[*evidence, *_detected(table)], key=key)
+    question = '"60-70 % of the faces look normal": how many do?'
+    return Answer(question, "plain", text, evidence=[*evidence, *_detected(table)], key="normal")
 
 
 def share_text(rating: Mapping[str, Any], kind: str) -> str:

@@ -116,6 +116,7 @@ def _quality(run: Run, protocol: Protocol | None, scores: Scores) -> dict[str, A
 def _dynamics(history: pd.DataFrame) -> dict[str, float]:
     """How the two loss curves compare."""
     d, g = history["loss_d"].to_numpy(), history["loss_g"].to_numpy()
+    d_end, g_end = d[len(d) * 3 // 4 :], g[len(g) * 3 // 4 :]
     around_optimum = interleaving.windows(d / 2, g)
     row = {
         "dominance": interleaving.dominance(d, g),
@@ -127,12 +128,9 @@ def _dynamics(history: pd.DataFrame) -> dict[str, float]:
         "equilibrium_ratio": around_optimum.ratio,
         "equilibrium_balance": around_optimum.balance,
         "d_win_share": interleaving.d_win_share(d),
-    }
-    end = slice(len(d) * 3 // 4, None)
-    row["dominance_end"] = interleaving.dominance(d[end], g[end])
-    row |= {
-        "interleaving_ratio_end": interleaving_ratio(d[end], g[end]),
-        "interleaving_ratio_5_end": interleaving_ratio(d[end], g[end], smoothing=5),
+        "dominance_end": interleaving.dominance(d_end, g_end),
+        "interleaving_ratio_end": interleaving_ratio(d_end, g_end),
+        "interleaving_ratio_5_end": interleaving_ratio(d_end, g_end, smoothing=5),
     }
     for smoothing in SMOOTHINGS:
         windows = interleaving.windows(d, g, smoothing=smoothing)

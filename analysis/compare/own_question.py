@@ -163,6 +163,12 @@ def effect_text(effect: Effect) -> str:
     return f"{effect.difference:+.3g}{interval}, n = {effect.n[0]} and {effect.n[1]} seeds"
 
 
+def times(effect: Effect) -> str:
+    """A difference of logs as a ratio: '0.95 [0.68, 1.33]'; without an interval where there is none."""
+    interval = "" if math.isnan(effect.low) else f" [{math.exp(effect.low):.2f}, {math.exp(effect.high):.2f}]"
+    return f"{math.exp(effect.difference):.2f}{interval}"
+
+
 def number(estimate: Estimate) -> str:
     """'61.2 (one seed)' or '61.2 [58.0, 64.4], n = 3 seeds'."""
     if not estimate.n:

@@ -5,13 +5,14 @@ The plan was written before any of its runs was scored. Where it left something 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import exp, isnan, nan
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.compare.comparison import Arms, Prediction
+from analysis.compare.comparison import Answer, Arms
 from analysis.compare.quality import endpoint
 from analysis.measures.inference import (
     EXACT_UP_TO,
@@ -46,6 +47,11 @@ CANDIDATES = {
     "isc_mean": ("isc_end", None),
 }
 NAMES = {"interleaving_ratio": "the interleaving ratio", "isc_mean": "the Inception Score"}
+#: A candidate -> the question and its key.
+QUESTIONS = {
+    "interleaving_ratio": ("Does interleaving predict quality?", "interleaving"),
+    "isc_mean": ("Does the Inception Score, the write-up's other candidate, predict quality?", "isc"),
+}
 USELESS_R2 = (
     0.49  # a correlation of 0.7: IQWiG's bound (report A10-05) below which a surrogate is proven not to be valid
 )
@@ -92,23 +98,17 @@ def arms_of(runs: Sequence[Run], table: pd.DataFrame, snapshots: pd.DataFrame, s
     names: dict[str, str] = {}
     for run in sorted(runs, key=lambda run: (len(run.name), run.name)):
         names.setdefault(recipe(run.experiment), run.name)
+    measured = ["interleaving_ratio_end", "interleaving_ratio_5_end", "dominance_end"]
     rows, parts = [], []
     for run in runs:
         own = snapshots[(snapshots["experiment"] == run.name) & (snapshots["seed"] == run.seed)]
         own = own.sort_values("step")
         facts = table[(table["experiment"] == run.name) & (table["seed"] == run.seed)].iloc[0]
-        row = {
-            "experiment": run.name,
-            "seed": run.seed,
-            "arm": names[recipe(run.experiment)],
-            "q": np.log(endpoint(own["kid_mean"])),
-        }
-        row |= {key: facts[key] for key in ("interleaving_ratio_end", "interleaving_ratio_5_end", "dominance_end")}
-        row["isc_end"] = own["isc_mean"].iloc[-1] if len(own) else np.nan
-        rows.append(row)
-        parts.append(own.assign(arm=row["arm"]))
-    columns = ["experiment", "seed", "arm", "q", "isc_end"]
-    columns += ["interleaving_ratio_end", "interleaving_ratio_5_end", "dominance_end"]
+        arm, q = names[recipe(run.experiment)], np.log(endpoint(own["kid_mean"]))
+        isc = own["isc_mean"].iloc[-1] if len(own) else np.nan
+        rows.append((run.name, run.seed, arm, q, isc, *facts[measured]))
+        parts.append(own.assign(arm=arm))
+    columns = ["experiment", "seed", "arm", "q", "isc_end", *measured]
     frame = pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[3:], float))
     scored = frame.sort_values("q", key=pd.isna, kind="stable")  # where two share a trajectory, one has the snapshots
     frame = scored.drop_duplicates(["arm", "seed"]).sort_index()  # of a short and a long run one
@@ -153,13 +153,12 @@ def _changes(run: Run) -> dict[str, Any]:
 # --- rule 1 ---
 
 
-def predictions(arms: Arms) -> dict[str, Prediction]:
+def predictions(arms: Arms) -> dict[str, Answer]:
     """Whether each candidate predicts quality, by the first rule, corrected for both.
 
     Reading: "within arms" is the partial rank correlation of a snapshot's value with the next one's KID, given the arm
     and the step. R^2 is that of the arms' means, its interval Fisher's: from 12 arms it lies below 0.49 where the
-    correlation is within 0.21 of 0. That comes out in 49 % of studies where there is none, in 31, 13, 1.8 and 0.3 %
-    where it is 0.3, 0.5, 0.7 and 0.8 (20,000 simulated each).
+    correlation is within 0.21 of 0; the plan says how often that comes out.
 
     Before all arms of the plan are there the answer is exploratory: with one more look at block A's six arms, 9.6 % of
     candidates that say nothing would be claimed at 5 %, with a look at every arm from the sixth on 14.8 % (20,000
@@ -224,12 +223,14 @@ def _which(arms: Arms, n: int) -> str:
     return (f"all {n} recipes of the plan" if n == ARMS else f"{n} of the plan's {ARMS} recipes") + f" ({each})"
 
 
-def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Arms) -> Prediction:
+def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Arms) -> Answer:
+    question, key = QUESTIONS[x]
+    answer = partial(Answer, question, key=key, rule=RULES["predicts"], primary=arms.complete)
     n = int(facts["n"])
     exact = "exact " if n <= EXACT_UP_TO else ""
     if isnan(facts["rho"]):
         text = f"It takes at least three recipes with three scored snapshots at their end, and there are {n}."
-        return Prediction("open", text, "", RULES["predicts"], arms.complete)
+        return answer("open", text)
     share = "less than 1 %" if facts["p"] < 0.01 else f"{100 * facts['p']:.0f} %"
     text = (
         f"Over {_which(arms, n)} at {arms.steps:,} steps, the rank correlation of {NAMES[x]} with the final KID is "
@@ -266,7 +267,7 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
     if arms.planned:
         more += " Neighbours in one setting are alike, and p takes all recipes for exchangeable: it may be too small."
     numbers = {"n": n, "rho": facts["rho"], "p": corrected_p}
-    return Prediction(found, text, more.strip(), RULES["predicts"], arms.complete, numbers)
+    return answer(found, text, more=more.strip(), facts=numbers)
 
 
 # --- rule 2 ---
@@ -314,11 +315,8 @@ def useful(arms: Arms, x: str) -> Usefulness:
     the p is the share of all 2^arms ways to flip its sign in whole arms that gain as much or more (a wild cluster
     bootstrap, Cameron, Gelbach and Miller 2008). With fewer than six arms it can't be below 0.05.
 
-    Where the candidate says nothing, 5.9 % of studies call it useful (10,000 simulated: 12 arms of 3 seeds and 9
-    snapshots, noise as in the first study, values that also differ between arms for other reasons; 5.8 to 6.2 % with
-    unequal noise or larger differences between arms). Where its partial correlation with the next log KID is 0.1, 0.2
-    and 0.3, the power is 0.24, 0.63 and 0.90 (2,000 each). Only asking which error is lower, as the plan had it first,
-    is wrong in 20.7 %; flipping the arms' gains in squared error is wrong in 0.5 % and finds 0.2 in 0.20 only.
+    The plan says how often it is wrong, and its power. With unequal noise or larger differences between arms it is
+    wrong in 5.8 to 6.2 %; flipping the arms' gains in squared error is wrong in 0.5 %, and its power is a third.
     """
     columns = [x, "kid_mean", "next_kid_mean"]
     points = arms.snapshots.dropna(subset=columns).astype(dict.fromkeys(columns, float))

@@ -38,12 +38,6 @@ def endpoint(kid: Sequence[float] | pd.Series) -> float:
     return float(means[-1]) if len(means) else float("nan")
 
 
-def has_turned(fid: Sequence[float] | pd.Series) -> bool:
-    """Whether FID is much worse at the end than at its best, three snapshots in a row each; False where unknown."""
-    means = running_means(fid)
-    return bool(len(means) and means[-1] > MUCH_WORSE * np.nanmin(means))
-
-
 @dataclass(frozen=True)
 class Outcome:
     """An experiment's endpoint compared with its parent's, as a ratio of KIDs: above 1 is worse."""

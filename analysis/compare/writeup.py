@@ -1,17 +1,17 @@
 """The write-up's questions across runs. Only this file knows experiments by name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from math import exp, isnan
-from typing import Any
+from functools import partial
+from math import isnan
 
 import numpy as np
 import pandas as pd
 
 from analysis.compare import answers, looks_normal, own_question, plan
-from analysis.compare.comparison import Alternative, Answer, Arms, Claim, Prediction, sentence
-from analysis.measures.inference import Effect, pooled_effect, pooled_sd
-from analysis.measures.stats import Association
+from analysis.compare.comparison import Alternative, Answer, Arms, Comparison, sentence
+from analysis.compare.eligible import Twin, without_shorter_twins
+from analysis.measures.inference import pooled_effect, pooled_sd
 
 HIRES = "hires_128"
 FOLLOW_UPS = ("hires_128_longer", "hires_128_equal_lr", "hires_128_strong_d")
@@ -20,44 +20,19 @@ LONG = ("slow_d_long", "baseline_long")  # of 15,000 steps
 SLOWER_D = "tuned_lr does"  # a hint beside an alarm: the recipe with a lower learning rate of D
 
 
-def answers_to(
-    table: pd.DataFrame,
-    whole_runs: pd.DataFrame,
-    alternatives: Sequence[Alternative],
-    associations: Mapping[Claim, Association],
-    by_step: Mapping[str, Mapping[int, float]],
-    snapshots: pd.DataFrame,
-    ratings: Sequence[Mapping[str, Any]],
-    arms: Arms,
-    predictions: Mapping[str, Prediction],
-) -> list[Answer]:
-    """Answer the questions that the write-up left open, as far as these runs do. The plan's own come first.
-
-    whole_runs: the table without runs that a longer one contains.
-    by_step: a candidate -> step -> rank correlation with the next snapshot's KID.
-    """
-    candidates = {
-        "interleaving": ("interleaving_ratio", "Does interleaving predict quality?"),
-        "isc": ("isc_mean", "Does the Inception Score, the write-up's other candidate, predict quality?"),
-    }
-    useful = plan.useful(arms, "interleaving_ratio")
+def answers_to(comparison: Comparison, shared: Sequence[Twin]) -> list[Answer]:
+    """Answer the questions that the write-up left open, as far as these runs do. The plan's own come first."""
+    table, alternatives, arms = comparison.table, comparison.alternatives, comparison.arms
+    whole_runs, snapshots = (without_shorter_twins(rows, shared) for rows in (table, comparison.snapshots))
     return [
-        *(
-            answers.predicts(question, x, predictions[x], associations, by_step[x], key=key)
-            for key, (x, question) in candidates.items()
-        ),
+        *(replace(found, evidence=answers.associated(x, comparison)) for x, found in comparison.predictions.items()),
         *_slow_d(table, alternatives, planned=arms.planned),
-        answers.useful(
-            "Does interleaving help to predict the next KID, once the current KID is known?",
-            useful,
-            primary=arms.complete,
-            key="useful",
-        ),
-        answers.alarm(snapshots, key="alarm"),
-        answers.dives(whole_runs, key="dive"),
-        image_size(alternatives, snapshots, key="size"),
-        answers.speed("Where did the time go? (Why was an A100 no faster than a V100?)", table, key="speed"),
-        looks_normal.answer('"60-70 % of the faces look normal": how many do?', table, ratings, key="normal"),
+        answers.useful(plan.useful(arms, "interleaving_ratio"), primary=arms.complete),
+        answers.alarm(snapshots),
+        answers.dives(whole_runs),
+        image_size(alternatives, snapshots),
+        answers.speed(table),
+        looks_normal.answer(table, comparison.ratings),
     ]
 
 
@@ -71,8 +46,6 @@ def _slow_d(table: pd.DataFrame, alternatives: Sequence[Alternative], *, planned
     if long.empty:
         return []
     logs = [dict(zip(rows["seed"], _logs(rows), strict=True)) for rows in (slow, baseline)]
-    question, steps = "Does a slow D end up worse, or does it merely take longer?", int(long["steps"].min())
-    answer = answers.slower_or_worse(question, *logs, steps=steps, planned=planned, key="slower")
     evidence = [
         f"{row.experiment} seed {row.seed}: KID over the last three snapshots is {row.kid_endpoint:.4f}"
         + (
@@ -83,7 +56,7 @@ def _slow_d(table: pd.DataFrame, alternatives: Sequence[Alternative], *, planned
         )
         for row in long.itertuples()
     ]
-    return [replace(answer, evidence=evidence)]
+    return [answers.slower_or_worse(*logs, steps=int(long["steps"].min()), planned=planned, evidence=evidence)]
 
 
 def contrast(table: pd.DataFrame, alternatives: Sequence[Alternative], arms: Arms) -> list[str]:
@@ -108,9 +81,9 @@ def contrast(table: pd.DataFrame, alternatives: Sequence[Alternative], arms: Arm
     found = [
         f"D slowed to half of G's rate, and nothing else changed (n = {early.n[0]} and {early.n[1]} seeds): in steps "
         f"{arms.steps * 3 // 4 + 1:,} to {arms.steps:,} the curves interleave {_more(each)} unsmoothed and "
-        f"{_more(smoothed)} averaged over 5 steps, and the final KID is {_times(early)} times baseline's. In the last "
-        f"quarter of {int(long[0]['steps'].min()):,} steps the ratios are {at_end[0]:.2f} and {at_end[1]:.2f} "
-        f"(baseline), and the final KID is {_times(late)} times baseline's."
+        f"{_more(smoothed)} averaged over 5 steps, and the final KID is {own_question.times(early)} times baseline's. "
+        f"In the last quarter of {int(long[0]['steps'].min()):,} steps the ratios are {at_end[0]:.2f} and "
+        f"{at_end[1]:.2f} (baseline), and the final KID is {own_question.times(late)} times baseline's."
     ]
     return [*found, *_as_written(table)]
 
@@ -138,11 +111,6 @@ def _more(pair: Sequence[float]) -> str:
     return f"{'more' if own > other else 'less'} ({own:.2f} against {other:.2f})"
 
 
-def _times(effect: Effect) -> str:
-    interval = "" if isnan(effect.low) else f" [{exp(effect.low):.2f}, {exp(effect.high):.2f}]"
-    return f"{exp(effect.difference):.2f}{interval}"
-
-
 def _long_runs(table: pd.DataFrame, alternatives: Sequence[Alternative]) -> list[pd.DataFrame]:
     """The finished and scored long runs of a slow D and of the baseline, a row a seed."""
     finished = table[table["status"] == "finished"].dropna(subset="kid_endpoint")
@@ -160,33 +128,31 @@ def _same_course(name: str, alternatives: Sequence[Alternative]) -> list[str]:
     return [each.name for each in alternatives if each.experiment == name and {*each.overrides} <= {"snapshots"}]
 
 
-def image_size(alternatives: Sequence[Alternative], snapshots: pd.DataFrame, *, key: str) -> Answer:
+def image_size(alternatives: Sequence[Alternative], snapshots: pd.DataFrame) -> Answer:
     """Was 128 px worse because it needed more epochs, or a stronger D? Each follow-up changes one of these."""
     question = "Was 128x128 worse because it needed more epochs, or because it needed a stronger D?"
     by_name = {alternative.name: alternative for alternative in alternatives if alternative.seeds}
-    rule = plan.RULES["size"]
+    answer = partial(Answer, question, key="size", rule=plan.RULES["size"])
     if HIRES not in by_name:
-        return Answer(question, "open", f"No run of {HIRES} is among these.", key=key, rule=rule, not_run=True)
+        return answer("open", f"No run of {HIRES} is among these.", not_run=True)
     hires = by_name[HIRES]
     evidence = _hires_evidence(hires, by_name.get(hires.parent or ""), snapshots)
     follow_ups = [alternative for alternative in by_name.values() if alternative.parent == HIRES]
     if not follow_ups:
         *most, last = FOLLOW_UPS
         text = f"That takes {', '.join(most)} and {last}, and none is among these runs."
-        return Answer(question, "open", text, evidence=evidence, key=key, rule=rule, not_run=True)
+        return answer("open", text, evidence=evidence, not_run=True)
     evidence += [_follow_up_evidence(recipe, hires) for recipe in follow_ups]
     seeds = min(len(recipe.seeds) for recipe in (hires, *follow_ups))
     if "fid_at_64" not in hires.differences:
         text = f"The gap to 64 px is not known: that takes scored runs of {hires.parent}."
-        return Answer(question, "open", text, evidence=evidence, key=key, rule=rule)
+        return answer("open", text, evidence=evidence)
     causes = [recipe.name for recipe in follow_ups if _is_cause(recipe, hires)]
     if causes:
-        text = (
-            f"By the rule, {' and '.join(causes)} {'does' if len(causes) == 1 else 'do'} better (n = {seeds} at least)."
-        )
-        return Answer(question, "better", text, evidence=evidence, key=key, rule=rule)
-    text = f"By the rule, no follow-up is a cause (n = {seeds} at least)."
-    return Answer(question, "open", text, evidence=evidence, key=key, rule=rule)
+        do = "does" if len(causes) == 1 else "do"
+        text = f"By the rule, {' and '.join(causes)} {do} better (n = {seeds} at least)."
+        return answer("better", text, evidence=evidence)
+    return answer("open", f"By the rule, no follow-up is a cause (n = {seeds} at least).", evidence=evidence)
 
 
 def _is_cause(follow_up: Alternative, hires: Alternative) -> bool:

@@ -191,11 +191,6 @@ def interleaving_ratio(loss_d: ArrayLike, loss_g: ArrayLike, *, window: int | No
     return windows(loss_d, loss_g, window=window, smoothing=smoothing).ratio
 
 
-def lead_balance(loss_d: ArrayLike, loss_g: ArrayLike, *, window: int | None = None, smoothing: int = 1) -> float:
-    """The lead balance of two loss curves, see the module's text; arguments like `interleaving_ratio`."""
-    return windows(loss_d, loss_g, window=window, smoothing=smoothing).balance
-
-
 def crossing_positions(loss_d: ArrayLike, loss_g: ArrayLike) -> np.ndarray:
     """Where the plotted curves cross, in positions from 0, between steps, by straight lines; for a figure."""
     r = log_ratio(loss_d, loss_g)

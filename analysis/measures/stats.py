@@ -72,11 +72,6 @@ class Association:
         return f"{self.clusters} {self.unit}{'' if self.clusters == 1 else 's'}"
 
     @property
-    def settled(self) -> bool:
-        """Whether its sign is known."""
-        return not self.reason
-
-    @property
     def reason(self) -> str:
         """Why its sign is not known; "" where it is."""
         if np.isnan(self.rho):

@@ -70,7 +70,11 @@ def against_quality(comparison: Comparison, x: str, looks: Mapping[str, plots.St
         shown: dict[str, Any] = {"marker": middle.marker, "mfc": middle.color, "mec": middle.color}
         dose = Line2D([], [], color=plots.PALE, markersize=7, label=DOSE, **shown)
         seed = Line2D([], [], linestyle="none", markersize=4, alpha=0.45, label="one seed", **shown)
-        plots.legend_below(last, [dose, *([seed] if rows["arm"].duplicated().any() else []), *_markers(others)])
+        markers = [
+            Line2D([], [], color=style.color, linestyle="none", marker=style.marker, markersize=7, label=name)
+            for name, style in others.items()
+        ]
+        plots.legend_below(last, [dose, *([seed] if rows["arm"].duplicated().any() else []), *markers])
     listed = "; ".join(
         f"{name} {number(means.loc[arm, column])} and {number(means.loc[arm, 'kid'])}"
         for arm, name in names.items()
@@ -129,7 +133,7 @@ def draw(
     title: str,
     xlabel: str,
     ylabel: str,
-) -> Axes:
+) -> None:
     """Each arm's means of two measures, a pale point a seed beside it, and its label, in turns above and below.
 
     rows: arm, x, y, a row a run. means: the same, a row an arm, by which it is indexed. joined: arms that a line joins.
@@ -151,15 +155,6 @@ def draw(
     axis.margins(0.1, 0.14)
     plots.set_title(axis, title, 46)
     axis.set(xlabel=xlabel, ylabel=ylabel)
-    return axis
-
-
-def _markers(looks: Mapping[str, plots.Style]) -> list[Line2D]:
-    """Handles of a legend of points."""
-    return [
-        Line2D([], [], color=style.color, linestyle="none", marker=style.marker, markersize=7, label=name)
-        for name, style in looks.items()
-    ]
 
 
 def _log_rates(axis: Axes, values: pd.Series) -> None:

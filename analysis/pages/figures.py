@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.compare.comparison import Comparison
-from analysis.compare.correlations import WHEN, column, usual_size
+from analysis.compare.correlations import KID, WHEN, usual_size
 from analysis.measures import interleaving
 from analysis.pages import arm_figures, loss_plots, plots
 from analysis.pages.html import data_uri
@@ -37,10 +37,7 @@ WINDOWED: dict[str, dict[str, Any]] = {
     },
 }
 MEASURES = ("fid", "kid_mean", "precision", "recall", "face_rate", "interleaving_ratio")
-CANDIDATES = {
-    "interleaving_ratio": "interleaving ratio since the snapshot before",
-    "isc_mean": "Inception Score (IS)",
-}
+CANDIDATES = {"interleaving_ratio": "interleaving ratio since the snapshot before", "isc_mean": "Inception Score (IS)"}
 
 Looks = Mapping[str, plots.Style]
 
@@ -76,7 +73,7 @@ def draw_figures(comparison: Comparison, folder: Path) -> dict[str, list[Picture
     stems: set[str] = set()
     with plots.drawing():
         for drawing in _drawings(comparison, looks):
-            stem = _free_name(drawing.stem, stems)
+            stem = file_stem(drawing.stem)
             stems.add(stem)
             pictures[drawing.stem.partition("-")[0]].append(_saved(drawing, folder / stem))
     for path in folder.glob("*"):
@@ -90,13 +87,6 @@ def file_stem(text: str) -> str:
     """The text as the name of a file, without an ending; an address needs none of its characters encoded."""
     stem = re.sub(r"[^\w.+-]+", "_", text)
     return stem if len(stem) <= 80 else f"{stem[:71]}-{checksum(text.encode(), nbytes=4)}"
-
-
-def _free_name(stem: str, taken: set[str]) -> str:
-    """The stem as the name of a file; where several come out the same, those after the first get a number."""
-    stem = file_stem(stem)
-    same = sum(name.partition("~")[0] == stem for name in taken)
-    return f"{stem}~{same + 1}" if same else stem
 
 
 def _saved(drawing: Drawing, path: Path) -> Picture:
@@ -180,12 +170,11 @@ def _measures(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
     finished = comparison.table[comparison.table["status"] == "finished"]
     for measure in (BY_KEY[key] for key in MEASURES):
         scale = 100 if measure.percent else 1
-        estimates = [(each.name, label, each.measures[measure.key]) for label, each in groups]
         means = pd.DataFrame(
             [
-                (name, label, found.n, scale * found.mean, scale * found.low, scale * found.high)
-                for name, label, found in estimates
-                if found.n
+                (each.name, label, found.n, scale * found.mean, scale * found.low, scale * found.high)
+                for label, each in groups
+                if (found := each.measures[measure.key]).n
             ],
             columns=["experiment", "group", "n", "mean", "low", "high"],
         )
@@ -243,15 +232,9 @@ def _quality(comparison: Comparison, snapshots: pd.DataFrame, looks: Looks) -> I
             figure, measure = plots.figure(4.1), BY_KEY[key]
             title = f"{measure.title} at {size} px over training: lower is better"
             plots.quality(
-                figure.subplots(),
-                rows,
-                key,
-                looks,
-                title=title,
-                label=f"{measure.title} of the snapshot",
-                error=error,
+                figure.subplots(), rows, key, looks, title=title, label=f"{measure.title} of the snapshot", error=error,
                 floor=_floor(comparison, size) if key == "fid" else None,
-            )
+            )  # fmt: skip
             yield Drawing(f"quality-{key}-{size}px", figure, f"{title}. {_listed(rows, looks)}")
 
 
@@ -285,25 +268,16 @@ def _scatter(comparison: Comparison, snapshots: pd.DataFrame, looks: Looks) -> I
     rows = snapshots[snapshots["image_size"] == size]
     for candidate, label in CANDIDATES.items():
         for when, at in WHEN.items():
-            kid = column("kid_mean", when)
-            pairs = _known(_known(rows, candidate), kid)
+            pairs = _known(_known(rows, candidate), KID[when])
             if pairs.empty:
                 continue
             title = f"KID of {at} against {BY_KEY[candidate].title}"
             caption = "Larger points are later snapshots. All steps are mixed here, so this is no test."
             figure = plots.figure(4.5)
             plots.scatter(
-                figure.subplots(),
-                pairs,
-                candidate,
-                kid,
-                looks,
-                title=title,
-                xlabel=label,
-                ylabel=f"KID at {size} px (lower is better)",
-                caption=caption,
-                ylim=(rows["kid_mean"].min(), rows["kid_mean"].max()),
-            )
+                figure.subplots(), pairs, candidate, KID[when], looks, title=title, xlabel=label, caption=caption,
+                ylabel=f"KID at {size} px (lower is better)", ylim=(rows["kid_mean"].min(), rows["kid_mean"].max()),
+            )  # fmt: skip
             yield Drawing(f"scatter-{candidate}-{when}", figure, f"{title}, {size} px. {caption}")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.pages import plots
-from analysis.pages.markdown import cell, table_lines
+from analysis.pages.markdown import cell, table
 from analysis.pages.tables import BY_KEY, csv
 from analysis.pages.words import number
 from dcgan.tools.files import save
@@ -64,7 +64,7 @@ def section(folder: Path) -> dict[str, object] | None:
     if rows.empty or not (folder / PICTURE).is_file():
         return None
     return {
-        "tables": {_title(data): "\n".join(table_lines(lines(part))) for data, part in rows.groupby("data", sort=True)},
+        "tables": {_title(data): table(lines(part)) for data, part in rows.groupby("data", sort=True)},
         "images": sorted({f"{count:,}" for count in rows["images"]}),
         "extractor": cell(", ".join(sorted(set(rows["extractor"])))),
         "picture": f"{folder.name}/{PICTURE}",

@@ -1,8 +1,8 @@
 """The page that shows runs while they train, in the look of the report: a whole page, and its body to renew it with."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -29,19 +29,7 @@ STRETCHES = 60  # of the strips of crossings and ratios
 WIDTH, LEFT, RIGHT = 340, 26, 334  # of a figure; its axes go from LEFT to RIGHT
 LOSS_TOP, LOSS_BOTTOM, STRIP_TOP, STRIP_BOTTOM, RATIO_TOP, RATIO_BOTTOM = 18, 160, 165, 180, 202, 246  # from the top
 
-
-@dataclass(frozen=True)
-class Axis:
-    """A straight scale from values to places in a figure."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def __call__(self, values: Any) -> Any:
-        share = (np.asarray(values, dtype=float) - self.low) / (self.high - self.low)
-        return self.start + np.clip(share, -0.02, 1.02) * (self.end - self.start)
+Scale = Callable[[Any], Any]  # from values to places in a figure
 
 
 class LivePage:
@@ -51,38 +39,33 @@ class LivePage:
         self._page, self._runs = template("live.html"), template("live_runs.html")
         self._drawn: dict[tuple[str, bool], dict[str, Any]] = {}
 
-    def whole(self, runs: Sequence[WatchedRun], problems: Sequence[str], **where: Any) -> str:
-        """The page. where: see `body`."""
-        return self._page.render(**self._content(runs, problems, **where))
-
-    def body(self, runs: Sequence[WatchedRun], problems: Sequence[str], **where: Any) -> str:
-        """What changes of the page.
-
-        where: `folder`, the runs' folder as the user calls it, and `only`, the key of the one run to show, or None.
-        """
-        return self._runs.render(**self._content(runs, problems, **where))
-
-    def _content(
-        self, runs: Sequence[WatchedRun], problems: Sequence[str], *, folder: str, only: str | None = None
-    ) -> dict[str, Any]:
+    def html(
+        self,
+        runs: Sequence[WatchedRun],
+        problems: Sequence[str],
+        *,
+        folder: str,
+        only: str | None = None,
+        whole: bool,
+    ) -> str:
+        """The page, or what renews it. folder: the runs' folder as the user calls it. only: the one run to show."""
         ordered = sorted(runs, key=lambda run: (ORDER.index(run.state), run.place))
         chosen = [run for run in ordered if run.key == only] if only else ordered
         large = len(chosen) <= MOST_CARDS
-        shown = [self._shown(run, large=large) for run in chosen]
-        return {
-            "number": number,
-            "looks": {},  # the report's colours of experiments
-            "renew_ms": 1000 * RENEW_SECONDS,
-            "colors": COLORS,
-            "labels": LABELS,
-            "folder": folder,
-            "only": only,
-            "runs": shown,
-            "large": large,
-            "problems": problems,
-            "summary": summary(chosen),
-            "ended": bool(chosen) and all(run.state in ("finished", "diverged") for run in chosen),
-        }
+        return (self._page if whole else self._runs).render(
+            number=number,
+            looks={},  # the report's colours of experiments
+            renew_ms=1000 * RENEW_SECONDS,
+            colors=COLORS,
+            labels=LABELS,
+            folder=folder,
+            only=only,
+            runs=[self._shown(run, large=large) for run in chosen],
+            large=large,
+            problems=problems,
+            summary=summary(chosen),
+            ended=bool(chosen) and all(run.state in ("finished", "diverged") for run in chosen),
+        )
 
     def _shown(self, run: WatchedRun, *, large: bool) -> dict[str, Any]:
         """What the template shows of a run."""
@@ -140,9 +123,9 @@ def figure(run: WatchedRun) -> dict[str, Any] | None:
     n = losses.shape[1]
     ends, values = bands(losses, POINTS)
     top = _top(values)
-    step = Axis(0, n, LEFT, RIGHT)
-    loss = Axis(0, top, LOSS_BOTTOM, LOSS_TOP)
-    ratio = Axis(0, 1.25, RATIO_BOTTOM, RATIO_TOP)
+    step: Scale = partial(np.interp, xp=(0, n), fp=(LEFT, RIGHT))
+    loss: Scale = partial(np.interp, xp=(0, top), fp=(LOSS_BOTTOM, LOSS_TOP))
+    ratio: Scale = partial(np.interp, xp=(0, 1.25), fp=(RATIO_BOTTOM, RATIO_TOP))
     return {
         "width": WIDTH,
         "left": LEFT,
@@ -166,7 +149,8 @@ def small_figure(losses: np.ndarray) -> dict[str, Any] | None:
     if not np.isfinite(losses).any():
         return None
     ends, values = bands(losses, SMALL_POINTS)
-    step, loss = Axis(0, losses.shape[1], 1, 159), Axis(0, _top(values), 39, 2)
+    step: Scale = partial(np.interp, xp=(0, losses.shape[1]), fp=(1, 159))
+    loss: Scale = partial(np.interp, xp=(0, _top(values)), fp=(39, 2))
     return {"lines": {name: _line(step(ends), loss(values[i, 1])) for i, name in enumerate(COLORS)}}
 
 
@@ -176,7 +160,7 @@ def _top(values: np.ndarray) -> float:
     return 1.08 * max(0.1, float(np.nanmax(values[:, 1])), float(np.quantile(high, 0.98)))
 
 
-def _crossings(losses: np.ndarray, step: Axis) -> list[tuple[str, str, str]]:
+def _crossings(losses: np.ndarray, step: Scale) -> list[tuple[str, str, str]]:
     """Left edge, width and darkness of each stretch of steps in which the curves cross."""
     n = losses.shape[1]
     edges = np.linspace(0, n, min(3 * STRETCHES, n) + 1)
@@ -189,7 +173,7 @@ def _crossings(losses: np.ndarray, step: Axis) -> list[tuple[str, str, str]]:
     ]
 
 
-def _ratios(windows: interleaving.Windows, step: Axis, ratio: Axis) -> str:
+def _ratios(windows: interleaving.Windows, step: Scale, ratio: Scale) -> str:
     """The interleaving ratio over the steps, as a line."""
     blocks = np.array_split(np.arange(len(windows)), min(STRETCHES, len(windows)) or 1)
     parts = [windows[block] for block in blocks if len(block)]

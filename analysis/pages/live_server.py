@@ -45,8 +45,7 @@ class LiveServer(ThreadingHTTPServer):
             if time.monotonic() - self._seen_at >= KEPT_SECONDS:
                 self._seen = self._watch.look()
                 self._seen_at = time.monotonic()
-            make = self._page.whole if whole else self._page.body
-            return make(*self._seen, folder=self._folder, only=only)
+            return self._page.html(*self._seen, folder=self._folder, only=only, whole=whole)
 
     def grid(self, key: str | None) -> bytes | None:
         """The newest grid of the run with this key; None where there is none. Paths come from the look, never from

@@ -11,10 +11,10 @@ def cell(text: object) -> str:
     return shown
 
 
-def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells, the first one the head, as lines whose columns line up in a terminal too."""
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells, the first one the head, as a table whose columns line up in a terminal too."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in rows
     ]
-    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])

@@ -132,7 +132,7 @@ def quality(
     error: str | None = None,
     floor: tuple[float, str] | None = None,
     legend: bool = True,
-) -> Axes:
+) -> None:
     """A score along the snapshots: a thin line a seed, a thick one the mean at the steps that all seeds have.
 
     rows: experiment, seed, step, `measure`, and perhaps its standard deviation `error`. floor: a height and its name.
@@ -159,7 +159,6 @@ def quality(
     _over_steps(axis, rows, title, label)
     if legend:
         legend_below(axis, handles)
-    return axis
 
 
 def windows(
@@ -173,7 +172,7 @@ def windows(
     meanings: Mapping[float, str],
     smoothing: int,
     points: bool = True,
-) -> Axes:
+) -> None:
     """A measure of the loss curves by window: a pale point a window, a line the seeds' mean over `smoothing` windows.
 
     rows: experiment, seed, step, `measure`. meanings: heights, and what they mean. points: if not, thin lines are
@@ -200,7 +199,6 @@ def windows(
     if smoothing > 1:
         axis.set_xlabel(f"step (lines: mean of {smoothing} windows)")
     legend_below(axis, _handles(rows, looks))
-    return axis
 
 
 def _rolling(rows: pd.DataFrame, measure: str, windows: int, *, by: list[str]) -> pd.DataFrame:
@@ -224,7 +222,7 @@ def scatter(
     ylabel: str,
     caption: str,
     ylim: tuple[float, float],
-) -> Axes:
+) -> None:
     """Two measures of the same snapshots against each other; the later the step, the larger and darker the point.
 
     ylim: the least and the greatest value to leave room for. caption: a sentence, which stands below.
@@ -245,7 +243,6 @@ def scatter(
     set_title(axis, title)
     axis.set(xlabel=xlabel, ylabel=ylabel)
     legend_below(axis, _handles(rows, looks, line=False), title="\n".join(wrap(caption, 60)))
-    return axis
 
 
 # --- every seed ---

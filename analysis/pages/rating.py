@@ -20,32 +20,12 @@ from dcgan.tools.files import save
 LEAST_PX = 128  # of a picture in the page
 
 
-def write(
-    run_folder: Path,
-    *,
-    generated: np.ndarray,
-    real: np.ndarray,
-    real_indices: Sequence[int],
-    damaged: np.ndarray,
-    damaged_indices: Sequence[int],
-    generator_hash: str,
-    title: str,
-) -> Path:
-    """Write the page of generated, real and damaged uint8 images (n, H, W, 3), picture i generated from latent seed i.
+def write(run_folder: Path, sheet: Sheet, pictures: Sequence[np.ndarray]) -> Path:
+    """Write the page of uint8 images (H, W, 3) in the sheet's order: generated, real and damaged ones in a row.
 
     Returns the page's path. The order follows from the generator, so everybody who rates it gets the same page, and
     the file can be sent to others.
     """
-    sheet = Sheet.of(
-        generator=generator_hash,
-        generated=len(generated),
-        real_indices=real_indices,
-        damaged_indices=damaged_indices,
-        title=title,
-    )
-    pictures = [*generated, *real, *damaged]
-    if len(pictures) != len(sheet.order):
-        raise ValueError(f"{len(pictures)} pictures and {len(sheet.order)} indices")
     folder = run_folder / FOLDER
     _keep_other_sheet(folder, sheet)
     save(folder / SHEET, sheet.model_dump_json(indent=2) + "\n")

@@ -16,26 +16,10 @@ from analysis.compare import looks_normal
 from analysis.compare.comparison import Claim, Comparison
 from analysis.compare.correlations import AMONG, WHEN
 from analysis.measures.stats import Association, Estimate
-from analysis.pages import plots
+from analysis.pages import plots, tables
 from analysis.pages.figures import Picture, draw_figures
 from analysis.pages.grids import Frame, frame, samples
 from analysis.pages.html import template
-from analysis.pages.tables import (
-    BY_KEY,
-    MEASURES,
-    Measure,
-    by_size,
-    csv,
-    experiments,
-    image_sizes,
-    interval_text,
-    markdown,
-    mean_text,
-    part,
-    real_images,
-    representatives,
-    troubles,
-)
 from analysis.pages.words import counted, number, setting
 from analysis.runs.ratings import KINDS
 from analysis.runs.run import Run
@@ -43,8 +27,6 @@ from analysis.score import NEAREST
 from dcgan.tools.files import save
 
 LISTED = 200  # runs in a table of the page; compare.csv has all
-
-
 RELOAD_SECONDS = 30  # after which a page whose scores are still being computed reloads itself
 
 
@@ -54,8 +36,8 @@ def write(comparison: Comparison, folder: Path, *, pending: str = "") -> Path:
     pending: while scores are being computed, how many generators have theirs ("3 of 10").
     Files of an earlier report there are replaced, each at once, so that a reader sees an old or a new one.
     """
-    save(folder / "compare.csv", csv(comparison.table))
-    save(folder / "compare.md", markdown(comparison))
+    save(folder / "compare.csv", tables.csv(comparison.table))
+    save(folder / "compare.md", tables.markdown(comparison))
     figures = draw_figures(comparison, folder / "figures")  # takes longest
     page = folder / "index.html"
     save(page, html(comparison, figures, pending=pending))
@@ -64,13 +46,13 @@ def write(comparison: Comparison, folder: Path, *, pending: str = "") -> Path:
 
 def html(comparison: Comparison, figures: Mapping[str, Sequence[Picture]], *, pending: str = "") -> str:
     """The whole page as one text. pending: see `write`."""
-    names = experiments(comparison)
+    names = tables.experiments(comparison)
     looks = plots.styles(names)
-    shown = samples(representatives(comparison))
+    shown = samples(tables.representatives(comparison))
     steps = sorted({frame.step for grids in shown for frame in grids.frames})
     listed = _listed(comparison)
     rows = comparison.table.iloc[listed]
-    return template("report.html", number=number).render(
+    return template("report.html", setting=setting).render(
         comparison=comparison,
         pending=pending,
         reload_seconds=RELOAD_SECONDS,
@@ -79,12 +61,11 @@ def html(comparison: Comparison, figures: Mapping[str, Sequence[Picture]], *, pe
             name: {"index": i, "color": looks[name].color, "mark": MARKS[looks[name].marker]}
             for i, name in enumerate(names)
         },
-        sizes=image_sizes(comparison),
+        sizes=tables.image_sizes(comparison),
         groups=_result_groups(comparison),
-        measures=[measure for measure in MEASURES if _is_known(comparison, measure.key)],
-        words=MEASURES,
+        measures=[measure for measure in tables.MEASURES if _is_known(comparison, measure.key)],
+        words=tables.MEASURES,
         face_rate=_face_rate_note(comparison),
-        alternatives=[_alternative(recipe, comparison) for recipe in comparison.alternatives],
         samples=shown,
         nearest=_nearest(comparison),
         steps=steps,
@@ -105,7 +86,7 @@ MARKS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚",
 
 def _summary(comparison: Comparison) -> str:
     """How much is compared and by which protocol, in a line."""
-    parts = [counted(len(experiments(comparison)), "experiment"), counted(len(comparison.runs), "run")]
+    parts = [counted(len(tables.experiments(comparison)), "experiment"), counted(len(comparison.runs), "run")]
     return " · ".join(
         [*parts, *(f"{key}: {text.partition(';')[0]}" for key, text in list(comparison.protocol.items())[:2])]
     )
@@ -118,17 +99,17 @@ def _is_known(comparison: Comparison, key: str) -> bool:
 def _result_groups(comparison: Comparison) -> list[dict[str, Any]]:
     """The rows of the results by image size, with the best of each column among those of one size."""
     groups = []
-    sizes = image_sizes(comparison)
-    for size, members in by_size(comparison).items():
-        best = {measure.key: _best(members, measure) for measure in MEASURES}
+    sizes = tables.image_sizes(comparison)
+    for size, members in tables.by_size(comparison).items():
+        best = {measure.key: _best(members, measure) for measure in tables.MEASURES}
         rows = [
             {
                 "name": recipe.name,
                 "seeds": {0: "none finished", 1: "one seed"}.get(len(recipe.seeds), f"{len(recipe.seeds)} seeds"),
-                "troubles": troubles(recipe),
+                "troubles": tables.troubles(recipe),
                 "cells": {
-                    m.key: _result(recipe, m, best[m.key] == recipe.name, part=part(comparison, recipe, m))
-                    for m in MEASURES
+                    m.key: _result(recipe, m, best[m.key] == recipe.name, part=tables.part(comparison, recipe, m))
+                    for m in tables.MEASURES
                 },
                 "floor": _beside_floor(comparison, recipe.name),
                 "at_64": None if sizes[recipe.name] == 64 else _at_64(recipe),
@@ -136,35 +117,35 @@ def _result_groups(comparison: Comparison) -> list[dict[str, Any]]:
             }
             for recipe in members
         ]
-        real = real_images(comparison, members)
+        real = tables.real_images(comparison, members)
         groups.append({"size": size, "rows": rows, "real": real if any(real.values()) else {}})
     return groups
 
 
 def _nearest(comparison: Comparison) -> dict[str, Frame]:
     """Run title -> the first faces of each experiment's representative with the nearest real images below."""
-    paths = {run.title: run.folder.path / NEAREST for run in representatives(comparison) if run.folder}
+    paths = {run.title: run.folder.path / NEAREST for run in tables.representatives(comparison) if run.folder}
     shown = {title: frame(path) for title, path in paths.items() if path.is_file()}
     return {title: picture for title, picture in shown.items() if picture}
 
 
-def _best(members: Sequence[Any], measure: Measure) -> str | None:
+def _best(members: Sequence[Any], measure: tables.Measure) -> str | None:
     """The experiment with the best mean; None where there is only one, or where two are equal to the digits shown."""
     known = {recipe.name: recipe.measures[measure.key] for recipe in members if recipe.measures[measure.key].n}
     if measure.better is None or not known:
         return None
     best = (min if measure.better == "lower" else max)(known, key=lambda name: known[name].mean)
-    shown = [mean_text(estimate, measure) for name, estimate in known.items() if name != best]
-    return best if shown and mean_text(known[best], measure) not in shown else None
+    shown = [tables.mean_text(estimate, measure) for name, estimate in known.items() if name != best]
+    return best if shown and tables.mean_text(known[best], measure) not in shown else None
 
 
 def _result(
-    alternative: Any, measure: Measure, best: bool, estimate: Estimate | None = None, *, part: str = ""
+    alternative: Any, measure: tables.Measure, best: bool, estimate: Estimate | None = None, *, part: str = ""
 ) -> dict[str, Any]:
     estimate = estimate or alternative.measures[measure.key]
     return {
-        "mean": mean_text(estimate, measure),
-        "interval": interval_text(estimate.low, estimate.high, measure) if estimate.n > 1 else "",
+        "mean": tables.mean_text(estimate, measure),
+        "interval": tables.interval_text(estimate.low, estimate.high, measure) if estimate.n > 1 else "",
         "n": (f"n = {estimate.n}" if estimate.n not in (0, len(alternative.seeds)) else "") + part,
         "best": best,
     }
@@ -192,7 +173,7 @@ def _course_of(comparison: Comparison, name: str) -> dict[str, str] | None:
 
 def _at_64(alternative: Any) -> dict[str, str] | None:
     estimate = alternative.measures["fid_at_64"]
-    return _result(alternative, BY_KEY["fid"], False, estimate) if estimate.n else None
+    return _result(alternative, tables.BY_KEY["fid"], False, estimate) if estimate.n else None
 
 
 def _face_rate_note(comparison: Comparison) -> str:
@@ -209,21 +190,6 @@ def _face_rate_note(comparison: Comparison) -> str:
     return ""
 
 
-def _alternative(alternative: Any, comparison: Comparison) -> dict[str, Any]:
-    runs = [run for run in comparison.runs if run.name == alternative.name]
-    return {
-        "name": alternative.name,
-        "parent": alternative.parent,
-        "changes": [(key, setting(old), setting(new)) for key, (old, new) in alternative.changes.items()],
-        "parent_known": alternative.parent_known,
-        "answer": comparison.experiment_answers[alternative.name],
-        "seeds": ", ".join(map(str, alternative.seeds)),
-        "troubles": [f"Seed {seed} diverged at step {step:,}" for seed, step in alternative.diverged.items()]
-        + [f"D has won for good in seed {seed}" for seed in alternative.d_won],
-        "unfinished": [f"seed {run.seed} {run.state} at step {run.steps:,}" for run in runs if run.state != "finished"],
-    }
-
-
 #: Both FID and KID are distances, so less is better.
 GOES = {"negative": "goes with better faces, uncorrected", "positive": "goes with worse faces, uncorrected"}
 
@@ -232,8 +198,7 @@ def association(claim: Claim, result: Association) -> dict[str, Any]:
     """A row of the table of associations."""
     known = not math.isnan(result.rho)
     return {
-        "x": BY_KEY[claim.x].title,
-        "y": BY_KEY[claim.y].title,
+        "x": tables.BY_KEY[claim.x].title,
         "when": WHEN[claim.when].removeprefix("the "),
         "among": AMONG[claim.among],
         "rho": f"{result.rho:+.2f}" if known else "-",
@@ -252,11 +217,7 @@ DYNAMICS = {
         "interleaving_ratio_20": "20 steps",
     },
     "log(G / D)": {"dominance": "gap", "spread": "spread", "period_2": "period 2"},
-    "the two curves": {
-        "overlap": "overlap",
-        "lead_balance": "lead balance",
-        "smooth_crossings": "smooth crossings",
-    },
+    "the two curves": {"overlap": "overlap", "lead_balance": "lead balance", "smooth_crossings": "smooth crossings"},
     "theoretical optimum": {
         "equilibrium_ratio": "interleaving around it",
         "equilibrium_balance": "balance around it",
@@ -274,7 +235,7 @@ def _dynamics(table: pd.DataFrame) -> list[dict[str, Any]]:
         cells = [(number(row[key], 3) if key != "d_win_share" else number(row[key], percent=True), "") for key in keys]
         low, high = row["interleaving_ratio_low"], row["interleaving_ratio_high"]
         if pd.notna(low):
-            cells[0] = (cells[0][0], interval_text(low, high, BY_KEY["interleaving_ratio"]))
+            cells[0] = (cells[0][0], tables.interval_text(low, high, tables.BY_KEY["interleaving_ratio"]))
         for i, suffix in enumerate(("", "_5", "_20")):
             if (share := row[f"windows_counted{suffix}"]) < 1:
                 mean, interval = cells[i]
@@ -285,20 +246,14 @@ def _dynamics(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _speed(table: pd.DataFrame) -> dict[str, Any]:
     """Speed, time and cost, one row per run."""
-    columns = ["images_per_s", "step_ms", "data_wait_fraction", "floor_share", "gpu_hours", "cost"]
-    known = table.dropna(subset=columns, how="all")
+    decimals = {"images_per_s": 0, "step_ms": 1, "data_wait_fraction": 2, "floor_share": 0, "gpu_hours": 2, "cost": 2}
+    known = table.dropna(subset=[*decimals], how="all")
+    shares = ("data_wait_fraction", "floor_share")
     rows = [
         {
-            "name": row["experiment"],
-            "seed": row["seed"],
-            "status": row["status"],
-            "images_per_s": number(row["images_per_s"], 0),
-            "step_ms": number(row["step_ms"], 1),
-            "data_wait_fraction": number(row["data_wait_fraction"], 2, percent=True),
-            "floor_share": number(row["floor_share"], 0, percent=True),
+            **{key: row[key] for key in ("experiment", "seed", "status")},
+            **{key: number(row[key], digits, percent=key in shares) for key, digits in decimals.items()},
             "gpu_use": _gpu_use(row),
-            "gpu_hours": number(row["gpu_hours"], 2),
-            "cost": number(row["cost"], 2),
         }
         for _, row in known.iterrows()
     ]

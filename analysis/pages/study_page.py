@@ -16,14 +16,13 @@ import pandas as pd
 from PIL import Image
 
 from analysis.compare import answers, dose, own_question, quality, writeup
-from analysis.compare.comparison import SNAPSHOT_COLUMNS, VERDICTS, Answer, Comparison
+from analysis.compare.comparison import SNAPSHOT_COLUMNS, Comparison
 from analysis.compare.plan import ARMS, CANDIDATES, recipe
 from analysis.measures import interleaving
-from analysis.measures.stats import Estimate
 from analysis.pages import grids, ladder, report, tables
 from analysis.pages.figures import file_stem
 from analysis.pages.html import TEMPLATES, template
-from analysis.pages.markdown import cell, table_lines
+from analysis.pages.markdown import cell, table as markdown_table
 from analysis.pages.plots import DOCUMENTED
 from analysis.pages.words import number, setting
 from analysis.runs.evidence import GRID_NAME
@@ -82,8 +81,8 @@ def write(comparison: Comparison, figures: Path, docs: Path, *, beside: Sequence
 def _samples(comparison: Comparison, pictures: dict[str, bytes], prefix: str = "") -> dict[str, str]:
     """Put the sample grid of each recipe among the pictures; return their files by the recipes' names."""
     samples = {}
-    for run in _finished(comparison):
-        if content := picture(run):
+    for run in tables.representatives(comparison):
+        if run.state == "finished" and (content := picture(run)):
             samples[run.name] = f"{file_stem(f'samples-{prefix}{run.name}')}.webp"
             pictures[samples[run.name]] = content
     return samples
@@ -98,8 +97,8 @@ def _beside(comparison: Comparison, samples: Mapping[str, str]) -> dict[str, Any
         "steps": _range([run.steps for run in comparison.runs]),
         "devices": _devices(comparison),
         "protocol": comparison.protocol,
-        "results": {size: "\n".join(table_lines(rows)) for size, rows in tables.result_tables(comparison).items()},
-        "gallery": "\n".join(table_lines(_gallery(samples, comparison.table))) if samples else "",
+        "results": {size: markdown_table(rows) for size, rows in tables.result_tables(comparison).items()},
+        "gallery": markdown_table(_gallery(samples, comparison.table)) if samples else "",
     }
 
 
@@ -132,22 +131,22 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
     provenance = _provenance(comparison)
     return {
         "comparison": comparison,
-        "answers": {answer.key: _in_cells(answer) for answer in comparison.answers},
+        "answers": {answer.key: answer for answer in comparison.answers},
         "figures": figures,
         "loss_figures": [(file_stem(f"losses-{name}"), name) for name in _shown_losses(comparison)],
-        "gallery": "\n".join(table_lines(_gallery(samples, finished))) if samples else "(No run has sample grids.)",
+        "gallery": markdown_table(_gallery(samples, finished)) if samples else "(No run has sample grids.)",
         "much_worse": quality.MUCH_WORSE,
         "learnt_kid": answers.LEARNT_KID,
         "collapsed_share": interleaving.COLLAPSED_SHARE,
         "collapsed_by": interleaving.COLLAPSED_BY,
-        "results": {size: "\n".join(table_lines(rows)) for size, rows in tables.result_tables(comparison).items()},
+        "results": {size: markdown_table(rows) for size, rows in tables.result_tables(comparison).items()},
         "curves": {
-            size: "\n".join(table_lines(rows)) for size, rows in tables.result_tables(comparison, tables.CURVES).items()
+            size: markdown_table(rows) for size, rows in tables.result_tables(comparison, tables.CURVES).items()
         },
         "curve_words": [(measure.title, measure.hint) for measure in tables.CURVES],
-        "experiments": "\n".join(table_lines(_experiments(comparison))),
+        "experiments": markdown_table(_experiments(comparison)),
         "step_by_step": answers.step_by_step(comparison.step_correlations.get("interleaving_ratio", {})),
-        "arms": "\n".join(table_lines(tables.arms_table(comparison.arms))),
+        "arms": markdown_table(tables.arms_table(comparison.arms)),
         "dose": [
             *dose.sentences(comparison.arms, tables.arm_names(comparison.arms)),
             *writeup.contrast(comparison.table, comparison.alternatives, comparison.arms),
@@ -160,12 +159,12 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "plan_arms": ARMS if comparison.arms.planned else 0,
         "noise": tables.noise(comparison.arms),
         "equal_steps": comparison.steps_compared,
-        "associations": {x: "\n".join(table_lines(_associations(comparison, x))) for x in CANDIDATES},
+        "associations": {x: markdown_table(_associations(comparison, x)) for x in CANDIDATES},
         "provenance": provenance,
         "commit": dict(provenance["shared"]).get("commit", ""),
         "commands": _commands(comparison),
         "front": _front(comparison, samples),
-        "claim": _claim(comparison),
+        "claim": comparison.predictions["interleaving_ratio"],
         "real_variety": number(comparison.table["variety_real"].astype(float).mean(), 3),
         "extractor": _extractor(comparison),
         "bench": bench,
@@ -203,21 +202,6 @@ def _range(values: Iterable[int]) -> str:
 # --- parts of the page ---
 
 
-def _in_cells(answer: Answer) -> dict[str, Any]:
-    """An answer's parts, safe in a line of Markdown."""
-    return {
-        "question": cell(answer.question),
-        "verdict": answer.verdict,
-        "word": cell(answer.word),
-        "text": cell(answer.text),
-        "more": cell(answer.more),
-        "evidence": [cell(sentence) for sentence in answer.evidence],
-        "rule": answer.rule,
-        "kind": answer.kind,
-        "primary": answer.primary,
-    }
-
-
 def _experiments(comparison: Comparison) -> list[list[str]]:
     """What each experiment changes, its question and the answer."""
     rows = [["experiment", "differs from its parent in", "question", "answer"]]
@@ -249,8 +233,8 @@ def _associations(comparison: Comparison, x: str) -> list[list[str]]:
     for claim, result in comparison.associations.items():
         if claim.x == x and result.points:
             row = report.association(claim, result)
-            quality, n = f"{row['y']} of the {row['when']}", f"{row['clusters']}, {row['points']} snapshots"
-            cells = (row["among"], quality, row["rho"], row["interval"], n, row["verdict"])
+            kid, n = f"KID of the {row['when']}", f"{row['clusters']}, {row['points']} snapshots"
+            cells = (row["among"], kid, row["rho"], row["interval"], n, row["verdict"])
             rows.append([cell(text) for text in cells])
     return rows
 
@@ -261,7 +245,7 @@ def _provenance(comparison: Comparison) -> dict[str, Any]:
     table = [[cell(value) for value in row] for row in (facts["columns"], *facts["rows"])]
     return {
         "shared": [(cell(key), cell(value)) for key, value in facts["shared"]],
-        "table": "\n".join(table_lines(table)),
+        "table": markdown_table(table),
     }
 
 
@@ -306,13 +290,13 @@ def _front(comparison: Comparison, samples: Mapping[str, str]) -> list[dict[str,
     for name in (name for name in DOCUMENTED if name in by_name):
         measures = by_name[name].measures
         own = comparison.table[comparison.table["experiment"] == name]
-        at_64 = measures["fid_at_64"] if by_name[name].quality == "fid_at_64" else Estimate(math.nan, 0, 0, 0)
+        at_64 = measures["fid_at_64"].mean if by_name[name].quality == "fid_at_64" else math.nan
         columns.append(
             {
                 "name": name,
                 "n": len(by_name[name].seeds),
                 "picture": samples.get(name, ""),
-                "fid_at_64": number(at_64.mean, 1) if at_64.n else "",
+                "fid_at_64": "" if math.isnan(at_64) else number(at_64, 1),
                 **{
                     key: tables.mean_text(measures[key], tables.BY_KEY[key])
                     for key in ("fid", "kid_mean", "variety", "face_rate")
@@ -323,29 +307,12 @@ def _front(comparison: Comparison, samples: Mapping[str, str]) -> list[dict[str,
     return columns
 
 
-def _claim(comparison: Comparison) -> dict[str, Any]:
-    """The answer about interleaving, for a front in any language."""
-    found = comparison.predictions["interleaving_ratio"]
-    return {
-        "verdict": found.verdict,
-        "word": VERDICTS[found.verdict],
-        "text": cell(found.text),
-        "planned": found.planned,
-        "facts": found.facts,
-    }
-
-
 def _benchmarks() -> dict[str, list[dict[str, str]]]:
     """Read the table of benchmarks: the measurements of each, from the machine whose result is the newest."""
     with BENCHMARKS.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     newest = {row["what"]: row["machine"] for row in rows}
     return {what: [row for row in rows if (row["what"], row["machine"]) == (what, newest[what])] for what in newest}
-
-
-def _finished(comparison: Comparison) -> list[Run]:
-    """The run of the lowest finished seed of each experiment."""
-    return [run for run in tables.representatives(comparison) if run.state == "finished"]
 
 
 def picture(run: Run) -> bytes | None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.compare import own_question
 from analysis.compare.comparison import Alternative, Arms, Comparison
 from analysis.compare.plan import DOSE, SD
 from analysis.measures.inference import pooled_effect, pooled_sd
 from analysis.measures.stats import Estimate
-from analysis.pages.markdown import cell, table_lines
+from analysis.pages.markdown import cell, table
 from analysis.pages.words import number, setting
 from analysis.runs.run import Run
 
@@ -38,55 +39,31 @@ class Measure:
 MEASURES = (
     Measure("kid_mean", "KID", "distance between generated and real images' features, unbiased", "lower", 4),
     Measure(
-        "fid", "FID", "another such distance, Fréchet's; fewer images give a higher one", "lower", 1, real="fid_floor"
-    ),
+        "fid", "FID", "another such distance, Fréchet's; fewer images give a higher one", "lower", 1,
+        real="fid_floor"),
     Measure(
-        "isc_mean", "IS", "Inception Score: distinct and varied ImageNet classes; faces are none of them", "higher", 2
-    ),
+        "isc_mean", "IS", "Inception Score: distinct and varied ImageNet classes; faces are none of them", "higher", 2),
     Measure(
-        "precision",
-        "precision",
-        "share of generated images that look like some real one",
-        "higher",
-        real="precision_real",
-    ),
+        "precision", "precision", "share of generated images that look like some real one", "higher",
+        real="precision_real"),
     Measure(
-        "recall",
-        "recall",
-        "share of real images that look like some generated one: variety",
-        "higher",
-        real="recall_real",
-    ),
+        "recall", "recall", "share of real images that look like some generated one: variety", "higher",
+        real="recall_real"),
     Measure(
-        "variety",
-        "variety",
-        "distance to the most similar of 64 images, in grey levels from 0 to 1: 0 where all are alike",
-        decimals=3,
-        real="variety_real",
-    ),
+        "variety", "variety", "distance to the most similar of 64 images, in grey levels from 0 to 1: 0 where all are "
+        "alike", real="variety_real"),
     Measure(
-        "copied",
-        "copied",
-        "share of generated images that lie nearer to a real one than any other real image does; real images that were "
-        "held out do so by chance, so only a share far above theirs says that it copies",
-        decimals=1,
-        percent=True,
-        real="copied_real",
-    ),
+        "copied", "copied", "share of generated images that lie nearer to a real one than any other real image does; "
+        "real images that were held out do so by chance, so only a share far above theirs says that it copies",
+        decimals=1, percent=True, real="copied_real"),
     Measure(
-        "face_rate",
-        "detectable as a face",
-        "share in which a face detector finds a face",
-        "higher",
-        1,
-        True,
-        real="face_rate_real",
-    ),
+        "face_rate", "detectable as a face", "share in which a face detector finds a face", "higher", 1, True,
+        "face_rate_real"),
     Measure(
-        "interleaving_ratio", "interleaving ratio", "how often the loss curves cross: 0 never, 1 centred on each other"
-    ),
+        "interleaving_ratio", "interleaving ratio",
+        "how often the loss curves cross: 0 never, 1 centred on each other"),
     Measure("d_win_share", "steps D won", "share of steps with D's loss below 0.1", None, 1, True),
-)
+)  # fmt: skip
 #: The settings that the plan's arms change, for people.
 SETTINGS = {
     "discriminator.learning_rate": "D's rate",
@@ -98,22 +75,16 @@ SETTINGS = {
 CURVES = (
     Measure("interleaving_ratio", "interleaving ratio", "crossings / crossings with the typical gap removed"),
     Measure(
-        "overlap", "overlap", "of the two losses' values in 500 steps: 1 - Kolmogorov-Smirnov distance", None, 0, True
-    ),
+        "overlap", "overlap", "of the two losses' values in 500 steps: 1 - Kolmogorov-Smirnov distance", None, 0, True),
     Measure("dominance", "gap", "median of log(G's loss / D's loss), in nats: above 0 D is ahead", None, 2),
     Measure("spread", "spread", "the noise of log(G's loss / D's loss), in nats", None, 2),
     Measure(
-        "period_2", "period 2", "share of the noise that alternates step by step; of white noise 19 %", None, 0, True
-    ),
+        "period_2", "period 2", "share of the noise that alternates step by step; of white noise 19 %", None, 0, True),
     Measure("smooth_crossings", "smooth crossings", "per 1,000 steps, of the curves averaged over 20 steps", None, 1),
     Measure(
-        "equilibrium_gap",
-        "equilibrium gap",
-        "distance from D(x) = D(G(z)) = 1/2, the theory's optimum; a D that has learnt nothing is there, too",
-        None,
-        2,
-    ),
-)
+        "equilibrium_gap", "equilibrium gap",
+        "distance from D(x) = D(G(z)) = 1/2, the theory's optimum; a D that has learnt nothing is there, too", None, 2),
+)  # fmt: skip
 OF_LOSSES = {measure.key for measure in CURVES} | {"d_win_share"}
 BY_KEY = {measure.key: measure for measure in MEASURES}
 
@@ -129,7 +100,7 @@ def markdown(comparison: Comparison) -> str:
     lines = [f"# {cell(comparison.data)}, profile {cell(comparison.profile)}", ""]
     lines += [f"- {cell(key)}: {cell(text)}" for key, text in comparison.protocol.items()]
     for size, rows in result_tables(comparison).items():
-        lines += ["", f"## {size}", "", "Mean over seeds [95 % t interval], n seeds.", "", *table_lines(rows)]
+        lines += ["", f"## {size}", "", "Mean over seeds [95 % t interval], n seeds.", "", table(rows)]
     lines += ["", "## Answers"]
     for answer in [*comparison.answers, *comparison.experiment_answers.values()]:
         lines += ["", f"**{cell(answer.question)}** {cell(answer.sentence)}", ""]
@@ -191,9 +162,8 @@ def arms_table(arms: Arms) -> list[list[str]]:
         times = "-"
         if logs[arm] and logs.get(arms.baseline or "") and arm != arms.baseline:
             effect = pooled_effect(logs[arm], logs[str(arms.baseline)], sd=sd, df=df)
-            known = len(own) > 1 and not math.isnan(effect.low)  # one seed shows no noise of its own
-            times = f"{math.exp(effect.difference):.2f}"
-            times += f" [{math.exp(effect.low):.2f}, {math.exp(effect.high):.2f}]" if known else ""
+            times = own_question.times(effect)
+            times = times if len(own) > 1 else times.partition(" ")[0]  # one seed shows no noise of its own
         kid = number(math.exp(own["q"].mean()), 4)
         if len(own) > 1:
             kid += f" ({', '.join(number(math.exp(q), 4) for q in own['q'])})"

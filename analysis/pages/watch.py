@@ -28,7 +28,6 @@ class History:
     losses: np.ndarray = field(default_factory=lambda: np.empty((2, 0)))  # D's and G's, a column a step
     _inode: int = 0
     _read: int = 0  # bytes
-    _windows: list[interleaving.Windows] = field(default_factory=list)
 
     def __len__(self) -> int:
         return self.losses.shape[1]
@@ -63,23 +62,17 @@ class History:
     def _append(self, rows: np.ndarray) -> None:
         if rows.shape[1] != len(HISTORY) or (rows[:, 0] != len(self) + 1 + np.arange(len(rows))).any():
             raise ValueError("its rows are not those of every step")
-        known = sum(len(windows) for windows in self._windows) * interleaving.WINDOW
         losses = rows[:, LOSSES].T
         losses[losses < 0] = np.nan  # somebody tries another loss, which has no ratio
         self.losses = np.concatenate([self.losses, losses], axis=1)
-        # Only whole windows that are new are counted: after 100,000 steps all of them would take a while.
-        self._windows.append(interleaving.windows(*self.losses[:, known:]))
 
     def _forget(self) -> None:
-        self.losses, self._read, self._windows = np.empty((2, 0)), 0, []
+        self.losses, self._read = np.empty((2, 0)), 0
 
     @property
     def windows(self) -> interleaving.Windows:
         """Crossings and reference crossings of each whole window so far."""
-        parts = [(w.crossings, w.reference, w.lead) for w in self._windows] or [(np.empty(0),) * 3]
-        crossings, reference, lead = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        last_step = interleaving.WINDOW * np.arange(1, len(crossings) + 1)
-        return interleaving.Windows(last_step, crossings, reference, lead)
+        return interleaving.windows(*self.losses)
 
 
 @dataclass(frozen=True)
@@ -222,9 +215,6 @@ def _fid(rows: list[scores.Row]) -> Score | None:
     if not named:
         return None
     last, name = max(named, key=lambda each: (each[0].step, int(each[1][1])))
-    best = min((row for row, _ in named if (row.score, row.protocol) == (last.score, last.protocol)), key=_value)
+    same = [row for row, _ in named if (row.score, row.protocol) == (last.score, last.protocol)]
+    best = min(same, key=lambda row: row.value)
     return Score(last.value, last.step, best.value, best.step, int(name[1]), name[2])
-
-
-def _value(row: scores.Row) -> float:
-    return row.value

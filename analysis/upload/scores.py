@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.compare.comparison import NEXT_COLUMNS, RUN_COLUMNS, SNAPSHOT_COLUMNS, Comparison
+from analysis.compare.comparison import RUN_COLUMNS, SNAPSHOT_COLUMNS, Comparison
 from analysis.runs.run import COLUMNS, Run
 from analysis.runs.wandb import SCORES
 from analysis.score import SNAPSHOT_MEASURES, Protocol, Scores
@@ -36,7 +36,7 @@ SEND_S = 90.0  # for one run; wandb's own limits end it sooner
 #: What W&B does not know from the training: all measures of the comparison.
 SUMMARY = tuple(name for name in RUN_COLUMNS if name not in COLUMNS and name not in ("cost", "extractor"))
 #: What is known of a snapshot besides its scores.
-BESIDE = tuple(name for name in SNAPSHOT_COLUMNS[4:] if name not in SNAPSHOT_MEASURES and name not in NEXT_COLUMNS)
+BESIDE = tuple(name for name in SNAPSHOT_COLUMNS[4:] if name not in SNAPSHOT_MEASURES)
 
 Rows = dict[int, dict[str, float]]  # step -> name -> value
 Found = Callable[[Run], tuple[Protocol, Scores] | None]

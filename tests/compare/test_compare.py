@@ -9,7 +9,7 @@ import pytest
 from support.made_runs import DATA, alternative, compared, make_run, row, scores
 
 from analysis.compare.build import compare, groups
-from analysis.compare.comparison import NEXT_COLUMNS, RUN_COLUMNS, SNAPSHOT_COLUMNS, Claim, Note
+from analysis.compare.comparison import RUN_COLUMNS, SNAPSHOT_COLUMNS, Claim, Note
 from analysis.runs.folders import read_folders
 from analysis.score import Protocol
 
@@ -132,7 +132,7 @@ def test_a_snapshot_has_the_interleaving_of_the_steps_since_the_one_before(tmp_p
     history.loc[:199, "loss_g"] = history.loc[:199, "loss_d"] * 9  # apart, then together
     folder.append_history(1, history.iloc[:, 1:].to_numpy(dtype=np.float32))
     found = compared(tmp_path, {"baseline": scores(48.0, along=[50, 48])})
-    assert tuple(found.snapshots) == (*SNAPSHOT_COLUMNS, *NEXT_COLUMNS.values())
+    assert tuple(found.snapshots) == (*SNAPSHOT_COLUMNS, "next_kid_mean")
     first, second = found.snapshots["interleaving_ratio"]
     assert math.isnan(first) or first == 0
     assert second > 0.8
@@ -344,7 +344,7 @@ def test_a_run_is_not_tested_against_its_own_first_steps_though_its_parent_has_t
     answer = comparison.experiment_answers[longer.name]
     assert answer.verdict == "plain"
     assert "1.00 times that after 1,200 steps, and lower in 0 of 2 seeds. These are the same runs" in answer.text
-    claim = Claim("interleaving_ratio", "kid_mean", "next", "seeds")
+    claim = Claim("interleaving_ratio", "next", "seeds")
     assert comparison.associations[claim].points == 2 * 9, "the next snapshot, too, lies within the equal steps"
 
 

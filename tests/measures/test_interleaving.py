@@ -12,7 +12,7 @@ from scipy.stats import ks_2samp, norm
 from support import ROOT
 
 from analysis.measures import interleaving
-from analysis.measures.interleaving import collapse, interleaving_ratio, lead_balance, windows
+from analysis.measures.interleaving import collapse, interleaving_ratio, windows
 
 STEPS = np.arange(1000)
 BESIDE = (
@@ -35,13 +35,13 @@ def noise(seed=0, n=20_000):
 def test_parallel_curves_never_interleave():
     d = 1 + 0.3 * np.sin(STEPS)
     assert interleaving_ratio(d, 3 * d * (1 + 0.01 * np.cos(3.3 * STEPS))) == 0
-    assert lead_balance(d, 3 * d) == 0
+    assert windows(d, 3 * d).balance == 0
 
 
 def test_curves_in_antiphase_interleave_fully():
     wave = np.sin(2 * np.pi * (STEPS + 0.3) / 10)
     assert interleaving_ratio(1 + 0.5 * wave, 1 - 0.5 * wave) == 1
-    assert lead_balance(1 + 0.5 * wave, 1 - 0.5 * wave) == 1
+    assert windows(1 + 0.5 * wave, 1 - 0.5 * wave).balance == 1
 
 
 def test_a_hand_counted_case():
@@ -59,7 +59,7 @@ def test_the_ratio_of_white_noise_falls_as_the_gap_grows_and_agrees_with_the_lea
         d, g = noise(1), noise(2) * math.exp(gap)
         ratios.append(interleaving_ratio(d, g))
         # in windows of 100 the median follows the noise a little, hence the tolerance
-        assert ratios[-1] == pytest.approx(lead_balance(d, g), abs=0.03)
+        assert ratios[-1] == pytest.approx(windows(d, g).balance, abs=0.03)
     assert ratios == sorted(ratios, reverse=True)
     assert ratios[0] == pytest.approx(1, abs=0.03)
     assert ratios[-1] < 0.2
@@ -81,7 +81,7 @@ def test_scaling_both_losses_changes_nothing(pair, factor):
     before, after = windows(d, g), windows(d * factor, g * factor)
     # A tie can come or go by rounding, where two losses are equal but for their last bit.
     assert np.abs(before.crossings - after.crossings).max() <= 2 * np.sum(np.isclose(d, g, rtol=1e-12))
-    assert lead_balance(d, g) == pytest.approx(lead_balance(d * factor, g * factor), abs=0.05)
+    assert windows(d, g).balance == pytest.approx(windows(d * factor, g * factor).balance, abs=0.05)
 
 
 @given(pairs)
@@ -89,7 +89,7 @@ def test_swapping_the_losses_changes_nothing(pair):
     d, g = pair
     np.testing.assert_equal(windows(d, g).crossings, windows(g, d).crossings)
     np.testing.assert_allclose(interleaving_ratio(d, g), interleaving_ratio(g, d), rtol=1e-12)
-    assert lead_balance(d, g) == pytest.approx(lead_balance(g, d), abs=1e-12)
+    assert windows(d, g).balance == pytest.approx(windows(g, d).balance, abs=1e-12)
 
 
 @given(pairs)
@@ -119,7 +119,7 @@ def test_a_window_with_few_reference_crossings_is_left_out_and_a_series_without_
     assert math.isnan(counted.ratio)
     assert 0 < counted.balance < 1
     assert math.isnan(interleaving_ratio(np.ones(99), np.ones(99)))
-    assert math.isnan(lead_balance([], []))
+    assert math.isnan(windows([], []).balance)
 
 
 def test_smoothing_averages_the_log_ratio_and_names_the_right_steps():
@@ -291,7 +291,7 @@ def test_the_prototypes_traces_have_the_prototypes_values(name, ratio, balance):
     trace = pd.read_csv(TRACES / f"{name}.csv")
     d = trace["loss_d_real"] + trace["loss_d_fake"]
     assert interleaving_ratio(d, trace["loss_g"]) == pytest.approx(ratio, abs=0.015)
-    assert lead_balance(d, trace["loss_g"]) == pytest.approx(balance, abs=0.015)
+    assert windows(d, trace["loss_g"]).balance == pytest.approx(balance, abs=0.015)
 
 
 def test_the_longer_windows_of_a_smoothed_series_count_and_white_noise_is_seen_as_centred():

@@ -283,7 +283,7 @@ def test_names_questions_and_errors_from_files_are_escaped(comparison, tmp_path)
         table=comparison.table[4:5].assign(**renamed),
         snapshots=comparison.snapshots[:0],
         windows=comparison.windows[:0],
-        associations={Claim("isc_mean", "fid", "here", "seeds"): Association(0.1, -0.1, 0.2, 2, 20, 1, HOSTILE)},
+        associations={Claim("isc_mean", "here", "seeds"): Association(0.1, -0.1, 0.2, 2, 20, 1, HOSTILE)},
         answers=[evil],
         experiment_answers={name: evil},
         alarms=[Note(HOSTILE)],

@@ -13,7 +13,7 @@ from support.made_runs import make_run
 from support.planned_runs import ROUTES, made
 
 from analysis.__main__ import main
-from analysis.compare.comparison import Answer, Arms, Note, Prediction
+from analysis.compare.comparison import Answer, Arms, Note
 from analysis.compare.plan import RULES, SEEDS
 from analysis.pages import study_page, tables
 from analysis.pages.arm_figures import against_quality, courses, dose_looks
@@ -192,7 +192,7 @@ def test_both_fronts_say_what_the_runs_say_and_whether_a_plan_was_there_before(
     comparison, tmp_path, verdict, planned, rho, said, chinese
 ):
     facts = {"n": 12, "rho": rho, "p": 0.012}
-    found = Prediction(verdict, "Over 12 arms ...", "", "a rule", planned, facts)
+    found = Answer("?", verdict, "Over 12 arms ...", rule="a rule", primary=planned, facts=facts)
     written(dataclasses.replace(comparison, predictions={"interleaving_ratio": found, "isc_mean": found}), tmp_path)
     english_front, chinese_front = (
         (tmp_path / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")
