@@ -33,9 +33,9 @@ STUDIED = $(EXPS) --runs "$(RUNS)" $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(PROF
 
 # The options of the comparison; INCEPTION_WEIGHTS is read from the environment.
 export INCEPTION_WEIGHTS
+SCORED = $(if $(EXTRACTOR),--extractor "$(EXTRACTOR)") $(if $(SAMPLES),--samples "$(SAMPLES)")
 COMPARED = --runs "$(RUNS)" $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--device "$(DEVICE)") \
-           $(if $(EXTRACTOR),--extractor "$(EXTRACTOR)") $(if $(SAMPLES),--samples "$(SAMPLES)") \
-           --out "$(REPORTS)" $(if $(WANDB),--wandb "$(WANDB)") \
+           $(SCORED) --out "$(REPORTS)" $(if $(WANDB),--wandb "$(WANDB)") \
            $(if $(COST_PER_HOUR),--cost-per-hour "$(COST_PER_HOUR)")
 
 .DEFAULT_GOAL := help
@@ -90,13 +90,11 @@ compare: setup ## compare all runs and open the page; scores are added as they c
 study-page: setup ## compare, then write docs/study.md and the results in the READMEs
 	@$(PYTHON) -m analysis study-page $(COMPARED) --docs "$(DOCS)"
 
-publish: setup ## put what the study needs of each finished and scored run into DOCS/study/evidence
-	@$(PYTHON) -m analysis publish --runs "$(RUNS)" --docs "$(DOCS)" $(if $(EXTRACTOR),--extractor "$(EXTRACTOR)") \
-		$(if $(SAMPLES),--samples "$(SAMPLES)")
+publish: setup ## copy what the study needs from each finished, scored run into DOCS/study/evidence
+	@$(PYTHON) -m analysis publish --runs "$(RUNS)" --docs "$(DOCS)" $(SCORED)
 
 ladder: setup ## damage real images step by step and score them: what does a KID of 0.1 look like?
-	@$(PYTHON) -m analysis ladder --docs "$(DOCS)" $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--device "$(DEVICE)") \
-		$(if $(EXTRACTOR),--extractor "$(EXTRACTOR)") $(if $(SAMPLES),--samples "$(SAMPLES)")
+	@$(PYTHON) -m analysis ladder --docs "$(DOCS)" $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--device "$(DEVICE)") $(SCORED)
 
 prune: setup ## delete the checkpoints of runs that have ended; the comparison doesn't need them
 	@$(PYTHON) -m dcgan prune --runs "$(RUNS)"

@@ -15,7 +15,7 @@ from dcgan.tools.files import user_path
 if TYPE_CHECKING:
     from analysis.compare.comparison import Comparison
     from analysis.runs.run import Run
-    from analysis.score import Job, Scorer
+    from analysis.score import Scorer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +57,7 @@ def _study_page(options: argparse.Namespace) -> int:
             "published evidence"
         )
     comparisons: list[tuple[Comparison, Path]] = []
-    for group in (usual, *others):  # most runs make the study; it shows others beside it
+    for group in (usual, *others):  # the largest group is the study; the others are shown beside it
         members, left_out = of_one_origin(group)
         notes = [*unusable, *map(str, left_out)]
         comparisons += _reports(options, members, notes, recorded=all(run.published for run in members))
@@ -98,8 +98,8 @@ def _reports(
 ) -> Iterator[tuple["Comparison", Path]]:
     """Score, compare and report each group of comparable runs; yield the comparison and its page.
 
-    A page is there before the scores are, and is completed as they come. recorded: take the scores that the runs came
-    with; they can't be scored here, as they have no weights. show_page: open the first one.
+    Each page is written before its scores exist and rewritten as they arrive. recorded: use the scores that came with
+    the runs, which have no weights. show_page: open the first one.
     """
     from analysis.compare.build import groups
     from analysis.compare.comparison import Note
@@ -129,10 +129,9 @@ def _reports(
         report.write()
     first = (waiting or list(reports.values()))[0]
     if scorer and waiting:
-        print(f"the page, without all scores yet: {first.page}", file=sys.stderr)
+        print(f"the page (scores still missing): {first.page}", file=sys.stderr)
         if show_page:
             show(first.page)
-        _announce(scorer, [job for report in waiting for job in report.jobs])
     for (data, profile), report in reports.items():
         comparison = report.complete()
         if _tables(report.folder) != before[data, profile]:
@@ -142,16 +141,6 @@ def _reports(
             show(report.page)
         _report(upload.upload(comparison, report.found))
         yield comparison, report.page
-
-
-def _announce(scorer: "Scorer", jobs: Sequence["Job"]) -> None:
-    """Say how much there is to score, and how long it will take."""
-    from analysis.pages.words import about, counted
-
-    work = scorer.estimate(jobs)
-    if work.generators:
-        real = f" and {work.real_images:,} real images" if work.real_images else ""
-        print(f"scoring {counted(work.generators, 'generator')}{real}: {about(work.seconds)}", file=sys.stderr)
 
 
 def _rate(options: argparse.Namespace) -> int:
@@ -169,7 +158,7 @@ def _rate(options: argparse.Namespace) -> int:
     if not runs:
         raise UserError(unusable[0])
     page = rating.write(folder.path, *pictures_to_rate(runs[0], cache=options.cache, data=options.data))
-    print(f"pictures to rate, a few minutes, in a browser here or on another machine: {page}")
+    print(f"rating page (takes a few minutes; works in any browser, also on another machine): {page}")
     print(f"The page saves your answers as a file. Move it into {page.parent}; `make compare` counts it.")
     show(page)
     return 0
@@ -300,7 +289,7 @@ def _parser() -> argparse.ArgumentParser:
 
     docs = Parser(add_help=False)
     docs.add_argument(
-        "--docs", type=user_path, default=Path("docs"), metavar="DIR", help="folder of the study; READMEs are above it"
+        "--docs", type=user_path, default=Path("docs"), metavar="DIR", help="folder of the study, beside the READMEs"
     )
     study = commands.add_parser(
         "study-page",
@@ -312,7 +301,7 @@ def _parser() -> argparse.ArgumentParser:
     publish = commands.add_parser(
         "publish",
         parents=[scoring, docs],
-        help="put what the study needs of each finished and scored run into docs/study/evidence",
+        help="copy what the study needs from each finished, scored run into docs/study/evidence",
     )
     publish.set_defaults(command=_publish)
 

@@ -17,7 +17,7 @@ from dcgan.record.folder import RunFolder
 
 
 def show(runs: Path, reports: Path, *, terminal: bool | None) -> int:
-    """Show the runs until the user has seen enough; return the exit code.
+    """Show the runs until the user quits; return the exit code.
 
     terminal: whether to stay in the terminal; None: where there is no screen.
 

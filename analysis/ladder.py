@@ -17,7 +17,7 @@ from analysis.pages import ladder as page
 from analysis.pages.markdown import table
 from analysis.reference import SEED
 from dcgan import UserError, config
-from dcgan.data import open_source, pack
+from dcgan.data import Source, open_source, pack
 
 IMAGES = 1000  # of each rung, and of the reference
 Damage = Callable[[np.ndarray], np.ndarray]
@@ -37,30 +37,28 @@ RUNGS: Mapping[str, Damage] = {
 def write(folder: Path, extractor: features.Extractor, *, data: str | None, cache: Path, images: int) -> str:
     """Score the ladder of the images that `data` names, put it into `folder`/ladder.csv and draw `folder`/ladder.png.
 
-    The rows of other images there are kept. The picture shows drawn faces, whichever images were scored. Returns the
+    Rows of other data sets are kept. The picture always shows drawn faces. Returns the
     new rows for a terminal, and where they are.
     """
-    size = config.load("baseline", profile="laptop").image_size
-    rows = climb(*halves(data, size, cache=cache, images=images), extractor)
+    size, source = config.load("baseline", profile="laptop").image_size, open_source(data, cache=cache)
+    rows = climb(*halves(source, size, cache=cache, images=images), extractor)
     kept = page.read(folder)
-    named = rows.assign(data=_name(data, cache), image_size=size, extractor=extractor.name)
+    name = f"{source.name}-{source.fingerprint[:8]}"  # as a run's folder names its data
+    named = rows.assign(data=name, image_size=size, extractor=extractor.name)
     page.write(folder, pd.concat([kept[kept["data"] != named["data"][0]], named]), examples(size, cache=cache))
     return f"{table(page.lines(rows))}\nin {folder / page.TABLE}, drawn in {folder / page.PICTURE}"
 
 
-def halves(data: str | None, size: int, *, cache: Path, images: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two disjoint random sets of at most `images` of the data's images each: uint8 (n, size, size, 3).
+def halves(source: Source, size: int, *, cache: Path, images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two disjoint random sets of at most `images` of the source's images each: uint8 (n, size, size, 3).
 
     Raises UserError where there are too few.
     """
     crop_px = config.load("baseline", profile="laptop").crop_px
-    source = open_source(data, cache=cache)
     packed = pack(source, size=size, crop_px=crop_px, images="all" if source.count else 2 * images, cache=cache).images
-    count = min(images, len(packed) // 2)
-    if count < fidelity.MINIMUM:
-        raise UserError(f"{data}: {len(packed)} images; a ladder needs at least {2 * fidelity.MINIMUM}")
-    order = np.random.default_rng(SEED).permutation(len(packed))
-    return packed[np.sort(order[:count])], packed[np.sort(order[count : 2 * count])]
+    if len(packed) < 2 * fidelity.MINIMUM:
+        raise UserError(f"{source.name}: {len(packed)} images; a ladder needs at least {2 * fidelity.MINIMUM}")
+    return fidelity.halves(packed, seed=SEED, most=images)
 
 
 def climb(real: np.ndarray, held_out: np.ndarray, extractor: features.Extractor) -> pd.DataFrame:
@@ -97,9 +95,3 @@ def examples(size: int, *, cache: Path) -> dict[str, np.ndarray]:
 def _features(extractor: features.Extractor, images: np.ndarray, title: str) -> np.ndarray:
     chunks: Iterable[torch.Tensor] = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).split(256)
     return features.extract(extractor, chunks, total=len(images), desc=title).features
-
-
-def _name(data: str | None, cache: Path) -> str:
-    """As a run's folder names its data."""
-    source = open_source(data, cache=cache)
-    return f"{source.name}-{source.fingerprint[:8]}"

@@ -15,7 +15,7 @@ from analysis.pages.study_page import picture
 from analysis.runs.evidence import GENERATOR_NAME, GRID_NAME, HISTORY_NAME, write_history
 from analysis.runs.folders import read_folders
 from analysis.runs.origin import origin
-from analysis.runs.run import Run
+from analysis.runs.run import SPEED, Run
 from analysis.runs.scores import NAME as SCORES_NAME
 from analysis.score import Scorer
 from dcgan.record import weights
@@ -23,14 +23,14 @@ from dcgan.tools import plain_yaml
 from dcgan.tools.files import save
 
 MOST_BYTES = 400_000  # of a run's evidence, without its generator
-STATUS = ("state", "step", "steps", "images_per_s", "step_ms", "data_wait_fraction", "floor_share", "seconds")
+STATUS = ("state", "step", "steps", *SPEED, "seconds")
 
 
 def publish(runs: Iterable[Run], evidence: Path, scorer: Scorer) -> tuple[list[Path], list[str]]:
     """Write the evidence of every finished and scored run that has none; return the folders and a line per refusal.
 
-    Evidence that is there is kept where it is of the same run. Where it is of another one (other code, device, data or
-    losses), it is kept, too, and the run is named: two records of one name are never mixed.
+    Evidence of the same run is kept and its scores are renewed. Evidence of another run (other code, device, data or
+    losses) is kept, and the refusal says so: two records of one name are never mixed.
     """
     written, refused = [], []
     for run in runs:
@@ -106,7 +106,7 @@ def _write_scores(run: Run, folder: Path, scorer: Scorer) -> None:
 
 
 def _write_generator(run: Run, path: Path) -> None:
-    """The final generator in float16, which changes a pixel by one level at most here and there."""
+    """The final generator in float16, which changes a few pixels by one level at most."""
     assert run.folder is not None
     state = weights.load(run.folder.generator)
     halves = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}

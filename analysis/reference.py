@@ -1,4 +1,4 @@
-"""The real images that generators are compared with: a fixed sample, and what is computed of it once.
+"""The real images that generators are compared with: a fixed sample, and what is computed once from it.
 
 The features are cached under a hash of the images and of the extractor, never under a name.
 """
@@ -22,7 +22,7 @@ from dcgan.tools.files import checksum, replacing
 
 VERSION = 2  # raise it when a change in scoring moves a number: older scores and features are then not used
 SEED = 0  # of everything drawn while scoring; image i is always that of latent seed i
-FACES = 2000  # images at most in which a face is searched
+FACES = 2000  # at most this many images are searched for faces
 
 
 class Counts(NamedTuple):
@@ -34,13 +34,13 @@ class Counts(NamedTuple):
 
 
 class Floor(NamedTuple):
-    """What real images score against real images: two disjoint halves of them, or parts of as many images each."""
+    """Scores of real images against others: two disjoint samples of equal size."""
 
     half: fidelity.Points  # the one that stands for the real images
     fid: float
     precision: float
     recall: float
-    copied: float  # the share of the other half's images that lie as near to this one's as copies do
+    copied: float  # the share of the other half's images that would count as copies of this half's
 
 
 #: By profile. Other profiles use laptop's counts.
@@ -84,7 +84,7 @@ def real_images(run: Run, *, size: int, cache: Path, data: str | None = None) ->
 
 
 class Reference:
-    """The sample of real images that a run is scored against, at one size, and what is computed of it once."""
+    """The sample of real images that a run is scored against, at one size, and what is computed once from it."""
 
     def __init__(
         self, packed: PackedImages, run: Run, extractor: features.Extractor, cache: Path, device: torch.device | str
@@ -100,11 +100,6 @@ class Reference:
 
     def __len__(self) -> int:
         return len(self._places)
-
-    @property
-    def has_features(self) -> bool:
-        """Whether the features are cached, or are at hand."""
-        return "features" in vars(self) or self._path(self._extracted_by).is_file()
 
     @cached_property
     def features(self) -> np.ndarray:

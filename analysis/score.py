@@ -1,10 +1,9 @@
 """Score what has no score yet: a run's final generator and its snapshots, into `scores.csv` in the run's folder.
 
-A score's name says what it is and of how many images, `fid_5000_effnet_lite0`. Its protocol says what else moves it:
+A score's name says what it is and of how many images, `fid_5000_effnet_lite0`. Its protocol says what else affects it:
 the extractor's weights, the sample of real images, the seed. A number is computed once for a generator and protocol.
 """
 
-import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +18,8 @@ from tqdm import tqdm
 
 from analysis.measures import damage, face_rate, features, fidelity, variety
 from analysis.reference import FACES, SEED, VERSION, Reference, counts_of, real_images, reference_name
-from analysis.runs.notes import Note
 from analysis.runs.ratings import Sheet
-from analysis.runs.run import Run
+from analysis.runs.run import Note, Run
 from analysis.runs.scores import Row, append_rows, read_rows
 from dcgan import UserError, sample
 from dcgan.data import PIXELS_VERSION
@@ -32,10 +30,8 @@ from dcgan.tools.files import checksum, read_plain, replacing
 
 log = logging.getLogger(__name__)
 
-FACES_PER_S = 100  # of one core, for an estimate
-MEASURES_S = 1.0  # for the scores of a generator from its features, on two cores, for an estimate
 SMALL = 64  # px, at which larger images are compared as well
-VARIED = 1000  # images of a final generator, at most, that are looked at for copies and variety
+VARIED = 1000  # images of a final generator, at most, that are checked for copies and variety
 NEAREST, FACES_SHOWN, NEAREST_SHOWN = "nearest.png", 8, 3  # in the run's folder: faces, and real images below each
 LARGEST = 1e9  # far above any score; a value that is not below it was not measured
 SNAPSHOT_MEASURES = ("kid_mean", "kid_std", "fid", "isc_mean", "isc_std")
@@ -82,7 +78,7 @@ def read(run: Run, protocol: Protocol, text: str | None = None) -> Scores:
     rows = [row for row in read_rows(run) if row.protocol == (text or protocol.text)]
 
     def measures(count: int) -> dict[int, dict[str, float]]:
-        """Step -> measure -> value, of scores from `count` images; of a score that stands there twice the later one."""
+        """Step -> measure -> value, of scores from `count` images; the later of two values of a score."""
         suffix = protocol.name("", count)
         by_step: dict[int, dict[str, float]] = {}
         for row in rows:
@@ -110,29 +106,12 @@ class Job:
     step: int
     generator: str  # hash of its weights
     unreadable: str = ""  # why its file can't be read
-    counts: dict[str, int] = field(default_factory=dict)  # 'snapshot', 'final', 'varied', 'small' -> images to generate
+    counts: dict[str, int] = field(default_factory=dict)  # 'snapshot', 'final', 'small' -> images to generate
 
     @property
     def title(self) -> str:
         """The run and the step."""
         return f"{self.run.title} step {self.step:,}"
-
-    @property
-    def sizes(self) -> dict[int, int]:
-        """Image size -> how many images to generate of it."""
-        sizes = {SMALL: self.counts["small"]} if "small" in self.counts else {}
-        if whole := [count for kind, count in self.counts.items() if kind != "small"]:
-            sizes[self.run.experiment.image_size] = max(whole)
-        return sizes
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What can be scored: not the generators whose real images are missing."""
-
-    generators: int
-    real_images: int  # whose features are not cached
-    seconds: float
 
 
 class Scorer:
@@ -165,27 +144,6 @@ class Scorer:
         """A job for each generator that lacks scores, of the runs that ended and have a folder."""
         ended = [run for run in runs if run.state in ENDED and not run.published]
         return [job for run in ended if run.folder for job in self._jobs(run, run.folder)]
-
-    def estimate(self, jobs: Sequence[Job]) -> Estimate:
-        """How long the jobs will take, from how long this machine takes for a few images."""
-        references: dict[str, Reference] = {}
-        generated = generators = faces = 0
-        for job in jobs:
-            with contextlib.suppress(UserError):  # without its real images it isn't scored, and a note says so
-                for size, count in job.sizes.items():
-                    references[reference_name(job.run, size)] = self._reference(job.run, size)
-                    generated += count
-                generators += 1
-                faces += min(FACES, job.counts.get("final", 0))
-        if not generators:
-            return Estimate(0, 0, 0)
-        real = sum(len(reference) for reference in references.values() if not reference.has_features)
-        by_part = (
-            (real + generated) * features.seconds_per_image(self.extractor),
-            (min(FACES, real) + faces) / FACES_PER_S / torch.get_num_threads(),
-            generators * MEASURES_S,
-        )
-        return Estimate(generators, real, sum(by_part))
 
     def score(self, jobs: Sequence[Job], *, each: Callable[[], None] = lambda: None) -> list[Note]:
         """Write the missing scores into the runs' folders, one generator at a time; call `each` after each.
@@ -220,13 +178,12 @@ class Scorer:
         # For each kind: how many images, and the name of a score that only this kind has.
         kinds = {
             "snapshot": (protocol.snapshot, protocol.name("fid", protocol.snapshot)),
-            "final": (protocol.final, protocol.name("precision", protocol.final)),
-            "varied": (min(VARIED, protocol.final), protocol.name("variety", protocol.final)),
+            "final": (protocol.final, protocol.name("variety", protocol.final)),
             "small": (protocol.final, protocol.name(f"fid_at_{SMALL}", protocol.final)),
         }
         files = [(step, path, "snapshot") for step, path in run.snapshots().items()]
         if run.state == "finished":
-            files += [(run.steps, folder.generator, kind) for kind in ("final", "varied")]
+            files.append((run.steps, folder.generator, "final"))
             if run.experiment.image_size > SMALL:
                 files.append((run.steps, folder.generator, "small"))
         jobs: dict[tuple[int, str], Job] = {}
@@ -253,10 +210,7 @@ class Scorer:
             fake = self._features(generator, max(whole.values()), job.title)
             for kind, count in whole.items():
                 some = fidelity.Points.of(fake.features[:count], self._scores_on)
-                if kind == "varied":
-                    measured.append((job.protocol.final, _varied(job, generator, real, some)))
-                    continue
-                only_final = _only_final(generator, real, some) if kind == "final" else {}
+                only_final = _only_final(job, generator, real, some) if kind == "final" else {}
                 measured.append((count, _fidelity(real, some, fake.logits[:count]) | only_final))
         if "small" in job.counts:
             measured.append((job.counts["small"], self._small(job, generator, note)))
@@ -285,7 +239,7 @@ class Scorer:
         return features.extract(self.extractor, chunks, total=count, desc=title)
 
     def _reference(self, run: Run, size: int) -> "Reference":
-        """The run's real images at `size`. Raises UserError each time when they can't be had."""
+        """The run's real images at `size`. Raises UserError every time if they are unavailable."""
         name = reference_name(run, size)
         if name not in self._references:
             try:
@@ -332,54 +286,52 @@ def _fidelity(real: Reference, fake: fidelity.Points, logits: np.ndarray) -> dic
     return dict(zip(SNAPSHOT_MEASURES, (kid_mean, kid_std, fid, isc_mean, isc_std), strict=True))
 
 
-def _only_final(generator: Generator, real: Reference, fake: fidelity.Points) -> dict[str, float]:
-    """Measures of a final generator besides FID, KID and IS."""
+def _only_final(job: Job, generator: Generator, real: Reference, fake: fidelity.Points) -> dict[str, float]:
+    """Measures of a final generator besides FID, KID and IS, and those of the real images beside them."""
+    pixels = sample.images(generator, range(min(FACES, len(fake)))).permute(0, 2, 3, 1).numpy()
+    some = fidelity.Points(fake.features[:VARIED])
+    _draw_nearest(job, real, some, pixels)
     precision, recall = fidelity.precision_recall(real=real.points, fake=fake, seed=SEED)
-    measured = {"precision": precision, "recall": recall, "n_real": len(real)}
-    if floor := real.floor(min(fidelity.HALF, len(fake))):
-        measured["fid_floor"], measured["floor_n"] = floor.fid, len(floor.half)
-        fewer = fidelity.Points(fake.features[: len(floor.half)])
-        measured["fid_at_floor_n"] = fidelity.fid(real=floor.half, fake=fewer)
-    return measured | _faces(real, generator, len(fake))
-
-
-def _varied(job: Job, generator: Generator, real: Reference, fake: fidelity.Points) -> dict[str, float]:
-    """Whether a final generator copies and is varied, beside the real images' own; writes the picture NEAREST.
-
-    Of what real images have, all that an older scores.csv may lack is here.
-    """
-    pixels = sample.images(generator, range(len(fake))).permute(0, 2, 3, 1).numpy()
-    some = fidelity.Points(fake.features[:FACES_SHOWN])
-    places = variety.nearest(real=real.points, fake=some, k=NEAREST_SHOWN).places
-    rows = [pixels[:FACES_SHOWN], *(real.images(column) for column in places.cpu().numpy().T)]
-    assert job.run.folder is not None
-    with replacing(job.run.folder.path / NEAREST) as aside:
-        shown = torch.from_numpy(np.concatenate(rows)).permute(0, 3, 1, 2)
-        sample.grid(shown, columns=FACES_SHOWN).save(aside, format="PNG")
     measured = {
-        "copied": variety.copied_share(real=real.points, fake=fake),
-        "variety": variety.variety(pixels),
+        "precision": precision,
+        "recall": recall,
+        "n_real": len(real),
+        "copied": variety.copied_share(real=real.points, fake=some),
+        "variety": variety.variety(pixels[:VARIED]),
         "variety_real": real.variety,
     }
-    if floor := real.floor(min(fidelity.HALF, job.protocol.final)):
+    if floor := real.floor(min(fidelity.HALF, len(fake))):
+        fewer = fidelity.Points(fake.features[: len(floor.half)])
         measured |= {
+            "fid_floor": floor.fid,
+            "fid_at_floor_n": fidelity.fid(real=floor.half, fake=fewer),
             "copied_real": floor.copied,
             "precision_real": floor.precision,
             "recall_real": floor.recall,
             "floor_n": len(floor.half),
         }
-    return measured
+    return measured | _faces(real, pixels)
 
 
-def _faces(real: Reference, generator: Generator, count: int) -> dict[str, float]:
-    """In how many of the generated images a face is found; only the real images' share when no setting fits them."""
+def _draw_nearest(job: Job, real: Reference, fake: fidelity.Points, pixels: np.ndarray) -> None:
+    """Write the picture NEAREST: the first generated images, and below each the real ones nearest to it."""
+    some = fidelity.Points(fake.features[:FACES_SHOWN])
+    _, places = variety.nearest(real=real.points, fake=some, k=NEAREST_SHOWN)
+    rows = [pixels[:FACES_SHOWN], *(real.images(column) for column in places.cpu().numpy().T)]
+    assert job.run.folder is not None
+    with replacing(job.run.folder.path / NEAREST) as aside:
+        shown = torch.from_numpy(np.concatenate(rows)).permute(0, 3, 1, 2)
+        sample.grid(shown, columns=FACES_SHOWN).save(aside, format="PNG")
+
+
+def _faces(real: Reference, pixels: np.ndarray) -> dict[str, float]:
+    """Count the generated images with a face; only the real images' share if no setting fits them."""
     setting = face_rate.strictest(real.strictness)
     accepted = {"face_rate_real": float(np.mean(real.strictness >= (setting or 1)))}
     if setting is None:
         return accepted
-    count = min(FACES, count)
-    settings = face_rate.strictness(sample.images(generator, range(count)).permute(0, 2, 3, 1).numpy())
-    return {**accepted, "face_setting": setting, "face_n": count, "face_found": face_rate.face_count(settings, setting)}
+    found = int((face_rate.strictness(pixels) >= setting).sum())
+    return {**accepted, "face_setting": setting, "face_n": len(pixels), "face_found": found}
 
 
 def _load(path: Path) -> Generator:

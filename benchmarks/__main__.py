@@ -18,7 +18,7 @@ BENCHMARKS = {
     "pack": ("packing", "packing images compared with ImageFolder and PIL, one core"),
     "memory": ("packing", "memory and cost per image with up to 200,000 images; minutes, and 12 GB of disk"),
     "score": ("score", "scoring compared with torch-fidelity from a folder of PNGs"),
-    "beside": ("beside", "a step beside other busy programs, by the ways of sharing the CPU with them"),
+    "beside": ("beside", "a step while other programs are busy, for each way of sharing the CPU"),
     "start": ("start", "the time from the command to the first step"),
     "study": ("study", "the time that Ray adds to many runs, and the disk space of a run"),
     "setup": ("project", "`make setup` in a fresh clone"),

@@ -51,7 +51,7 @@ def bench_steps(rounds: int) -> Result:
     measurements = []
     for (bf16, facts, way), (name, size) in itertools.product(ways, (("baseline", 64), ("hires_128", 128))):
         gc.collect()
-        torch.cuda.empty_cache()  # or the peak would be what the one before has left
+        torch.cuda.empty_cache()  # or the previous run would raise the peak
         torch.cuda.reset_peak_memory_stats()
         recorded, eager, setting = step_costs(name, bf16=bf16, facts=facts, profile="full", rounds=rounds)
         against, what = "the same step launched kernel by kernel", f"{size} px, {way}"

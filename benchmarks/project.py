@@ -11,7 +11,7 @@ from dcgan import UserError
 
 
 def bench_setup(rounds: int) -> Result:
-    """Time `make setup` in a fresh clone, with the packages in uv's cache, and again when all is there."""
+    """Time `make setup` in a fresh clone, with the packages in uv's cache, and again with everything installed."""
     first, again = [], []
     with tempfile.TemporaryDirectory() as place:
         for turn in range(rounds):

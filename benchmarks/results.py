@@ -1,7 +1,5 @@
 """The table of results: results.csv has one row per measurement, and RESULTS.md is written from it."""
 
-import csv
-import io
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -85,7 +83,9 @@ def add(result: Result, *, rounds: int, command: str, path: Path) -> None:
 
     It replaces the earlier result of the same benchmark and machine, and stands below those of other machines.
     """
-    from dcgan.device import environment  # it imports torch
+    import pandas as pd  # as torch, which `environment` imports, it takes a second, and --help doesn't need them
+
+    from dcgan.device import environment
 
     source = environment.commit(*CODE)
     stamp = {
@@ -102,20 +102,15 @@ def add(result: Result, *, rounds: int, command: str, path: Path) -> None:
     kept = [row for row in earlier if (row["what"], row["machine"]) != (result.what, stamp["machine"])]
     new = [stamp | measurement.cells() for measurement in result.measurements]
     rows = sorted(kept + new, key=lambda row: order.index(row["what"]))
-    table = io.StringIO()
-    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    for file, text in ((path, table.getvalue()), (path.with_name("RESULTS.md"), markdown(rows))):
-        save(file, text)
+    save(path, pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(index=False))
+    save(path.with_name("RESULTS.md"), markdown(rows))
 
 
 def read(path: Path = PATH) -> list[Row]:
     """The table's rows; none where there is no table yet."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    import pandas as pd
+
+    return pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records") if path.exists() else []
 
 
 def markdown(rows: Iterable[Row]) -> str:

@@ -1,4 +1,4 @@
-"""Two ways of doing the same thing, timed in turns, so that a machine's moods hit both."""
+"""Two ways of doing the same thing, timed in turns, so that slow spells of the machine hit both."""
 
 import os
 import statistics

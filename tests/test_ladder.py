@@ -11,7 +11,7 @@ from analysis.measures import damage, features
 from analysis.pages import ladder as page
 from analysis.pages.html import template
 from dcgan import UserError
-from dcgan.data import faces
+from dcgan.data import faces, open_source
 
 
 class Pixels(torch.nn.Module):
@@ -29,7 +29,7 @@ class Pixels(torch.nn.Module):
 
 @pytest.fixture
 def extractor():
-    return features.Extractor("pixels", "0" * 16, 193, Pixels())
+    return features.Extractor("pixels", "0" * 16, Pixels())
 
 
 def test_blur_and_noise_have_the_strength_that_they_say():
@@ -62,7 +62,7 @@ def _smoothness(images):
 
 def test_the_halves_are_disjoint_and_the_first_rung_is_near_nothing(tmp_path, extractor, monkeypatch):
     monkeypatch.setattr(ladder.face_rate, "strictness", _smoothness)
-    real, held_out = ladder.halves(None, 64, cache=tmp_path, images=150)
+    real, held_out = ladder.halves(open_source(None, cache=tmp_path), 64, cache=tmp_path, images=150)
     assert len(real) == len(held_out) == 150
     assert not {image.tobytes() for image in real} & {image.tobytes() for image in held_out}
     rows = ladder.climb(real, held_out, extractor).set_index("damage")
@@ -81,7 +81,7 @@ def test_too_few_images_are_one_line(tmp_path):
     for i in range(150):
         Image.fromarray(faces.draw([i], 32)[0]).save(folder / f"{i}.png")
     with pytest.raises(UserError, match=r"few: 150 images; a ladder needs at least 200"):
-        ladder.halves(str(folder), 64, cache=tmp_path / "cache", images=100)
+        ladder.halves(open_source(str(folder), cache=tmp_path / "cache"), 64, cache=tmp_path / "cache", images=100)
 
 
 def test_another_data_set_is_added_and_the_picture_shows_drawn_faces_only(tmp_path, extractor, monkeypatch):

@@ -29,7 +29,7 @@ from dcgan.record.folder import HISTORY
 from dcgan.tools.files import checksum
 
 NAMES = ("slow_d_only", "init_only", "decay_only")
-STUB = Extractor("effnet_lite0", EFFNET_SHA256[:16], 1280, torch.nn.Identity())
+STUB = Extractor("effnet_lite0", EFFNET_SHA256[:16], torch.nn.Identity())
 
 
 def trained(runs, name, seed, **options):

@@ -1,6 +1,6 @@
 """Alarms: runs that diverged, that D or G has won, or whose last snapshots are much worse than their best.
 
-None is raised where the images are all alike: the losses and a detector look calm then. Look at the grid.
+Images that are all alike raise no alarm: the losses and a detector look calm then. Look at the grid.
 """
 
 from collections.abc import Callable

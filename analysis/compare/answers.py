@@ -38,7 +38,7 @@ def associated(x: str, comparison: Comparison) -> list[str]:
 
 
 def useful(found: plan.Usefulness, *, primary: bool) -> Answer:
-    """Does a candidate say more of the next KID than the current one does?"""
+    """Does a candidate say more about the next KID than the current one does?"""
     question = "Does interleaving help to predict the next KID, once the current KID is known?"
     answer = partial(Answer, question, key="useful", rule=plan.RULES["useful"])
     if math.isnan(found.without):

@@ -284,7 +284,7 @@ def _quality_measure(run: Run, parent_run: Run | None) -> str | None:
 def _differences(
     finished: pd.DataFrame, names: Sequence[str | None], quality: str | None, copies: Sequence[eligible.Twin]
 ) -> dict[str, Effect]:
-    """An experiment's measures minus its parent's, without runs that are a parent's over again for the steps it has.
+    """An experiment's measures minus its parent's, without runs that repeat a parent's run over the compared steps.
 
     names: the experiment's and its parent's. Scores have the variance within recipes pooled over all that are of their
     image size and as long as one of them.

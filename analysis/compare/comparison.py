@@ -9,8 +9,7 @@ import pandas as pd
 from analysis.compare.quality import Outcome
 from analysis.measures.inference import Effect
 from analysis.measures.stats import Association, Estimate
-from analysis.runs.notes import Note
-from analysis.runs.run import Run
+from analysis.runs.run import Note, Run
 
 #: The columns of compare.csv in order: 32 documented ones, then details of them.
 RUN_COLUMNS = (
@@ -67,7 +66,7 @@ def sentence(verdict: str, text: str) -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """One question and what the numbers say to it."""
+    """One question and what the numbers say about it."""
 
     question: str
     verdict: str  # a key of VERDICTS
@@ -103,7 +102,7 @@ class Answer:
 
     @property
     def sentence(self) -> str:
-        """All of it, the verdict first."""
+        """The whole answer, verdict first."""
         return sentence(self.verdict, f"{self.text} {self.more}".strip())
 
 

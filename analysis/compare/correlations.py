@@ -38,7 +38,7 @@ def usual_size(snapshots: pd.DataFrame) -> int | None:
 def associations_of(snapshots: pd.DataFrame, runs: Sequence[Run]) -> dict[Claim, Association]:
     """Correlate each candidate with KID at equal steps; empty without snapshots. None is corrected for their number.
 
-    Comparisons of recipes resample whole recipes: seeds of one recipe are no independent evidence of
+    Comparisons of recipes resample whole recipes: seeds of one recipe are not independent evidence about
     what recipes do.
     """
     points = of_usual_size(snapshots).sort_values(["experiment", "seed", "step"])

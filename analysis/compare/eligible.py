@@ -46,7 +46,7 @@ def comparable_losses(runs: Sequence[Run]) -> tuple[dict[str, int], list[Note]]:
     steps_compared, notes = {}, []
     for run in finished:
         if run.experiment.batch_size != batch_size:
-            why = f"its batch size is {run.experiment.batch_size}, that of the others {batch_size}"
+            why = f"its batch size is {run.experiment.batch_size}, the others' is {batch_size}"
         elif run.steps < steps:
             why = f"it has {run.steps:,} steps, the others {steps:,}"
         else:

@@ -1,4 +1,4 @@
-"""How many generated faces look normal, by people whose answers to real and to damaged faces show that they looked."""
+"""How many generated faces look normal, to people whose answers to real and damaged faces show that they looked."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from analysis.measures.stats import wilson
 from analysis.runs.ratings import KINDS, Rating
 from analysis.runs.run import Run
 
-#: A rater counts who calls at least this share of the real faces normal, and at most that of the damaged ones.
+#: A rater counts if they call at least this share of the real faces normal, and at most that of the damaged ones.
 REAL_AT_LEAST, DAMAGED_AT_MOST = 0.8, 0.5
 
 

@@ -139,7 +139,7 @@ def _dynamics(history: pd.DataFrame) -> dict[str, float]:
         row[f"lead_balance{suffix}"] = windows.balance
         row[f"windows_counted{suffix}"] = windows.counted
         if smoothing == 1:
-            low, high = windows.interval(lambda some: some.ratio)
+            low, high = windows.interval
             row |= {"interleaving_ratio_low": low, "interleaving_ratio_high": high}
     return row
 

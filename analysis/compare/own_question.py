@@ -48,7 +48,8 @@ def of_experiment(this: Alternative) -> Answer:
 def _outcome(this: Alternative) -> tuple[str, str]:
     """A verdict and its text."""
     if not this.seeds:
-        return "open", f"No run of it has finished{f', and {len(this.diverged)} diverged' if this.diverged else ''}."
+        diverged = f", and {len(this.diverged)} diverged" if this.diverged else ""
+        return "open", f"None of its runs has finished{diverged}."
     if this.parent is None:
         return "plain", _levels(this)
     if this.quality is None:

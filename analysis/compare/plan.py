@@ -90,7 +90,7 @@ def arms_of(runs: Sequence[Run], table: pd.DataFrame, snapshots: pd.DataFrame, s
     """The plan's arms where these runs have at least three of them, otherwise all recipes.
 
     runs: finished, of one image size and batch size, at least `steps` long. snapshots: those of any runs up to there.
-    The plan's images are not asked for: on others it is the same plan.
+    Other images are fine: it is the same plan.
     """
     planned = [run for run in runs if _is_planned(run)]
     if len({recipe(run.experiment) for run in planned}) >= 3:
@@ -131,7 +131,7 @@ def arms_of(runs: Sequence[Run], table: pd.DataFrame, snapshots: pd.DataFrame, s
 
 
 def recipe(experiment: config.Experiment) -> str:
-    """What two runs share that differ only in how long they are, how often they are looked at, and their seed."""
+    """The settings that make a recipe: all but the length, the snapshots and the seed."""
     return str({key: value for key, value in config.settings(experiment).items() if key not in (*config.HOW, *LENGTH)})
 
 
@@ -145,7 +145,7 @@ def _is_planned(run: Run) -> bool:
 
 
 def _changes(run: Run) -> dict[str, Any]:
-    """What a run's recipe sets that `baseline` has otherwise. Raises UserError for a profile that is gone."""
+    """What a run's recipe sets differently from `baseline`. Raises UserError for a profile that is gone."""
     changes = config.differences(config.load("baseline", profile=run.profile), run.experiment)
     return {key: value for key, (_, value) in changes.items() if key not in (*config.HOW, *LENGTH)}
 
@@ -206,7 +206,7 @@ def _association(arms: Arms, x: str) -> dict[str, float]:
 
 
 def verdict(facts: Mapping[str, float], corrected_p: float) -> str:
-    """The first rule itself: 'yes', 'reversed', 'no' or 'open'. NaN counts for nothing."""
+    """The first rule itself: 'yes', 'reversed', 'no' or 'open'. NaN meets no condition."""
     agree = np.sign(facts["rho"]) == np.sign(facts["within"]) == np.sign(facts["smoothed"])
     if corrected_p < BOUND and agree:
         return "yes" if facts["rho"] < 0 else "reversed"
@@ -308,7 +308,7 @@ class Usefulness:
 
 
 def useful(arms: Arms, x: str) -> Usefulness:
-    """The third rule: does the candidate say more of the next snapshot's KID than the step and the current KID do?
+    """The third rule: does the candidate say more about the next snapshot's KID than the step and the current KID do?
 
     The two predictions are linear: from the step (a category) and the log of the current KID, and from those and the
     candidate; each arm is predicted from the others. What the first leaves is taken for symmetric around 0 in each arm:

@@ -2,7 +2,7 @@
 
 One snapshot is noisy: in the first study the standard deviation within a recipe was 0.090 for the log KID of the last
 one and 0.053 for the mean of the last three. Recipes are compared with the variance pooled over all of one image size
-and length, not paired by seed: pairing bought nothing there, and costs degrees of freedom.
+and length, not paired by seed: pairing gained nothing there, and costs degrees of freedom.
 """
 
 from collections.abc import Mapping, Sequence

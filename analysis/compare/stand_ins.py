@@ -70,7 +70,7 @@ def find(name: str, experiment: Experiment, runs: Sequence[Run], snapshots: pd.D
 def own_course(run: Run, steps: int, before: Mapping[int, float], snapshots: pd.DataFrame) -> str:
     """How longer runs ended, compared with their own first steps; "" without scores.
 
-    run: one of them. before: seed -> KID over the last snapshots up to `steps`. It is one course each, so there is no
+    run: one of them. before: seed -> KID over the last snapshots up to `steps`. They are the same runs, so there is no
     test.
     """
     changes, best = [], []

@@ -1,4 +1,4 @@
-"""Damage to images of faces: some that leaves most details in place, so a person sees it and a detector may not.
+"""Damage to images of faces: some keeps most details intact, so that a person notices and a detector may not.
 
 The images are uint8 RGB (n, H, W, 3), each of one upright face that fills it. Shares are of the image's side.
 """

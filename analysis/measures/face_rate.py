@@ -61,11 +61,6 @@ def strictest(real: np.ndarray, *, accepts: float = 0.98) -> int | None:
     return setting if setting >= 1 else None
 
 
-def face_count(strictness: np.ndarray, setting: int) -> int:
-    """The number of images in which a face is found at this setting."""
-    return int(np.count_nonzero(np.asarray(strictness) >= setting))
-
-
 def _cascade() -> cv2.CascadeClassifier:
     return cv2.CascadeClassifier(str(Path(haarcascades) / "haarcascade_frontalface_default.xml"))
 

@@ -7,7 +7,6 @@ import hashlib
 import io
 import logging
 import socket
-import time
 import urllib.request
 import warnings
 from collections.abc import Iterable, Iterator
@@ -62,7 +61,6 @@ class Extractor:
 
     name: str  # one of NAMES
     weights: str  # the first 16 hex digits of the SHA-256 of the file of weights
-    dims: int  # features an image
     network: nn.Module  # uint8 (n, 3, H, W) -> features (n, dims), logits (n, classes)
 
 
@@ -105,48 +103,23 @@ def choose(
                 raise UserError(lack) from error
             log.warning("%s; using effnet_lite0 instead", lack)
     network = EfficientNetLite0(memory_format).to(device)
-    return Extractor("effnet_lite0", EFFNET_SHA256[:16], 1280, network)
+    return Extractor("effnet_lite0", EFFNET_SHA256[:16], network)
 
 
 def extract(extractor: Extractor, images: Iterable[Tensor], *, total: int, desc: str) -> Features:
-    """The features of `total` images uint8 (n, 3, H, W), in chunks of any size; computed in float32 on every device.
-
-    Raises ValueError when there are more or fewer images.
-    """
-    device, size = next(extractor.network.parameters()).device, _pass_size(extractor)
-    features, logits, done = np.empty((total, extractor.dims), np.float32), None, 0
+    """The features of `total` images uint8 (n, 3, H, W), in chunks of any size; computed in float32 on every device."""
+    device = next(extractor.network.parameters()).device
+    size = PASS_ON_CPU if device.type == "cpu" else PASS_ELSEWHERE
+    rows: list[list[np.ndarray]] = []
     bar = tqdm(total=total, desc=desc, unit="image", delay=2, dynamic_ncols=True, leave=False)
     # torch lets CUDA's convolutions drop to TF32, which has 10 bits; the context restores the setting afterwards.
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     with bar, torch.inference_mode(), exact:
         for chunk in _regrouped(images, size):
-            count = len(chunk)
-            if done + count > total:
-                raise ValueError(f"{total} images were announced, and there are more")
-            padded = torch.cat([chunk, chunk.new_zeros(size - count, *chunk.shape[1:])])
-            pooled, classes = (output[:count].cpu().numpy() for output in extractor.network(padded.to(device)))
-            if logits is None:
-                logits = np.empty((total, classes.shape[1]), np.float32)
-            features[done : done + count], logits[done : done + count] = pooled, classes
-            done += count
-            bar.update(count)
-    if logits is None or done < total:
-        raise ValueError(f"{total} images were announced, and there are {done}")
-    return Features(features, logits)
-
-
-def seconds_per_image(extractor: Extractor) -> float:
-    """How long this machine takes for an image at present, from two passes over blank ones."""
-    size = _pass_size(extractor)
-    blank = torch.zeros(size, 3, 64, 64, dtype=torch.uint8)
-    extract(extractor, [blank], total=size, desc="warming up")  # it prepares buffers and threads
-    began = time.perf_counter()
-    extract(extractor, [blank, blank], total=2 * size, desc="timing")
-    return (time.perf_counter() - began) / (2 * size)
-
-
-def _pass_size(extractor: Extractor) -> int:
-    return PASS_ON_CPU if next(extractor.network.parameters()).is_cpu else PASS_ELSEWHERE
+            padded = torch.cat([chunk, chunk.new_zeros(size - len(chunk), *chunk.shape[1:])])
+            rows.append([output[: len(chunk)].cpu().numpy() for output in extractor.network(padded.to(device))])
+            bar.update(len(chunk))
+    return Features(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
 
 
 def _regrouped(images: Iterable[Tensor], size: int) -> Iterator[Tensor]:
@@ -277,7 +250,7 @@ def _inception(path: Path) -> Extractor:
         log.warning(
             "%s: not the published weights (SHA-256 %s...); its scores compare only with each other", path, sha256[:16]
         )
-    return Extractor("inception", sha256[:16], 2048, network)
+    return Extractor("inception", sha256[:16], network)
 
 
 def _right_file() -> str:
@@ -307,7 +280,7 @@ def _published(cache: Path) -> Path:
 def _check_answer(url: str) -> None:
     """Raise OSError or HTTPException unless the server answers within ANSWER_SECONDS.
 
-    A thread asks, because no timeout ends the lookup of a name.
+    A thread asks, because no timeout covers DNS lookups.
     """
     try:
         within(ANSWER_SECONDS, lambda: urllib.request.urlopen(url, timeout=STALL_SECONDS).close())

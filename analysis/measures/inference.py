@@ -38,7 +38,7 @@ class Effect:
 def pooled_sd(arms: Mapping[str, Sequence[float]]) -> tuple[float, int]:
     """The standard deviation within arms, pooled over all, and its degrees of freedom; NaN and 0 without any.
 
-    It takes the arms for equally noisy. An arm of one seed adds nothing to it and can still be compared.
+    It assumes equally noisy arms. An arm of one seed adds nothing to it and can still be compared.
     """
     squares, df = 0.0, 0
     for values in arms.values():

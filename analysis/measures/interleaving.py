@@ -46,7 +46,6 @@ white noise. So it is the gap in units of the noise, and the parts are worth see
                        needs no loss: 0 there, 1 where D tells all images apart
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +54,7 @@ from numpy.typing import ArrayLike
 
 WINDOW = 100  # steps
 MIN_REFERENCE = 10  # crossings
+RESAMPLES = 1000
 SMOOTHINGS = (1, 5, 20)  # steps; what a report shows side by side
 OVERLAP_BLOCK = 500  # steps
 PERIOD_2_BELOW = 2.5  # steps
@@ -112,18 +112,16 @@ class Windows:
         known = ~np.isnan(self.lead)
         return _share(np.where(known, self.lead, 0).sum(axis=-1), known.sum(axis=-1))
 
-    def interval(self, statistic: Callable[["Windows"], float], *, resamples: int = 1000) -> tuple[float, float]:
-        """The middle 95 % of `statistic` over windows drawn with replacement: a block bootstrap (Carlstein 1986).
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The middle 95 % of `ratio` over windows drawn with replacement: a block bootstrap (Carlstein 1986).
 
-        It describes how much the run varies from window to window. It says nothing of other seeds.
-
-        statistic: gets all resamples at once, in arrays of a row each, as `ratio` and `balance` take them: one at a
-            time, a thousand runs took a quarter of a minute.
+        It describes how much the run varies from window to window. It says nothing about other seeds.
         """
         if len(self) < 2:
             return float("nan"), float("nan")
         rng = np.random.default_rng(0)
-        drawn = statistic(self[rng.integers(len(self), size=(resamples, len(self)))])
+        drawn = self[rng.integers(len(self), size=(RESAMPLES, len(self)))].ratio  # an array, a row a resample
         if np.isnan(drawn).all():
             return float("nan"), float("nan")
         low, high = np.nanquantile(drawn, [0.025, 0.975])
@@ -153,11 +151,9 @@ def log_ratio(loss_d: ArrayLike, loss_g: ArrayLike, *, smoothing: int = 1) -> np
 
 
 def window_for(smoothing: int) -> int:
-    """Steps a window for a smoothing, 100 or more.
+    """Steps a window for a smoothing, at least 100.
 
-    A smoothed series wiggles more slowly: averaged over 20 steps, white noise crosses its median ten times in 100
-    steps and not fifty times, so that of windows that short a quarter would be left out, and those with the fewest
-    crossings.
+    A smoothed series crosses its median more rarely, and too many windows would have too few crossings.
     """
     return max(WINDOW, STEPS_PER_SMOOTHING * smoothing)
 
@@ -244,7 +240,7 @@ def period_2(loss_d: ArrayLike, loss_g: ArrayLike) -> float:
 def smooth_crossings(loss_d: ArrayLike, loss_g: ArrayLike) -> float:
     """The smooth crossings of the module's text, per 1,000 steps; NaN where no r is known.
 
-    A stretch without a known r is passed over.
+    Stretches of unknown r are skipped.
     """
     r = log_ratio(loss_d, loss_g, smoothing=SMOOTH)
     r = r[~np.isnan(r)]
@@ -305,7 +301,7 @@ def g_has_won(loss_d: ArrayLike, loss_g: ArrayLike) -> bool:
 
 
 def winner(loss_d: ArrayLike, loss_g: ArrayLike) -> str | None:
-    """Which of the two has won for good, "D" or "G"; None while both still learn from each other."""
+    """Return the player that has won for good, "D" or "G"; None while both still learn from each other."""
     if d_has_won(loss_d):
         return "D"
     return "G" if g_has_won(loss_d, loss_g) else None

@@ -3,8 +3,6 @@
 Compare both numbers with the real images' own: one half of them beside the other half.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,17 +14,10 @@ SIDE = 16  # px, at which they are compared
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: the weights of red, green and blue in grey
 
 
-class Nearest(NamedTuple):
-    """The nearest real images of each generated one, the nearest first."""
-
-    distances: Tensor  # (images, k), Euclidean, of features
-    places: Tensor  # (images, k), rows of the real features
-
-
-def nearest(*, real: Points, fake: Points, k: int = 1) -> Nearest:
-    """The k nearest real images of each generated one, by features."""
+def nearest(*, real: Points, fake: Points, k: int = 1) -> tuple[Tensor, Tensor]:
+    """The k nearest real images of each generated one: their Euclidean distances, and their rows, both (images, k)."""
     found = [torch.cdist(rows, real.features).topk(k, largest=False) for rows in fake.features.split(AT_ONCE)]
-    return Nearest(torch.cat([each.values for each in found]), torch.cat([each.indices for each in found]))
+    return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
 
 
 def copied_share(*, real: Points, fake: Points) -> float:
@@ -40,7 +31,7 @@ def copied_share(*, real: Points, fake: Points) -> float:
     distances, places = (found[:, 0] for found in nearest(real=real, fake=fake))
     copied, which = places.unique(return_inverse=True)
     # The nearest of a real image is itself.
-    apart = nearest(real=real, fake=Points(real.features[copied]), k=2).distances[:, 1]
+    apart = nearest(real=real, fake=Points(real.features[copied]), k=2)[0][:, 1]
     return (distances < apart[which]).double().mean().item()
 
 

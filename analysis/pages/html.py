@@ -32,13 +32,13 @@ def data_uri(content: bytes, kind: str) -> str:
 
 
 def show(page: Path) -> None:
-    """Open the page where there is a screen and a browser; elsewhere its path has been printed."""
+    """Open the page where there is a screen and a browser; otherwise the caller has printed its path."""
     if has_screen():
         webbrowser.open(page.resolve().as_uri())
 
 
 def has_screen() -> bool:
-    """Whether somebody would see a browser's window."""
+    """True if a browser window would be visible a browser's window."""
     screen = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     return bool(screen) and not os.environ.get("CI")
 

@@ -20,8 +20,8 @@ ORDER = ("running", "starting", "interrupted", "failed", "unknown", "diverged", 
 #: The badge of a state: its class in report.css.
 BADGES = {"finished": "better", "diverged": "worse", "failed": "worse", "interrupted": "open", "unknown": "open"}
 HINTS = {
-    "interrupted": "Nobody trains it now; the command that started it resumes it.",
-    "failed": "The command that started it resumes it.",
+    "interrupted": "It isn't being trained now. The same command resumes it.",
+    "failed": "Run the same command to resume it.",
     "diverged": "A loss is no longer a finite number.",
 }
 POINTS, SMALL_POINTS = 400, 60  # of a curve
@@ -33,7 +33,7 @@ Scale = Callable[[Any], Any]  # from values to places in a figure
 
 
 class LivePage:
-    """Makes the page of the runs as they stand. What has not changed since the last time is not drawn again."""
+    """Makes the page of the runs as they stand. What has not changed since the last time is not redrawn."""
 
     def __init__(self) -> None:
         self._page, self._runs = template("live.html"), template("live_runs.html")

@@ -1,4 +1,4 @@
-"""A report that is there before its runs have scores, and is completed as they come."""
+"""A report written before its runs are scored, updated as scores arrive."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ class LiveReport:
         self._done, self._next = 0, 0.0
 
     def write(self) -> Comparison:
-        """Compare the runs by the scores they have, and write the report; it says if more are to come."""
+        """Compare the runs by the scores they have, and write the report; it says if more are coming."""
         began = time.monotonic()
         waiting = dict.fromkeys(job.run.title for job in self.jobs[self._done :])
         comparison = compare(

@@ -1,8 +1,8 @@
 """Axes of quality, windows, scatter and seeds: a tidy frame in, a drawn axis out. Knows nothing of runs or files.
 
 A frame has a column `experiment`, and an experiment has one colour, marker and dash pattern in every figure (`styles`).
-Blue and vermilion are kept for D and G. Colour-blind readers can tell all colours apart, and no fact hangs on colour
-only.
+Blue and vermilion are kept for D and G. Colour-blind readers can tell all colours apart, and nothing is told by colour
+alone.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,7 +54,7 @@ DOCUMENTED = {
     "tuned_lr": Style("#009E73", "^"),
     "hires_128": Style("#CC79A7", "D", (3, 1.2, 1, 1.2)),
 }
-#: For all others, in order of appearance: what Okabe and Ito leave, then dark ones of Paul Tol's.
+#: For all others, in order of appearance: the rest of Okabe and Ito's palette, then dark ones of Paul Tol's.
 OTHERS = (
     Style("#56B4E9", "v", (1, 1)),
     Style("#332288", "P", (6, 1.5, 1, 1.5, 1, 1.5)),
@@ -103,7 +103,7 @@ def drawing() -> Iterator[None]:
 
 
 def figure(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure, inches. It belongs to no window and is gone with its last reference."""
+    """An empty figure, inches. It independent of pyplot, so it is garbage-collected."""
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 

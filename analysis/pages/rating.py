@@ -34,10 +34,10 @@ def write(run_folder: Path, sheet: Sheet, pictures: Sequence[np.ndarray]) -> Pat
 
 
 def _keep_other_sheet(folder: Path, sheet: Sheet) -> None:
-    """Set the sheet of another page aside, under a name of its own, so that its answers can still be read."""
+    """Rename another page's sheet, so that its answers can still be read."""
     try:
         earlier = read_sheet(folder / SHEET)
-    except (OSError, ValueError):  # there is none, or it is damaged and tells nothing of its answers
+    except (OSError, ValueError):  # missing or unreadable
         return
     if earlier.page != sheet.page:
         (folder / SHEET).rename(folder / EARLIER_SHEETS.replace("*", earlier.page))

@@ -22,7 +22,8 @@ from analysis.measures import interleaving
 from analysis.pages import grids, ladder, report, tables
 from analysis.pages.figures import file_stem
 from analysis.pages.html import TEMPLATES, template
-from analysis.pages.markdown import cell, table as markdown_table
+from analysis.pages.markdown import cell
+from analysis.pages.markdown import table as markdown_table
 from analysis.pages.plots import DOCUMENTED
 from analysis.pages.words import number, setting
 from analysis.runs.evidence import GRID_NAME
@@ -52,7 +53,7 @@ def write(comparison: Comparison, figures: Path, docs: Path, *, beside: Sequence
     Raises UserError for runs without scores, and for a README that can't be read.
     """
     if comparison.table["fid"].isna().all():
-        raise UserError("no run has scores, which a study is about; `make compare` says why")
+        raise UserError("no run has scores, so there is nothing to study; `make compare` says why")
     docs = docs.resolve()
     stems = [*FIGURES, *(file_stem(f"losses-{name}") for name in _shown_losses(comparison))]
     pictures = {path.name: path.read_bytes() for stem in stems if (path := figures / f"{stem}.png").is_file()}

@@ -54,7 +54,7 @@ MEASURES = (
         "alike", real="variety_real"),
     Measure(
         "copied", "copied", "share of generated images that lie nearer to a real one than any other real image does; "
-        "real images that were held out do so by chance, so only a share far above theirs says that it copies",
+        "real images that were held out do so by chance, so only a share far above theirs suggests copying",
         decimals=1, percent=True, real="copied_real"),
     Measure(
         "face_rate", "detectable as a face", "share in which a face detector finds a face", "higher", 1, True,

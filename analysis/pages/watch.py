@@ -185,7 +185,7 @@ class Watch:
 
 
 def newest_sample(samples: Path) -> tuple[int, Path, int] | None:
-    """The newest grid of a run: its step, its path and when it was written. A link out of the run is none."""
+    """The newest grid of a run: its step, its path and when it was written. Links that lead elsewhere don't count."""
     steps = {path: re.fullmatch(r"step-(\d{6,15})\.png", path.name) for path in samples.glob("step-*.png")}
     newest = max(((int(name[1]), path) for path, name in steps.items() if name), default=None)
     if newest is None or not newest[1].resolve().is_relative_to(samples.parent.resolve()):

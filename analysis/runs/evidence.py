@@ -1,4 +1,4 @@
-"""What is published of a run, small enough for the repository: the numbers that the study needs, and one grid.
+"""The published part of a run, small enough for the repository: the numbers that the study needs, and one grid.
 
     <experiment>/seed-<n>/config.yaml    as the run recorded it
                           status.json    how it ended, how fast it was

@@ -42,7 +42,7 @@ def read_folders(runs: Path) -> tuple[list[Run], list[str]]:
                 problems.append(f"{status}: can't be read; the state of this run is unknown")
     if not paths and not problems:
         raise no_runs(runs)
-    all_runs.sort(key=_in_its_place)  # of copies of a run this one comes last and is kept
+    all_runs.sort(key=_in_its_place)  # sorted last, so it is the copy that is kept
     return each_once(all_runs, problems), problems
 
 

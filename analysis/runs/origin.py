@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from analysis.runs.folders import read_folders
-from analysis.runs.notes import Note
-from analysis.runs.run import Run
+from analysis.runs.run import Note, Run
 from dcgan import UserError
 
 

@@ -76,7 +76,7 @@ class Sheet(_Strict):
 
     @property
     def page(self) -> str:
-        """The page's name, by which answers find their sheet; it gives nothing of the order away."""
+        """The page's name, by which answers find their sheet; it reveals nothing of the order."""
         unnamed = {"title"} if self.damaged_indices else {"title", "damaged_indices"}  # so that old pages keep theirs
         return checksum(self.model_dump_json(exclude=unnamed).encode(), nbytes=8)
 
@@ -91,7 +91,7 @@ class Sheet(_Strict):
 
 
 class Answers(_Strict):
-    """What the page saves: it knows no more."""
+    """What the page saves; it knows nothing else."""
 
     page: str
     answers: Annotated[str, Field(pattern="^[yn]+$")]
@@ -124,7 +124,7 @@ def read_ratings(run_folder: Path) -> list[Rating]:
         try:
             ratings.append(_read(path))
         except (OSError, ValueError) as error:
-            log.warning("%s", one_line(f"{path}: skipped, it holds no rating: {reason(error)}"))
+            log.warning("%s", one_line(f"{path}: skipped, not a rating: {reason(error)}"))
     return sorted(dict.fromkeys(ratings), key=lambda rating: rating.time)  # a file that was saved twice counts once
 
 

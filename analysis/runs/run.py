@@ -18,6 +18,17 @@ from dcgan.record.folder import HISTORY, RunFolder
 FOLDER_NAME = r"\w[\w .,()=+~-]{0,149}"  # of the folders above a run
 
 
+@dataclass(frozen=True)
+class Note:
+    """A remark that every report shows: a run that is unfinished, refused, diverged or could not be scored."""
+
+    text: str  # without the run's title
+    run: str | None = None  # the run's title; None: not about one run
+
+    def __str__(self) -> str:
+        return f"{self.run}: {self.text}" if self.run else self.text
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """One training run as it was recorded."""
@@ -84,6 +95,12 @@ class Run:
     def steps(self) -> int:
         """The steps done."""
         return self.status["step"]
+
+    @property
+    def wandb_place(self) -> tuple[str, str, str] | None:
+        """Entity, project and id in W&B; None for a run that was never online."""
+        page = re.search(r"/([\w.-]+)/([\w.-]+)/runs/([\w.-]+)$", str(self.status.get("wandb_url") or ""))
+        return (page[1], page[2], page[3]) if page else None
 
     def snapshots(self) -> dict[int, Path]:
         """The generator's snapshots in the folder, by step in order; none for a run read from W&B."""
@@ -189,7 +206,7 @@ def read_experiment(record: Mapping[str, Any], where: Path) -> Experiment:
 
 
 def tidy(rows: pd.DataFrame | list[Mapping[str, Any]], where: str) -> pd.DataFrame:
-    """The rows of a history by step, of each step the last. Raises UserError for missing steps and for no numbers."""
+    """A history with the last row of each step. Raises UserError for missing steps and where a value is no number."""
     try:
         kinds = {"step": "int64", **dict.fromkeys(HISTORY[1:], "float64")}
         history = pd.DataFrame(rows, columns=list(HISTORY)).astype(kinds)

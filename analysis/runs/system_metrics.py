@@ -43,7 +43,7 @@ def _found(path: Path) -> list[float]:
     try:
         values = list(_uses(_records(path)))
         save(kept, json.dumps({"bytes": path.stat().st_size, "values": values}))
-    except Exception as error:  # wandb's own, too: nobody should miss a page for this
+    except Exception as error:  # wandb's own, too: the page must not fail because of this
         log.debug("%s: %s", path, error)
         return []
     return values

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 
-from analysis.runs.run import Run, each_once, read_experiment, tidy
+from analysis.runs.run import SPEED, Run, each_once, read_experiment, tidy
 from analysis.runs.state import Status
 from dcgan import UserError, first_line
 from dcgan.config import Experiment
@@ -25,13 +25,12 @@ from dcgan.record.folder import ENDED, HISTORY
 ANSWER_S = 15  # seconds that W&B has for one answer; wandb's own patience is minutes
 LEAVE_S = 3  # for its helper process to end
 SCORES = "scores/"  # before the name of a score among W&B's
-SPEED = ("images_per_s", "step_ms", "data_wait_fraction", "floor_share", "seconds")  # written when a run ends
 
 
 def read_wandb(project: str, api: Any = None) -> tuple[list[Run], list[str]]:
     """Every run of the lab in the W&B project "entity/project", sorted, and a line for each that can't be used.
 
-    api: a `wandb.Api`; None makes one from the user's login. Runs of other kinds are skipped without a word.
+    api: a `wandb.Api`; None makes one from the user's login. Runs of other kinds are skipped silently.
 
     Raises UserError, soon and without prompting, when W&B can't be reached or there is no such run.
     """
@@ -88,7 +87,7 @@ def _from_wandb(upload: Any, where: str) -> Run:
     status = {"wandb_url": upload.url, "state": state, "step": summary.get("step", 0)}
     # A run writes the speed of the whole when it ends in order; before, W&B has that of the last rows.
     if summary.get("state") in ENDED or (upload.state == "finished" and state == summary.get("state")):
-        status |= {key: summary[key] for key in SPEED if key in summary}
+        status |= {key: summary[key] for key in (*SPEED, "seconds") if key in summary}
     try:
         checked = Status.model_validate(status).model_dump()
     except ValidationError as error:
@@ -136,7 +135,7 @@ def _scores(scanned: list[dict[str, Any]]) -> list[tuple[int, str, float]]:
     """The scores along the run, in the order in which they were sent."""
     scores = []
     for row in scanned:
-        with contextlib.suppress(ValueError, TypeError, OverflowError):  # what is no number was not measured
+        with contextlib.suppress(ValueError, TypeError, OverflowError):  # skip what is not a number
             step = int(row["step"]) if "step" in row else 0
             scores += [(step, key.removeprefix(SCORES), float(row[key])) for key in row if key.startswith(SCORES)]
     return scores

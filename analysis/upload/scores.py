@@ -120,7 +120,7 @@ class _Upload:
 
 
 def _upload(run: Run, row: Mapping[str, Any], comparison: Comparison, found: Found) -> _Upload | None:
-    """What to send of a run; None for one without scores, one that trains, and one that W&B was never to have."""
+    """What to send of a run; None for one without scores, one that trains, and one that was never logged to W&B."""
     known = found(run)
     has_id = re.fullmatch(r"[\w-]{1,64}", str(run.record.get("wandb_id") or ""))  # somebody may have edited it
     if run.folder is None or run.state not in ENDED or known is None or not has_id:
@@ -235,7 +235,7 @@ class _Sender:
             project = (url or "").partition("/runs/")[0]
             self._lines.append(f"W&B: {_count(sent)} {'has its' if sent == 1 else 'have their'} scores now: {project}")
         if gone:
-            self._lines.append(f"W&B: no longer there, so not given their scores: {', '.join(gone)}")
+            self._lines.append(f"W&B: deleted in W&B, so their scores were not sent: {', '.join(gone)}")
         self._lines += [f"W&B: {line}" for line in busy]
         return [*self._lines, *self._to_upload(online)]
 
@@ -320,8 +320,8 @@ def _log_generator(wandb: Any, session: Any, upload: _Upload, config: Mapping[st
 
 def _project(run: Run) -> dict[str, str]:
     """Where in W&B the run is."""
-    page = re.search(r"/([\w.-]+)/([\w.-]+)/runs/[\w.-]+$", str(run.status.get("wandb_url") or ""))
-    return {"entity": page[1], "project": page[2]} if page else {"project": wandb_client.project()}
+    place = run.wandb_place
+    return {"entity": place[0], "project": place[1]} if place else {"project": wandb_client.project()}
 
 
 def _summary_of_training(run: Run) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def save(runs: Sequence[Run], reports: Path) -> tuple[str | None, list[str]]:
         return None, [MISSING]
     shown = side_by_side(runs)
     if shown is None:
-        return None, ["W&B: no run with a page there, so no workspace"]
+        return None, ["W&B: none of these runs is online, so there is no workspace to show"]
     done: list[str] = []
     run = next(iter(shown.runs.values()))
     markdown = reports / run.data / run.profile / "compare.md"
@@ -78,7 +78,7 @@ def side_by_side(runs: Sequence[Run]) -> Shown | None:
 
     The documented experiments if there are two of them, otherwise all recipes.
     """
-    placed = [(run, place) for run in runs if (place := _place(run))]
+    placed = [(run, place) for run in runs if (place := run.wandb_place)]
     if not placed:
         return None
     last, (entity, project, _) = placed[-1]
@@ -91,12 +91,6 @@ def side_by_side(runs: Sequence[Run]) -> Shown | None:
     order = [name for name in names if name in chosen] + sorted(chosen.keys() - set(names))
     shown = (documented if len(documented) > 1 else order)[:MOST]
     return Shown(entity, project, dict(chosen[name] for name in shown))
-
-
-def _place(run: Run) -> tuple[str, str, str] | None:
-    """A run's entity, project and id in W&B; None for one that was never online."""
-    page = re.search(r"/([\w.-]+)/([\w.-]+)/runs/([\w.-]+)$", str(run.status.get("wandb_url") or ""))
-    return (page[1], page[2], page[3]) if page else None
 
 
 def _charts(shown: Shown) -> list[tuple[str, list[Any]]]:

@@ -244,12 +244,6 @@ def test_a_cause_closes_half_of_the_gap_to_64_px_with_more_diverse_samples(
         assert answer.sentence == f"Can't tell. By the rule, no follow-up is a cause (n = {seeds} at least)."
 
 
-def test_without_ratings_the_report_says_that_there_are_none(tmp_path):
-    make_run(tmp_path, "baseline")
-    answer = next(each for each in compared(tmp_path).answers if "look normal" in each.question)
-    assert answer.sentence == "Nobody has rated any yet. `make rate EXP=...` asks you."
-
-
 def test_a_face_rate_carries_its_interval_and_its_name(tmp_path):
     make_run(tmp_path, "baseline")
     found = compared(tmp_path, {"baseline": scores(50.0, face_found=90, face_n=100, face_rate_real=0.99)})

@@ -63,7 +63,7 @@ def test_runs_of_another_batch_size_or_of_fewer_steps_are_refused_with_the_reaso
     (other,) = [each for each in found.table["experiment"] if each.startswith("tuned_lr+")]
     assert pd.isna(row(found, other)["interleaving_ratio"])
     assert pd.isna(row(found, "regularized")["interleaving_ratio"])
-    assert any("its batch size is 32, that of the others 128" in str(note) for note in found.notes)
+    assert any("its batch size is 32, the others' is 128" in str(note) for note in found.notes)
     assert any("it has 300 steps, the others 400" in str(note) for note in found.notes)
     # A longer run is compared over as many steps as the others have: D wins in all of those, in half of its own.
     assert len(longer.read_history()) == 800

@@ -14,7 +14,7 @@ from analysis.pages import markdown
 
 pytestmark = pytest.mark.thorough
 
-STUB = features.Extractor("effnet_lite0", features.EFFNET_SHA256[:16], 1280, None)
+STUB = features.Extractor("effnet_lite0", features.EFFNET_SHA256[:16], None)
 HOSTILE = [
     "<script>window.hit = 1</script>",
     "</script><script>window.hit = 1</script>",

@@ -25,7 +25,7 @@ def make_many(runs, seeds):
 
     The weights are a few bytes each: nothing is scored, so they are only read to see that they are the scored ones.
     """
-    extractor = Extractor("effnet_lite0", EFFNET_SHA256[:16], 1280, None)
+    extractor = Extractor("effnet_lite0", EFFNET_SHA256[:16], None)
     for name in FOUR:
         for seed in range(seeds):
             folder = make_run(runs, name, seed, steps=5000, profile="laptop", gap=0.001 * seed)
@@ -77,7 +77,7 @@ def test_of_more_than_two_hundred_runs_the_page_lists_some_and_says_so(tmp_path,
     monkeypatch.setattr(report, "LISTED", 8)
     monkeypatch.setattr(figures, "SVG_BYTES", 20_000)
     found, _ = read_folders(tmp_path / "runs")
-    extractor = Extractor("effnet_lite0", EFFNET_SHA256[:16], 1280, None)
+    extractor = Extractor("effnet_lite0", EFFNET_SHA256[:16], None)
     comparison = compare(found, Scorer(extractor, cache=tmp_path / "cache").found)
     written = []
     monkeypatch.setattr(

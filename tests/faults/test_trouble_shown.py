@@ -111,5 +111,5 @@ def test_an_experiment_of_which_every_seed_diverged_says_so(tmp_path):
     make_run(tmp_path, "baseline")
     make_run(tmp_path, "tuned_lr", state="diverged")
     found = compared(tmp_path)
-    assert found.experiment_answers["tuned_lr"].sentence == "Can't tell. No run of it has finished, and 1 diverged."
+    assert found.experiment_answers["tuned_lr"].sentence == "Can't tell. None of its runs has finished, and 1 diverged."
     assert pd.isna(row(found, "tuned_lr")["fid"])

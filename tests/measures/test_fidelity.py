@@ -2,16 +2,13 @@
 
 import numpy as np
 import pytest
-import scipy.linalg
 import torch
-import torch_fidelity
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from analysis.measures import features, fidelity
+from analysis.measures import fidelity
 from dcgan import UserError
-from dcgan.data import faces
 
 
 @pytest.fixture
@@ -47,16 +44,6 @@ def test_fid_of_a_scaling_is_the_square_of_the_difference_in_deviation_per_dimen
     some = gaussian(rng)
     scale = np.array([1, 2, 3, 0.5, 1, 1, 0, 4], dtype=np.float32)
     assert fidelity.fid(real=some, fake=some * scale) == pytest.approx(float(((scale - 1) ** 2).sum()), rel=1e-5)
-
-
-def test_fid_equals_an_independent_computation(rng):
-    mixing = rng.standard_normal((30, 30))
-    real = np.maximum(rng.standard_normal((500, 30)) @ mixing, 0).astype(np.float32)
-    fake = np.maximum(rng.standard_normal((400, 30)) @ mixing * 0.8 + 0.5, 0).astype(np.float32)
-    one, other = np.cov(real.astype(float).T), np.cov(fake.astype(float).T)
-    root = scipy.linalg.sqrtm(one @ other).real
-    expected = ((real.mean(0) - fake.mean(0)) ** 2).sum() + np.trace(one + other - 2 * root)
-    assert fidelity.fid(real=real, fake=fake) == pytest.approx(expected, rel=1e-3)
 
 
 def test_scores_of_points_are_those_of_their_features(rng):
@@ -98,6 +85,7 @@ def test_the_numbers_are_torch_fidelitys(rng, monkeypatch, device, reals, fakes,
     size = min(reals, fakes) // 2
     if not looked_up:
         monkeypatch.setattr(fidelity, "SUBSETS", 2)
+        monkeypatch.setattr(fidelity, "AT_ONCE", 97)
     a, b = torch.from_numpy(fake).double(), torch.from_numpy(real).double()
     count = min(reals, fakes)
     equal = [side[fidelity.chosen(len(side), count, seed=3)] for side in (a, b)]
@@ -140,24 +128,6 @@ def test_kid_of_a_set_against_itself_is_below_0_by_what_images_in_both_subsets_a
     assert abs(found) < 0.05
 
 
-def test_kid_equals_a_plain_restatement_of_the_unbiased_estimate(rng, monkeypatch):
-    real, fake = rng.gamma(2, size=(110, 6)).astype(np.float32), rng.gamma(3, size=(120, 6)).astype(np.float32)
-    monkeypatch.setattr(fidelity, "SUBSETS", 1)
-    order = np.random.RandomState(5)
-    y, x = fake[order.choice(120, 55, replace=False)], real[order.choice(110, 55, replace=False)]
-
-    def kernel(a, b):
-        return (a.astype(float) @ b.astype(float) / 6 + 1) ** 3
-
-    expected = 0.0
-    for one in (x, y):
-        expected += sum(kernel(one[i], one[j]) for i in range(55) for j in range(55) if i != j) / (55 * 54)
-    expected -= 2 * sum(kernel(a, b) for a in x for b in y) / 55**2
-    mean, deviation = fidelity.kid(real=real, fake=fake, seed=5)
-    assert mean == pytest.approx(expected, rel=1e-9)
-    assert deviation == 0
-
-
 # --- precision and recall ---
 
 
@@ -178,32 +148,6 @@ def test_images_that_are_all_the_same_have_no_recall(rng):
     real = 50 + rng.standard_normal((200, 64)).astype(np.float32)
     same = np.repeat(real[:1], 200, axis=0)  # in float32 their distances would not come out as 0
     assert fidelity.precision_recall(real=real, fake=same, seed=0) == (1, pytest.approx(1 / 200))
-
-
-def test_swapping_real_and_fake_swaps_precision_and_recall(rng):
-    some, other = rng.standard_normal((400, 5)), 0.6 * rng.standard_normal((300, 5))
-    precision, recall = fidelity.precision_recall(real=some, fake=other, seed=1)
-    assert fidelity.precision_recall(real=other, fake=some, seed=1) == pytest.approx((recall, precision))
-    assert precision > recall + 0.1
-
-
-def test_precision_and_recall_equal_a_plain_restatement_on_equal_counts(rng):
-    real, fake = rng.standard_normal((150, 4)), 0.8 * rng.standard_normal((110, 4)) + 0.3
-    drawn = real[fidelity.chosen(150, 110, seed=3)]
-
-    def share(of, within):
-        radii = [np.sort(np.linalg.norm(within - one, axis=1))[3] for one in within]  # [0] is the point itself
-        return np.mean([any(np.linalg.norm(within - one, axis=1) <= radii) for one in of])
-
-    expected = share(fake, within=drawn), share(drawn, within=fake)
-    assert fidelity.precision_recall(real=real, fake=fake, seed=3) == pytest.approx(expected)
-
-
-def test_precision_and_recall_do_not_depend_on_the_rows_compared_at_once(rng, monkeypatch):
-    real, fake = rng.standard_normal((300, 5)), 0.7 * rng.standard_normal((300, 5))
-    whole = fidelity.precision_recall(real=real, fake=fake, seed=0)
-    monkeypatch.setattr(fidelity, "AT_ONCE", 70)
-    assert fidelity.precision_recall(real=real, fake=fake, seed=0) == pytest.approx(whole)
 
 
 # --- Inception Score ---
@@ -265,19 +209,8 @@ def test_too_few_images_are_refused_with_both_counts_and_the_smallest_allowed(rn
     ):
         with pytest.raises(UserError, match=message):
             refused()
-    with pytest.raises(UserError, match=r"99 generated images: .* at least 100"):
-        fidelity.inception_score(few, seed=0)
     with pytest.raises(UserError, match=r"two sets of 75 out of 150 images: .* at least 100"):
         fidelity.halves(many, seed=0)
-
-
-def test_the_smoke_profile_has_enough_images(rng):
-    real, fake = rng.standard_normal((1000, 5)), rng.standard_normal((200, 5))
-    assert fidelity.fid(real=real, fake=fake) > 0
-    assert len(fidelity.kid(real=real, fake=fake, seed=0)) == 2
-    assert all(0 < share <= 1 for share in fidelity.precision_recall(real=real, fake=fake, seed=0))
-    assert fidelity.inception_score(fake, seed=0)[0] > 1
-    assert len(fidelity.halves(real, seed=0, most=200)[0]) == 200
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -295,11 +228,6 @@ def test_features_that_are_not_finite_are_refused(rng, bad):
             refused()
 
 
-def test_features_of_different_extractors_are_refused(rng):
-    with pytest.raises(UserError, match="5 features of generated against 6 of real images"):
-        fidelity.fid(real=rng.standard_normal((100, 6)), fake=rng.standard_normal((100, 5)))
-
-
 def test_scoring_changes_neither_the_features_nor_the_global_generator(rng):
     real, fake = rng.standard_normal((2, 200, 5))
     real.setflags(write=False)
@@ -309,76 +237,3 @@ def test_scoring_changes_neither_the_features_nor_the_global_generator(rng):
     fidelity.precision_recall(real=real, fake=fake, seed=0)
     assert np.array_equal(fake, before)
     assert np.array_equal(np.random.get_state()[1], state)
-
-
-class Images(torch.utils.data.Dataset):
-    """uint8 (n, 3, H, W) as torch-fidelity takes it."""
-
-    def __init__(self, images):
-        self.images = images
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, index):
-        return self.images[index]
-
-
-class Registered(torch_fidelity.FeatureExtractorBase):
-    """EfficientNet-Lite0 as torch-fidelity takes an extractor."""
-
-    def __init__(self, name, features_list, **_):
-        super().__init__(name, features_list)
-        self.network = features.EfficientNetLite0()
-
-    def forward(self, images):
-        outputs = dict(zip(("1280", "logits"), self.network(images), strict=True))
-        return tuple(outputs[feature] for feature in self.features_list)
-
-    @staticmethod
-    def get_provided_features_list():
-        return "1280", "logits"
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric):
-        return "logits" if metric == "isc" else "1280"
-
-    @staticmethod
-    def can_be_compiled():
-        return False
-
-
-@pytest.mark.slow
-def test_images_score_what_torch_fidelity_says_of_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(fidelity, "MINIMUM", 32)
-    torch_fidelity.register_feature_extractor("ours", Registered)
-    drawn = torch.from_numpy(faces.draw(np.arange(64), 32)).permute(0, 3, 1, 2).contiguous()
-    real, fake = drawn[:32], torch.cat([drawn[32:48], drawn[48:].flip(2)])
-    theirs = torch_fidelity.calculate_metrics(
-        input1=Images(fake),
-        input2=Images(real),
-        feature_extractor="ours",
-        isc=True,
-        fid=True,
-        kid=True,
-        prc=True,
-        kid_subset_size=16,
-        batch_size=16,
-        rng_seed=7,
-        cuda=False,
-        save_cpu_ram=True,
-        verbose=False,
-        cache=False,
-    )
-    extractor = features.choose("effnet_lite0", inception_weights=None, cache=tmp_path, device="cpu")
-    seen = features.extract(extractor, [real, fake], total=64, desc="both")
-    pair = {"real": seen.features[:32], "fake": seen.features[32:]}
-    assert fidelity.fid(**pair) == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
-    kid = theirs["kernel_inception_distance_mean"], theirs["kernel_inception_distance_std"]
-    assert fidelity.kid(**pair, seed=7) == pytest.approx(kid, rel=1e-3, abs=1e-6)
-    isc = theirs["inception_score_mean"], theirs["inception_score_std"]
-    assert fidelity.inception_score(seen.logits[32:], seed=7) == pytest.approx(isc, rel=1e-4)
-    shares = theirs["precision"], theirs["recall"]
-    assert fidelity.precision_recall(**pair, seed=7) == pytest.approx(shares, abs=0.032)  # one on the edge of a sphere
-    assert kid[0] > 0.01
-    assert shares[1] < 0.9

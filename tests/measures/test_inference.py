@@ -99,21 +99,6 @@ def _correlated(r, n):
     return x, r * x + math.sqrt(1 - r**2) * other
 
 
-def test_where_nothing_differs_about_one_claim_in_twenty_is_false():
-    """The docstrings' rates, with fewer draws."""
-    rng, draws = np.random.default_rng(0), 2000
-    seeds = [3, 2, 2, 2, 3, 2, 2]
-    single = family = 0
-    for _ in range(draws):
-        arms = {str(i): rng.standard_normal(n) for i, n in enumerate(seeds)}
-        sd, df = pooled_sd(arms)
-        effects = {name: pooled_effect(arms[name], arms["0"], sd=sd, df=df) for name in arms if name != "0"}
-        single += sum(effect.low > 0 or effect.high < 0 for effect in effects.values())
-        family += min(holm({name: effect.p for name, effect in effects.items()}).values()) < 0.05
-    assert single / draws / 6 == pytest.approx(0.049, abs=0.01)
-    assert family / draws == pytest.approx(0.038, abs=0.015)
-
-
 def test_the_weakest_correlation_that_few_points_can_settle_is_the_first_order_that_does():
     """5 points have 120 orders: only the two perfect ones have p <= 2.5 %."""
     assert least_settled(range(5), range(5), 0.025) == pytest.approx(1)

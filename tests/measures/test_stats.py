@@ -4,8 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from analysis.measures.stats import partial_association, t_interval, wilson
 
@@ -15,19 +13,6 @@ def test_wilson_has_the_published_values():
     assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
     assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
     assert wilson(0, 0) == (0.0, 1.0)
-
-
-@given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_holds_the_share_and_stays_within_0_and_1(counts):
-    successes, trials = counts
-    low, high = wilson(successes, trials)
-    assert 0 <= low <= successes / trials <= high <= 1
-
-
-@pytest.mark.parametrize(("successes", "trials"), [(3, 2), (-1, 2), (1, 0)])
-def test_wilson_refuses_impossible_counts(successes, trials):
-    with pytest.raises(ValueError, match="must"):
-        wilson(successes, trials)
 
 
 def test_the_t_interval_has_the_textbooks_value():
@@ -41,12 +26,6 @@ def test_one_seed_has_a_mean_and_no_interval():
     assert (found.mean, found.n) == (7, 1)
     assert math.isnan(found.low)
     assert t_interval([]).n == 0
-
-
-def test_the_t_interval_covers_the_mean_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    hits = [found.low < 3 < found.high for found in (t_interval(rng.normal(3, 2, 5)) for _ in range(2000))]
-    assert np.mean(hits) == pytest.approx(0.95, abs=0.015)
 
 
 def series(runs, steps, slope, *, seed=0, trend=1.0):
@@ -135,6 +114,6 @@ def test_clusters_that_can_only_be_held_against_each_other_are_one_comparison_fe
     rows = [(group, f"{group}-{run}") for group, many in enumerate(groups) for run in range(many) for _ in range(5)]
     given = [(group, i % 5) for i, (group, _) in enumerate(rows)]
     x, y = rng.normal(size=(2, len(rows)))
-    found = partial_association(x, y, given=given, cluster=[run for _, run in rows], resamples=10)
+    found = partial_association(x, y, given=given, cluster=[run for _, run in rows])
     assert found.comparisons == comparisons
     assert found.reason or comparisons >= found.MIN_COMPARISONS

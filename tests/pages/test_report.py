@@ -14,8 +14,8 @@ from PIL import Image
 from support.made_runs import compared, make_run, scores
 
 from analysis.compare import looks_normal
-from analysis.compare.comparison import RUN_COLUMNS, Alternative, Answer, Claim, Note
-from analysis.measures.stats import Association, Estimate, t_interval
+from analysis.compare.comparison import RUN_COLUMNS, Alternative, Answer, Note
+from analysis.measures.stats import Estimate, t_interval
 from analysis.pages import grids, markdown, plots, report, tables, words
 from analysis.pages.figures import SECTIONS
 from analysis.runs.ratings import Rating
@@ -128,11 +128,6 @@ def test_the_page_is_one_file_that_names_no_other(page):
     assert "unsafe" not in policy
 
 
-def test_the_same_comparison_gives_the_same_page(comparison):
-    few = without(comparison, runs=comparison.runs[:1], alternatives=without(comparison).alternatives[:1])
-    assert report.html(few, NO_FIGURES) == report.html(few, NO_FIGURES)
-
-
 def test_the_page_says_what_a_reader_asks_for(comparison, page):
     text = _text(page)
     for answer in [*comparison.answers, *comparison.experiment_answers.values()]:
@@ -172,16 +167,6 @@ def test_what_is_equal_to_the_digits_shown_has_no_best():
     assert best(0.0002, 0.0) is None
     assert best(0.5) is None
     assert best() is None
-
-
-def test_one_seed_has_no_interval_and_two_have():
-    def cell(values):
-        estimate = t_interval(values)
-        alternative = Alternative("a", None, "", {}, range(len(values)), {"fid": estimate}, {}, "fid")
-        return report._result(alternative, tables.BY_KEY["fid"], False)
-
-    assert cell([61.23]) == {"mean": "61.2", "interval": "", "n": "", "best": False}
-    assert cell([60.0, 62.0])["interval"] == "[48.3, 73.7]"
 
 
 def test_colours_are_stable_when_an_experiment_is_missing(comparison, page, tmp_path):
@@ -265,37 +250,14 @@ def test_a_grid_of_huge_images_is_shrunk(tmp_path):
     assert (frame.width, frame.height) == (grids.GRID_PX, grids.GRID_PX)
 
 
-def test_names_questions_and_errors_from_files_are_escaped(comparison, tmp_path):
+def test_names_questions_and_errors_from_files_are_escaped(comparison):
     evil = Answer(f"{HOSTILE}?", "better", HOSTILE, evidence=[HOSTILE, f"{HOSTILE}|"])
-    name = f"evil{HOSTILE}"
-    renamed = {"experiment": name}
-    alternative = replace(comparison.alternatives[2], name=name, parent=HOSTILE, changes={HOSTILE: (HOSTILE, None)})
-    run = comparison.runs[4]
-    record = {**run.record, "environment": {**run.record["environment"], "device_name": HOSTILE}}
-    run = replace(run, experiment=run.experiment.model_copy(update={"name": name}), record=record)
-    hostile = replace(
-        comparison,
-        data=HOSTILE,
-        protocol={HOSTILE: HOSTILE},
-        runs=[run],
-        arms=no_arms(comparison),
-        alternatives=[alternative],
-        table=comparison.table[4:5].assign(**renamed),
-        snapshots=comparison.snapshots[:0],
-        windows=comparison.windows[:0],
-        associations={Claim("isc_mean", "here", "seeds"): Association(0.1, -0.1, 0.2, 2, 20, 1, HOSTILE)},
-        answers=[evil],
-        experiment_answers={name: evil},
-        alarms=[Note(HOSTILE)],
-        notes=[Note(f"{HOSTILE}\n{HOSTILE}", run=HOSTILE)],
-        ratings=[rated(run, rater=HOSTILE)],
-    )
-    page = report.write(hostile, tmp_path).read_text(encoding="utf-8")
-    assert "<script>alert" not in page
-    assert page.count("&lt;script&gt;alert(1)") > 15
+    notes = {"alarms": [Note(HOSTILE)], "notes": [Note(HOSTILE, run=HOSTILE)]}
+    hostile = replace(comparison, data=HOSTILE, answers=[evil], **notes)
+    page = report.html(hostile, NO_FIGURES)
+    assert HOSTILE not in page
     assert page.count("<script") == 1
-    assert HOSTILE not in (tmp_path / "compare.md").read_text(encoding="utf-8")
-    assert all(re.fullmatch(r"[\w.+~-]+", path.name) for path in (tmp_path / "figures").iterdir())
+    assert HOSTILE not in tables.markdown(hostile)
 
 
 def rated(run, **changes):
@@ -347,6 +309,7 @@ def test_one_run_gives_a_page(tmp_path):
     one = compared(tmp_path / "runs", {"baseline": scores(50.0)})
     text = _text(report.html(one, NO_FIGURES))
     assert "1 experiment · 1 run" in text
+    assert "[nan" not in text
     assert "The starting point" in text
     assert "★" not in text.replace("★ marks", "")
 

@@ -13,9 +13,9 @@ from support.made_runs import make_run
 from support.planned_runs import ROUTES, made
 
 from analysis.__main__ import main
-from analysis.compare.comparison import Answer, Arms, Note
+from analysis.compare.comparison import Answer, Note
 from analysis.compare.plan import RULES, SEEDS
-from analysis.pages import study_page, tables
+from analysis.pages import study_page
 from analysis.pages.arm_figures import against_quality, courses, dose_looks
 from analysis.pages.figures import file_stem
 from analysis.pages.plots import styles
@@ -118,18 +118,6 @@ def test_the_arms_of_the_first_question_stand_in_one_figure_and_one_table_with_e
         mean, *each = (float(value) for value in re.findall(r"[\d.]+", kid))
         assert mean == pytest.approx(np.exp(own["q"].mean()), abs=1e-4)
         assert each == pytest.approx(np.exp(own["q"]).to_list(), abs=1e-4)
-
-
-def test_the_plans_arms_are_called_by_what_they_set_and_ordered_by_it():
-    rate = "discriminator.learning_rate"
-    changes = {"a": (rate, 4e-4), "b": (rate, 1e-4), "c": (rate, 2e-4), "d": ("adam.betas", [0.9, 0.999])}
-    runs = pd.DataFrame({"arm": list(changes)})
-    names = tables.arm_names(Arms(runs, runs, planned=True, changes=changes, baseline="c"))
-    assert list(names.items()) == [
-        ("b", "D's rate 1e-4"), ("c", "D's rate 2e-4 (baseline)"), ("a", "D's rate 4e-4"),
-        ("d", "Adam's betas [0.9, 0.999]"),
-    ]  # fmt: skip
-    assert tables.arm_names(Arms(runs, runs, planned=False)) == {"a": "a", "b": "b", "c": "c", "d": "d"}
 
 
 def test_every_picture_and_file_that_is_named_is_there_and_can_be_opened(docs):
@@ -271,6 +259,7 @@ def test_the_figure_of_the_doses_has_both_measures_over_the_rate_beside_one_agai
     with Image.open(planned / "study" / "scatter-arms-interleaving_ratio.png") as three_panels:
         assert three_panels.width > 2 * three_panels.height
     text = (planned / "study.md").read_text(encoding="utf-8")
+    assert "Adam's betas [0.9, 0.999]" in text
     arms = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| D's rate")]
     assert arms == [f"D's rate {rate}" for rate in ("2.5e-5", "5e-5", "1e-4", "2e-4 (baseline)", "4e-4", "8e-4")]
 
@@ -371,12 +360,6 @@ def test_what_wandb_has_is_no_study(tmp_path, capsys):
     assert "only run folders have" in capsys.readouterr().err
 
 
-def test_the_study_in_this_repository_has_all_its_pictures():
-    page = ROOT / "docs" / "study.md"
-    assert len(targets(page)) > 10
+def test_both_readmes_have_a_front_that_links_the_study():
     for readme in ROOT.glob("README*.md"):
-        assert "docs/study.md" in study_page.FRONT.search(readme.read_text(encoding="utf-8"))[0], (
-            "and the fronts are there"
-        )
-    for path in targets(page):
-        assert path.exists(), path
+        assert "docs/study.md" in study_page.FRONT.search(readme.read_text(encoding="utf-8"))[0]

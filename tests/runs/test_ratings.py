@@ -74,14 +74,6 @@ def test_both_kinds_are_mixed_and_in_another_order_by_each_seed():
     assert where_real_is[:, 48:].any(axis=1).all()
 
 
-def test_the_same_generator_gets_the_same_page_and_another_one_another():
-    names = [
-        Sheet.of(generator=generator, generated=64, real_indices=np.arange(32), damaged_indices=[40], title=title).page
-        for generator, title in (("abc", "a"), ("abc", "b"), ("abd", "a"))
-    ]
-    assert names[0] == names[1] != names[2]
-
-
 def test_ratings_are_read_back_the_oldest_first(ratings):
     sheet = make_sheet()
     all_real = "".join("n" if place < GENERATED else "y" for place in sheet.order)

@@ -6,35 +6,12 @@ import threading
 
 import numpy as np
 import pytest
-from support.recorded_runs import FACTS, api_of, make, measures, record_of, wandb_run
+from support.recorded_runs import api_of, make, record_of, wandb_run
 
 from analysis.runs import wandb as wandb_reader
 from analysis.runs.wandb import read_wandb
-from dcgan import UserError, config
+from dcgan import UserError
 from dcgan.record.folder import HISTORY
-
-
-def test_a_run_in_wandb_is_the_run_that_its_record_says():
-    ((run,), problems) = read_wandb("e/p", api_of(wandb_run()))
-    assert problems == []
-    assert run.record == record_of()
-    assert run.experiment == config.load("tuned_lr", profile="smoke")
-    assert dict(run.status) == {
-        "state": "finished",
-        "step": 40,
-        **FACTS,
-        "wandb_url": "https://wandb/e/p/runs/abcd1234",
-    }
-    assert (run.folder, run.snapshots(), run.where) == (None, {}, "e/p/abcd1234")
-    np.testing.assert_array_equal(run.history().iloc[:, 1:].to_numpy(), measures(40).astype(float))
-    assert run.history().dtypes.astype(str).tolist() == ["int64"] + ["float64"] * 6
-
-
-def test_an_empty_mapping_that_wandb_does_not_keep_is_there_again():
-    record = record_of()
-    assert record.pop("overrides") == {}
-    ((run,), problems) = read_wandb("e/p", api_of(wandb_run(record)))
-    assert (problems, run.record, run.name) == ([], record_of(), "tuned_lr")
 
 
 def test_numbers_that_wandb_writes_without_a_fraction_leave_the_slug_as_it_is(runs):

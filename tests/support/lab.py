@@ -23,7 +23,7 @@ from analysis.score import Protocol, Scorer
 from dcgan import UserError
 from support.made_runs import make_run, write_scores
 
-STUB = features.Extractor("effnet_lite0", features.EFFNET_SHA256[:16], 1280, None)
+STUB = features.Extractor("effnet_lite0", features.EFFNET_SHA256[:16], None)
 STEPS = 200
 PATIENCE_S = 20  # for one case; the slowest takes a fraction of a second without figures
 PAGE_PATIENCE_S = 120

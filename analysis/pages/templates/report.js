@@ -16,7 +16,7 @@ function show() {
     grid.querySelector(".empty").hidden = Boolean(chosen);
     const own = chosen ? Number(chosen.dataset.step) : 0;
     grid.querySelector(".at.now").textContent = !chosen ? "" : own === step ? words
-      : "step " + own.toLocaleString("en") + ", its nearest before " + step.toLocaleString("en");
+      : "step " + own.toLocaleString("en") + ", the latest before " + step.toLocaleString("en");
   }
 }
 if (slider) { slider.addEventListener("input", show); show(); }
