@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from benchmarks.naive import naive_discriminator, naive_generator, naive_train
-from dcgan.adversarial import MEASURES, adversarial_step
+from dcgan.adversarial import adversarial_step
 from dcgan.data.faces import draw
 from dcgan.losses import bce_fake, bce_real
 from dcgan.networks import Discriminator, Generator, map_channels, normal_init_
@@ -89,11 +89,6 @@ def test_twenty_steps_in_float64_equal_the_write_ups_loop_to_1e_9():
             torch.testing.assert_close(ours_value, value, rtol=0, atol=1e-9)
 
 
-def test_five_steps_in_float32_equal_the_write_ups_loop_to_1e_3():
-    ours, theirs, _, _ = _both_ways(5, torch.float32)
-    torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), rtol=1e-3, atol=0)
-
-
 def test_bf16_stays_close_to_float32_over_a_few_steps():
     reals, noises = _inputs(5, torch.float32)
     runs = []
@@ -125,16 +120,6 @@ def test_bf16_stays_within_the_spread_of_seeds_over_200_steps():
     spread = full.std(0)
     assert not torch.equal(full, half)
     assert ((half.mean(0) - full.mean(0)).abs() <= spread).all(), (half.mean(0), full.mean(0), spread)
-
-
-def test_the_measures_are_consistent_with_each_other():
-    players = _players(torch.float64)
-    reals, noises = _inputs(3, torch.float64)
-    for real, latents in zip(reals, noises, strict=True):
-        row = dict(zip(MEASURES, adversarial_step(players, real=real, latents=latents).tolist(), strict=True))
-        assert row["loss_d"] == pytest.approx(row["loss_d_real"] + row["loss_d_fake"])
-        assert 0 < row["d_x"] < 1
-        assert 0 < row["d_g_z"] < 1
 
 
 def test_the_discriminator_gets_no_gradient_from_the_generators_loss_and_is_thawed_after():

@@ -265,11 +265,6 @@ def test_the_sizes_that_may_be_asked_for_are_those_of_the_networks():
     assert get_args(config.Experiment.model_fields["image_size"].annotation) == IMAGE_SIZES
 
 
-def test_an_experiment_cannot_be_changed_after_it_was_resolved():
-    with pytest.raises(ValueError, match="frozen"):
-        load("baseline", profile="smoke").steps = 1
-
-
 def test_a_text_that_looks_like_a_number_comes_back_as_a_text():
     record = {"fingerprint": "1234567e89012345", "rate": 2e-4, "name": "12"}
     assert plain_yaml.parse(plain_yaml.dump(record), where="here") == record

@@ -29,11 +29,6 @@ def test_each_discriminator_layer_maps_a_side_of_h_to_half_of_h_plus_1_rounded_d
     assert sides == map_sizes(size)[::-1]
 
 
-def test_128_pixels_take_one_layer_more_on_each_side():
-    for network in (lambda size: Generator(size, 100, 64), lambda size: Discriminator(size, 64)):
-        assert len(network(128).layers) == len(network(64).layers) + 1
-
-
 def test_channels_halve_from_the_4x4_end():
     assert map_channels(64, 1024) == [1024, 512, 256, 128]
     assert map_channels(128, 1024) == [1024, 512, 256, 128, 64]

@@ -105,13 +105,6 @@ def test_batches_are_the_same_wherever_they_are_made(device, on_device, pin_memo
         torch.testing.assert_close(made(step).cpu(), sampler(pixels)(step), rtol=0, atol=last_bit)
 
 
-def test_images_may_come_from_a_read_only_memory_map(tmp_path):
-    np.save(tmp_path / "images.npy", images(60))
-    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
-    assert torch.equal(sampler(mapped)(3), sampler(images(60))(3))
-    assert torch.equal(sampler(mapped, on_device=True)(3), sampler(images(60))(3))
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_never_makes_the_host_wait():
     batches = sampler(images(60), device="cuda", on_device=True, pin_memory=True)

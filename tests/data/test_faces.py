@@ -29,12 +29,6 @@ def shrink(images: np.ndarray, size: int) -> np.ndarray:
     return images.reshape(n, size, side // size, size, side // size, 3).mean(axis=(2, 4))
 
 
-def test_faces_are_rgb_bytes_one_per_index():
-    images = faces.draw(range(3), 32)
-    assert images.shape == (3, 32, 32, 3)
-    assert images.dtype == np.uint8
-
-
 def test_no_indices_give_no_faces():
     assert faces.draw([], 64).shape == (0, 64, 64, 3)
 

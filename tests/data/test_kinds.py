@@ -1,6 +1,5 @@
 """A file is an image by its content, whatever it is called; what is left out is counted by kind and reported."""
 
-import json
 import os
 import sys
 import types
@@ -12,7 +11,6 @@ from PIL import Image, ImageFile
 from support.images import encoded, packed, picture, refused, some, tarred, written, zipped
 
 from dcgan.data import files, kinds, open_source
-from dcgan.tools.files import checksum
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")  # torchvision 0.29
 
@@ -186,18 +184,6 @@ def test_fingerprints_are_those_of_the_time_when_names_decided(tmp_path, more):
     for path in (written(tmp_path / "f", files), zipped(tmp_path / "f.zip", files), tarred(tmp_path / "f.tar", files)):
         source = open_source(path, cache=tmp_path / "cache")
         assert (source.fingerprint, source.count) == ("91141bbf3650f1ea66b319e3973e04be", 5)
-
-
-def test_what_was_remembered_of_a_folder_of_images_is_still_known(tmp_path, monkeypatch):
-    monkeypatch.setattr(kinds, "PLUGINS", "")  # with a plugin more may be an image
-    folder = written(tmp_path / "f", BEFORE)
-    stats = [(name, (folder / name).stat()) for name in sorted(BEFORE)]
-    stats = [(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in stats]
-    key = checksum(f"{folder!r}{stats}".encode())
-    written(
-        tmp_path / "cache/fingerprints", {f"{key}.json": json.dumps({"fingerprint": "ab" * 16, "count": 5}).encode()}
-    )
-    assert open_source(folder, cache=tmp_path / "cache").fingerprint == "ab" * 16
 
 
 def test_a_folder_of_photographs_is_listed_without_opening_one(tmp_path, monkeypatch):

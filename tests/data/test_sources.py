@@ -166,12 +166,6 @@ def test_a_folder_without_images_says_what_it_holds(tmp_path, others):
     assert f"no images in {folder} ({holds})" in refused(folder, tmp_path / "cache")
 
 
-@pytest.mark.parametrize("build", [zipped, tarred])
-def test_an_archive_without_images_says_so(tmp_path, build):
-    path = build(tmp_path / f"faces.{build.__name__[:3]}", {"notes.txt": b"x"})
-    assert "no images in" in refused(path, tmp_path / "cache")
-
-
 @pytest.mark.parametrize("name", ["faces.zip", "faces.tar", "faces.tar.gz"])
 @pytest.mark.parametrize("damage", ["text", "empty", "cut"])
 def test_a_broken_archive_is_refused(tmp_path, name, damage):

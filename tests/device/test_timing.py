@@ -100,7 +100,3 @@ def test_the_host_runs_eight_steps_ahead_of_a_gpu_and_no_further(monkeypatch, de
         keep_pace()
         ahead.append(step - done[-1])
     assert max(ahead) == ahead[-1] == 8
-
-
-def test_on_a_cpu_the_host_is_never_ahead():
-    timing.Pace(Device.of(torch.device("cpu")))()

@@ -6,7 +6,6 @@ How many cases comes from the Hypothesis profile: `make test-faults` runs thousa
 import importlib
 import io
 import os
-import tarfile
 import tempfile
 import warnings
 import zipfile
@@ -76,9 +75,6 @@ def test_any_bytes_as_an_experiment(place, content, extends):
     dry_run(place, b"extends: baseline\n" * extends + content)
 
 
-WHOLE = config.EXPERIMENTS.joinpath("baseline.yaml").read_bytes()
-
-
 @given(
     st.lists(st.tuples(KEYS, SNIPPETS), max_size=3),
     mutations() | st.just([]),
@@ -90,11 +86,6 @@ def test_an_experiment_that_is_nearly_right(place, wrong, changes, mark):
         block, _, inner = key.rpartition(".")
         lines += f"{block}:\n  {inner}: {value}\n" if block else f"{inner}: {value}\n"
     dry_run(place, mark + mutated(lines.encode(), changes))
-
-
-@given(mutations())
-def test_the_baselines_own_file_damaged(place, changes):
-    dry_run(place, mutated(WHOLE, changes))
 
 
 @given(
@@ -328,9 +319,3 @@ def test_a_whole_file_of_other_weights(place, others, missing, whole):
         warnings.simplefilter("ignore")
         content = saved(state if whole else list(state.values()))
     assert sampled(place, content) == (2 if others or missing or not whole else 0)
-
-
-def test_the_tar_of_these_tests_is_one(place):
-    """Or the headers made by hand would only ever be refused."""
-    with tarfile.open(fileobj=io.BytesIO(tar_header(b"a.png", 5) + padded(b"hello") + bytes(1024))) as archive:
-        assert archive.extractfile(archive.getmember("a.png")).read() == b"hello"

@@ -4,9 +4,7 @@ What tests/data and tests/test_config.py show is not shown here again.
 """
 
 import gzip
-import importlib
 import os
-import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -268,17 +266,6 @@ def test_files_from_the_future_are_images_like_others(faces, tmp_path):
     later = packed(faces, tmp_path / "cache")
     assert (later.fingerprint, later.count) == (plain.fingerprint, 5)
     assert packed(faces, tmp_path / "cache").fingerprint == plain.fingerprint
-
-
-def test_a_cache_that_is_moved_with_its_images_is_still_one(faces, tmp_path, monkeypatch):
-    plain = packed(faces, tmp_path / "cache")
-    (tmp_path / "moved").mkdir()
-    for name in ("faces", "cache"):
-        shutil.move(tmp_path / name, tmp_path / "moved" / name)
-    packing = importlib.import_module("dcgan.data.pack")  # the package's `pack` is the function
-    monkeypatch.setattr(packing, "_decode", lambda *_, **__: pytest.fail("decoded again"))
-    after = packed(tmp_path / "moved/faces", tmp_path / "moved/cache")
-    assert (after.images == plain.images).all()
 
 
 def test_a_pipe_that_takes_the_place_of_an_image_is_not_waited_for(faces, tmp_path):

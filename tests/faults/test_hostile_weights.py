@@ -13,7 +13,7 @@ from support.hostile import command, tree, written
 
 from dcgan import UserError
 from dcgan.networks import Generator
-from dcgan.record import checkpoint, weights
+from dcgan.record import checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -120,12 +120,3 @@ def test_weights_that_are_a_zip_bomb_are_not_unpacked(tmp_path):
         for info in whole.infolist():
             bomb.writestr(info.filename, bytes(2**28) if info.filename.endswith("data/0") else whole.read(info))
     assert "would be larger in memory" in sampled(tmp_path / "generator.params")
-
-
-def test_an_honest_file_of_weights_still_draws(tmp_path):
-    path = tmp_path / "generator.params"
-    weights.save(path, Generator(64, 6, 16))
-    code, out, _ = command("sample", str(path), "--seeds", "0,1", writes_to=(tmp_path / "generator.params-sampled",))
-    assert code == 0
-    assert "2 images" in out
-    assert torch.equal(torch.load(path, weights_only=True)[FIRST], weights.load(path)[FIRST])

@@ -26,13 +26,6 @@ def won(last):
     return change
 
 
-@pytest.mark.parametrize(("won_steps", "share"), [(0, 0.0), (500, 0.5), (990, 0.99), (991, 0.991), (1000, 1.0)])
-def test_the_share_at_the_end_is_of_the_last_thousand_steps(won_steps, share):
-    losses = np.ones(3000)
-    losses[3000 - won_steps :] = 0.01
-    assert interleaving.d_win_share_at_end(losses) == pytest.approx(share)
-
-
 def test_fewer_than_a_thousand_steps_are_no_end_to_speak_of():
     assert np.isnan(interleaving.d_win_share_at_end(np.zeros(999)))
     assert interleaving.d_win_share_at_end(np.zeros(1000)) == 1

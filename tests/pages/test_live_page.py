@@ -241,11 +241,6 @@ def test_a_link_out_of_the_run_is_not_followed_and_only_pictures_are_sent(tmp_pa
             assert get(server, f"/faces?run={key}")[0] == 404
 
 
-def test_other_methods_are_refused(tmp_path):
-    with served(tmp_path) as server:
-        assert get(server, "/", method="POST")[0] == 501
-
-
 def test_a_page_that_takes_long_to_make_is_renewed_less_often(tmp_path, monkeypatch):
     """A tab costs a training beside it a hundredth of a core, unless an answer takes more than 0.6 s."""
     monkeypatch.setattr("analysis.pages.live_server.REST", 100)

@@ -95,16 +95,6 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_who_reads_a_file_while_it_is_replaced_reads_the_old_one_to_its_end(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("old")
-    with path.open() as reader:
-        with replacing(path) as aside:
-            aside.write_text("new")
-        assert reader.read() == "old"
-    assert path.read_text() == "new"
-
-
 def test_a_run_is_held_by_one_process_at_a_time_and_freed_at_its_end(folder):
     with folder.locked():
         code = (
