@@ -138,7 +138,7 @@ def _apart(arms: Arms, names: Mapping[str, str]) -> list[str]:
 
     undecided = found.apart[(found.apart["gap"] - UNDECIDED).abs() < NEAR]
     ahead = found.apart[found.apart["gap"] > AHEAD]
-    text = f"The correlation rests on the recipes whose curves hardly meet (ratio below {APART}): "
+    text = f"The correlation depends on the recipes whose curves hardly meet (ratio below {APART}): "
     text += f"{listed(found.apart)}, with a final KID of {kids(found.apart)}."
     if len(undecided):
         text += f" At {listed(undecided)} D's loss is twice G's, as if D gave every image a probability of 1/2."

@@ -86,7 +86,7 @@ def judge_outcome(outcome: Outcome, parent: str) -> tuple[str, str]:
     if outcome.ratio < 1:
         return "better", facts
     if not outcome.falling:
-        return "worse", f"{facts} In no seed does it still fall by over {FALL}."
+        return "worse", f"{facts} In no seed is it still falling by over {FALL}."
     if outcome.falling < outcome.n[0]:
         still = f"It still falls by over {FALL} in {outcome.falling} of {outcome.n[0]} seeds"
         return "open", f"Behind at equal steps: {facts} {still}, so slower and worse can't be told apart."
@@ -136,8 +136,8 @@ def _interleaving_change(this: Alternative) -> str:
         return f"Its losses can't be compared with {this.parent}'s: {'; '.join(this.copied)}." if this.copied else ""
     direction = "more" if change.difference > 0 else "less"
     if math.isnan(change.p):
-        size = f"{abs(change.difference):.2f}"
-        size = "within 0.005 of it" if size == "0.00" else f"{size} {'higher' if direction == 'more' else 'lower'}"
+        size = f"{abs(change.difference):.2f} {'higher' if direction == 'more' else 'lower'}"
+        size = f"within 0.005 of {this.parent}'s" if size.startswith("0.00") else size
         seeds = f"n = {change.n[0]} and {change.n[1]} seeds"
         return f"The interleaving ratio over all compared steps is {size} ({seeds})."
     if not change.settled:

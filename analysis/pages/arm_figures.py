@@ -16,7 +16,7 @@ from analysis.compare import plan
 from analysis.compare.comparison import VERDICTS, Comparison
 from analysis.compare.dose import doses
 from analysis.pages import plots
-from analysis.pages.tables import BY_KEY, arm_names
+from analysis.pages.tables import BY_KEY, arm_names, experiments
 from analysis.pages.words import number, setting
 
 KID = "final KID (lower is better), log scale"
@@ -100,6 +100,13 @@ def courses(
     windows = windows[windows["arm"].isin(shades) & (windows["step"] <= arms.steps)]
     frames = [rows.assign(experiment=rows["arm"].map(names)) for rows in (snapshots, windows)]
     return frames[0], frames[1], {names[arm]: style for arm, style in shades.items()}
+
+
+def all_looks(comparison: Comparison) -> dict[str, plots.Style]:
+    """The looks of all experiments: doses of the plan by their rate, the others by their place."""
+    doses = dose_looks(comparison)
+    others = plots.styles([name for name in experiments(comparison) if name not in doses])
+    return {name: doses.get(name) or others[name] for name in experiments(comparison)}
 
 
 def dose_looks(comparison: Comparison) -> dict[str, plots.Style]:

@@ -15,7 +15,7 @@ from analysis.compare.correlations import KID, WHEN, usual_size
 from analysis.measures import interleaving
 from analysis.pages import arm_figures, loss_plots, plots
 from analysis.pages.html import data_uri
-from analysis.pages.tables import BY_KEY, by_size, experiments, representatives
+from analysis.pages.tables import BY_KEY, by_size, representatives
 from analysis.pages.words import capital, counted, number
 from dcgan import UserError
 from dcgan.tools.files import checksum, save
@@ -66,9 +66,7 @@ def draw_figures(comparison: Comparison, folder: Path) -> dict[str, list[Picture
 
     Figures of an earlier report that are not drawn again are removed.
     """
-    doses = arm_figures.dose_looks(comparison)
-    others = plots.styles([name for name in experiments(comparison) if name not in doses])
-    looks = {name: doses.get(name) or others[name] for name in experiments(comparison)}
+    looks = arm_figures.all_looks(comparison)
     pictures: dict[str, list[Picture]] = {section: [] for section in SECTIONS}
     stems: set[str] = set()
     with plots.drawing():

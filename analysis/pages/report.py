@@ -16,7 +16,8 @@ from analysis.compare import looks_normal
 from analysis.compare.comparison import Claim, Comparison
 from analysis.compare.correlations import AMONG, WHEN
 from analysis.measures.stats import Association, Estimate
-from analysis.pages import plots, tables
+from analysis.pages import tables
+from analysis.pages.arm_figures import all_looks
 from analysis.pages.figures import Picture, draw_figures
 from analysis.pages.grids import Frame, frame, samples
 from analysis.pages.html import template
@@ -47,7 +48,7 @@ def write(comparison: Comparison, folder: Path, *, pending: str = "") -> Path:
 def html(comparison: Comparison, figures: Mapping[str, Sequence[Picture]], *, pending: str = "") -> str:
     """The whole page as one text. pending: see `write`."""
     names = tables.experiments(comparison)
-    looks = plots.styles(names)
+    looks = all_looks(comparison)
     shown = samples(tables.representatives(comparison))
     steps = sorted({frame.step for grids in shown for frame in grids.frames})
     listed = _listed(comparison)
@@ -81,7 +82,10 @@ def html(comparison: Comparison, figures: Mapping[str, Sequence[Picture]], *, pe
 
 
 #: What stands for a plot's marker in text.
-MARKS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "<": "◀", ">": "▶", "h": "⬢"}
+MARKS = {
+    "o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "<": "◀", ">": "▶", "h": "⬢",
+    "*": "★", "p": "⬟", "8": "⬣",
+}  # fmt: skip
 
 
 def _summary(comparison: Comparison) -> str:

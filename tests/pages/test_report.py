@@ -16,7 +16,7 @@ from support.made_runs import compared, make_run, scores
 from analysis.compare import looks_normal
 from analysis.compare.comparison import RUN_COLUMNS, Alternative, Answer, Note
 from analysis.measures.stats import Estimate, t_interval
-from analysis.pages import grids, markdown, plots, report, tables, words
+from analysis.pages import arm_figures, grids, markdown, plots, report, tables, words
 from analysis.pages.figures import SECTIONS
 from analysis.runs.ratings import Rating
 from dcgan import UserError
@@ -181,7 +181,8 @@ def test_colours_are_stable_when_an_experiment_is_missing(comparison, page, tmp_
 
 
 def test_every_marker_has_a_sign_in_text():
-    markers = {style.marker for style in (*plots.DOCUMENTED.values(), *plots.OTHERS)}
+    doses = arm_figures.ramp(list(map(str, range(12))))
+    markers = {style.marker for style in (*plots.DOCUMENTED.values(), *plots.OTHERS, *doses.values())}
     assert markers == set(report.MARKS)
 
 
