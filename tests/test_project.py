@@ -23,7 +23,7 @@ LOCK, STUDY_LOCK = (
 
 def test_the_lock_pins_every_dependency_within_its_bounds():
     extras = PROJECT["optional-dependencies"]
-    assert extras.keys() == {"dev", "study", "data", "workspace"}
+    assert extras.keys() == {"dev", "study", "data"}
     wanted = [(requirement, LOCK) for requirement in PROJECT["dependencies"] + extras["dev"]]
     wanted += [(requirement, STUDY_LOCK) for requirement in PROJECT["dependencies"] + extras["study"]]
     assert len(wanted) > 10
@@ -72,7 +72,7 @@ def test_the_licence_and_the_citation_agree_with_pyproject():
 def test_everything_that_is_imported_is_a_declared_dependency():
     names = {"pillow": "PIL", "pyyaml": "yaml", "opencv-python-headless": "cv2"}
     extras = PROJECT["optional-dependencies"]
-    wanted = PROJECT["dependencies"] + extras["study"] + extras["data"] + extras["workspace"]
+    wanted = PROJECT["dependencies"] + extras["study"] + extras["data"]
     declared = {names.get(name, name.replace("-", "_")) for name in (Requirement(r).name for r in wanted)}
     imported = {
         name.split(".")[0]

@@ -1,7 +1,6 @@
 """The lab's runs side by side in W&B: a saved workspace, and a report with the verdicts, made again at each call.
 
-Needs `wandb-workspaces`, which is an optional dependency. Both have a fixed name in the project, by which an earlier
-one is found and replaced.
+Both have a fixed name in the project, by which an earlier one is found and replaced.
 """
 
 import re
@@ -18,10 +17,6 @@ from dcgan.tools.within import within
 
 WAIT_S = 40.0  # for all answers of W&B
 MOST = 10  # runs side by side; W&B pins 20 and plots 10
-MISSING = (
-    "W&B: no workspace with the runs side by side: that needs wandb-workspaces "
-    "(`.venv/bin/uv pip install wandb-workspaces`)"
-)
 COLUMNS = ("fid", "best_fid", "kid_mean", "face_rate", "precision", "recall", "interleaving_ratio", "images_per_s")
 BARS = ("fid", "kid_mean", "face_rate", "interleaving_ratio")
 
@@ -45,10 +40,6 @@ def save(runs: Sequence[Run], reports: Path) -> tuple[str | None, list[str]]:
 
     reports: the folder of comparisons; without one of these runs there is no report. Never raises for W&B's trouble.
     """
-    try:
-        import wandb_workspaces.reports.v2  # noqa: F401  # takes a second
-    except ImportError:
-        return None, [MISSING]
     shown = side_by_side(runs)
     if shown is None:
         return None, ["W&B: none of these runs is online, so there is no workspace to show"]

@@ -71,7 +71,6 @@ def runs(tmp_path):
 
 @pytest.fixture
 def server(monkeypatch):
-    pytest.importorskip("wandb_workspaces", reason="wandb-workspaces, an optional dependency, is not installed")
     server = Views()
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
@@ -136,12 +135,6 @@ def test_a_server_that_fails_is_one_line(runs, server, tmp_path, monkeypatch):
     url, (line,) = workspace.save(runs, tmp_path)
     assert url is None
     assert line.startswith("W&B: ")
-
-
-def test_without_the_package_one_line_says_so(runs, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
-    monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
-    assert workspace.save(runs, tmp_path) == (None, [workspace.MISSING])
 
 
 def test_runs_that_were_never_online_have_no_workspace(tmp_path):
