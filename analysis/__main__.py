@@ -129,7 +129,7 @@ def _reports(
         report.write()
     first = (waiting or list(reports.values()))[0]
     if scorer and waiting:
-        print(f"the page (scores still missing): {first.page}", file=sys.stderr)
+        print(f"the page, still without some scores: {first.page}", file=sys.stderr)
         if show_page:
             show(first.page)
     for (data, profile), report in reports.items():

@@ -37,8 +37,8 @@ RUNGS: Mapping[str, Damage] = {
 def write(folder: Path, extractor: features.Extractor, *, data: str | None, cache: Path, images: int) -> str:
     """Score the ladder of the images that `data` names, put it into `folder`/ladder.csv and draw `folder`/ladder.png.
 
-    Rows of other data sets are kept. The picture always shows drawn faces. Returns the
-    new rows for a terminal, and where they are.
+    Rows of other data sets are kept. The picture always shows drawn faces. Returns the new rows for a terminal, and
+    where they are.
     """
     size, source = config.load("baseline", profile="laptop").image_size, open_source(data, cache=cache)
     rows = climb(*halves(source, size, cache=cache, images=images), extractor)

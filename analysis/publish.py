@@ -106,7 +106,7 @@ def _write_scores(run: Run, folder: Path, scorer: Scorer) -> None:
 
 
 def _write_generator(run: Run, path: Path) -> None:
-    """The final generator in float16, which changes a few pixels by one level at most."""
+    """The final generator in float16, which changes a few pixels by a level or two."""
     assert run.folder is not None
     state = weights.load(run.folder.generator)
     halves = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}

@@ -7,8 +7,8 @@ from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
+from dcgan.tools.cpus import cpu_count
 from dcgan.tools.files import save
-from dcgan.tools.host import cpu_count
 
 ROOT = Path(__file__).resolve().parents[1]
 PATH = ROOT / "benchmarks" / "results.csv"
@@ -83,7 +83,7 @@ def add(result: Result, *, rounds: int, command: str, path: Path) -> None:
 
     It replaces the earlier result of the same benchmark and machine, and stands below those of other machines.
     """
-    import pandas as pd  # as torch, which `environment` imports, it takes a second, and --help doesn't need them
+    import pandas as pd  # takes a second to import, as torch does (in `environment`); --help needs neither
 
     from dcgan.device import environment
 

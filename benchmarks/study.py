@@ -19,7 +19,7 @@ SECONDS = 2.0  # of each dummy run
 def bench_study(rounds: int) -> Result:
     """Time dummy runs of a known length on an embedded Ray, as `study` starts them."""
     from dcgan.study import ray_tasks
-    from dcgan.tools.host import cpu_count
+    from dcgan.tools.cpus import cpu_count
 
     def dummy(seconds: float) -> None:  # defined here, Ray pickles it whole and no worker imports this module
         time.sleep(seconds)

@@ -55,7 +55,7 @@ def _run(options: argparse.Namespace) -> int:
             if processes.first:
                 print(summary(outcome))
     except ranks.PeerLost as error:
-        if os.environ["RANK"] == "0":  # one of them reports it
+        if error.first:
             print(f"error: {error}; the same command resumes from the last checkpoint", file=sys.stderr)
         return ranks.EXIT_PEER_LOST
     return EXIT_INTERRUPTED if outcome.state == "interrupted" else 0

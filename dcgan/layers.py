@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcgan import first_line
-from dcgan.tools.host import out_of_memory
+from dcgan.tools.memory import out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ class BatchNormReLU(nn.BatchNorm2d):
 
     def forward(self, features: Tensor, batches: int = 1) -> Tensor:
         """(batches x batch, channels, height, width) -> the same."""
+        assert len(features) % batches == 0, "batches of one size share a call"
         if self.training and (kernels := self.kernels_for(features, batches)):
             self.num_batches_tracked += batches
             return kernels.batchnorm_leaky_relu(

@@ -21,7 +21,9 @@ def map_sizes(image_size: int) -> list[int]:
 
     Raises ValueError for a size that is not in `IMAGE_SIZES`.
     """
-    return [SMALLEST_MAP << i for i in range(IMAGE_SIZES.index(image_size) + 4)]  # 32 pixels take four maps
+    if image_size not in IMAGE_SIZES:
+        raise ValueError(f"image size {image_size} does not fit; choose one of {', '.join(map(str, IMAGE_SIZES))}")
+    return [SMALLEST_MAP << i for i in range((image_size // SMALLEST_MAP).bit_length())]
 
 
 def map_channels(image_size: int, channels: int) -> list[int]:

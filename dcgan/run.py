@@ -18,7 +18,7 @@ from dcgan.record.folder import ENDED, RunFolder, State
 from dcgan.record.wandb_client import new_run_id
 from dcgan.tools import plain_yaml
 from dcgan.tools.files import save
-from dcgan.tools.host import out_of_memory
+from dcgan.tools.memory import out_of_memory
 from dcgan.trainer import train
 
 log = logging.getLogger(__name__)
@@ -51,12 +51,11 @@ class Request:
         return open_source(self.data, cache=self.cache)
 
     def folder(self, experiment: Experiment, source: Source) -> RunFolder:
-        """Return the run's folder, which need not exist yet.
-
-        It is `runs/<data>-<fingerprint8>/<profile>/<experiment>[+<overrides>]/seed-<n>`.
-        """
-        data = f"{source.name}-{source.fingerprint[:8]}"
-        return RunFolder(self.runs / data / experiment.profile / experiment.slug / f"seed-{experiment.seed}")
+        """Return the run's folder, which need not exist yet."""
+        return RunFolder.locate(
+            self.runs, data=source.name, fingerprint=source.fingerprint, profile=experiment.profile,
+            slug=experiment.slug, seed=experiment.seed,
+        )  # fmt: skip
 
     def pack(self, experiment: Experiment, source: Source) -> PackedImages:
         """Decode the images that the experiment trains on, or find them in the cache."""

@@ -135,7 +135,7 @@ def test_a_final_generator_is_looked_at_for_copies_and_variety_beside_the_real_i
             np.testing.assert_array_equal(tiles[1 + y][x], real[place])
 
 
-def test_scores_of_before_the_measures_of_variety_are_kept_and_filled_in(tmp_path, drawn, cache, extractor):
+def test_a_generator_scored_before_there_was_variety_is_measured_again(tmp_path, drawn, cache, extractor):
     folder = _trained(tmp_path, drawn)
     _score(_scorer(extractor, cache), [_run(folder)])
     path = folder.path / "scores.csv"

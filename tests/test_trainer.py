@@ -309,3 +309,10 @@ def test_a_signal_that_comes_while_a_run_fails_leaves_it_failed(tmp_path, images
     with pytest.raises(RuntimeError, match="another process is gone"):
         train(tmp_path / "run", images)
     assert RunFolder(tmp_path / "run").read_status()["state"] == "failed"
+
+
+def test_bf16_is_another_run_close_to_the_same(whole, images, tmp_path):
+    _, folder = train(tmp_path, images, bf16=True)
+    ours, theirs = folder.read_history(), whole.read_history()
+    assert not ours.equals(theirs)
+    np.testing.assert_allclose(ours["loss_d"], theirs["loss_d"], rtol=0.05)

@@ -165,7 +165,7 @@ class Comparison:
     profile: str
     protocol: Mapping[str, str]  # for people, key -> text: extractor, generated images, reference, BatchNorm ...
     runs: Sequence[Run]  # all of them, the unfinished ones too; an ancestor before its heirs
-    alternatives: Sequence[Alternative]  # in display order; this order gives an experiment its colour
+    alternatives: Sequence[Alternative]  # in display order, which gives those that are no dose their colours
     table: pd.DataFrame  # RUN_COLUMNS, one row per run
     snapshots: pd.DataFrame  # SNAPSHOT_COLUMNS and `next_kid_mean`, of the run's next snapshot; one row per snapshot
     windows: pd.DataFrame  # WINDOW_COLUMNS, one row per window

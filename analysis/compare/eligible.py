@@ -20,7 +20,8 @@ def one_recipe_a_name(runs: Sequence[Run]) -> tuple[list[Run], list[Note]]:
     kept, notes = [], []
     for name in dict.fromkeys(run.name for run in runs):
         namesakes = [run for run in runs if run.name == name]
-        recipes = [str({**config.settings(run.experiment), **dict.fromkeys(config.HOW)}) for run in namesakes]
+        settings = [config.settings(run.experiment).items() for run in namesakes]
+        recipes = [str([item for item in of_one if item[0] not in config.HOW]) for of_one in settings]
         usual = namesakes[recipes.index(mode(recipes))].experiment
         for run in namesakes:
             changes = config.differences(usual, run.experiment).items()

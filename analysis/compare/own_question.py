@@ -137,7 +137,7 @@ def _interleaving_change(this: Alternative) -> str:
     direction = "more" if change.difference > 0 else "less"
     if math.isnan(change.p):
         size = f"{abs(change.difference):.2f} {'higher' if direction == 'more' else 'lower'}"
-        size = f"within 0.005 of {this.parent}'s" if size.startswith("0.00") else size
+        size = f"within 0.005 of {this.parent}'s" if abs(change.difference) < 0.005 else size
         seeds = f"n = {change.n[0]} and {change.n[1]} seeds"
         return f"The interleaving ratio over all compared steps is {size} ({seeds})."
     if not change.settled:

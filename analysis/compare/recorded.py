@@ -13,7 +13,7 @@ from dcgan import UserError
 
 
 def by_usual_protocol(runs: Sequence[Run]) -> Callable[[Run], tuple[Protocol, Scores] | None]:
-    """Return a function that gives a run's scores, where they are by the protocol of most runs."""
+    """Return a function that gives a run's scores, where they are by most runs' protocol, of any version of the lab."""
     recorded = {run.where: _recorded(run) for run in runs}
     kinds = Counter(_kind(*known) for known in recorded.values() if known)
     chosen = kinds.most_common(1)[0][0] if kinds else None

@@ -1,4 +1,4 @@
-"""The write-up's questions across runs. Only this file knows experiments by name."""
+"""Which questions across runs are answered, in which order. Only this file knows experiments by name."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -107,7 +107,10 @@ def choose(
 
 
 def extract(extractor: Extractor, images: Iterable[Tensor], *, total: int, desc: str) -> Features:
-    """The features of `total` images uint8 (n, 3, H, W), in chunks of any size; computed in float32 on every device."""
+    """The features of `total` images uint8 (n, 3, H, W), in chunks of any size; computed in float32 on every device.
+
+    Raises ValueError when there are more or fewer images.
+    """
     device = next(extractor.network.parameters()).device
     size = PASS_ON_CPU if device.type == "cpu" else PASS_ELSEWHERE
     rows: list[list[np.ndarray]] = []
@@ -119,6 +122,8 @@ def extract(extractor: Extractor, images: Iterable[Tensor], *, total: int, desc:
             padded = torch.cat([chunk, chunk.new_zeros(size - len(chunk), *chunk.shape[1:])])
             rows.append([output[: len(chunk)].cpu().numpy() for output in extractor.network(padded.to(device))])
             bar.update(len(chunk))
+    if (count := sum(len(pooled) for pooled, _ in rows)) != total:
+        raise ValueError(f"{total} images were announced, and there are {count}")
     return Features(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
 
 

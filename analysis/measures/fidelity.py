@@ -79,7 +79,7 @@ def fid(*, real: np.ndarray | Points, fake: np.ndarray | Points) -> float:
     values = torch.linalg.eigvalsh(one.root @ other.covariance @ one.root)
     traces = one.covariance.trace() + other.covariance.trace()
     value = (shift @ shift + traces - 2 * values.clamp(min=0).sqrt().sum()).item()
-    if not value >= -1e-6 * traces:  # below rounding error, or NaN
+    if not value >= -1e-6 * traces:  # further below 0 than rounding explains, or NaN
         raise ArithmeticError(f"FID came out as {value}")
     return max(value, 0.0)
 

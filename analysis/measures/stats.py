@@ -7,7 +7,6 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -112,7 +111,7 @@ def partial_association(
     5 to 14 comparisons; the fewer, the more), not the nominal 5 %.
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    category, group = (pd.factorize(pd.Series(list(each), dtype=object))[0] for each in (given, cluster))
+    category, group = _numbered(given), _numbered(cluster)
     known = np.isfinite(x) & np.isfinite(y)
     pairs = np.unique(np.column_stack([category, group])[known], axis=0)
     shared = np.bincount(pairs[:, 0], minlength=category.max(initial=0) + 1) > 1
@@ -156,6 +155,12 @@ def _groups(given: np.ndarray, cluster: np.ndarray) -> int:
     graph = coo_array((np.ones(len(given)), ends), shape=(many + cluster.max(initial=-1) + 1,) * 2)
     _, labels = connected_components(graph, directed=False)
     return len(np.unique(labels[many + cluster]))
+
+
+def _numbered(values: Sequence[Hashable]) -> np.ndarray:
+    """A number for each value, equal for equal values."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(value, len(numbers)) for value in values], dtype=int)
 
 
 def _places(values: np.ndarray) -> np.ndarray:

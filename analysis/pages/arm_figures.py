@@ -104,9 +104,9 @@ def courses(
 
 def all_looks(comparison: Comparison) -> dict[str, plots.Style]:
     """The looks of all experiments: doses of the plan by their rate, the others by their place."""
-    doses = dose_looks(comparison)
-    others = plots.styles([name for name in experiments(comparison) if name not in doses])
-    return {name: doses.get(name) or others[name] for name in experiments(comparison)}
+    of_doses = dose_looks(comparison)
+    others = plots.styles([name for name in experiments(comparison) if name not in of_doses])
+    return {name: of_doses.get(name) or others[name] for name in experiments(comparison)}
 
 
 def dose_looks(comparison: Comparison) -> dict[str, plots.Style]:

@@ -84,7 +84,8 @@ def draw_figures(comparison: Comparison, folder: Path) -> dict[str, list[Picture
 def file_stem(text: str) -> str:
     """The text as the name of a file, without an ending; an address needs none of its characters encoded."""
     stem = re.sub(r"[^\w.+-]+", "_", text)
-    return stem if len(stem) <= 80 else f"{stem[:71]}-{checksum(text.encode(), nbytes=4)}"
+    plain = len(stem) <= 80 and not re.search(r"[^\w.+=,-]", text)  # else two texts could come out the same
+    return stem if plain else f"{stem[:71]}-{checksum(text.encode(), nbytes=4)}"
 
 
 def _saved(drawing: Drawing, path: Path) -> Picture:

@@ -38,7 +38,7 @@ def show(page: Path) -> None:
 
 
 def has_screen() -> bool:
-    """True if a browser window would be visible a browser's window."""
+    """Whether somebody would see a browser window."""
     screen = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     return bool(screen) and not os.environ.get("CI")
 

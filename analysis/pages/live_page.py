@@ -20,8 +20,8 @@ ORDER = ("running", "starting", "interrupted", "failed", "unknown", "diverged", 
 #: The badge of a state: its class in report.css.
 BADGES = {"finished": "better", "diverged": "worse", "failed": "worse", "interrupted": "open", "unknown": "open"}
 HINTS = {
-    "interrupted": "It isn't being trained now. The same command resumes it.",
-    "failed": "Run the same command to resume it.",
+    "interrupted": "It isn't being trained now. The command that started it resumes it.",
+    "failed": "The command that started it resumes it.",
     "diverged": "A loss is no longer a finite number.",
 }
 POINTS, SMALL_POINTS = 400, 60  # of a curve
@@ -48,7 +48,10 @@ class LivePage:
         only: str | None = None,
         whole: bool,
     ) -> str:
-        """The page, or what renews it. folder: the runs' folder as the user calls it. only: the one run to show."""
+        """The whole page, or only what renews it.
+
+        folder: the runs' folder as the user calls it. only: the one run to show.
+        """
         ordered = sorted(runs, key=lambda run: (ORDER.index(run.state), run.place))
         chosen = [run for run in ordered if run.key == only] if only else ordered
         large = len(chosen) <= MOST_CARDS
@@ -96,10 +99,11 @@ class LivePage:
         losses = run.history.losses
         drawn = self._drawn.get((run.key, large))
         if drawn is None or drawn["losses"] is not losses:  # new rows make a new array
+            windows = interleaving.windows(*losses)
             drawn = self._drawn[run.key, large] = {
                 "losses": losses,
-                "figure": figure(run) if large else small_figure(losses),
-                "ratio": run.history.windows.ratio,
+                "figure": figure(run, windows) if large else small_figure(losses),
+                "ratio": windows.ratio,
                 "crossings": len(interleaving.crossing_positions(*losses)),
                 "winner": interleaving.winner(*losses),
             }
@@ -115,7 +119,7 @@ def summary(runs: Sequence[WatchedRun]) -> str:
     return f"{counted(len(runs), 'run')}: {states}{more}" if runs else ""
 
 
-def figure(run: WatchedRun) -> dict[str, Any] | None:
+def figure(run: WatchedRun, windows: interleaving.Windows) -> dict[str, Any] | None:
     """The loss curves, where they cross and the interleaving ratio, as shapes for the template; None without losses."""
     losses = run.history.losses
     if not np.isfinite(losses).any():
@@ -136,7 +140,7 @@ def figure(run: WatchedRun) -> dict[str, Any] | None:
         "loss_ticks": [(f"{tick:g}", _at(loss(tick))) for tick in _ticks(top, 3)],
         "step_ticks": [(f"{tick:,.0f}", _at(step(tick))) for tick in _ticks(n, 3)],
         "crossings": _crossings(losses, step),
-        "ratio": _ratios(run.history.windows, step, ratio),
+        "ratio": _ratios(windows, step, ratio),
         "ratio_ticks": [(f"{tick:g}", _at(ratio(tick))) for tick in (0, 1)],
         "ratio_top": RATIO_TOP,
         "bottom": RATIO_BOTTOM,

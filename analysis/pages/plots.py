@@ -1,6 +1,7 @@
 """Axes of quality, windows, scatter and seeds: a tidy frame in, a drawn axis out. Knows nothing of runs or files.
 
-A frame has a column `experiment`, and an experiment has one colour, marker and dash pattern in every figure (`styles`).
+A frame has a column `experiment`, and an experiment has one colour, marker and dash pattern in every figure
+(`arm_figures.all_looks`).
 Blue and vermilion are kept for D and G. Colour-blind readers can tell all colours apart, and nothing is told by colour
 alone.
 """
@@ -103,7 +104,7 @@ def drawing() -> Iterator[None]:
 
 
 def figure(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure, inches. It independent of pyplot, so it is garbage-collected."""
+    """An empty figure, inches. It is independent of pyplot, so it is garbage-collected."""
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 

@@ -244,7 +244,7 @@ def estimate_text(estimate: Estimate, measure: Measure) -> str:
 
 
 def experiments(comparison: Comparison) -> list[str]:
-    """Every experiment in display order, which gives the undocumented ones their colours."""
+    """Every experiment in display order, which gives those that are no dose their colours."""
     return [recipe.name for recipe in comparison.alternatives]
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from analysis.measures import interleaving
 from analysis.runs import scores
 from analysis.runs.state import DEPTH, read_status, run_folders
 from dcgan import UserError, first_line, one_line
@@ -68,11 +67,6 @@ class History:
 
     def _forget(self) -> None:
         self.losses, self._read = np.empty((2, 0)), 0
-
-    @property
-    def windows(self) -> interleaving.Windows:
-        """Crossings and reference crossings of each whole window so far."""
-        return interleaving.windows(*self.losses)
 
 
 @dataclass(frozen=True)
@@ -214,7 +208,7 @@ def _fid(rows: list[scores.Row]) -> Score | None:
     named = [(row, name) for row, name in named if np.isfinite(row.value)]
     if not named:
         return None
-    last, name = max(named, key=lambda each: (each[0].step, int(each[1][1])))
+    last, name = max(reversed(named), key=lambda each: (each[0].step, int(each[1][1])))
     same = [row for row, _ in named if (row.score, row.protocol) == (last.score, last.protocol)]
     best = min(same, key=lambda row: row.value)
     return Score(last.value, last.step, best.value, best.step, int(name[1]), name[2])

@@ -3,7 +3,6 @@
 runs, problems = read_wandb("entity/project")
 """
 
-import atexit
 import contextlib
 import functools
 import os
@@ -65,7 +64,7 @@ def connect() -> Any:
     finally:
         # At exit wandb waits for its helper process, which retries a silent server for minutes. The hook that is
         # registered last runs first, and ours ends the wait.
-        atexit.register(wandb_client.teardown, wandb, LEAVE_S)
+        wandb_client.teardown_at_exit(wandb, LEAVE_S)
 
 
 def _is_ours(upload: Any) -> bool:

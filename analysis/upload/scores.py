@@ -235,7 +235,7 @@ class _Sender:
             project = (url or "").partition("/runs/")[0]
             self._lines.append(f"W&B: {_count(sent)} {'has its' if sent == 1 else 'have their'} scores now: {project}")
         if gone:
-            self._lines.append(f"W&B: deleted in W&B, so their scores were not sent: {', '.join(gone)}")
+            self._lines.append(f"W&B: deleted there, so their scores were not sent: {', '.join(gone)}")
         self._lines += [f"W&B: {line}" for line in busy]
         return [*self._lines, *self._to_upload(online)]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dcgan.data.files import DataError
-from dcgan.tools.host import out_of_memory
+from dcgan.tools.memory import out_of_memory
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from dcgan.tools.host import cpu_count
+from dcgan.tools.cpus import cpu_count
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from dcgan import first_line
 from dcgan.adversarial import adversarial_step
 from dcgan.device.device import Device
 from dcgan.players import Players
-from dcgan.tools.host import out_of_memory
+from dcgan.tools.memory import out_of_memory
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import platform
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import device as TorchDevice
@@ -15,12 +15,20 @@ from torch import memory_format as MemoryFormat
 from dcgan import UserError
 from dcgan.device import nvidia
 from dcgan.layers import fused_kernels
-from dcgan.tools.host import cpu_count
+from dcgan.tools.cpus import cpu_count
 
 log = logging.getLogger(__name__)
 
 SPARE_BYTES = 4 * 10**9  # of GPU memory kept free beside resident images: the networks take up to 3.5 GB
 MPS_ELEMENTS = 2**31  # tensors with this many crash there (pytorch#149325)
+
+
+class Placement(TypedDict):
+    """Options of `Batches` that say where its images lie, and how a batch does."""
+
+    on_device: bool
+    pin_memory: bool
+    memory_format: MemoryFormat
 
 
 @dataclass(frozen=True)
@@ -108,11 +116,10 @@ class Device:
             return {"memory_gb": round(torch.mps.recommended_max_memory() / 1e9, 1)}
         return {}
 
-    def placement(self, nbytes: int) -> dict[str, Any]:
-        """Return the options of `Batches` that say where images of this size lie, and how a batch does.
+    def placement(self, nbytes: int) -> Placement:
+        """Return where images of this size lie: on a GPU that has SPARE_BYTES more than that, otherwise on the host.
 
-        They lie on a GPU that has SPARE_BYTES more than that, otherwise on the host; a line in the log says so where a
-        GPU has no room for them.
+        A line in the log says so where a GPU has no room for them.
         """
         room = 0
         if self.type == "cuda":

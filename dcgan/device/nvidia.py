@@ -6,6 +6,8 @@ then crash at its first kernel, or train on the CPU next to an idle card.
 
 import os
 import re
+import shutil
+import subprocess
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,12 +15,11 @@ from pathlib import Path
 import torch
 
 from dcgan import first_line
-from dcgan.tools.install import NVIDIA_DRIVER, OLDEST_CARD_OF_CUDA_13, OLDEST_DRIVER_OF_CUDA_13, said_by
 
+VERSION = Path("/proc/driver/nvidia/version")  # of the driver, also seen in containers that have no card
 CARDS = Path("/dev/nvidiactl")  # through which a process reaches the cards
-OLDEST = (5, 0)  # capability of today's cu126 packages
-#: The oldest driver for each CUDA (docs.nvidia.com/deploy/cuda-compatibility).
-DRIVERS = {12: 525, 13: OLDEST_DRIVER_OF_CUDA_13}
+OLDEST, OLDEST_WITH_CUDA_13 = (5, 0), (7, 5)  # capabilities of today's cu126 and cu130 packages
+DRIVERS = {12: 525, 13: 580}  # the oldest driver for each CUDA (docs.nvidia.com/deploy/cuda-compatibility)
 
 
 def problem() -> str | None:
@@ -33,10 +34,16 @@ def problem() -> str | None:
 
 def driver() -> str | None:
     """Return the version of the driver of this machine's NVIDIA cards, None where there is no card."""
-    if NVIDIA_DRIVER.exists() and CARDS.exists():  # containers without a card see the first one, too
-        text = NVIDIA_DRIVER.read_text(encoding="utf-8", errors="replace")
-    else:  # WSL has the program only
-        text = said_by("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    if VERSION.exists() and CARDS.exists():
+        text = VERSION.read_text(encoding="utf-8", errors="replace")
+    elif program := shutil.which("nvidia-smi"):  # WSL has the program only
+        command = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+        try:
+            text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+        except (OSError, subprocess.SubprocessError):
+            return None
+    else:
+        return None
     version = re.search(r"\b\d{3,}\.\d[\d.]*", text)
     return version[0] if version else None
 
@@ -77,7 +84,7 @@ def _unfit() -> tuple[str, str] | None:
         return what, f"leave it out with CUDA_VISIBLE_DEVICES={fitting}"
     if capability < OLDEST:
         return what, "on a newer card: no torch that the lab works with is built for this one"
-    fitting = "cu126" if capability < OLDEST_CARD_OF_CUDA_13 else "cu130"
+    fitting = "cu126" if capability < OLDEST_WITH_CUDA_13 else "cu130"
     return what, f"install a torch that fits: `make setup TORCH={fitting}`"
 
 

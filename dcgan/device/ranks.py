@@ -32,7 +32,14 @@ PATIENCE = timedelta(hours=2)  # while the first process packs images; a process
 
 
 class PeerLost(RuntimeError):
-    """Another process of this run is gone, so this one can't continue."""
+    """Another process of this run is gone, so this one can't continue.
+
+    first: whether this is the run's first process, which reports it.
+    """
+
+    def __init__(self, why: str, *, first: bool):
+        super().__init__(why)
+        self.first = first
 
 
 @dataclass(frozen=True)
@@ -135,7 +142,8 @@ def joined(device: Device) -> Iterator[Ranks]:
         dist.destroy_process_group()
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error).lower() or "NCCL" in str(error):
-            raise PeerLost(f"lost another process of this run ({one_line(str(error))[:100]})") from error
+            first = os.environ["RANK"] == "0"
+            raise PeerLost(f"lost another process of this run ({one_line(str(error))[:100]})", first=first) from error
         raise
 
 

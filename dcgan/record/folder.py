@@ -43,6 +43,11 @@ class RunFolder:
         self.log = path / "log.txt"
         self.lock = path / ".lock"
 
+    @classmethod
+    def locate(cls, runs: Path, *, data: str, fingerprint: str, profile: str, slug: str, seed: int) -> "RunFolder":
+        """`runs/<data>-<fingerprint8>/<profile>/<experiment>[+<overrides>]/seed-<n>`."""
+        return cls(runs / f"{data}-{fingerprint[:8]}" / profile / slug / f"seed-{seed}")
+
     def sample(self, step: int) -> Path:
         """The grid of images that the generator made after `step` steps."""
         return self.path / "samples" / f"step-{step:06d}.png"

@@ -1,5 +1,6 @@
 """How the lab uses the wandb library: silent, without a prompt, for a limited time, its files in the run's folder."""
 
+import atexit
 import contextlib
 import os
 import re
@@ -7,6 +8,7 @@ import secrets
 import shlex
 import string
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -144,9 +146,30 @@ def from_here(path: Path) -> str:
 
 
 def teardown(wandb: Any, seconds: float | None = None) -> None:
-    """End wandb's helper process; wait for that at most `seconds`."""
+    """End wandb's helper process; wait for that at most `seconds` (None: until it ends)."""
     with contextlib.suppress(Exception, SystemExit):  # a killed wandb-core raises both
-        within(seconds, wandb.teardown)
+        wandb.teardown() if seconds is None else within(seconds, wandb.teardown)
+
+
+def teardown_at_exit(wandb: Any, seconds: float) -> None:
+    """End wandb's helper process when the program ends, and wait for that at most `seconds`.
+
+    The thread that waits is started now, as Python starts none at exit.
+    """
+    leaving = threading.Event()
+
+    def work() -> None:
+        leaving.wait()
+        teardown(wandb)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+
+    def leave() -> None:
+        leaving.set()
+        thread.join(seconds)
+
+    atexit.register(leave)
 
 
 @contextlib.contextmanager

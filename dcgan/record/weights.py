@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from dcgan import UserError
 from dcgan.networks import IMAGE_SIZES, SMALLEST_MAP, Generator
 from dcgan.tools import files
-from dcgan.tools.host import out_of_memory
+from dcgan.tools.memory import out_of_memory
 
 #: The Python names that a pickle of plain tensors refers to.
 GLOBALS = {

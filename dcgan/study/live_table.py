@@ -23,7 +23,7 @@ TAIL_BYTES = 1000  # of history.csv: a row has at most some 120
 NOT_OVER = ("waiting", "starting", "running")
 URGENCY = {"running": 0, "starting": 1, "failed": 2, "interrupted": 2, "waiting": 3}  # a low terminal shows these first
 TITLES = ("experiment", "seed", "state", "step", "loss_d", "loss_g", "images/s", "left")
-BAR = TITLES.index("step")  # before which the bar stands
+BAR = TITLES.index("step")  # the bar stands before this column
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from dcgan.options import log_to_stderr, system_error
 from dcgan.record.folder import RunFolder
 from dcgan.run import Request, run, summary
 from dcgan.study.plan import PlannedRun
-from dcgan.tools.host import cpu_count, keep_memory
+from dcgan.tools.cpus import cpu_count
+from dcgan.tools.host import keep_memory
 from dcgan.tools.signals import as_keyboard_interrupt
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ PYTORCH_INDEX = "https://download.pytorch.org/whl/cpu/torch/"
 ORDINARY = "make setup TORCH=pypi takes the ordinary build"
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 #: torch for CUDA 13 needs a card of this capability (Turing); torch for CUDA 12.6 runs on older ones too.
-OLDEST_CARD_OF_CUDA_13 = (7, 5)
+OLDEST_CARD_OF_CUDA_13 = 7.5
 OLDEST_DRIVER_OF_CUDA_13 = 580
 
 #: pip's settings, and how uv and the standard library are given the same.
@@ -211,7 +211,7 @@ def fitting_torch(wish: str) -> tuple[str, str]:
     if not reachable(PYTORCH_INDEX):
         return "pypi", "PyTorch's ordinary build, as its own index can't be reached"
     said = said_by("nvidia-smi", "--query-gpu=compute_cap,driver_version", "--format=csv,noheader")
-    cards = [(int(major), int(minor)) for major, minor in re.findall(r"^(\d+)\.(\d+)", said, re.MULTILINE)]
+    cards = [float(capability) for capability in re.findall(r"^\d+\.\d+", said, re.MULTILINE)]
     if not said and NVIDIA_DRIVER.exists():
         said = NVIDIA_DRIVER.read_text(errors="replace")
     driver = re.search(r"\b(\d{3,})\.\d", said)

@@ -1,4 +1,4 @@
-"""An action that gets a limited time."""
+"""Run an action for a limited time."""
 
 import threading
 from collections.abc import Callable
@@ -8,10 +8,10 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def within(seconds: float | None, action: Callable[[], T]) -> T:
+def within(seconds: float, action: Callable[[], T]) -> T:
     """Return what `action` returns, or raise its error.
 
-    Raises TimeoutError after `seconds` (None: never); the action then continues in its daemon thread.
+    Raises TimeoutError after `seconds`; the action then continues in its daemon thread.
     """
     outcome: Future[T] = Future()
 

@@ -36,11 +36,11 @@ def _players(dtype=torch.float64, device="cpu"):
     return Players(*networks, *adams)
 
 
-def _inputs(count, device="cpu", dtype=torch.float64):
+def _inputs(count):
     rng = torch.Generator().manual_seed(1)
     for _ in range(count):
-        real = torch.rand(BATCH, 3, SIZE, SIZE, generator=rng, dtype=dtype).mul(2).sub(1)
-        yield real.to(device), torch.randn(BATCH, LATENT, generator=rng, dtype=dtype).to(device)
+        real = torch.rand(BATCH, 3, SIZE, SIZE, generator=rng, dtype=torch.float64).mul(2).sub(1)
+        yield real, torch.randn(BATCH, LATENT, generator=rng, dtype=torch.float64)
 
 
 def _state(players):

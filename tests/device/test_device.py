@@ -12,7 +12,8 @@ from dcgan.data import Batches, batches
 from dcgan.device import environment, nvidia
 from dcgan.device.device import Device, choose, use_precision, use_threads
 from dcgan.run import Request
-from dcgan.tools.host import cpu_count, out_of_memory
+from dcgan.tools.cpus import cpu_count
+from dcgan.tools.memory import out_of_memory
 
 CPU, CUDA, MPS = (Device.of(torch.device(kind)) for kind in ("cpu", "cuda", "mps"))
 CELEBA = 202_599 * 64 * 64 * 3  # bytes

@@ -22,9 +22,9 @@ ON_THE_CPU = "compute on the CPU with --device cpu (DEVICE=cpu), or "
 def bare(monkeypatch, tmp_path):
     """A machine without a card, and an ordinary torch on it."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(nvidia, "NVIDIA_DRIVER", tmp_path / "version")
+    monkeypatch.setattr(nvidia, "VERSION", tmp_path / "version")
     monkeypatch.setattr(nvidia, "CARDS", tmp_path / "nvidiactl")
-    monkeypatch.setattr(nvidia, "said_by", lambda *command: "")
+    monkeypatch.setattr(nvidia.shutil, "which", lambda program: None)
     monkeypatch.setattr(torch, "__version__", "2.14.1")
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -171,11 +171,15 @@ def test_a_driver_that_should_do_is_reported_with_what_torch_says(driver, monkey
     )
 
 
-def test_wsl_has_only_the_program(monkeypatch):
-    assert nvidia.problem() is None
-    monkeypatch.setattr(nvidia, "said_by", lambda program, *_: "537.13\n" * (program == "nvidia-smi"))
+def test_wsl_has_only_the_program(monkeypatch, tmp_path):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 537.13\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(nvidia.shutil, "which", lambda name: str(program) if name == "nvidia-smi" else None)
     assert nvidia.driver() == "537.13"
     assert "driver 537.13" in nvidia.problem()
+    program.write_text("#!/bin/sh\necho couldn't communicate with the NVIDIA driver\nexit 9\n")
+    assert nvidia.problem() is None
 
 
 @pytest.mark.parametrize("hidden", ["", "-1"])

@@ -106,3 +106,10 @@ def test_an_experiment_of_which_every_seed_diverged_says_so(tmp_path):
     found = compared(tmp_path)
     assert found.experiment_answers["tuned_lr"].sentence == "Can't tell. None of its runs has finished, and 1 diverged."
     assert pd.isna(row(found, "tuned_lr")["fid"])
+
+
+@pytest.mark.parametrize(("won_steps", "share"), [(0, 0.0), (500, 0.5), (990, 0.99), (991, 0.991), (1000, 1.0)])
+def test_the_share_at_the_end_is_of_the_last_thousand_steps(won_steps, share):
+    losses = np.ones(3000)
+    losses[3000 - won_steps :] = 0.01
+    assert interleaving.d_win_share_at_end(losses) == pytest.approx(share)

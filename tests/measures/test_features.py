@@ -13,7 +13,7 @@ from analysis.measures import features, fidelity
 from dcgan import UserError
 from dcgan.data import faces
 
-MILITARY_UNIFORM, CROSSWORD, STREET_SIGN, TRAFFIC_LIGHT = 652, 918, 919, 920  # classes of ImageNet
+MILITARY_UNIFORM = 652  # a class of ImageNet
 
 
 @pytest.fixture(scope="session")
@@ -157,3 +157,14 @@ def test_other_weights_of_lite0_than_the_pinned_ones_are_refused(tmp_path, monke
     monkeypatch.setattr(features, "EFFNET_SHA256", "0" * 64)
     with pytest.raises(UserError, match=r"not the released weights .*579344248a93e230"):
         choose("effnet_lite0", tmp_path)
+
+
+def test_extraction_says_when_there_are_more_or_fewer_images_than_announced(lite0):
+    for total, there in ((3, 4), (3, 2), (1, 0)):
+        with pytest.raises(ValueError, match=f"{total} images were announced"):
+            features.extract(lite0, [noise(there)], total=total, desc="images")
+
+
+def test_an_unknown_extractor_is_refused_with_the_names(tmp_path):
+    with pytest.raises(UserError, match="'vgg': there are inception and effnet_lite0"):
+        choose("vgg", tmp_path)

@@ -178,8 +178,9 @@ def test_a_person_rates_all_pictures_by_keys_undoes_one_and_saves_what_the_compa
 
 
 def test_on_a_phone_pictures_are_rated_by_touch(tmp_path, browser):
-    few = {"generated": numbered(5), "real": numbered(4, GENERATED), "damaged": numbered(3, GENERATED + REAL)}
-    page = write(tmp_path / "run", **few, real_indices=range(4), damaged_indices=range(4, 7))
+    sheet = Sheet.of(generator="abc", generated=5, real_indices=range(4), damaged_indices=range(4, 7), title="few")
+    pictures = [*numbered(5), *numbered(4, GENERATED), *numbered(3, GENERATED + REAL)]
+    page = rating.write(tmp_path / "run", sheet, pictures)
     with visited(browser, page, **PHONE) as tab:
         for letter in answers_by_kind(page):
             tab.locator("#yes" if letter == "y" else "#no").tap()

@@ -44,7 +44,7 @@ def test_the_slider_moves_the_grids_and_a_run_without_one_of_that_step_shows_the
     assert slider.get_attribute("aria-valuetext") == "step 1,080"
     slider.fill("5")  # step 720, which hires_128 has lost
     assert _shown(opened) == {**dict.fromkeys(FOUR, "720"), "hires_128": "600"}
-    assert "step 600, its nearest before 720" in opened.locator("#samples").inner_text()
+    assert "step 600, the latest before 720" in opened.locator("#samples").inner_text()
     slider.fill("0")
     assert _shown(opened) == {**dict.fromkeys(FOUR, "120"), "hires_128": None}
     assert [box.is_visible() for box in opened.locator(".grid .empty").all()] == [False, False, False, True]
@@ -92,3 +92,12 @@ def test_print_shows_the_last_grids_and_no_slider_and_fits_the_paper(opened):
     assert opened.evaluate("document.documentElement.scrollWidth") <= 718
     assert _shown(opened) == dict.fromkeys(FOUR, "1200")
     assert not opened.get_by_label("Training step").is_visible()
+
+
+def test_a_script_that_got_in_would_not_run(browser, folder):
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    (folder / "broken.html").write_text(page.replace("</body>", "<script>window.got_in = 1</script></body>"))
+    tab = browser.new_page()
+    tab.goto((folder / "broken.html").as_uri())
+    assert tab.evaluate("window.got_in") is None
+    tab.close()

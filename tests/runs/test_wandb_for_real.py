@@ -93,7 +93,7 @@ def wandb_here(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     yield lambda url: monkeypatch.setenv("WANDB_BASE_URL", url)
     if "wandb" in sys.modules:
-        wandb_client.teardown(sys.modules["wandb"])
+        wandb_client.teardown(sys.modules["wandb"], 5)
 
 
 @pytest.mark.slow

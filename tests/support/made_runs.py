@@ -32,8 +32,8 @@ def make_run(
     experiment = experiment.model_copy(
         update={"overrides": {key: value for key, value in experiment.overrides.items() if key != "steps"}}
     )
-    place = f"{data['name']}-{data['fingerprint'][:8]}"
-    folder = RunFolder(runs / place / profile / experiment.slug / f"seed-{seed}")
+    place = {"data": data["name"], "fingerprint": data["fingerprint"], "profile": profile}
+    folder = RunFolder.locate(runs, **place, slug=experiment.slug, seed=seed)
     folder.path.mkdir(parents=True)
     environment = {"device": device, "device_name": "a test", "torch": "2", "threads": 1, "processes": processes}
     record = {**config.to_record(experiment), "data": data, "environment": environment, "wandb_id": "test0000"}

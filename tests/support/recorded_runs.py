@@ -58,7 +58,7 @@ def make(runs, name="tuned_lr", *, seed=0, overrides=(), rows=40, state="finishe
     """A run folder as the trainer leaves it."""
     record = record_of(name, seed=seed, overrides=overrides, wandb_id=f"{name[:4]}{seed:04d}")
     slug = load(name, tuple(overrides)).slug
-    folder = RunFolder(runs / f"faces-{FINGERPRINT[:8]}" / "smoke" / slug / f"seed-{seed}")
+    folder = RunFolder.locate(runs, data="faces", fingerprint=FINGERPRINT, profile="smoke", slug=slug, seed=seed)
     folder.path.mkdir(parents=True)
     folder.config.write_text(plain_yaml.dump(record), encoding="utf-8")
     folder.lock.touch()

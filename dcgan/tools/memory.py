@@ -1,0 +1,13 @@
+"""One rule for what counts as running out of memory."""
+
+import re
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that memory ran out, the host's or the device's: torch has a class for CUDA's only.
+
+    cuBLAS and cuDNN have codes of their own for it: CUBLAS_STATUS_ALLOC_FAILED, ..._ALLOCATION_FAILED.
+    """
+    words = "out of memory|can't allocate memory|_ALLOC(ATION)?_FAILED"
+    said = isinstance(error, RuntimeError) and re.search(words, str(error))
+    return isinstance(error, MemoryError) or bool(said)
