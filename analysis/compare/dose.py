@@ -118,9 +118,11 @@ def _extremes(arms: Arms, names: Mapping[str, str]) -> list[str]:
     text += f"ratio of {means['ratio'][best]:.2f}."
     if best == most:
         return [f"{text} That is the highest ratio, too."]
+    seeds = sorted(arms.runs.loc[arms.runs["arm"] == most, "interleaving_ratio_end"])
+    of_each = f" (its seeds: {_listed([f'{ratio:.2f}' for ratio in seeds])})" if len(seeds) > 1 else ""
     return [
-        f"{text} {names[most]} has the highest ratio, {means['ratio'][most]:.2f}, and is number {place[most]} by final "
-        f"KID, {facts[most]}."
+        f"{text} {names[most]} has the highest ratio, {means['ratio'][most]:.2f}{of_each}, and is number {place[most]} "
+        f"by final KID, {facts[most]}."
     ]
 
 

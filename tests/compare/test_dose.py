@@ -74,7 +74,10 @@ def test_the_best_recipe_and_the_one_that_interleaves_most_are_named():
     assert (
         "Of all 4 recipes, rate wide has the lowest final KID, 0.078 (n = 2), at an interleaving ratio of 0.08." in text
     )
-    assert "rate 0.0001 has the highest ratio, 0.25, and is number 4 by final KID, 0.150 (n = 2)." in text
+    assert (
+        "rate 0.0001 has the highest ratio, 0.25 (its seeds: 0.25 and 0.25), and is number 4 by final KID, 0.150"
+        in text
+    )
     best = said(arms(PLAIN, others=[("wide", 0.5, 3.2, 0.078)]))
     assert "0.078 (n = 2), at an interleaving ratio of 0.50. That is the highest ratio, too." in best
 
