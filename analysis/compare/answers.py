@@ -37,18 +37,21 @@ def associated(x: str, comparison: Comparison) -> list[str]:
     return evidence + step_by_step(comparison.step_correlations[x])
 
 
-def useful(found: plan.Usefulness, *, primary: bool) -> Answer:
-    """Does a candidate say more about the next KID than the current one does?"""
-    question = "Does interleaving help to predict the next KID, once the current KID is known?"
-    answer = partial(Answer, question, key="useful", rule=plan.RULES["useful"])
+def useful(x: str, found: plan.Usefulness, *, primary: bool) -> Answer:
+    """Does candidate x say more about the next KID than the current one does?"""
+    what, key = {"interleaving_ratio": ("interleaving", "useful"), "isc_mean": ("the Inception Score", "useful_isc")}[x]
+    question = f"Does {what} help to predict the next KID, once the current KID is known?"
+    answer = partial(Answer, question, key=key, rule=plan.RULES["useful"])
     if math.isnan(found.without):
         return answer("open", "It takes at least three recipes with scored snapshots.")
     errors = f"{found.with_it:.4f} with it and {found.without:.4f} without (n = {found.arms} recipes"
     if found.with_it >= found.without:
         text = f"Adding it does not lower the error of predicting the next snapshot's log KID: {errors})."
     else:
-        p = f"p = {found.p:.2g} over sign flips; the least possible is {found.least_p:.2g}"
-        text = f"The error of predicting the next snapshot's log KID is {errors}; {p})."
+        p = f"p = {found.p:.2g} over sign flips, not corrected for two candidates; the least is {found.least_p:.2g}"
+        less = 100 * (1 - found.with_it / found.without)
+        text = f"The error of predicting the next snapshot's log KID is {errors}), so {less:.0f} % less ({p})."
+        text += f" More of it goes with a {'lower' if found.slope < 0 else 'higher'} next KID."
     return answer(found.verdict, text, primary=primary)
 
 
@@ -73,7 +76,8 @@ def slower_or_worse(
     sd, _ = pooled_sd({"slow": [*slow.values()], "baseline": [*baseline.values()]})
     more = f"Within the two recipes the SD of the log KID is {sd:.2f}. The plan's power counted on {plan.SD}"
     more += ", so only a large difference could settle it." if sd > 2 * plan.SD else "."
-    return answer(found, text, more=more, primary=all_there)
+    facts = {"times": times(effect), "n": min(effect.n)}
+    return answer(found, text, more=more, primary=all_there, facts=facts)
 
 
 def _seeds(n: Sequence[int]) -> str:

@@ -79,7 +79,7 @@ class Answer:
     #: 128 px ask for blocks E and D, and nothing of these is trained yet.
     primary: bool = False
     not_run: bool = False  # the runs that the question is about are not there
-    facts: Mapping[str, float] = field(default_factory=dict)  # of a candidate: n (arms), rho and its p, corrected
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what a page words by itself: n, rho, the corrected p ...
 
     @property
     def kind(self) -> str:

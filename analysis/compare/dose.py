@@ -3,18 +3,20 @@
 All of it is exploratory.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import exp, log
 
 import pandas as pd
 
 from analysis.compare.comparison import Arms
+from analysis.compare.own_question import times
 from analysis.compare.plan import DOSE
 from analysis.compare.quality import still_falls
 from analysis.measures.inference import pooled_effect, pooled_sd, spearman
 
 APART = 0.05  # an interleaving ratio below this: the curves hardly meet
+SAME = 0.02  # ratios that differ by less are nearly the same
 HARDLY = 0.1  # of a smoothed one, which rests on fewer windows, so that its order isn't sure
 #: The gap where D gives every image 1/2, so that its loss is 2 ln 2 and G's is ln 2; and how near to it counts.
 UNDECIDED, NEAR = -log(2), 0.1
@@ -43,6 +45,13 @@ def still_learning(arms: Arms) -> tuple[int, int]:
     """In how many runs KID still falls clearly at the equal steps, and of how many."""
     scored = arms.snapshots.dropna(subset="kid_mean")
     return sum(still_falls(own) for _, own in scored.groupby("arm")), len(scored[["arm", "seed"]].drop_duplicates())
+
+
+def stalled(arms: Arms) -> int:
+    """In how many runs of arms whose curves hardly meet KID no longer falls clearly at the equal steps."""
+    apart = arms.snapshots[arms.snapshots["arm"].isin(split(arms).apart.index)]
+    learning, runs = still_learning(replace(arms, snapshots=apart))
+    return runs - learning
 
 
 def doses(arms: Arms) -> pd.DataFrame:
@@ -78,10 +87,11 @@ def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
     most, smoothed, best = (
         found.loc[place] for place in (found["ratio"].idxmax(), found["smoothed"].idxmax(), found["q"].idxmin())
     )
-    crossed = f"Unsmoothed, the interleaving ratio is highest at {names[most.arm]} ({most.ratio:.2f}). "
+    crossed = f"Among the {len(found)} rates of D, the unsmoothed interleaving ratio is highest at {names[most.arm]} "
+    crossed += f"({most.ratio:.2f}). "
     if smoothed.smoothed < HARDLY:
-        crossed += f"With the losses averaged over 5 steps, it is at most {smoothed.smoothed:.2f} at any of the "
-        crossed += f"{len(found)} rates."
+        crossed += f"With the losses averaged over 5 steps, it is at most {smoothed.smoothed:.2f} at any "
+        crossed += "of them."
     elif smoothed.arm == most.arm:
         crossed += f"With the losses averaged over 5 steps, it is highest there, too ({most.smoothed:.2f})."
     else:
@@ -94,9 +104,9 @@ def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
         for arm in found["arm"]
         if arm != best.arm and not pooled_effect(logs[arm], logs[best.arm], sd=sd, df=df).settled
     ]
-    quality = f"The final KID is {kid[most.arm]} at {names[most.arm]}. Among these {len(found)} rates the lowest is "
-    quality += f"{kid[best.arm]}, at {names[best.arm]}"
-    quality += f"; the 95 % interval of their ratio includes 1 for {_listed(alike)} (not corrected)." if alike else "."
+    quality = f"The final KID is {kid[most.arm]} at {names[most.arm]}. The lowest is {kid[best.arm]}, at "
+    quality += f"{names[best.arm]}"
+    quality += f"; {_listed(alike)} can't be told from it (not corrected)." if alike else "."
     said = [*_apart(arms, names), *_extremes(arms, names), f"{crossed} {quality}"]
     if one_setting(arms):
         said.append(
@@ -118,12 +128,41 @@ def _extremes(arms: Arms, names: Mapping[str, str]) -> list[str]:
     text += f"ratio of {means['ratio'][best]:.2f}."
     if best == most:
         return [f"{text} That is the highest ratio, too."]
-    seeds = sorted(arms.runs.loc[arms.runs["arm"] == most, "interleaving_ratio_end"])
-    of_each = f" (its seeds: {_listed([f'{ratio:.2f}' for ratio in seeds])})" if len(seeds) > 1 else ""
-    return [
-        f"{text} {names[most]} has the highest ratio, {means['ratio'][most]:.2f}{of_each}, and is number {place[most]} "
-        f"by final KID, {facts[most]}."
+    text += f" {names[most]} has the highest mean ratio, {means['ratio'][most]:.2f}, and is number {place[most]} by "
+    text += f"final KID, {facts[most]}."
+    seeds = arms.runs[arms.runs["arm"] == most].sort_values("interleaving_ratio_end")
+    if len(seeds) > 1:
+        ratios, kids = seeds["interleaving_ratio_end"], [exp(q) for q in seeds["q"]]
+        text += f" The ratios of its seeds are {_numbers(ratios)}, and their final KIDs {_numbers(kids)}."
+    return [text, *_alike(arms, means, names)]
+
+
+def _alike(arms: Arms, means: pd.DataFrame, names: Mapping[str, str]) -> list[str]:
+    """The two recipes of nearly the same ratio whose KIDs differ most: quality isn't one function of it there."""
+    logs = {str(arm): own.dropna().to_list() for arm, own in arms.runs.groupby("arm")["q"]}
+    sd, df = pooled_sd(logs)
+    meeting = means[means["ratio"] >= APART]
+    pairs = [
+        (better, worse)
+        for better in meeting.index
+        for worse in meeting.index
+        if abs(meeting["ratio"][better] - meeting["ratio"][worse]) < SAME and meeting["q"][better] < meeting["q"][worse]
     ]
+    if not pairs:
+        return []
+    better, worse = max(pairs, key=lambda pair: meeting["q"][pair[1]] - meeting["q"][pair[0]])
+    effect = pooled_effect(logs[worse], logs[better], sd=sd, df=df)
+    if not effect.settled:
+        return []
+    return [
+        f"{names[better]} and {names[worse]} have nearly the same ratio ({meeting['ratio'][better]:.2f} and "
+        f"{meeting['ratio'][worse]:.2f}), and the second one's final KID is {times(effect)} times the first one's. So "
+        "KID isn't one function of the ratio there. (Of all such pairs these differ most; not corrected.)"
+    ]
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return _listed([f"{value:.2f}" for value in values])
 
 
 def _apart(arms: Arms, names: Mapping[str, str]) -> list[str]:

@@ -267,6 +267,8 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
     if arms.planned:
         more += " Neighbours in one setting are alike, and p takes all recipes for exchangeable: it may be too small."
     numbers = {"n": n, "rho": facts["rho"], "p": corrected_p}
+    if not isnan(facts["r2_high"]):
+        numbers["r2_high"] = facts["r2_high"]
     return answer(found, text, more=more.strip(), facts=numbers)
 
 
@@ -300,6 +302,7 @@ class Usefulness:
     p: float  # the share of sign flips of whole arms that gain at least as much by it
     arms: int
     least_p: float = 0.0  # that the number of arms allows
+    slope: float = nan  # of the next log KID on the candidate, the step and the current KID given
 
     @property
     def verdict(self) -> str:
@@ -338,7 +341,8 @@ def useful(arms: Arms, x: str) -> Usefulness:
     lowered = before.T @ before - after.T @ after  # (arms, arms)
     gains = ((signs @ lowered) * signs).sum(axis=1)  # (ways,)
     p = float(np.mean(gains >= gains[0] - 1e-12))  # way 0 flips nothing
-    return Usefulness(without, with_it, p, len(names), 1 / len(signs))
+    slope = float(np.linalg.lstsq(full, goal, rcond=None)[0][-1])
+    return Usefulness(without, with_it, p, len(names), 1 / len(signs), slope)
 
 
 def _missed(features: np.ndarray, goals: np.ndarray, arm: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ def answers_to(comparison: Comparison, shared: Sequence[Twin]) -> list[Answer]:
     return [
         *(replace(found, evidence=answers.associated(x, comparison)) for x, found in comparison.predictions.items()),
         *_slow_d(table, alternatives, planned=arms.planned),
-        answers.useful(plan.useful(arms, "interleaving_ratio"), primary=arms.complete),
+        *(answers.useful(x, plan.useful(arms, x), primary=arms.complete) for x in plan.CANDIDATES),
         answers.alarm(snapshots),
         answers.dives(whole_runs),
         image_size(alternatives, snapshots),
@@ -81,7 +81,8 @@ def contrast(table: pd.DataFrame, alternatives: Sequence[Alternative], arms: Arm
     found = [
         f"D slowed to half of G's rate, and nothing else changed (n = {early.n[0]} and {early.n[1]} seeds): in steps "
         f"{arms.steps * 3 // 4 + 1:,} to {arms.steps:,} the curves interleave {_more(each)} unsmoothed and "
-        f"{_more(smoothed)} averaged over 5 steps, and the final KID is {own_question.times(early)} times baseline's. "
+        f"{_more(smoothed)} averaged over 5 steps, and the final KID is {own_question.times(early)} times baseline's "
+        "(not corrected). "
         f"In the last quarter of {int(long[0]['steps'].min()):,} steps the ratios are {at_end[0]:.2f} and "
         f"{at_end[1]:.2f} (baseline), and the final KID is {own_question.times(late)} times baseline's."
     ]

@@ -41,17 +41,16 @@ PLAIN = [(1e-4, 0.25, 0.1, 0.15), (2e-4, 0.09, 1.3, 0.112), (4e-4, 0.13, 1.8, 0.
 
 def test_where_the_curves_cross_most_is_said_with_smoothing_and_with_its_kid():
     assert said(arms(PLAIN)).startswith(
-        "Unsmoothed, the interleaving ratio is highest at rate 0.0001 (0.25). With the losses averaged over 5 steps, "
-        "it is highest at rate 0.0002 (0.15; 0.00 at rate 0.0001). The final KID is 0.15 at rate 0.0001. Among these 3 "
-        "rates the lowest is 0.11, at rate 0.0004; the 95 % interval of their ratio includes 1 for rate 0.0002 (not "
-        "corrected)."
+        "Among the 3 rates of D, the unsmoothed interleaving ratio is highest at rate 0.0001 (0.25). With the losses "
+        "averaged over 5 steps, it is highest at rate 0.0002 (0.15; 0.00 at rate 0.0001). The final KID is 0.15 at "
+        "rate 0.0001. The lowest is 0.11, at rate 0.0004; rate 0.0002 can't be told from it (not corrected)."
     )
     alone = [(1e-4, 0.25, 0.1, 0.05), *PLAIN[1:]]
-    assert "the lowest is 0.05, at rate 0.0001. " in said(arms(alone))
+    assert "The lowest is 0.05, at rate 0.0001. " in said(arms(alone))
 
 
 def test_few_smoothed_crossings_are_not_ranked():
-    assert "averaged over 5 steps, it is at most 0.05 at any of the 3 rates." in said(arms(PLAIN, smoothed=0.05))
+    assert "averaged over 5 steps, it is at most 0.05 at any of them." in said(arms(PLAIN, smoothed=0.05))
 
 
 AHEAD = ("betas", 0.01, 4.3, 0.46)
@@ -74,12 +73,17 @@ def test_the_best_recipe_and_the_one_that_interleaves_most_are_named():
     assert (
         "Of all 4 recipes, rate wide has the lowest final KID, 0.078 (n = 2), at an interleaving ratio of 0.08." in text
     )
-    assert (
-        "rate 0.0001 has the highest ratio, 0.25 (its seeds: 0.25 and 0.25), and is number 4 by final KID, 0.150"
-        in text
-    )
+    assert "rate 0.0001 has the highest mean ratio, 0.25, and is number 4 by final KID, 0.150 (n = 2)." in text
+    assert "The ratios of its seeds are 0.25 and 0.25, and their final KIDs 0.15 and 0.15." in text
     best = said(arms(PLAIN, others=[("wide", 0.5, 3.2, 0.078)]))
     assert "0.078 (n = 2), at an interleaving ratio of 0.50. That is the highest ratio, too." in best
+
+
+def test_two_recipes_of_one_ratio_and_different_kids_show_that_kid_is_not_one_function_of_it():
+    text = said(arms(PLAIN, others=[WIDE]))
+    assert "rate wide and rate 0.0002 have nearly the same ratio (0.08 and 0.09)" in text
+    assert "final KID is 1.44 [1.30, 1.58] times the first one's" in text
+    assert "nearly the same ratio" not in said(arms(PLAIN))
 
 
 def test_runs_whose_kid_still_falls_are_counted():

@@ -76,6 +76,7 @@ def points(slope, *, rng=0, arms=12):
 @pytest.mark.parametrize(("slope", "verdict"), [(0.3, "yes"), (-0.3, "yes"), (0, "open")])
 def test_the_third_rule_compares_the_errors_of_two_predictions_of_arms_left_out(slope, verdict):
     found = plan.useful(points(slope), "interleaving_ratio")
+    assert abs(found.slope - slope) < 0.05
     assert found.with_it == pytest.approx(0.05, rel=0.1)
     assert found.without == pytest.approx(math.hypot(1.4 * slope, 0.05), rel=0.25)
     assert found.verdict == verdict

@@ -69,7 +69,7 @@ def test_every_question_is_answered_and_says_what_would_change_our_mind(comparis
         assert answer.more in own
         for sentence in answer.evidence:
             assert sentence in own or answer.key == "isc", "that has a table"
-        assert "**How we asked.**" in own or answer.key == "useful"
+        assert "**How we asked.**" in own or answer.key.startswith("useful")
         assert "**What would change our mind.**" in own
         assert answer.question in parts[""], "in one line"
 
@@ -189,7 +189,7 @@ def test_both_fronts_say_what_the_runs_say_and_whether_a_plan_was_there_before(
     assert f"the final KID is {rho:+.2f} (below 0, more interleaving goes with better faces; p = 0.012" in english_front
     assert chinese in chinese_front
     assert f"{rho:+.2f}" in chinese_front
-    assert ("written before any of its runs was scored" in english_front) == planned
+    assert ("written before any of the plan's runs was scored" in english_front) == planned
     assert ("在给计划中的任何一次训练评分之前就写好了" in chinese_front) == planned
 
 
@@ -236,7 +236,7 @@ def test_each_dose_of_the_plan_has_looks_of_its_own_and_is_called_by_what_it_set
 
 def test_with_all_runs_of_the_plan_the_answer_is_the_plans_and_what_we_see_besides_is_exploratory(planned):
     seen = folds((planned / "study.md").read_text(encoding="utf-8"))[""]
-    said = ("**Yes.** Over all 12 recipes of the plan (3 seeds each)", "Unsmoothed, the interleaving ratio is highest")
+    said = ("**Yes.** Over all 12 recipes of the plan (3 seeds each)", "Among the 6 rates of D, the unsmoothed")
     verdict, dose = map(seen.index, said)
     assert (
         verdict
