@@ -36,7 +36,7 @@ def against_quality(comparison: Comparison, x: str, looks: Mapping[str, plots.St
     means = means.assign(kid=np.exp(means["q"]))  # the geometric mean
     names, found = arm_names(arms), doses(arms)
     rates = {arm: rate for arm, rate in zip(found["arm"], found["rate"], strict=True) if arm in means.index}
-    labels = {arm: f"D {setting(rate)}" for arm, rate in rates.items()} or names
+    labels = {arm: setting(rate) for arm, rate in rates.items()} or names
     looks = {**looks, **ramp(list(rates))}
     measure, of_steps = {
         "interleaving_ratio": ("interleaving ratio", f"steps {arms.steps * 3 // 4 + 1:,} to {arms.steps:,}"),
