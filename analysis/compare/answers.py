@@ -48,7 +48,8 @@ def useful(x: str, found: plan.Usefulness, *, primary: bool) -> Answer:
     if found.with_it >= found.without:
         text = f"Adding it does not lower the error of predicting the next snapshot's log KID: {errors})."
     else:
-        p = f"p = {found.p:.2g} over sign flips, not corrected for two candidates; the least is {found.least_p:.2g}"
+        p = f"p = {found.p:.2g} over sign flips, not corrected for two candidates"
+        p += f"; the least possible is {found.least_p:.2g}" if found.p > found.least_p else "; none lower is possible"
         less = 100 * (1 - found.with_it / found.without)
         text = f"The error of predicting the next snapshot's log KID is {errors}), so {less:.0f} % less ({p})."
         text += f" More of it goes with a {'lower' if found.slope < 0 else 'higher'} next KID."

@@ -111,8 +111,8 @@ def extract(extractor: Extractor, images: Iterable[Tensor], *, total: int, desc:
 
     Raises ValueError when there are more or fewer images.
     """
-    device = next(extractor.network.parameters()).device
-    size = PASS_ON_CPU if device.type == "cpu" else PASS_ELSEWHERE
+    weights = next(extractor.network.parameters())
+    device, size = weights.device, PASS_ON_CPU if weights.is_cpu else PASS_ELSEWHERE
     rows: list[list[np.ndarray]] = []
     bar = tqdm(total=total, desc=desc, unit="image", delay=2, dynamic_ncols=True, leave=False)
     # torch lets CUDA's convolutions drop to TF32, which has 10 bits; the context restores the setting afterwards.
