@@ -130,7 +130,8 @@ def _extremes(arms: Arms, names: Mapping[str, str]) -> list[str]:
         return [f"{text} That is the highest ratio, too."]
     text += f" {names[most]} has the highest mean ratio, {means['ratio'][most]:.2f}, and is number {place[most]} by "
     text += f"final KID, {facts[most]}."
-    seeds = arms.runs[arms.runs["arm"] == most].sort_values("interleaving_ratio_end")
+    known = arms.runs.dropna(subset=["q", "interleaving_ratio_end"])
+    seeds = known[known["arm"] == most].sort_values("interleaving_ratio_end")
     if len(seeds) > 1:
         ratios, kids = seeds["interleaving_ratio_end"], [exp(q) for q in seeds["q"]]
         text += f" The ratios of its seeds are {_numbers(ratios)}, and their final KIDs {_numbers(kids)}."

@@ -2,7 +2,7 @@
 
 A frame has a column `experiment`, and an experiment has one colour, marker and dash pattern in every figure
 (`arm_figures.all_looks`).
-Blue and vermilion are kept for D and G. Colour-blind readers can tell all colours apart, and nothing is told by colour
+Blue and vermilion are kept for D and G. Colour-blind readers can tell all colours apart, and nothing is shown by colour
 alone.
 """
 
