@@ -4,7 +4,7 @@ Knows no experiment by name: `writeup` does.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -22,6 +22,13 @@ from analysis.measures.stats import wilson
 
 #: A collapse of interleaving is an alarm only where KID is below this: before that, training has hardly begun.
 LEARNT_KID = 0.3
+#: What the fourth rule finds -> its verdict, and why in words.
+ALARMS = {
+    "yes": ("yes", "It comes before a turn more often than elsewhere: "),
+    "false": ("no", "Most runs without a turn have a false alarm: "),
+    "rarer": ("no", "It is rarer before a turn than elsewhere: "),
+    "open": ("open", ""),
+}
 LONG_WAIT = 5  # percent of a run's time; from here on, waiting for input is where the time goes
 
 
@@ -110,40 +117,53 @@ class _Course(NamedTuple):
     text: str  # on the collapse; "" without one
 
 
-def alarm(snapshots: pd.DataFrame) -> Answer:
-    """Does a collapse of interleaving come before FID turns? Counted over runs."""
+def alarm(snapshots: pd.DataFrame, few: Collection[str] = ()) -> Answer:
+    """Does a collapse of interleaving come before FID turns? Counted over runs.
+
+    few: titles of the plan's runs on few images. Where there are any, they decide, and the others stand beside them.
+    """
     question = "Does interleaving collapse before FID turns, so that it could serve as an alarm?"
     by_run = snapshots.dropna(subset=["fid"]).groupby(["experiment", "seed"])
-    courses = [_course(f"{name} seed {seed}", rows) for (name, seed), rows in by_run]
+    courses = {title: _course(title, rows) for (name, seed), rows in by_run for title in [f"{name} seed {seed}"]}
     if not courses:
         return Answer(question, "open", "No run has scored snapshots.", key="alarm")
+    planned = [course for title, course in courses.items() if title in few]
+    others = [course for title, course in courses.items() if title not in few]
+    found, text = _counted(planned or others)
+    verdict, words = ALARMS[found]
+    text, more = words + text, ""
+    if planned:
+        text += " These are the plan's runs on few images."
+        more = f"Of the other runs, exploratory: {_counted(others)[1]}" if others else ""
+    return Answer(
+        question,
+        verdict,
+        text,
+        more,
+        evidence=[course.text for course in courses.values() if course.text],
+        key="alarm",
+        rule=plan.RULES["alarm"],
+        primary=len(planned) == plan.FEW_RUNS,
+    )
+
+
+def _counted(courses: Sequence[_Course]) -> tuple[str, str]:
+    """The fourth rule's verdict on these runs, and their numbers in sentences."""
     turned = sum(course.turned for course in courses)
     warned = sum(course.warned for course in courses)
     calm = len(courses) - turned
     false = sum(course.collapsed and not course.turned for course in courses)
-    hit_low, hit_high = wilson(warned, turned)
-    false_low, false_high = wilson(false, calm)
-
-    counts = f"FID turned in {turned} of {len(courses)} runs"
+    text = f"FID turned in {turned} of {len(courses)} runs"
     if turned:
-        counts += f", in {warned} after a collapse"
+        text += f", in {warned} after a collapse {_share(warned, turned)}"
     else:
         rise = 100 * np.nanmax([0.0, *(course.rise for course in courses)])
-        counts += f" (that takes {100 * (MUCH_WORSE - 1):.0f} % above its best; the largest rise is {rise:.0f} %)"
-        counts += ", so there was nothing to warn of"
+        text += f" (that takes {100 * (MUCH_WORSE - 1):.0f} % above its best; the largest rise is {rise:.0f} %)"
+        text += ", so there was nothing to warn of"
     if calm:
-        interval = f"[{100 * false_low:.0f} to {100 * false_high:.0f} %, Wilson]"
-        counts += f"; of the {calm} in which it did not, interleaving collapsed in {false} {interval}"
-    if hit_low > false_high:
-        verdict, text = "yes", f"It comes before a turn more often than elsewhere: {counts}."
-    elif false_low > 0.5:
-        verdict, text = "no", f"Most runs without a turn have a false alarm: {counts}."
-    elif hit_high < false_low:
-        verdict, text = "no", f"It is rarer before a turn than elsewhere: {counts}."
-    else:
-        verdict, text = "open", f"{counts}."
-    evidence = [course.text for course in courses if course.text]
+        text += f"; of the {calm} in which it did not, interleaving collapsed in {false} {_share(false, calm)}"
     lengths = sorted({course.steps for course in courses})
+    text += "."
     if len(lengths) > 1:
         text += (
             " By length: "
@@ -159,7 +179,12 @@ def alarm(snapshots: pd.DataFrame) -> Answer:
         text += (
             f" Only {len(learnt)} of the {len(courses)} runs ever got below KID {LEARNT_KID}, where a collapse counts."
         )
-    return Answer(question, verdict, text, evidence=evidence, key="alarm", rule=plan.RULES["alarm"])
+    return plan.alarm_verdict(warned=warned, turned=turned, false=false, calm=calm), text
+
+
+def _share(count: int, of: int) -> str:
+    low, high = wilson(count, of)
+    return f"[{100 * low:.0f} to {100 * high:.0f} %, Wilson]"
 
 
 def _course(title: str, rows: pd.DataFrame) -> _Course:

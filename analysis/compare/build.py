@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.compare import eligible, looks_normal, own_question, plan, stand_ins, writeup
+from analysis.compare import eligible, looks_normal, own_question, plan, prediction, stand_ins, writeup
 from analysis.compare.alarms import alarms_of, d_has_won
 from analysis.compare.comparison import (
     AVERAGED,
@@ -18,6 +18,7 @@ from analysis.compare.comparison import (
     Alternative,
     Comparison,
     Note,
+    without_runs,
 )
 from analysis.compare.correlations import associations_of, step_correlations
 from analysis.compare.one_run import NOTHING, Part, part_of
@@ -77,7 +78,9 @@ def compare(
         parts.append(part)
 
     compared = pd.DataFrame([part.row for part in parts], columns=list(RUN_COLUMNS))
-    snapshots, other_images = eligible.of_the_same_images(_all_snapshots(parts), runs)
+    all_snapshots, other_images = _all_snapshots(parts), eligible.of_other_images(runs)
+    apart = frozenset(str(note.run) for note in other_images)
+    snapshots = without_runs(all_snapshots, apart)
     shared = eligible.twins([(run, part.opening) for run, part in zip(runs, parts, strict=True)])
     notes += [
         Note(f"{twin.text}; the two count as one run, except in the speeds", twin.longer.title) for twin in shared
@@ -95,10 +98,11 @@ def compare(
         runs=runs,
         alternatives=alternatives,
         table=compared,
-        snapshots=snapshots,
+        snapshots=all_snapshots,
+        apart=apart,
         windows=_all_windows(parts),
         associations=associations_of(distinct, runs),
-        predictions=plan.predictions(arms),
+        predictions=prediction.predictions(arms),
         arms=arms,
         steps_compared=equal_steps,
         step_correlations={x: step_correlations(x, distinct, runs) for x in CANDIDATES},

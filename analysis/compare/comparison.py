@@ -1,6 +1,6 @@
 """The record of one comparison: plain data that `build` makes and the pages show. Needs no torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -64,6 +64,12 @@ def sentence(verdict: str, text: str) -> str:
     return f"{VERDICTS[verdict]}. {text}" if VERDICTS[verdict] else text
 
 
+def without_runs(snapshots: pd.DataFrame, titles: Collection[str]) -> pd.DataFrame:
+    """The snapshots of all other runs."""
+    own = snapshots["experiment"] + " seed " + snapshots["seed"].astype(str)
+    return snapshots[~own.isin(titles)].reset_index(drop=True)
+
+
 @dataclass(frozen=True)
 class Answer:
     """One question and what the numbers say about it."""
@@ -75,8 +81,8 @@ class Answer:
     evidence: Sequence[str] = ()  # the numbers with n and intervals, a sentence each
     key: str = ""  # of a question across runs, by which a page finds it
     rule: str = ""  # by which the verdict was reached, where the plan has one
-    #: Whether the rule is docs/study/plan.md's and all runs that it asks for are there. Its rules on alarms and on
-    #: 128 px ask for blocks E and D, and nothing of these is trained yet.
+    #: Whether the rule is docs/study/plan.md's and all runs that it asks for are there. Its rule on 128 px asks for
+    #: block D, which is not trained yet.
     primary: bool = False
     not_run: bool = False  # the runs that the question is about are not there
     facts: Mapping[str, Any] = field(default_factory=dict)  # what a page words by itself: n, rho, the corrected p ...
@@ -179,5 +185,11 @@ class Comparison:
     #: A candidate -> step -> rank correlation of the experiments' means with the next snapshot's KID.
     step_correlations: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     ratings: Sequence[Mapping[str, Any]] = ()  # experiment, seed, and both rates with their intervals
+    apart: Collection[str] = ()  # titles of runs that were scored against other real images than most of their size
     repeats: int = 0  # runs whose first steps are another's, to the last bit
     answers: Sequence[Answer] = ()  # to the questions across runs
+
+    @property
+    def comparable(self) -> pd.DataFrame:
+        """The snapshots without those of runs that stand apart."""
+        return without_runs(self.snapshots, self.apart)

@@ -107,22 +107,18 @@ def without_shorter_twins(rows: pd.DataFrame, shared: Sequence[Twin]) -> pd.Data
     return rows
 
 
-def of_the_same_images(snapshots: pd.DataFrame, runs: Sequence[Run]) -> tuple[pd.DataFrame, list[Note]]:
-    """Leave out the snapshots of runs that were scored against other real images than most runs of their size."""
+def of_other_images(runs: Sequence[Run]) -> list[Note]:
+    """The runs that were scored against other real images than most of their size, each with a note that says so."""
     notes = []
     for size in dict.fromkeys(run.experiment.image_size for run in runs):
         of_size = [run for run in runs if run.experiment.image_size == size]
         usual, _ = Counter(run.images for run in of_size).most_common(1)[0]
-        for run in of_size:
-            if run.images == usual:
-                continue
-            text = (
-                f"scored against other real images than most runs of {size} px, so its scores are not compared with "
-                "theirs, nor drawn with them"
-            )
-            notes.append(Note(text, run.title))
-            snapshots = snapshots[(snapshots["experiment"] != run.name) | (snapshots["seed"] != run.seed)]
-    return snapshots.reset_index(drop=True), notes
+        text = (
+            f"scored against other real images than most runs of {size} px, so its scores are not compared with "
+            "theirs, nor drawn with them"
+        )
+        notes += [Note(text, run.title) for run in of_size if run.images != usual]
+    return notes
 
 
 def unscored(run: Run, scores: Scores, noted: Collection[str | None]) -> list[Note]:

@@ -5,28 +5,18 @@ The plan was written before any of its runs was scored. Where it left something 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from math import exp, isnan, nan
+from math import exp, nan
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.compare.comparison import Answer, Arms
+from analysis.compare.comparison import Arms
 from analysis.compare.quality import endpoint
-from analysis.measures.inference import (
-    EXACT_UP_TO,
-    Effect,
-    holm,
-    least_settled,
-    pooled_effect,
-    pooled_sd,
-    r_squared_interval,
-    spearman,
-)
-from analysis.measures.stats import partial_association
+from analysis.measures.inference import EXACT_UP_TO, Effect, pooled_effect, pooled_sd
+from analysis.measures.stats import wilson
 from analysis.runs.run import Run
-from dcgan import UserError, config
+from dcgan import config
 
 PROFILE, SEEDS = "laptop", (10, 11, 12)
 SD = 0.053  # of the endpoint within an arm, on which the plan's power rests
@@ -38,19 +28,16 @@ ROUTES: Mapping[str, Sequence[object]] = {
     "discriminator.width_multiplier": (0.5, 2.0),
 }
 ARMS = 1 + sum(map(len, ROUTES.values()))
+FEW_IMAGES, FEW_SEEDS = (500, 1000), (10, 11, 12, 13)  # of block E, whose recipes are `baseline` and `slow_d_only`
+FEW_RUNS = 2 * len(FEW_IMAGES) * len(FEW_SEEDS)
 DOSE = "discriminator.learning_rate"  # the setting of block A
+SLOW_D = 1e-4  # its value in `slow_d_only`
 #: How long a run is and how often it is looked at, which is not its recipe: a long run holds the short one.
 LENGTH = ("duration_multiplier", "snapshots", "steps")
 #: A candidate, a column of the snapshots -> the column of a run with its value, and the one that must have its sign.
 CANDIDATES = {
     "interleaving_ratio": ("interleaving_ratio_end", "interleaving_ratio_5_end"),
     "isc_mean": ("isc_end", None),
-}
-NAMES = {"interleaving_ratio": "the interleaving ratio", "isc_mean": "the Inception Score"}
-#: A candidate -> the question and its key.
-QUESTIONS = {
-    "interleaving_ratio": ("Does interleaving predict quality?", "interleaving"),
-    "isc_mean": ("Does the Inception Score, the write-up's other candidate, predict quality?", "isc"),
 }
 USELESS_R2 = (
     0.49  # a correlation of 0.7: IQWiG's bound (report A10-05) below which a surrogate is proven not to be valid
@@ -136,73 +123,31 @@ def recipe(experiment: config.Experiment) -> str:
 
 
 def _is_planned(run: Run) -> bool:
-    try:
-        changed = _changes(run)
-    except UserError:  # a profile that is not there any more
+    if not _as_planned(run, SEEDS):
         return False
-    as_planned = run.profile == PROFILE and run.seed in SEEDS and "steps" not in run.experiment.overrides
-    return as_planned and len(changed) < 2 and all(v in ROUTES.get(k, ()) for k, v in changed.items())
+    changed = _changes(run)
+    return len(changed) < 2 and all(v in ROUTES.get(k, ()) for k, v in changed.items())
+
+
+def is_of_few_images(run: Run) -> bool:
+    """Whether it is one of block E's."""
+    if not _as_planned(run, FEW_SEEDS):
+        return False
+    changed = _changes(run)
+    return changed.pop("images", None) in FEW_IMAGES and changed in ({}, {DOSE: SLOW_D})
+
+
+def _as_planned(run: Run, seeds: Sequence[int]) -> bool:
+    return run.profile == PROFILE and run.seed in seeds and "steps" not in run.experiment.overrides
 
 
 def _changes(run: Run) -> dict[str, Any]:
-    """What a run's recipe sets differently from `baseline`. Raises UserError for a profile that is gone."""
-    changes = config.differences(config.load("baseline", profile=run.profile), run.experiment)
+    """What a run's recipe sets differently from `baseline` of the plan's profile."""
+    changes = config.differences(config.load("baseline", profile=PROFILE), run.experiment)
     return {key: value for key, (_, value) in changes.items() if key not in (*config.HOW, *LENGTH)}
 
 
 # --- rule 1 ---
-
-
-def predictions(arms: Arms) -> dict[str, Answer]:
-    """Whether each candidate predicts quality, by the first rule, corrected for both.
-
-    Reading: "within arms" is the partial rank correlation of a snapshot's value with the next one's KID, given the arm
-    and the step. R^2 is that of the arms' means, its interval Fisher's: from 12 arms it lies below 0.49 where the
-    correlation is within 0.21 of 0; the plan says how often that comes out.
-
-    Before all arms of the plan are there the answer is exploratory: with one more look at block A's six arms, 9.6 % of
-    candidates that say nothing would be claimed at 5 %, with a look at every arm from the sixth on 14.8 % (20,000
-    simulated).
-
-    Where the candidates say nothing about quality, one of the two verdicts that claim something comes out in 2.3 % of
-    studies of 12 arms (20,000 simulated; within arms no association either, the ratio at smoothing 5 correlated 0.7
-    with that at smoothing 1).
-    """
-    found = {x: _association(arms, x) for x in CANDIDATES}
-    ps = {x: facts["p"] for x, facts in found.items()}
-    corrected = holm(ps)
-    for x, facts in found.items():
-        # By Holm one p below half the bound leaves the other the whole.
-        settled = any(p <= BOUND / 2 for other, p in ps.items() if other != x)
-        facts["least"] = _least(arms, x, BOUND if settled else BOUND / 2)
-    return {x: _prediction(x, facts, corrected[x], arms) for x, facts in found.items()}
-
-
-def _least(arms: Arms, x: str, bound: float) -> float:
-    """The weakest correlation that is below the bound for as many arms; NaN where it isn't known."""
-    known = arms.means.dropna(subset=[CANDIDATES[x][0], "q"])
-    return least_settled(known[CANDIDATES[x][0]], known["q"], bound) if 3 <= len(known) <= EXACT_UP_TO else nan
-
-
-def _association(arms: Arms, x: str) -> dict[str, float]:
-    column, also = CANDIDATES[x]
-    means = arms.means
-    known = means.dropna(subset=[column, "q"])
-    rho, p = spearman(known[column], known["q"])
-    r = float(np.corrcoef(known[column], known["q"])[0, 1]) if not isnan(rho) else float("nan")
-    low, high = r_squared_interval(r, len(known))
-    points = arms.snapshots
-    within = partial_association(
-        points[x].astype(float),
-        points["next_kid_mean"].astype(float),
-        given=list(zip(points["arm"], points["step"], strict=True)),
-        cluster=list(zip(points["arm"], points["seed"], strict=True)),
-    )
-    smoothed = spearman(*(known.dropna(subset=[also])[key] for key in (also, "q")))[0] if also else rho
-    return {
-        "n": len(known), "rho": rho, "p": p, "r2": r * r, "r2_low": low, "r2_high": high, "within": within.rho,
-        "within_low": within.low, "within_high": within.high, "smoothed": smoothed,
-    }  # fmt: skip
 
 
 def verdict(facts: Mapping[str, float], corrected_p: float) -> str:
@@ -211,65 +156,6 @@ def verdict(facts: Mapping[str, float], corrected_p: float) -> str:
     if corrected_p < BOUND and agree:
         return "yes" if facts["rho"] < 0 else "reversed"
     return "no" if facts["r2_high"] < USELESS_R2 else "open"
-
-
-def _which(arms: Arms, n: int) -> str:
-    """'all 12 recipes of the plan (6 with 3 seeds, 6 with 1)', or how many of them, or recipes that are not of it."""
-    if not arms.planned:
-        return f"{n} recipes"
-    seeds = arms.runs.dropna(subset="q").groupby("arm").size().value_counts().sort_index(ascending=False)
-    first, *rest = (f"{count} with {k}" for k, count in seeds.items())
-    each = ", ".join([f"{first} seeds", *rest]) if rest else f"{seeds.index[0]} seeds each"
-    return (f"all {n} recipes of the plan" if n == ARMS else f"{n} of the plan's {ARMS} recipes") + f" ({each})"
-
-
-def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Arms) -> Answer:
-    question, key = QUESTIONS[x]
-    answer = partial(Answer, question, key=key, rule=RULES["predicts"], primary=arms.complete)
-    n = int(facts["n"])
-    exact = "exact " if n <= EXACT_UP_TO else ""
-    if isnan(facts["rho"]):
-        text = f"It takes at least three recipes with three scored snapshots at their end, and there are {n}."
-        return answer("open", text)
-    share = "less than 1 %" if facts["p"] < 0.01 else f"{100 * facts['p']:.0f} %"
-    text = (
-        f"Over {_which(arms, n)} at {arms.steps:,} steps, the rank correlation of {NAMES[x]} with the final KID is "
-        f"{facts['rho']:+.3f} (below 0, more of it goes with better faces). If the recipes' KIDs are shuffled, one at "
-        f"least as strong, of either sign, turns up in {share} of orders ({exact}p = {facts['p']:.2g}; "
-        f"{corrected_p:.2g} after Holm's correction for two candidates)."
-    )
-    if isnan(facts["within"]):
-        text += " Between seeds it is not known: that takes two seeds."
-    else:
-        unclear = "; the interval includes 0" if facts["within_low"] <= 0 <= facts["within_high"] else ""
-        text += (
-            f" Between seeds of the same recipe, at equal steps, its rank correlation with the next snapshot's KID is "
-            f"{facts['within']:+.2f}{unclear}."
-        )
-    found = verdict(facts, corrected_p)
-    of_line = f"R² of log KID on it by a straight line is {facts['r2']:.2f}"
-    of_line += "" if isnan(facts["r2_low"]) else f" [{facts['r2_low']:.2f}, {facts['r2_high']:.2f}]"
-    smoothed = CANDIDATES[x][1] and not isnan(facts["smoothed"])
-    if found == "no":
-        text += f" {of_line}."
-    elif found == "open":
-        where = {"between seeds": facts["within"], "at smoothing 5": facts["smoothed"] if smoothed else facts["rho"]}
-        opposite = [place for place, value in where.items() if value * facts["rho"] < 0]
-        reasons = ["the corrected p is above 0.05"] * (corrected_p >= BOUND)
-        reasons += [f"the sign is the opposite one {' and '.join(opposite)}"] * bool(opposite)
-        text += f" The rule can't say yes: {', and '.join(reasons) or 'a sign is not known'}."
-        if corrected_p >= BOUND and not isnan(facts["least"]):
-            text += f" (With {n} recipes p is low enough from a correlation of -{facts['least']:.3f} on.)"
-        text += f" Nor can it say no: {of_line}, and for a no the interval must end below {USELESS_R2}."
-    more = "" if found in ("no", "open") else f"{of_line}."
-    if smoothed:
-        more += f" At smoothing 5, where only the sign counts, the correlation is {facts['smoothed']:+.2f}."
-    if arms.planned:
-        more += " Neighbours in one setting are alike, and p takes all recipes for exchangeable: it may be too small."
-    numbers = {"n": n, "rho": facts["rho"], "p": corrected_p}
-    if not isnan(facts["r2_high"]):
-        numbers["r2_high"] = facts["r2_high"]
-    return answer(found, text, more=more.strip(), facts=numbers)
 
 
 # --- rule 2 ---
@@ -367,6 +253,23 @@ def _signs(arms: int) -> np.ndarray:
         flipped = np.random.default_rng(0).integers(2, size=(2**EXACT_UP_TO, others))
         flipped[0] = 0
     return np.column_stack([np.ones(len(flipped)), 1 - 2 * flipped])
+
+
+# --- rule 4 ---
+
+
+def alarm_verdict(*, warned: int, turned: int, false: int, calm: int) -> str:
+    """The fourth rule: 'yes', 'open', or one of its two kinds of no, 'false' (too often) and 'rarer' (before a turn).
+
+    warned: of so many runs whose FID turned, those with a collapse before. false: of so many calm ones, those with one.
+    """
+    hit_low, hit_high = wilson(warned, turned)
+    false_low, false_high = wilson(false, calm)
+    if hit_low > false_high:
+        return "yes"
+    if false_low > 0.5:
+        return "false"
+    return "rarer" if hit_high < false_low else "open"
 
 
 # --- rule 5 ---

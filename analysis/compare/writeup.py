@@ -28,7 +28,7 @@ def answers_to(comparison: Comparison, shared: Sequence[Twin]) -> list[Answer]:
         *(replace(found, evidence=answers.associated(x, comparison)) for x, found in comparison.predictions.items()),
         *_slow_d(table, alternatives, planned=arms.planned),
         *(answers.useful(x, plan.useful(arms, x), primary=arms.complete) for x in plan.CANDIDATES),
-        answers.alarm(snapshots),
+        answers.alarm(snapshots, {run.title for run in comparison.runs if plan.is_of_few_images(run)}),
         answers.dives(whole_runs),
         image_size(alternatives, snapshots),
         answers.speed(table),

@@ -1,7 +1,7 @@
 """A comparison -> its figures, as PNG and SVG files and as the page shows them. `plots` draws what this chooses."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,11 +101,11 @@ def _saved(drawing: Drawing, path: Path) -> Picture:
 
 def _drawings(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
     # A run without scores has an empty frame, and frames put together with one hold objects and no numbers.
-    snapshots, windows = comparison.snapshots.infer_objects(), comparison.windows.infer_objects()
+    snapshots, windows = comparison.comparable.infer_objects(), comparison.windows.infer_objects()
     yield from _losses(comparison)
     yield from _measures(comparison, looks)
     yield from _overview(comparison, snapshots, windows, looks)
-    yield from _quality(comparison, snapshots, looks)
+    yield from _quality(comparison, looks)
     for measure in WINDOWED:
         yield from _windows(windows, measure, looks)
     yield from _scatter(comparison, snapshots, looks)
@@ -222,24 +222,31 @@ def _overview(
     yield Drawing(f"overview-{size}px", figure, alt)
 
 
-def _quality(comparison: Comparison, snapshots: pd.DataFrame, looks: Looks) -> Iterator[Drawing]:
-    for size, of_size in snapshots.groupby("image_size"):
+def _quality(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
+    """FID and KID over training, a figure for each kind of real images that they are measured against."""
+    for label, members in by_size(comparison).items():
+        names = [recipe.name for recipe in members]
+        own = comparison.snapshots[comparison.snapshots["experiment"].isin(names)].infer_objects()
+        run = next(run for run in comparison.runs if run.name == names[0])
+        stem = f"{run.experiment.image_size}px"
+        if not comparison.comparable["experiment"].isin(names).any():
+            stem += f"-{'-'.join(str(each) for each in run.images if each)}"
         for key, error in (("fid", None), ("kid_mean", "kid_std")):
-            rows = _known(of_size, key)
+            rows = _known(own, key)
             if rows.empty:
                 continue
             figure, measure = plots.figure(4.1), BY_KEY[key]
-            title = f"{measure.title} at {size} px over training: lower is better"
+            title = f"{measure.title} at {label} over training: lower is better"
             plots.quality(
                 figure.subplots(), rows, key, looks, title=title, label=f"{measure.title} of the snapshot", error=error,
-                floor=_floor(comparison, size) if key == "fid" else None,
+                floor=_floor(comparison, names) if key == "fid" else None,
             )  # fmt: skip
-            yield Drawing(f"quality-{key}-{size}px", figure, f"{title}. {_listed(rows, looks)}")
+            yield Drawing(f"quality-{key}-{stem}", figure, f"{title}. {_listed(rows, looks)}")
 
 
-def _floor(comparison: Comparison, size: int) -> tuple[float, str] | None:
-    """What real images score against real ones of that size, and of how many."""
-    rows = comparison.table[comparison.table["image_size"] == size].dropna(subset=["fid_floor"])
+def _floor(comparison: Comparison, names: Sequence[str]) -> tuple[float, str] | None:
+    """What the experiments' real images score against each other, and of how many."""
+    rows = comparison.table[comparison.table["experiment"].isin(names)].dropna(subset=["fid_floor"])
     if rows.empty:
         return None
     n = rows["floor_n"].astype(float).iloc[0]

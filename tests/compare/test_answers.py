@@ -168,16 +168,25 @@ LEARNT, UNLEARNT = [0.1] * 7, [0.5] * 7
             [(FALLS, FIRST, LEARNT)] * 6,
             "No. Most runs without a turn have a false alarm: FID turned in 0 of 6 runs (that takes 25 %",
         ),
-        ([(TURNS, FIRST, LEARNT)] * 6, "Can't tell. FID turned in 6 of 6 runs, in 6 after a collapse."),
-        ([(TURNS, FIRST, UNLEARNT)] * 6, "Can't tell. FID turned in 6 of 6 runs, in 0 after a collapse."),
-        ([(TURNS, LAST, LEARNT)] * 6, "Can't tell. FID turned in 6 of 6 runs, in 0 after a collapse."),
+        (
+            [(TURNS, FIRST, LEARNT)] * 6,
+            "Can't tell. FID turned in 6 of 6 runs, in 6 after a collapse [61 to 100 %, Wilson].",
+        ),
+        (
+            [(TURNS, FIRST, UNLEARNT)] * 6,
+            "Can't tell. FID turned in 6 of 6 runs, in 0 after a collapse [0 to 39 %, Wilson].",
+        ),
+        (
+            [(TURNS, LAST, LEARNT)] * 6,
+            "Can't tell. FID turned in 6 of 6 runs, in 0 after a collapse [0 to 39 %, Wilson].",
+        ),
         (
             [(FALLS, ALWAYS, LEARNT)] * 6,
             "Can't tell. FID turned in 0 of 6 runs (that takes 25 % above its best; the",
         ),
         (
             [(TURNS, FIRST, LEARNT)] * 6 + [(FALLS, ALWAYS, LEARNT)] * 6,
-            "Yes. It comes before a turn more often than elsewhere: FID turned in 6 of 12 runs, in 6 after a collapse;",
+            "Yes. It comes before a turn more often than elsewhere: FID turned in 6 of 12 runs, in 6 after a",
         ),
         (  # the plan's rule comes first: 100 % [94, 100] lies above 68 % [55, 79]
             [(TURNS, FIRST, LEARNT)] * 60 + [(FALLS, FIRST, LEARNT)] * 41 + [(FALLS, ALWAYS, LEARNT)] * 19,
@@ -185,7 +194,7 @@ LEARNT, UNLEARNT = [0.1] * 7, [0.5] * 7
         ),
         (  # without a ratio the turn counts all the same
             [(TURNS, [0.9, 0.8, *[np.nan] * 5], LEARNT)],
-            "Can't tell. FID turned in 1 of 1 runs, in 0 after a collapse.",
+            "Can't tell. FID turned in 1 of 1 runs, in 0 after a collapse [0 to 79 %, Wilson].",
         ),
         (  # one bad snapshot is no turn, however bad
             [([100, 80, 60, 50, 50, 50, 80], ALWAYS, LEARNT)],

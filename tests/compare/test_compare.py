@@ -203,7 +203,7 @@ def test_scores_against_other_real_images_are_not_compared_with_each_other(tmp_p
     assert "fid" not in fewer.differences
     assert "baseline, was trained on other images" in found.experiment_answers[fewer.name].text
     assert any(str(note).startswith(f"{fewer.name} seed 0: scored against other real images") for note in found.notes)
-    assert fewer.name not in set(found.snapshots["experiment"])
+    assert fewer.name not in set(found.comparable["experiment"])
 
 
 def test_too_few_real_images_for_a_floor_are_a_note(tmp_path):

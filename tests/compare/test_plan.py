@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from support import ROOT
-from support.made_runs import compared, make_run, scores
+from support.made_runs import DATA, compared, make_run, scores
 from support.planned_runs import RATES, ROUTES, made
 
-from analysis.compare import answers, plan, quality
+from analysis.compare import answers, plan, prediction, quality
 from analysis.compare.comparison import Arms
 from analysis.measures.inference import r_squared_interval
 
@@ -143,6 +143,38 @@ def test_runs_of_other_seeds_or_profiles_are_judged_by_the_same_rule_and_called_
     assert "Over 7 recipes" in prediction.text
 
 
+@pytest.mark.parametrize("seeds", [(10,), plan.FEW_SEEDS])
+def test_the_plans_runs_on_few_images_alone_decide_on_the_alarm(tmp_path, seeds):
+    """On 500 images FID turns after a collapse, on 1,000 it falls without one, and in two other runs without a turn."""
+    many, worse, better = 4000, (70, 60, 50, 80, 100, 120), (100, 90, 80, 70, 60, 50)
+    found = {}
+
+    def run(name, seed, images, *, collapses, fid):
+        data = {**DATA, "count": images}
+        overrides = ["snapshots=6"] + ([f"images={images}"] if images < many else [])
+        folder = make_run(
+            tmp_path, name, seed, steps=1200, gap=2.0, overrides=overrides, profile=plan.PROFILE, data=data
+        )
+        measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
+        measures[: 200 if collapses else 1200, 3] /= np.exp(2.0)
+        folder.append_history(1, measures)
+        found[f"{folder.path.parent.name} seed {seed}"] = scores(fid[-1], along=fid)
+
+    for seed in seeds:
+        for name in ("baseline", "slow_d_only"):
+            run(name, seed, 500, collapses=True, fid=worse)
+            run(name, seed, 1000, collapses=False, fid=better)
+    for seed in (10, 11):
+        run("regularized", seed, many, collapses=True, fid=better)
+    run("regularized", 12, 1000, collapses=True, fid=better)
+    answer = next(each for each in compared(tmp_path, found).answers if each.key == "alarm")
+    n, all_there = 4 * len(seeds), seeds == plan.FEW_SEEDS
+    assert f"FID turned in {n // 2} of {n} runs, in {n // 2} after a collapse" in answer.text
+    assert f"of the {n // 2} in which it did not, interleaving collapsed in 0" in answer.text
+    assert "Of the other runs, exploratory: FID turned in 0 of 3 runs" in answer.more
+    assert (answer.verdict, answer.primary) == (("yes", True) if all_there else ("open", False))
+
+
 def test_a_long_run_stands_for_its_arm_at_equal_steps_and_a_shared_trajectory_counts_once(tmp_path):
     """baseline at three times the length holds baseline, and its last snapshots are not the endpoint at equal steps."""
     short = make_run(tmp_path, "baseline", 10, steps=1200, overrides=["snapshots=6"])
@@ -194,6 +226,10 @@ def test_the_plan_in_the_repository_has_the_numbers_of_the_rules():
     assert f"R^2 of Q on x lies below {plan.USELESS_R2}." in text
     assert f"where KID is below {answers.LEARNT_KID}" in text
     assert f"| {', '.join(map(str, plan.SEEDS))} |" in text
+    assert (
+        f"{plan.FEW_IMAGES[0]} and {plan.FEW_IMAGES[1]:,} images x {{baseline, slow_d_only}} | {plan.FEW_SEEDS[0]} to"
+        in text
+    )
     assert "last three snapshots" in text
     assert quality.LAST == 3
 
@@ -230,7 +266,7 @@ def test_when_it_cant_tell_it_says_all_that_speaks_against_a_yes_and_against_a_n
     rows = pd.DataFrame({"arm": [*map(str, range(12)), *"012"], "seed": [10] * 12 + [11] * 3, "q": 0.0})
     facts = {"n": 12, "rho": -0.6, "p": p / 2, "r2": 0.4, "r2_low": 0.1, "r2_high": 0.8, "within": within}
     facts |= {"within_low": -1.0, "within_high": 1.0, "smoothed": smoothed, "least": 0.655}
-    found = plan._prediction("interleaving_ratio", facts, p, Arms(rows, rows, planned=True, steps=5000))
+    found = prediction._prediction("interleaving_ratio", facts, p, Arms(rows, rows, planned=True, steps=5000))
     assert found.verdict == "open"
     assert "all 12 recipes of the plan (3 with 2 seeds, 9 with 1) at 5,000 steps" in found.text
     assert f"The rule can't say yes: {why}" in found.text
@@ -250,6 +286,6 @@ def test_a_candidate_whose_fellow_is_settled_has_the_whole_bound_by_holm():
     def least(found):
         return float(found["interleaving_ratio"].text.partition("a correlation of -")[2].partition(" ")[0])
 
-    alone = least(plan.predictions(Arms(rows, points, planned=True)))
-    settled = least(plan.predictions(Arms(rows.assign(isc_end=-q), points, planned=True)))
+    alone = least(prediction.predictions(Arms(rows, points, planned=True)))
+    settled = least(prediction.predictions(Arms(rows.assign(isc_end=-q), points, planned=True)))
     assert settled < 0.6 < 0.65 < alone
