@@ -114,7 +114,7 @@ class _Course(NamedTuple):
     learnt: bool  # its KID got low enough for a collapse to count
     steps: float
     rise: float  # of FID at the end above its best, as a share; NaN for few snapshots
-    text: str  # on the collapse; "" without one
+    text: str  # on the collapse and the turn; "" without both
 
 
 def alarm(snapshots: pd.DataFrame, few: Collection[str] = ()) -> Answer:
@@ -196,16 +196,21 @@ def _course(title: str, rows: pd.DataFrame) -> _Course:
     turned, text = rise > MUCH_WORSE - 1, ""
     if at is not None:
         text = (
-            f"{title}: the first collapse that counts is at step {step[at]:,.0f} of {step[-1]:,.0f} (ratio "
-            f"{ratio[at]:.2f}, from a peak of {np.nanmax(ratio[:at]):.2f}); the ratio ends at {ratio[-1]:.2f}"
+            f"the first collapse that counts is at step {step[at]:,.0f} of {step[-1]:,.0f} (ratio {ratio[at]:.2f}, "
+            f"from a peak of {np.nanmax(ratio[:at]):.2f}); the ratio ends at {ratio[-1]:.2f}"
         )
-        if len(means):
-            text += (
-                f"; FID over {LAST} snapshots is {means[-1]:.1f} at the end and {np.nanmin(means):.1f} at its best, "
-                f"so it has {'' if turned else 'not '}turned"
-            )
+    elif turned:
+        text = f"no collapse that counts in {step[-1]:,.0f} steps"
+    if text and len(means):
+        text += (
+            f"; FID over {LAST} snapshots is {means[-1]:.1f} at the end and {np.nanmin(means):.1f} at its best, so it "
+            f"has {'' if turned else 'not '}turned"
+        )
+    if turned:
+        text += f"; the lowest FID of a snapshot is at step {step[fid.argmin()]:,.0f}"
     warned = turned and at is not None and at <= int(fid.argmin())
-    return _Course(turned, at is not None, warned, bool((kid < LEARNT_KID).any()), step[-1], rise, text)
+    learnt = bool((kid < LEARNT_KID).any())
+    return _Course(turned, at is not None, warned, learnt, step[-1], rise, f"{title}: {text}" if text else "")
 
 
 def dives(table: pd.DataFrame) -> Answer:

@@ -100,11 +100,10 @@ def _saved(drawing: Drawing, path: Path) -> Picture:
 
 
 def _drawings(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
-    # A run without scores has an empty frame, and frames put together with one hold objects and no numbers.
     snapshots, windows = comparison.comparable.infer_objects(), comparison.windows.infer_objects()
     yield from _losses(comparison)
     yield from _measures(comparison, looks)
-    yield from _overview(comparison, snapshots, windows, looks)
+    yield from _overview(comparison, windows, looks)
     yield from _quality(comparison, looks)
     for measure in WINDOWED:
         yield from _windows(windows, measure, looks)
@@ -195,51 +194,59 @@ def _measures(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
         yield Drawing(f"measure-{measure.key}", figure, f"{measure.title} by experiment: {listed}")
 
 
-def _overview(
-    comparison: Comparison, snapshots: pd.DataFrame, windows: pd.DataFrame, looks: Looks
-) -> Iterator[Drawing]:
+def _overview(comparison: Comparison, windows: pd.DataFrame, looks: Looks) -> Iterator[Drawing]:
     """The write-up's claim at a glance: FID and interleaving over the same steps, of the size that most runs have.
 
-    Where the plan's doses are there it is about these only: more lines could not be told apart.
+    Where the plan's doses are there it is about these only: more lines could not be told apart. Runs on other images
+    have a figure of their own.
     """
-    size = usual_size(snapshots)
-    snapshots = snapshots[snapshots["image_size"] == size]
-    windows = windows[windows["experiment"].isin(snapshots["experiment"])]
-    doses = arm_figures.courses(comparison, windows)
-    if doses:
-        snapshots, windows, looks = doses
-    scored, windowed = _known(snapshots, "fid"), _known(windows, "interleaving_ratio")
-    if scored.empty or windowed.empty:
-        return
-    figure = plots.figure(4.3, 2 * plots.WIDTH)
-    left, right = figure.subplots(1, 2)
-    when = " by D's learning rate" if doses else " over training"
-    title = f"FID at {size} px{when}: lower is better"
-    plots.quality(left, scored, "fid", looks, title=title, label="FID of the snapshot", legend=False)
-    words = WINDOWED["interleaving_ratio"]
-    plots.windows(right, windowed, "interleaving_ratio", looks, smoothing=SMOOTHING_WINDOWS, points=not doses, **words)
-    alt = f"FID and interleaving ratio over training, side by side. {_listed(windowed, looks)}"
-    yield Drawing(f"overview-{size}px", figure, alt)
+    usual = usual_size(comparison.comparable)
+    for label, stem, snapshots in _kinds(comparison):
+        own, shown = windows[windows["experiment"].isin(snapshots["experiment"])], looks
+        doses = arm_figures.courses(comparison, own) if stem == f"{usual}px" else None
+        if doses:
+            snapshots, own, shown = doses
+        scored, windowed = _known(snapshots, "fid"), _known(own, "interleaving_ratio")
+        apart = not comparison.comparable["experiment"].isin(scored["experiment"]).any()
+        if scored.empty or windowed.empty or not (apart or stem == f"{usual}px"):
+            continue
+        figure = plots.figure(4.3, 2 * plots.WIDTH)
+        left, right = figure.subplots(1, 2)
+        when = " by D's learning rate" if doses else " over training"
+        title = f"FID at {label if apart else f'{usual} px'}{when}: lower is better"
+        plots.quality(left, scored, "fid", shown, title=title, label="FID of the snapshot", legend=False)
+        plots.windows(
+            right, windowed, "interleaving_ratio", shown, smoothing=SMOOTHING_WINDOWS, points=not doses,
+            **WINDOWED["interleaving_ratio"],
+        )  # fmt: skip
+        alt = f"FID and interleaving ratio over training, side by side. {_listed(windowed, shown)}"
+        yield Drawing(f"overview-{stem}", figure, alt)
 
 
-def _quality(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
-    """FID and KID over training, a figure for each kind of real images that they are measured against."""
+def _kinds(comparison: Comparison) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """What scores can be compared within, an image size or runs on other images of one: its name for people, and in a
+    file's, and its snapshots."""
     for label, members in by_size(comparison).items():
         names = [recipe.name for recipe in members]
-        own = comparison.snapshots[comparison.snapshots["experiment"].isin(names)].infer_objects()
         run = next(run for run in comparison.runs if run.name == names[0])
         stem = f"{run.experiment.image_size}px"
         if not comparison.comparable["experiment"].isin(names).any():
             stem += f"-{'-'.join(str(each) for each in run.images if each)}"
+        # A run without scores has an empty frame, and frames put together with one hold objects and no numbers.
+        yield label, stem, comparison.snapshots[comparison.snapshots["experiment"].isin(names)].infer_objects()
+
+
+def _quality(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
+    for label, stem, snapshots in _kinds(comparison):
         for key, error in (("fid", None), ("kid_mean", "kid_std")):
-            rows = _known(own, key)
+            rows = _known(snapshots, key)
             if rows.empty:
                 continue
             figure, measure = plots.figure(4.1), BY_KEY[key]
             title = f"{measure.title} at {label} over training: lower is better"
             plots.quality(
                 figure.subplots(), rows, key, looks, title=title, label=f"{measure.title} of the snapshot", error=error,
-                floor=_floor(comparison, names) if key == "fid" else None,
+                floor=_floor(comparison, rows["experiment"].unique()) if key == "fid" else None,
             )  # fmt: skip
             yield Drawing(f"quality-{key}-{stem}", figure, f"{title}. {_listed(rows, looks)}")
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from analysis.compare import answers, dose, own_question, quality, writeup
 from analysis.compare.comparison import SNAPSHOT_COLUMNS, Comparison
-from analysis.compare.plan import ARMS, CANDIDATES, recipe
+from analysis.compare.plan import ARMS, CANDIDATES, FEW_IMAGES, is_of_few_images, recipe
 from analysis.measures import interleaving
 from analysis.pages import grids, ladder, report, tables
 from analysis.pages.figures import file_stem
@@ -35,6 +35,7 @@ from dcgan.tools.files import save
 FIGURES = (
     "scatter-arms-interleaving_ratio", "scatter-arms-isc_mean", "windows-overlap", "overview-64px",
     "scatter-interleaving_ratio-next", "quality-kid_mean-64px", "quality-fid-128px", "measure-face_rate",
+    *(f"overview-64px-{count}" for count in FEW_IMAGES),
 )  # fmt: skip
 FRONT = re.compile(r"(<!-- study: [^>]*-->\n).*?(<!-- end of study -->)", re.DOTALL)
 SHOWN_LOSSES = ("baseline", "tuned_lr")  # the write-up's two; else the recipes in which D won most and least
@@ -158,6 +159,8 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "one_line": "scatter-arms-interleaving_ratio" in figures and not dose.doses(comparison.arms).empty,
         "names": tables.arm_names(comparison.arms) if comparison.arms.planned else {},
         "fall": own_question.FALL,
+        "few": any(is_of_few_images(run) for run in comparison.runs if run.state == "finished"),
+        "few_images": FEW_IMAGES,
         "plan_arms": ARMS if comparison.arms.planned else 0,
         "noise": tables.noise(comparison.arms),
         "equal_steps": comparison.steps_compared,
