@@ -105,7 +105,7 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
             f"{facts['within']:+.2f}{unclear}."
         )
     found = verdict(facts, corrected_p)
-    of_line = f"R² of log KID on it by a straight line is {facts['r2']:.2f}"
+    of_line = f"R² of log KID on it by a straight line (r = {facts['r']:+.2f}) is {facts['r2']:.2f}"
     of_line += "" if isnan(facts["r2_low"]) else f" [{facts['r2_low']:.2f}, {facts['r2_high']:.2f}]"
     smoothed = CANDIDATES[x][1] and not isnan(facts["smoothed"])
     if found == "no":

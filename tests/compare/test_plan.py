@@ -264,7 +264,7 @@ def test_of_a_long_run_and_a_short_one_that_is_its_beginning_the_answer_takes_th
 )
 def test_when_it_cant_tell_it_says_all_that_speaks_against_a_yes_and_against_a_no(p, within, smoothed, why):
     rows = pd.DataFrame({"arm": [*map(str, range(12)), *"012"], "seed": [10] * 12 + [11] * 3, "q": 0.0})
-    facts = {"n": 12, "rho": -0.6, "p": p / 2, "r2": 0.4, "r2_low": 0.1, "r2_high": 0.8, "within": within}
+    facts = {"n": 12, "rho": -0.6, "p": p / 2, "r": -0.63, "r2": 0.4, "r2_low": 0.1, "r2_high": 0.8, "within": within}
     facts |= {"within_low": -1.0, "within_high": 1.0, "smoothed": smoothed, "least": 0.655}
     found = prediction._prediction("interleaving_ratio", facts, p, Arms(rows, rows, planned=True, steps=5000))
     assert found.verdict == "open"
@@ -272,7 +272,10 @@ def test_when_it_cant_tell_it_says_all_that_speaks_against_a_yes_and_against_a_n
     assert f"The rule can't say yes: {why}" in found.text
     assert ("p is low enough from a correlation of -0.655 on" in found.text) == (p > 0.05)
     assert "Nor can it say no" in found.text
-    assert "0.40 [0.10, 0.80], and for a no the interval must end below 0.49." in found.text
+    assert (
+        "by a straight line (r = -0.63) is 0.40 [0.10, 0.80], and for a no the interval must end below 0.49."
+        in found.text
+    )
 
 
 def test_a_candidate_whose_fellow_is_settled_has_the_whole_bound_by_holm():
