@@ -39,20 +39,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _bench(options: argparse.Namespace) -> int:
     import torch  # here, not above: `perform` prepares the process for it
 
-    if unknown := [what for what in options.what if what not in BENCHMARKS]:
+    if unknown := [name for name in options.what if name not in BENCHMARKS]:
         raise UserError(f"no benchmark {unknown[0]!r}; WHAT can be {', '.join(BENCHMARKS)}")
-    everything = [what for what, (module, _) in BENCHMARKS.items() if module != "gpu" or torch.cuda.is_available()]
-    for what in options.what or everything:
-        measure = getattr(importlib.import_module(f"benchmarks.{BENCHMARKS[what][0]}"), f"bench_{what}")
+    runnable = [name for name, (module, _) in BENCHMARKS.items() if module != "gpu" or torch.cuda.is_available()]
+    for name in options.what or runnable:
+        measure = getattr(importlib.import_module(f"benchmarks.{BENCHMARKS[name][0]}"), f"bench_{name}")
         try:
             result = measure(options.rounds)
         except UserError as error:
             if options.what:
                 raise
-            print(f"{what}: skipped: {error}", flush=True)
+            print(f"{name}: skipped: {error}", flush=True)
             continue
         print(result.line, flush=True)
-        command = f"make bench WHAT={what} ROUNDS={options.rounds}"
+        command = f"make bench WHAT={name} ROUNDS={options.rounds}"
         results.add(result, rounds=result.rounds or options.rounds, command=command, path=options.out)
     print(f"table: {options.out}")
     return 0

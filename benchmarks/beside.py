@@ -26,19 +26,19 @@ WAYS = {
 
 def bench_beside(rounds: int) -> Result:
     """Time a step of tuned_lr in each way, in turns."""
-    times: dict[tuple[str, str], list[float]] = {(beside, way): [] for beside in BUSY for way in WAYS}
-    with tempfile.TemporaryDirectory() as place:
-        _step_ms(Path(place), {}, "packing")
+    times: dict[tuple[str, str], list[float]] = {(load, way): [] for load in BUSY for way in WAYS}
+    with tempfile.TemporaryDirectory() as scratch:
+        _step_ms(Path(scratch), {}, "packing")
         for turn in range(rounds):
-            for number, ((beside, way), measured) in enumerate(times.items()):
-                with busy_programs(BUSY[beside]):
-                    measured.append(_step_ms(Path(place), WAYS[way], f"{turn}-{number}"))
-    steps = {cell: statistics.median(measured) for cell, measured in times.items()}
-    one, usual = (steps["beside one busy program", way] for way in ("OMP_NUM_THREADS=1", "as it is"))
+            for number, ((load, way), durations) in enumerate(times.items()):
+                with busy_programs(BUSY[load]):
+                    durations.append(_step_ms(Path(scratch), WAYS[way], f"{turn}-{number}"))
+    steps = {cell: statistics.median(durations) for cell, durations in times.items()}
+    one_thread, default = (steps["beside one busy program", way] for way in ("OMP_NUM_THREADS=1", "as it is"))
     against = "the same run on all cores, beside one busy program"
     goal = "< 1x, since a warning advises it"
-    remedy = Measurement("a step on one thread takes", one / usual, "x", against=against, goal=goal)
-    rest = [Measurement(f"{beside}, {way}", ms, "ms") for (beside, way), ms in steps.items()]
+    remedy = Measurement("a step on one thread takes", one_thread / default, "x", against=against, goal=goal)
+    rest = [Measurement(f"{load}, {way}", ms, "ms") for (load, way), ms in steps.items()]
     return Result("beside", [remedy, *rest])
 
 
@@ -54,14 +54,14 @@ def busy_programs(count: int) -> Iterator[None]:
             program.wait()
 
 
-def _step_ms(place: Path, variables: dict[str, str], name: str) -> float:
+def _step_ms(scratch: Path, variables: dict[str, str], name: str) -> float:
     """Train for some steps with these environment variables; return the time of a step."""
-    runs = place / name
-    where = ["--device", "cpu", "--runs", str(runs), "--cache", str(place / "cache")]
+    runs = scratch / name
+    folders = ["--device", "cpu", "--runs", str(runs), "--cache", str(scratch / "cache")]
     settings = ["--set", f"steps={STEPS}", "--set", "snapshots=1", "--set", "images=2000"]
-    command = [sys.executable, "-m", "dcgan", "run", "tuned_lr", "--profile", PROFILE, *where, *settings]
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "GOMP_"))}
-    variables = kept | {"WANDB_MODE": "disabled"} | variables
+    command = [sys.executable, "-m", "dcgan", "run", "tuned_lr", "--profile", PROFILE, *folders, *settings]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "GOMP_"))}
+    variables = environment | {"WANDB_MODE": "disabled"} | variables
     subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=variables)
     (status,) = runs.glob("*/*/*/*/status.json")
     return 1000 * BATCH / RunFolder(status.parent).read_status()["images_per_s"]

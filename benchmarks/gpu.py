@@ -54,11 +54,11 @@ def bench_steps(rounds: int) -> Result:
         torch.cuda.empty_cache()  # or the previous run would raise the peak
         torch.cuda.reset_peak_memory_stats()
         recorded, eager, setting = step_costs(name, bf16=bf16, facts=facts, profile="full", rounds=rounds)
-        against, what = "the same step launched kernel by kernel", f"{size} px, {way}"
+        against, label = "the same step launched kernel by kernel", f"{size} px, {way}"
         measurements += [
-            spread(f"{what}, {setting}", recorded, "ms", against=against, goal="<= 7 ms at 64 px in bf16"),
-            Measurement(f"{what}, eager", statistics.median(eager), "ms"),
-            Measurement(f"{what}, memory", torch.cuda.max_memory_reserved() / 1e9, "GB"),
+            spread(f"{label}, {setting}", recorded, "ms", against=against, goal="<= 7 ms at 64 px in bf16"),
+            Measurement(f"{label}, eager", statistics.median(eager), "ms"),
+            Measurement(f"{label}, memory", torch.cuda.max_memory_reserved() / 1e9, "GB"),
         ]
         print(*(phrase(measurement.cells()) for measurement in measurements[-3:]), sep="; ", flush=True)
     return Result("steps", measurements, f"batch {BATCH}")
@@ -75,8 +75,8 @@ def step_costs(
     side = experiment.image_size
     real = torch.rand(BATCH, 3, side, side, device=device).contiguous(memory_format=facts.memory_format)
     latents = torch.randn(BATCH, experiment.latent_dim, device=device)
-    taken = step_taker(players, facts, real=real, latents=latents, bf16=bf16)
-    eager = partial(adversarial_step, players, real=real, latents=latents, bf16=bf16)
+    trainer_step = step_taker(players, facts, real=real, latents=latents, bf16=bf16)
+    eager_step = partial(adversarial_step, players, real=real, latents=latents, bf16=bf16)
 
     def ms(step: Callable[[], Tensor]) -> float:
         for count in (2, REPEATS):  # the first few to warm up
@@ -86,8 +86,8 @@ def step_costs(
             measures.cpu()  # waits for the device
         return 1000 * (time.perf_counter() - start) / REPEATS
 
-    pairs = alternate(lambda: ms(taken), lambda: ms(eager), rounds=rounds)
-    return pairs.ours, pairs.theirs, _way(taken)
+    pairs = alternate(lambda: ms(trainer_step), lambda: ms(eager_step), rounds=rounds)
+    return pairs.ours, pairs.theirs, _way(trainer_step)
 
 
 def bench_epoch64(rounds: int) -> Result:
@@ -109,10 +109,10 @@ def _epoch(what: str, name: str, goal: str, rounds: int) -> Result:
     bf16 = use_precision(experiment.precision, Device.of(device))
     use_determinism(experiment.deterministic, Device.of(device))
     shape = (CELEBA, experiment.image_size, experiment.image_size, 3)
-    some = np.random.default_rng(0).integers(0, 256, (4096, *shape[1:]), dtype=np.uint8)
-    images = np.resize(some, shape)  # noise for all of them would take longer to draw than an epoch
-    fitting = Device.of(device).placement(images.nbytes)
-    batches = Batches(images, batch_size=BATCH, seed=0, device=device, **fitting)
+    noise = np.random.default_rng(0).integers(0, 256, (4096, *shape[1:]), dtype=np.uint8)
+    images = np.resize(noise, shape)  # noise for all of them would take longer to draw than an epoch
+    placement = Device.of(device).placement(images.nbytes)
+    batches = Batches(images, batch_size=BATCH, seed=0, device=device, **placement)
     seconds, statuses = [], []
     with quiet_wandb():
         for _ in range(rounds):
@@ -133,8 +133,8 @@ def _epoch(what: str, name: str, goal: str, rounds: int) -> Result:
     ]
     if rounds > 1:
         measurements.append(Measurement("the same, with cuDNN's choice of algorithms", seconds[0], "s"))
-    place = "device" if batches.on_device else "host"
-    return Result(what, measurements, f"{_precision(bf16)}, images on the {place} from the start")
+    location = "device" if batches.on_device else "host"
+    return Result(what, measurements, f"{_precision(bf16)}, images on the {location} from the start")
 
 
 def bench_examples(rounds: int) -> Result:
@@ -143,25 +143,27 @@ def bench_examples(rounds: int) -> Result:
     bf16 = use_precision("auto", Device.of(device))
     use_determinism(False, Device.of(device))
     against = "pytorch/examples' loop reimplemented, float32 with TF32 as torch has it, DataLoader with PIL, 2 workers"
-    with tempfile.TemporaryDirectory() as place:
-        folder = jpegs(Path(place) / "images", 4096)
-        images = packed(folder, Path(place))
-        fitting = Device.of(device).placement(images.nbytes)
-        batches = Batches(images, batch_size=BATCH, seed=0, device=device, **fitting)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = jpegs(Path(scratch) / "images", 4096)
+        images = packed(folder, Path(scratch))
+        placement = Device.of(device).placement(images.nbytes)
+        batches = Batches(images, batch_size=BATCH, seed=0, device=device, **placement)
         step, real, latents = examples_step(device, bf16=bf16, batches=batches)
-        still = itertools.repeat(batches(0).contiguous())
-        with pil_batches(folder, BATCH) as loaded:
+        same_batch = itertools.repeat(batches(0).contiguous())
+        with pil_batches(folder, BATCH) as loader:
             with_input = alternate(
                 lambda: _ours(step, latents, lambda i: batches(i, out=real), 100),
-                lambda: loop_cost(device, (batch.to(device) for batch in loaded), 100),
+                lambda: loop_cost(device, (batch.to(device) for batch in loader), 100),
                 rounds=rounds,
             )
-        without = alternate(
-            lambda: _ours(step, latents, lambda i: None, STEPS), lambda: loop_cost(device, still, STEPS), rounds=rounds
+        without_input = alternate(
+            lambda: _ours(step, latents, lambda i: None, STEPS),
+            lambda: loop_cost(device, same_batch, STEPS),
+            rounds=rounds,
         )
     measurements = [
         *with_input.measurements("with input", against=against, goal=">= 40x", names=("ours", "examples")),
-        *without.measurements(
+        *without_input.measurements(
             "without input", against=against, goal=">= 6x", names=("ours without input", "examples without input")
         ),
     ]
@@ -199,13 +201,13 @@ def _fused(network: nn.Sequential) -> list[nn.Module]:
 
 def _ours(step: Callable[[], Tensor], latents: Tensor, fill: Callable[[int], object], steps: int) -> float:
     """Time our step, its measures read once at the end: seconds an image."""
-    ring = []
+    measures = []
     start = time.perf_counter()
     for i in range(steps):
         fill(i)
         latents.normal_()
-        ring.append(step().clone())
-    torch.stack(ring).cpu()
+        measures.append(step().clone())
+    torch.stack(measures).cpu()
     return (time.perf_counter() - start) / (steps * BATCH)
 
 
@@ -242,8 +244,8 @@ def bench_busy(rounds: int) -> Result:
     bf16 = use_precision("auto", Device.of(device))
     use_determinism(False, Device.of(device))
     images = np.random.default_rng(0).integers(0, 256, (20_000, 64, 64, 3), dtype=np.uint8)
-    fitting = Device.of(device).placement(images.nbytes)
-    batches = Batches(images, batch_size=BATCH, seed=0, device=device, **fitting)
+    placement = Device.of(device).placement(images.nbytes)
+    batches = Batches(images, batch_size=BATCH, seed=0, device=device, **placement)
     real, latents = batches.empty(), torch.empty(BATCH, LATENT, device=device)
     players = build(experiment, device, capturable=True)
     take_step = step_taker(players, Device.of(device), real=real, latents=latents, bf16=bf16)
@@ -265,12 +267,12 @@ def bench_busy(rounds: int) -> Result:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     torch.cuda.synchronize()
-    took = [before.elapsed_time(after) for before, after in itertools.pairwise(marks)]
+    durations = [before.elapsed_time(after) for before, after in itertools.pairwise(marks)]
     against = "nothing: the step and its batch at baseline's full width, images on the device"
-    evenness = float(np.percentile(took, 99)) / statistics.median(took)
+    evenness = float(np.percentile(durations, 99)) / statistics.median(durations)
     measurements = [
         Measurement("p99 / median step", evenness, "x", against=against, goal="<= 1.05"),
-        Measurement("the median step", statistics.median(took), "ms"),
+        Measurement("the median step", statistics.median(durations), "ms"),
     ]
     setting = f"{_way(take_step)}; no wait in {STEPS} steps, one would be an error"
     try:
@@ -291,13 +293,13 @@ def _kernel_times(step: Callable[[int], None], rounds: int, against: str) -> lis
             torch.cuda.synchronize()
         kernels = _kernels(profile)
         shares.append(100 * busy_share([(event.time_range.start, event.time_range.end) for event in kernels]))
-    longest: Counter[str] = Counter()
+    kernel_ms: Counter[str] = Counter()
     for kernel in kernels:
-        longest[kernel.name] += kernel.time_range.elapsed_us() / 1000 / 100
+        kernel_ms[kernel.name] += kernel.time_range.elapsed_us() / 1000 / 100
     return [
         spread("a kernel runs", shares, "%", against=against, goal=">= 97 % of the time"),
-        Measurement("all kernels of a step", sum(longest.values()), "ms"),
-        *(Measurement(name[:NAME], ms, "ms") for name, ms in longest.most_common(KERNELS)),
+        Measurement("all kernels of a step", sum(kernel_ms.values()), "ms"),
+        *(Measurement(name[:NAME], ms, "ms") for name, ms in kernel_ms.most_common(KERNELS)),
     ]
 
 
@@ -321,12 +323,12 @@ def busy_share(intervals: list[tuple[float, float]]) -> float:
     """
     if not intervals:
         raise UserError("torch's profiler saw no kernel: it may not be allowed to on this machine")
-    covered, reached = 0.0, min(start for start, _ in intervals)
-    begin = reached
+    busy, frontier = 0.0, min(start for start, _ in intervals)
+    begin = frontier
     for start, end in sorted(intervals):
-        covered += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
-    return covered / (reached - begin)
+        busy += max(0.0, end - max(start, frontier))
+        frontier = max(frontier, end)
+    return busy / (frontier - begin)
 
 
 def _precision(bf16: bool) -> str:

@@ -18,11 +18,11 @@ from dcgan.data import faces, open_source, pack
 
 def jpegs(folder: Path, count: int) -> Path:
     """A folder of `count` JPEGs of CelebA's size, 178x218, laid out for torchvision's ImageFolder."""
-    inside = folder / "faces"
-    inside.mkdir(parents=True)
+    class_folder = folder / "faces"
+    class_folder.mkdir(parents=True)
     for i, picture in enumerate(faces.draw(range(count), 128)):
-        large = Image.fromarray(picture).resize((218, 218), Image.Resampling.BICUBIC).crop((20, 0, 198, 218))
-        large.save(inside / f"{i:06d}.jpg", quality=90)
+        portrait = Image.fromarray(picture).resize((218, 218), Image.Resampling.BICUBIC).crop((20, 0, 198, 218))
+        portrait.save(class_folder / f"{i:06d}.jpg", quality=90)
     return folder
 
 

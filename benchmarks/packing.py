@@ -32,9 +32,9 @@ COUNTS, TRAINED = (2_000, 20_000, 200_000), 20  # images; steps
 
 def bench_pack(rounds: int) -> Result:
     """Pack JPEGs of CelebA's size to 64 px, both sides on one core."""
-    with tempfile.TemporaryDirectory() as place, on_one_core():
-        folder = jpegs(Path(place) / "images", PACKED)
-        source = open_source(folder, cache=Path(place))
+    with tempfile.TemporaryDirectory() as scratch, on_one_core():
+        folder = jpegs(Path(scratch) / "images", PACKED)
+        source = open_source(folder, cache=Path(scratch))
 
         def ours() -> float:
             with tempfile.TemporaryDirectory() as cache, contextlib.redirect_stderr(io.StringIO()):
@@ -65,11 +65,11 @@ def bench_memory(rounds: int) -> Result:
     costs: list[Measurement] = []
     peak = 0.0
     for count in COUNTS:
-        with tempfile.TemporaryDirectory() as place:
-            archive = _archive(Path(place) / "faces.zip", count)
-            packing, packed_peak, output = _watched(place, archive, steps=1)
-            training, trained_peak, _ = _watched(place, archive, steps=TRAINED)
-            batches = Batches(packed(archive, Path(place), 128), batch_size=128, seed=0, device=torch.device("cpu"))
+        with tempfile.TemporaryDirectory() as scratch:
+            archive = _archive(Path(scratch) / "faces.zip", count)
+            packing, packed_peak, output = _watched(scratch, archive, steps=1)
+            training, trained_peak, _ = _watched(scratch, archive, steps=TRAINED)
+            batches = Batches(packed(archive, Path(scratch), 128), batch_size=128, seed=0, device=torch.device("cpu"))
             for _ in range(2):  # the second time the pages are in memory, as in all epochs but the first
                 start = time.perf_counter()
                 for step in range(min(batches.steps_per_epoch, 300)):
@@ -102,26 +102,26 @@ def _archive(path: Path, count: int) -> Path:
     return path
 
 
-def _watched(place: str, archive: Path, *, steps: int) -> tuple[float, float, str]:
+def _watched(scratch: str, archive: Path, *, steps: int) -> tuple[float, float, str]:
     """Run hires_128 for `steps` steps; return the seconds, the most memory of its own (MB) and its output."""
     command = [sys.executable, "-m", "dcgan", "run", "hires_128", "--profile", PROFILE, "--data", str(archive)]
     command += ["--set", "images=all", "--set", f"steps={steps}", "--set", "snapshots=1"]
-    command += ["--runs", f"{place}/runs", "--cache", place]
-    start, most = time.perf_counter(), 0
+    command += ["--runs", f"{scratch}/runs", "--cache", scratch]
+    start, peak_kb = time.perf_counter(), 0
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stderr=log, stdout=log, env=os.environ | {"WANDB_MODE": "disabled"})
         while process.poll() is None:
             with contextlib.suppress(OSError):
                 status = Path(f"/proc/{process.pid}/status").read_text()
                 # Its own memory and not the mapped file's pages, which the system takes back as it likes.
-                own = [int(kilobytes) for kilobytes in re.findall(r"Rss(?:Anon|Shmem):\s+(\d+)", status)]
-                most = max(most, sum(own))
+                resident_kb = [int(kilobytes) for kilobytes in re.findall(r"Rss(?:Anon|Shmem):\s+(\d+)", status)]
+                peak_kb = max(peak_kb, sum(resident_kb))
             time.sleep(0.02)
         log.seek(0)
         output = log.read().decode()
     if process.returncode:
         raise UserError(output.strip().splitlines()[-1])
-    return time.perf_counter() - start, most * 1024 / 1e6, output
+    return time.perf_counter() - start, peak_kb * 1024 / 1e6, output
 
 
 @contextlib.contextmanager

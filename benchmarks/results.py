@@ -97,11 +97,11 @@ def add(result: Result, *, rounds: int, command: str, path: Path) -> None:
         "date": date.today().isoformat(),
         "command": command,
     }
-    earlier = read(path)
-    order = [row["what"] for row in earlier] + [result.what]
-    kept = [row for row in earlier if (row["what"], row["machine"]) != (result.what, stamp["machine"])]
-    new = [stamp | measurement.cells() for measurement in result.measurements]
-    rows = sorted(kept + new, key=lambda row: order.index(row["what"]))
+    old_rows = read(path)
+    order = [row["what"] for row in old_rows] + [result.what]
+    other_rows = [row for row in old_rows if (row["what"], row["machine"]) != (result.what, stamp["machine"])]
+    new_rows = [stamp | measurement.cells() for measurement in result.measurements]
+    rows = sorted(other_rows + new_rows, key=lambda row: order.index(row["what"]))
     save(path, pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(index=False))
     save(path.with_name("RESULTS.md"), markdown(rows))
 
@@ -118,16 +118,16 @@ def markdown(rows: Iterable[Row]) -> str:
     head = ("what", "result", "against", "goal", "also", "setting", "machine", "commit", "date", "rounds", "command")
     lines = [head, ("---",) * len(head)]
     for _, group in itertools.groupby(rows, key=lambda row: (row["what"], row["machine"])):
-        measured = list(group)
-        main = [row for row in measured if row["goal"]]
-        shown = measured[0] | {
+        measurements = list(group)
+        main = [row for row in measurements if row["goal"]]
+        cells = measurements[0] | {
             "result": "; ".join(map(phrase, main)),
             "against": "; ".join(dict.fromkeys(row["against"] for row in main)),
             "goal": "; ".join(dict.fromkeys(row["goal"] for row in main)),
-            "also": "; ".join(phrase(row) for row in measured if not row["goal"]),
-            "command": f"`{measured[0]['command']}`",
+            "also": "; ".join(phrase(row) for row in measurements if not row["goal"]),
+            "command": f"`{measurements[0]['command']}`",
         }
-        lines.append(tuple(shown[column].replace("|", "/") for column in head))
+        lines.append(tuple(cells[column].replace("|", "/") for column in head))
     return INTRODUCTION + "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

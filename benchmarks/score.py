@@ -38,7 +38,7 @@ class StockLite0(FeatureExtractorBase):
         x = (interpolate(images.float(), (224, 224), mode="bilinear") - 127) / 128
         pooled = self.network.extract_features(x).mean((2, 3))
         outputs = {"1280": pooled, "logits": self.network._fc(pooled)}
-        return tuple(outputs[wanted] for wanted in self.features_list)
+        return tuple(outputs[feature] for feature in self.features_list)
 
     @staticmethod
     def get_provided_features_list() -> tuple[str, ...]:
@@ -58,10 +58,10 @@ def bench_score(rounds: int) -> Result:
     use_threads("auto")
     generator = _generator()
     real_images = torch.from_numpy(faces.draw(range(REAL), 64)).permute(0, 3, 1, 2)
-    with tempfile.TemporaryDirectory() as place:
-        extractor = features.choose("effnet_lite0", inception_weights=None, cache=Path(place), device="cpu")
+    with tempfile.TemporaryDirectory() as scratch:
+        extractor = features.choose("effnet_lite0", inception_weights=None, cache=Path(scratch), device="cpu")
         real = fidelity.Points.of(features.extract(extractor, [real_images], total=REAL, desc="real images").features)
-        _pngs(real_images, Path(place) / "real")
+        _pngs(real_images, Path(scratch) / "real")
         fid: dict[str, float] = {}
 
         def ours() -> float:
@@ -76,7 +76,7 @@ def bench_score(rounds: int) -> Result:
             return (time.perf_counter() - start) / IMAGES
 
         def theirs() -> float:
-            code = f"from benchmarks import score; print(*score.stock_cost({place!r}, {IMAGES}))"
+            code = f"from benchmarks import score; print(*score.stock_cost({scratch!r}, {IMAGES}))"
             cost, fid["torch-fidelity"] = map(float, plainly(code).split())
             return cost
 
@@ -88,8 +88,8 @@ def bench_score(rounds: int) -> Result:
     return Result("score", [*speed, *distances])
 
 
-def stock_cost(place: str, count: int) -> tuple[float, float]:
-    """Score as torch-fidelity does, from PNGs, beside those in `place`/real: seconds an image, and FID."""
+def stock_cost(scratch: str, count: int) -> tuple[float, float]:
+    """Score as torch-fidelity does, from PNGs, beside those in `scratch`/real: seconds an image, and FID."""
     use_threads("auto")
     register_feature_extractor("stock_lite0", StockLite0)
     generator = _generator()
@@ -97,9 +97,9 @@ def stock_cost(place: str, count: int) -> tuple[float, float]:
         start = time.perf_counter()
         fake = _pngs(sample.images(generator, range(count)), Path(folder) / "fake")
         scores = calculate_metrics(
-            input1=str(fake), input2=f"{place}/real", input2_cache_name="real", cache_root=f"{place}/cache",
+            input1=str(fake), input2=f"{scratch}/real", input2_cache_name="real", cache_root=f"{scratch}/cache",
             isc=True, fid=True, kid=True, prc=True, kid_subset_size=count // 2, prc_batch_size=500,
-            feature_extractor="stock_lite0", cuda=False, verbose=False, datasets_root=place,
+            feature_extractor="stock_lite0", cuda=False, verbose=False, datasets_root=scratch,
         )  # fmt: skip
         return (time.perf_counter() - start) / count, scores["frechet_inception_distance"]
 

@@ -52,10 +52,10 @@ def plainly(code: str) -> str:
 
     What the lab asks of malloc and libgomp (`dcgan.tools.host`) is not what a user would run instead.
     """
-    plain = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=plain, cwd=ROOT, text=True, stdout=subprocess.PIPE, check=True)
-    return done.stdout.splitlines()[-1]
+    process = subprocess.run(command, env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, check=True)
+    return process.stdout.splitlines()[-1]
 
 
 def quiet_wandb() -> AbstractContextManager[object]:

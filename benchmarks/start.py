@@ -36,12 +36,12 @@ TORCH = f"import torch; print('{DONE}', flush=True)"
 def bench_start(rounds: int) -> Result:
     """Time `make run`'s command on packed drawn faces, W&B offline, beside python importing torch, the least wait."""
     options = ["run", "tuned_lr", "--profile", PROFILE, "--set", f"images={IMAGES}"]
-    with tempfile.TemporaryDirectory() as place:
-        fresh = iter(range(rounds + 1))  # run folders
+    with tempfile.TemporaryDirectory() as scratch:
+        numbers = iter(range(rounds + 1))  # of the run folders
 
         def ours() -> float:
-            where = ["--runs", f"{place}/{next(fresh)}", "--cache", f"{place}/cache"]
-            return _until_done([sys.executable, "-c", RUN, *options, *where])
+            folders = ["--runs", f"{scratch}/{next(numbers)}", "--cache", f"{scratch}/cache"]
+            return _until_done([sys.executable, "-c", RUN, *options, *folders])
 
         ours()  # packs, and warms the disk's cache
         pairs = alternate(ours, lambda: _until_done([sys.executable, "-c", TORCH]), rounds=rounds)
@@ -56,10 +56,10 @@ def _until_done(command: Sequence[str]) -> float:
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     done = any(line.strip() == DONE for line in process.stdout)
-    took = time.perf_counter() - start
+    seconds = time.perf_counter() - start
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.communicate(timeout=60)
     if not done:
         raise UserError(f"{' '.join(command[3:])} ended before its first step, exit code {process.returncode}")
-    return took
+    return seconds

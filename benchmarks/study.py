@@ -25,20 +25,20 @@ def bench_study(rounds: int) -> Result:
         time.sleep(seconds)
 
     begin = time.perf_counter()
-    over: dict[int, list[float]] = {count: [] for count in COUNTS}
+    wall_times: dict[int, list[float]] = {count: [] for count in COUNTS}
     with ray_tasks.connected(ray_tasks.Shares(cpus=1, gpus=0, device="cpu")) as (shares, _):
-        started = time.perf_counter() - begin
+        startup = time.perf_counter() - begin
         for _ in range(rounds):
             for count in COUNTS:
-                over[count].append(_wall(ray_tasks.as_task(dummy, shares), count))
-    walls = {count: statistics.median(times) for count, times in over.items()}
+                wall_times[count].append(_wall(ray_tasks.as_task(dummy, shares), count))
+    walls = {count: statistics.median(times) for count, times in wall_times.items()}
     waves = {count: math.ceil(count / cpu_count()) for count in COUNTS}
-    most = COUNTS[-1]
+    largest = COUNTS[-1]
     against = f"the same runs of {SECONDS:g} s each without any gap, {cpu_count()} at a time"
-    gap = (walls[most] - waves[most] * SECONDS) / waves[most]
+    gap = (walls[largest] - waves[largest] * SECONDS) / waves[largest]
     measurements = [
         Measurement("beside the run itself", gap, "s a run", against=against, goal="<= 2 s a run"),
-        Measurement("Ray's start", started, "s"),
+        Measurement("Ray's start", startup, "s"),
     ]
     for count in COUNTS:
         measurements.append(Measurement(f"{count} runs", walls[count], "s"))
@@ -57,11 +57,11 @@ def _wall(task: Any, count: int) -> float:
 def _disk() -> list[Measurement]:
     """Measure what a finished smoke run leaves, in all and by kind."""
     sizes: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as scratch:
         with quiet_wandb():
-            run = ["run", "tuned_lr", "--profile", "smoke", "--runs", f"{place}/runs", "--cache", f"{place}/cache"]
-            assert main(run) == 0
-        (folder,) = (path.parent for path in Path(place, "runs").rglob("config.yaml"))
+            args = ["run", "tuned_lr", "--profile", "smoke", "--runs", f"{scratch}/runs", "--cache", f"{scratch}/cache"]
+            assert main(args) == 0
+        (folder,) = (path.parent for path in Path(scratch, "runs").rglob("config.yaml"))
         for path in folder.rglob("*"):
             if path.is_file():
                 sizes[path.relative_to(folder).parts[0]] += path.stat().st_size

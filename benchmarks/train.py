@@ -37,17 +37,17 @@ def bench_train(rounds: int) -> Result:
     bf16 = use_precision("auto", Device.of(CPU))
     widths = map_channels(experiment.image_size, experiment.generator_channels)
     waits = []
-    with tempfile.TemporaryDirectory() as place, quiet_wandb():
-        folder = jpegs(Path(place) / "images", IMAGES)
-        images = packed(folder, Path(place))
+    with tempfile.TemporaryDirectory() as scratch, quiet_wandb():
+        folder = jpegs(Path(scratch) / "images", IMAGES)
+        images = packed(folder, Path(scratch))
 
         def ours() -> float:
             batches = Batches(images, batch_size=experiment.batch_size, seed=0, device=CPU)
             with tempfile.TemporaryDirectory() as run, contextlib.redirect_stderr(io.StringIO()):
-                kept = RunFolder(Path(run))
+                run_folder = RunFolder(Path(run))
                 record = {"wandb_id": "benchmark"}
-                train(experiment, batches, kept, bf16=bf16, record=record, interleaving=interleaving_ratio)
-                status = kept.read_status()
+                train(experiment, batches, run_folder, bf16=bf16, record=record, interleaving=interleaving_ratio)
+                status = run_folder.read_status()
             waits.append(status["data_wait_fraction"])
             return 1 / status["images_per_s"]
 
@@ -77,11 +77,11 @@ def naive_cost(folder: str, widths: list[int], *, batch_size: int, steps: int, l
 
 def bench_input(rounds: int) -> Result:
     """Time batches of 64 px without training; ours from as many images as CelebA has, too many for a CPU's cache."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = jpegs(Path(place) / "images", IMAGES)
-        images = packed(folder, Path(place))
-        many = np.resize(images, (CELEBA, *images.shape[1:]))  # the same ones over and over
-        batches = Batches(many, batch_size=128, seed=0, device=CPU)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = jpegs(Path(scratch) / "images", IMAGES)
+        images = packed(folder, Path(scratch))
+        dataset = np.resize(images, (CELEBA, *images.shape[1:]))  # the same ones over and over
+        batches = Batches(dataset, batch_size=128, seed=0, device=CPU)
 
         def ours() -> float:
             out = batches.empty()
@@ -93,4 +93,4 @@ def bench_input(rounds: int) -> Result:
         pairs = alternate(ours, lambda: pil_cost(folder, size=64, steps=STEPS), rounds=rounds)
     against = "DataLoader with PIL, 2 workers"
     speed = pairs.measurements("speed", against=against, goal=">= 50x", names=("ours", "DataLoader"))
-    return Result("input", [*speed, Measurement("ours in memory", many.nbytes / 1e9, "GB")], f"{CELEBA:,} images")
+    return Result("input", [*speed, Measurement("ours in memory", dataset.nbytes / 1e9, "GB")], f"{CELEBA:,} images")

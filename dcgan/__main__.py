@@ -29,29 +29,29 @@ def _run(options: argparse.Namespace) -> int:
     from dcgan.device import device as devices
 
     device = devices.choose(options.device)
-    asked = request(options, device.profile)
+    run_request = request(options, device.profile)
     if options.dry_run:
-        return _dry_run(asked.resolved())
+        return _dry_run(run_request.resolved())
 
     from dcgan.device import launch, ranks
     from dcgan.run import note_failure, run, summary
 
     if options.gpus > 1 and not ranks.launched():
-        experiment = asked.resolved()  # a mistake is reported once, before all processes start
+        experiment = run_request.resolved()  # a mistake is reported once, before all processes start
         if experiment.batch_size % options.gpus:
             raise UserError(
                 f"--gpus {options.gpus} (GPUS={options.gpus}): a batch of {experiment.batch_size} can't be split "
                 f"equally over {options.gpus} processes"
             )
-        code = launch.processes(options.gpus, device, ["run", "--profile", asked.profile, *options.arguments[1:]])
+        code = launch.processes(options.gpus, device, ["run", "--profile", run_request.profile, *options.arguments[1:]])
         if code not in (0, EXIT_INTERRUPTED):
-            note_failure(asked)
+            note_failure(run_request)
         return code
     measures = _measures()
-    asked = replace(asked, interleaving=measures["interleaving"], winner=measures["winner"])
+    run_request = replace(run_request, interleaving=measures["interleaving"], winner=measures["winner"])
     try:
         with ranks.joined(device) as processes:
-            outcome = run(asked, device, ranks=processes)
+            outcome = run(run_request, device, ranks=processes)
             if processes.first:
                 print(summary(outcome))
     except ranks.PeerLost as error:
@@ -93,19 +93,19 @@ def _sample(options: argparse.Namespace) -> int:
         weights = user_path(options.experiment)
         out = options.out or weights.with_name(f"{weights.name}-sampled")
     else:
-        asked = request(options, device.profile)
-        experiment = asked.resolved()
-        folder = asked.folder(experiment, asked.source())
+        run_request = request(options, device.profile)
+        experiment = run_request.resolved()
+        folder = run_request.folder(experiment, run_request.source())
         weights, out = folder.generator, options.out or folder.path / "sampled"
         if not weights.is_file():
             state = folder.read_status().get("state")
-            known = f"the run is {state}" if state else "no such run"
-            raise UserError(f"{folder.path}: no generator.params yet ({known}); finish it with `make run` first")
+            reason = f"the run is {state}" if state else "no such run"
+            raise UserError(f"{folder.path}: no generator.params yet ({reason}); finish it with `make run` first")
         snapshots = [path for step in experiment.snapshot_steps if (path := folder.snapshot(step)).is_file()]
 
     generator = load_generator(weights).to(device.torch)
-    written = sample.write(generator, options.seeds, out, snapshots=_readable(snapshots, device.torch))
-    pictures = ", ".join(path.name for path in written if not path.name.startswith("seed-"))
+    files = sample.write(generator, options.seeds, out, snapshots=_readable(snapshots, device.torch))
+    pictures = ", ".join(path.name for path in files if not path.name.startswith("seed-"))
     print(f"{len(options.seeds)} images into {out}: {pictures} and one file per seed")
     return 0
 
@@ -120,10 +120,10 @@ def _published(experiment: str, seed: int | None) -> Path:
     for name, number, path in published:
         if name == experiment and seed in (None, number):
             return path
-    known = ", ".join(f"{name} seed {number}" for name, number, _ in published) or "none"
+    names = ", ".join(f"{name} seed {number}" for name, number, _ in published) or "none"
     advice = f"; `make run EXP={experiment}` trains one" if experiment in config.experiment_names() else ""
     raise UserError(
-        f"{experiment}: no published generator{'' if seed is None else f' of seed {seed}'} (published: {known}){advice}"
+        f"{experiment}: no published generator{'' if seed is None else f' of seed {seed}'} (published: {names}){advice}"
     )
 
 
@@ -147,8 +147,8 @@ def _prune(options: argparse.Namespace) -> int:
         if not options.dry_run:
             prune(folder)
         runs, freed = runs + 1, freed + size
-    done = "would be freed" if options.dry_run else "freed"
-    print(f"{freed / 1e6:8.1f} MB {done}: the checkpoints of {runs} runs that have ended")
+    verb = "would be freed" if options.dry_run else "freed"
+    print(f"{freed / 1e6:8.1f} MB {verb}: the checkpoints of {runs} runs that have ended")
     return 0
 
 

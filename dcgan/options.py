@@ -139,18 +139,18 @@ def seed_list(text: str) -> list[int]:
     return seeds
 
 
-def request(options: argparse.Namespace, suitable: str) -> "Request":
+def request(options: argparse.Namespace, default: str) -> "Request":
     """Return the `Request` for the run that the options of `one_run` name.
 
-    suitable: the profile that suits the run's device; it is used, and printed, where none is named.
+    default: the profile that suits the run's device; it is used, and printed, where none is named.
     """
     from dcgan.run import Request
 
     profile = options.profile
     if profile is None:
-        profile = suitable
+        profile = default
         print(
-            f"profile {suitable}, for a machine {'with' if suitable == 'full' else 'without'} CUDA; choose another "
+            f"profile {default}, for a machine {'with' if default == 'full' else 'without'} CUDA; choose another "
             f"with --profile (PROFILE=): {', '.join(config.profile_names())}",
             file=sys.stderr,
         )

@@ -62,8 +62,8 @@ def code_files() -> dict[str, str]:
 
     A commit would not do: it also changes with the README.
     """
-    places = [PACKAGE / name for name in TRAINING_CODE]
-    files = [file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
+    entries = [PACKAGE / name for name in TRAINING_CODE]
+    files = [file for entry in entries for file in (sorted(entry.rglob("*.py")) if entry.is_dir() else [entry])]
     return {path.relative_to(PACKAGE.parent).as_posix(): checksum(path.read_bytes(), nbytes=4) for path in files}
 
 

@@ -80,13 +80,13 @@ def matmul_flops_per_s(device: Device, *, bf16: bool) -> float:
 
     factor = matrix(SMALLEST)
     seconds_of_product(factor)  # the first product loads libraries
-    best, left = 0.0, SECONDS
+    best, remaining = 0.0, SECONDS
     while True:
         side, seconds = len(factor), seconds_of_product(factor)
-        best, left = max(best, 2 * side**3 / seconds), left - seconds
-        if seconds > left:
+        best, remaining = max(best, 2 * side**3 / seconds), remaining - seconds
+        if seconds > remaining:
             return best
-        if side < device.largest_product and 4 * 8 * seconds < left:
+        if side < device.largest_product and 4 * 8 * seconds < remaining:
             factor = matrix(2 * side)
 
 

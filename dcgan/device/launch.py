@@ -33,29 +33,29 @@ def processes(count: int, device: Device, arguments: Sequence[str]) -> int:
     """
     if device.backend is None:
         raise UserError(f"--gpus {count} (GPUS={count}): a run can't be shared on {device.type}; add --device cpu")
-    if device.type == "cuda" and (there := torch.cuda.device_count()) < count:
-        raise UserError(f"--gpus {count} (GPUS={count}): this machine has {there}")
+    if device.type == "cuda" and (gpus := torch.cuda.device_count()) < count:
+        raise UserError(f"--gpus {count} (GPUS={count}): this machine has {gpus}")
     # Through this store the processes find each other. Its port is free, as the system has chosen it.
     store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     shared = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "localhost", "MASTER_PORT": store.port}
     agent = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}  # so torch uses that store
     command = [sys.executable, "-m", "dcgan", *arguments]
-    started: list[subprocess.Popen] = []
+    workers: list[subprocess.Popen] = []
 
     def pass_on(number: int, _: Any) -> None:
-        for process in started:
+        for process in workers:
             process.send_signal(number)
 
     try:
         with as_keyboard_interrupt():
             for rank in range(count):
-                ours = {name: str(value) for name, value in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+                env = {name: str(value) for name, value in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
                 # In a session of its own: Ctrl-C reaches it only through `pass_on`.
-                started.append(subprocess.Popen(command, env={**os.environ, **agent, **ours}, start_new_session=True))
+                workers.append(subprocess.Popen(command, env={**os.environ, **agent, **env}, start_new_session=True))
         with handled(heeded((*ENDING, signal.SIGQUIT)), pass_on):
-            codes = wait(started)
+            codes = wait(workers)
     finally:
-        for process in started:
+        for process in workers:
             process.kill()
     code, report = verdict(codes, count)
     if report:
@@ -63,7 +63,7 @@ def processes(count: int, device: Device, arguments: Sequence[str]) -> int:
     return code
 
 
-def wait(started: Sequence[subprocess.Popen]) -> dict[int, int]:
+def wait(workers: Sequence[subprocess.Popen]) -> dict[int, int]:
     """Wait until all processes have ended; return their exit codes by rank, in the order in which they ended.
 
     Once one has failed, the others have GRACE_SECONDS: one that waits for a device which waits for the lost process
@@ -71,14 +71,14 @@ def wait(started: Sequence[subprocess.Popen]) -> dict[int, int]:
     """
     codes: dict[int, int] = {}
     deadline = float("inf")
-    while len(codes) < len(started):
-        for rank, process in enumerate(started):
+    while len(codes) < len(workers):
+        for rank, process in enumerate(workers):
             if rank not in codes and (code := process.poll()) is not None:
                 codes[rank] = code
                 if code:
                     deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
         if time.monotonic() > deadline:
-            for process in started:
+            for process in workers:
                 process.kill()
         time.sleep(POLL_SECONDS)
     return codes
@@ -95,8 +95,8 @@ def verdict(codes: Mapping[int, int], count: int) -> tuple[int, str | None]:
     rank, code = min(failures, key=lambda failure: CONSEQUENCES.get(failure[1], 0))  # of equals, the first to end
     if code in (EXIT_BAD_INPUT, EXIT_INTERRUPTED):
         return code, None
-    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    ending = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     return EXIT_FAILED, (
-        f"process {rank} of {count} (0 to {count - 1}) ended with {how}; "
+        f"process {rank} of {count} (0 to {count - 1}) ended with {ending}; "
         "the same command resumes from the last checkpoint"
     )

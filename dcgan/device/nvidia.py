@@ -25,11 +25,11 @@ DRIVERS = {12: 525, 13: 580}  # the oldest driver for each CUDA (docs.nvidia.com
 def problem() -> str | None:
     """Return why torch can't use the NVIDIA card of this machine, and what helps; None if it can, or without a card."""
     with warnings.catch_warnings(action="ignore"):  # torch says the same in several lines
-        found = _unfit() if torch.cuda.is_available() else _idle()
-    if found is None:
+        diagnosis = _unfit() if torch.cuda.is_available() else _idle()
+    if diagnosis is None:
         return None
-    what, remedy = found
-    return f"{what}; compute on the CPU with --device cpu (DEVICE=cpu), or {remedy}"
+    fault, remedy = diagnosis
+    return f"{fault}; compute on the CPU with --device cpu (DEVICE=cpu), or {remedy}"
 
 
 def driver() -> str | None:
@@ -48,13 +48,13 @@ def driver() -> str | None:
     return version[0] if version else None
 
 
-def runs_on(capability: tuple[int, int], built_for: Iterable[str]) -> bool:
+def runs_on(capability: tuple[int, int], architectures: Iterable[str]) -> bool:
     """Whether a card can run code that was built for these architectures, such as "sm_80" and "compute_90".
 
     Machine code (sm) runs on later cards of its generation, and portable code (compute) on any later card; with the
     suffix "a" both run on that card only.
     """
-    for kind, major, minor, suffix in re.findall(r"\b(sm|compute)_(\d+)(\d)([af]?)", " ".join(built_for)):
+    for kind, major, minor, suffix in re.findall(r"\b(sm|compute)_(\d+)(\d)([af]?)", " ".join(architectures)):
         code = int(major), int(minor)
         if suffix == "a":
             fits = code == capability
@@ -66,49 +66,49 @@ def runs_on(capability: tuple[int, int], built_for: Iterable[str]) -> bool:
 
 
 def _unfit() -> tuple[str, str] | None:
-    """Return (what, remedy) for the first card that this torch has no code for."""
-    built_for = torch.cuda.get_arch_list()
-    if torch.version.cuda is None or not built_for:  # AMD's ROCm
+    """Return (fault, remedy) for the first card that this torch has no code for."""
+    architectures = torch.cuda.get_arch_list()
+    if torch.version.cuda is None or not architectures:  # AMD's ROCm
         return None
     capabilities = [torch.cuda.get_device_capability(card) for card in range(torch.cuda.device_count())]
-    fits = [runs_on(capability, built_for) for capability in capabilities]
+    fits = [runs_on(capability, architectures) for capability in capabilities]
     if all(fits):
         return None
     card = fits.index(False)
     capability = capabilities[card]
     name = f"{torch.cuda.get_device_name(card)} (compute capability {capability[0]}.{capability[1]})"
-    what = f"torch {torch.__version__} can't use the {name}: it is built for {' '.join(built_for)}"
+    fault = f"torch {torch.__version__} can't use the {name}: it is built for {' '.join(architectures)}"
     if any(fits):
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(len(fits))))).split(",")
-        fitting = ",".join(name for name, fit in zip(visible, fits, strict=False) if fit)
-        return what, f"leave it out with CUDA_VISIBLE_DEVICES={fitting}"
+        cards = ",".join(name for name, fit in zip(visible, fits, strict=False) if fit)
+        return fault, f"leave it out with CUDA_VISIBLE_DEVICES={cards}"
     if capability < OLDEST:
-        return what, "on a newer card: no torch that the lab works with is built for this one"
-    fitting = "cu126" if capability < OLDEST_WITH_CUDA_13 else "cu130"
-    return what, f"install a torch that fits: `make setup TORCH={fitting}`"
+        return fault, "on a newer card: no torch that the lab works with is built for this one"
+    build = "cu126" if capability < OLDEST_WITH_CUDA_13 else "cu130"
+    return fault, f"install a torch that fits: `make setup TORCH={build}`"
 
 
 def _idle() -> tuple[str, str] | None:
-    """Return (what, remedy) for a card that torch does not see."""
+    """Return (fault, remedy) for a card that torch does not see."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible in ("", "-1"):  # hidden on purpose
         return None
     version = driver()
     if version is None:
         return None
-    what = f"this machine has an NVIDIA card (driver {version}), but torch {torch.__version__} can't use it"
+    fault = f"this machine has an NVIDIA card (driver {version}), but torch {torch.__version__} can't use it"
     if torch.version.cuda is None:
-        return f"{what}: it is built for the CPU", "install a torch that fits: `make setup TORCH=auto`"
-    cuda, have = int(torch.version.cuda.split(".")[0]), int(version.split(".")[0])
-    need = DRIVERS.get(cuda, 0)
-    if have < need:
-        what = f"{what}: CUDA {torch.version.cuda} needs driver {need} or later"
-        older = cuda > 12 and have >= DRIVERS[12]
-        return what, "update the driver" + (", or install an older CUDA: `make setup TORCH=cu126`" if older else "")
+        return f"{fault}: it is built for the CPU", "install a torch that fits: `make setup TORCH=auto`"
+    cuda, major = int(torch.version.cuda.split(".")[0]), int(version.split(".")[0])
+    minimum = DRIVERS.get(cuda, 0)
+    if major < minimum:
+        fault = f"{fault}: CUDA {torch.version.cuda} needs driver {minimum} or later"
+        fallback = cuda > 12 and major >= DRIVERS[12]
+        return fault, "update the driver" + (", or install an older CUDA: `make setup TORCH=cu126`" if fallback else "")
     if visible is not None:
-        return f"{what}: CUDA_VISIBLE_DEVICES={visible}", "let that variable name a card"
+        return f"{fault}: CUDA_VISIBLE_DEVICES={visible}", "let that variable name a card"
     try:
         torch.cuda.init()
     except (RuntimeError, AssertionError) as error:
-        what = f"{what}: {first_line(error)}"
-    return what, "restart the machine if its driver was updated"
+        fault = f"{fault}: {first_line(error)}"
+    return fault, "restart the machine if its driver was updated"

@@ -96,12 +96,12 @@ class SharedCpu:
         if share > self.SHARE:
             return
         self._silent = True
-        fewer = max(1, int(share * self._threads))
+        threads = max(1, int(share * self._threads))
         if self._chosen:
-            remedy = f'give the next run fewer threads, SET="threads={fewer}"'
+            remedy = f'give the next run fewer threads, SET="threads={threads}"'
         else:
             remedy = (
-                f"stop this run (it loses nothing) and resume it with OMP_NUM_THREADS={fewer} before the same command"
+                f"stop this run (it loses nothing) and resume it with OMP_NUM_THREADS={threads} before the same command"
             )
         log.warning(
             f"other programs use the CPU too: this run has {100 * share:.0f} % of {self._threads} cores, and it loses "

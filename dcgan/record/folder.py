@@ -89,19 +89,19 @@ class RunFolder:
             text = read_plain(self.history, most=most)
         except FileNotFoundError:
             text = b""
-        whole = text[: text.rfind(b"\n") + 1] or ",".join(HISTORY).encode() + b"\n"
+        lines = text[: text.rfind(b"\n") + 1] or ",".join(HISTORY).encode() + b"\n"
         with np.errstate(invalid="ignore", over="ignore"):  # a step `inf`, a loss 1e99: reported elsewhere
             rows = pd.read_csv(
-                io.BytesIO(whole),
+                io.BytesIO(lines),
                 dtype={"step": int, **dict.fromkeys(HISTORY[1:], np.float32)},
                 keep_default_na=False,  # an empty or missing cell is an error, not a NaN: that is a divergence
                 na_values=["nan"],
             )
         if missing := [name for name in HISTORY if name not in rows.columns]:
             raise ValueError(f"no column {' and no column '.join(missing)}")
-        columns = whole.partition(b"\n")[0].decode(errors="replace").split(",")
-        if twice := [name for name in columns if columns.count(name) > 1]:
-            raise ValueError(f"the column {twice[0]!r} is given twice")
+        columns = lines.partition(b"\n")[0].decode(errors="replace").split(",")
+        if duplicates := [name for name in columns if columns.count(name) > 1]:
+            raise ValueError(f"the column {duplicates[0]!r} is given twice")
         if not isinstance(rows.index, pd.RangeIndex):  # pandas took a surplus first column for an index
             raise ValueError("its rows are longer than its header")
         return rows.astype(dict.fromkeys(HISTORY[1:], float))  # the very numbers that were measured, for sums in double
@@ -111,16 +111,16 @@ class RunFolder:
 
         Raises UserError when there are fewer rows than steps: somebody edited the file.
         """
-        again = "--fresh (FRESH=1) trains the run again"
+        advice = "--fresh (FRESH=1) trains the run again"
         try:
             rows = self.read_history().query("step <= @step").to_dict("records") if self.history.exists() else []
         except (ValueError, TypeError, OverflowError) as error:
-            raise UserError(f"{self.history}: not a table of numbers ({first_line(error)}); {again}") from error
+            raise UserError(f"{self.history}: not a table of numbers ({first_line(error)}); {advice}") from error
         if len(rows) != step:
-            raise UserError(f"{self.history}: {len(rows)} rows for {step} steps; {again}")
+            raise UserError(f"{self.history}: {len(rows)} rows for {step} steps; {advice}")
         if self.history.exists():
-            with replacing(self.history) as aside, self.history.open("rb") as whole, aside.open("wb") as kept:
-                kept.writelines(whole.readline() for _ in range(step + 1))  # the header and the rows
+            with replacing(self.history) as aside, self.history.open("rb") as source, aside.open("wb") as target:
+                target.writelines(source.readline() for _ in range(step + 1))  # the header and the rows
         return rows
 
     def remove(self) -> None:

@@ -112,7 +112,7 @@ class Recorder:
         with self._clock("logging"):
             first, self._step = self._step + 1, self._step + len(measures)
             rows = [dict(zip(HISTORY, (step, *row), strict=True)) for step, row in enumerate(measures.tolist(), first)]
-            seconds = {part: now - self._seconds_before[part] for part, now in self._clock.seconds.items()}
+            seconds = {part: total - self._seconds_before[part] for part, total in self._clock.seconds.items()}
             rows[-1] |= speed(seconds, steps=taken, batch_size=self._experiment.batch_size)
             self._steps_timed, self._seconds_before = self._steps_timed + taken, dict(self._clock.seconds)
             self._folder.append_history(first, measures)
@@ -123,8 +123,8 @@ class Recorder:
             if state == "diverged":
                 self._tracker.alert(f"{self._name} diverged", f"A loss is no longer finite at step {self._step:,}.")
                 self._background.wait()  # or a snapshot may be missing
-                good = last_good_snapshot(self._folder, self._snapshot_steps, before=self._step)
-                self._facts["last_good_snapshot"] = good
+                good_step = last_good_snapshot(self._folder, self._snapshot_steps, before=self._step)
+                self._facts["last_good_snapshot"] = good_step
             self._write_status(state)
 
     def checkpoint(self, players: Players, step: int, *, now: bool) -> None:
@@ -152,14 +152,14 @@ class Recorder:
         self._bar.close()
         with self._clock("logging"):
             self._background.wait()
-        final = None
+        weights_path = None
         if state == "finished":
-            final = self._folder.generator
-            weights.save(final, generator)
+            weights_path = self._folder.generator
+            weights.save(weights_path, generator)
             self._facts |= floor(images_per_s=self._speed()["images_per_s"])
         if state != "interrupted":  # whoever asked to stop should not wait for a figure
             draw_losses(self._folder.read_history(), self._folder.losses, title=self._experiment.slug)
-        self._tracker.finish(state=state, generator=final, summary=self._status())
+        self._tracker.finish(state=state, generator=weights_path, summary=self._status())
         self._write_status(state)
 
     def _speed(self) -> dict[str, float | None]:
@@ -204,20 +204,21 @@ class Recorder:
         self._bar.update(row["step"] - self._bar.n)
 
     def _warn_once_of_a_winner(self) -> None:
-        if self._warned or not (who := self._winner(*self._losses)):
+        if self._warned or not (winner := self._winner(*self._losses)):
             return
         self._warned = True
-        network, so = {
+        network, effect = {
             "D": ("discriminator", "G has little to learn from"),
             "G": ("generator", "D takes nearly all generated images for real"),
-        }[who]
-        slower = getattr(self._experiment, network).learning_rate / 2
+        }[winner]
+        rate = getattr(self._experiment, network).learning_rate / 2
         warning = (
-            f"{who} has won for good, as of step {self._step:,}: its loss has stayed near 0 for a long time, and {so}; "
-            f'try a slower {who}, SET="{network}.learning_rate={slower:g}"'
+            f"{winner} has won for good, as of step {self._step:,}: its loss has stayed near 0 for a long time, "
+            f"and {effect}; "
+            f'try a slower {winner}, SET="{network}.learning_rate={rate:g}"'
         )
         log.warning("%s", warning)
-        self._tracker.alert(f"{who} has won in {self._name}", warning)
+        self._tracker.alert(f"{winner} has won in {self._name}", warning)
 
 
 class Silent:

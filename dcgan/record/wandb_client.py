@@ -25,8 +25,8 @@ TAG_LENGTH = 64  # W&B's limit
 
 def new_run_id() -> str:
     """Make an id like W&B's own, 8 characters of a-z and 0-9, without importing wandb."""
-    if "WANDB_SWEEP_ID" in os.environ and (given := os.environ.get("WANDB_RUN_ID")):
-        return given  # by `wandb agent`; in a sweep wandb accepts no other
+    if "WANDB_SWEEP_ID" in os.environ and (run_id := os.environ.get("WANDB_RUN_ID")):
+        return run_id  # by `wandb agent`; in a sweep wandb accepts no other
     return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
 
 
@@ -56,7 +56,7 @@ def identity(experiment: Experiment, record: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def settings(wandb: Any, **more: Any) -> Any:
+def settings(wandb: Any, **options: Any) -> Any:
     return wandb.Settings(
         silent=True,
         console="off",
@@ -68,7 +68,7 @@ def settings(wandb: Any, **more: Any) -> Any:
         init_timeout=INIT_TIMEOUT_S,
         finish_timeout=FINISH_TIMEOUT_S,
         finish_timeout_raises=True,
-        **more,
+        **options,
     )
 
 
@@ -88,9 +88,9 @@ def be_quiet(wandb: Any, listener: Any = None) -> None:
 
     listener: gets what wandb would print.
     """
-    quiet = wandb.Settings(silent=True)
-    wandb.setup(quiet)
-    wandb.termsetup(quiet, listener)
+    silent = wandb.Settings(silent=True)
+    wandb.setup(silent)
+    wandb.termsetup(silent, listener)
 
 
 def wants_online(wandb: Any) -> tuple[bool, str]:
@@ -156,17 +156,17 @@ def teardown_at_exit(wandb: Any, seconds: float) -> None:
 
     The thread that waits is started now, as Python starts none at exit.
     """
-    leaving = threading.Event()
+    exit_event = threading.Event()
 
     def work() -> None:
-        leaving.wait()
+        exit_event.wait()
         teardown(wandb)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
 
     def leave() -> None:
-        leaving.set()
+        exit_event.set()
         thread.join(seconds)
 
     atexit.register(leave)

@@ -118,13 +118,13 @@ class Tracker:
 
     def _work(self) -> None:
         """Do one job after another in the worker thread; skip them once W&B is given up."""
-        for doing, job in iter(self._jobs.get, None):
+        for name, job in iter(self._jobs.get, None):
             if not self._given_up:
-                with self._never_stopping_training(doing):
+                with self._never_stopping_training(name):
                     job()
 
     def _begin(self, identity: Mapping[str, Any], history: Iterable[Mapping[str, Any]]) -> None:
-        older = pieces(self._folder, "offline-run", identity["id"])
+        older_pieces = pieces(self._folder, "offline-run", identity["id"])
         self._run = self._start(**identity)
         self.url = self._run.url
         self._run.define_metric("step")
@@ -133,7 +133,7 @@ class Tracker:
         # Before the first log call, run.step is 0 even for a resumed run; starting_step is right.
         self._rows_there = self._run.starting_step
         self._send(history)
-        self._superseded, self._replayed_at = older, time.monotonic()
+        self._superseded, self._replayed_at = older_pieces, time.monotonic()
 
     def _log(self, rows: Sequence[Mapping[str, Any]]) -> None:
         self._send(rows)
@@ -142,10 +142,10 @@ class Tracker:
             self._remove_superseded()
 
     def _present(self, table: Any, figures: Mapping[str, Path], page: Path) -> None:
-        shown = {title: self._wandb.Image(str(path)) for title, path in figures.items()}
-        shown["comparison"] = self._wandb.Table(dataframe=table, allow_mixed_types=True)
-        shown["page"] = self._wandb.Html(str(page), inject=False)
-        self._run.log(shown)
+        media = {title: self._wandb.Image(str(path)) for title, path in figures.items()}
+        media["comparison"] = self._wandb.Table(dataframe=table, allow_mixed_types=True)
+        media["page"] = self._wandb.Html(str(page), inject=False)
+        self._run.log(media)
 
     def _close(self, generator: Path | None, summary: Mapping[str, Any]) -> None:
         for seconds, action in (
@@ -163,31 +163,31 @@ class Tracker:
 
         self._wandb = wandb
         self._setup()
-        online, why = wandb_client.wants_online(wandb)
+        online, reason = wandb_client.wants_online(wandb)
         if self._given_up:  # while wandb was imported; a run started now would stay beside the next one
             raise RuntimeError("given up before it began")
-        common = {**identity, "dir": self._folder, "project": wandb_client.project()}
-        common["settings"] = wandb_client.settings(wandb)
-        been_online = pieces(self._folder, "run", identity["id"])
+        arguments = {**identity, "dir": self._folder, "project": wandb_client.project()}
+        arguments["settings"] = wandb_client.settings(wandb)
+        online_pieces = pieces(self._folder, "run", identity["id"])
         if online:
             try:
-                run = wandb.init(mode="online", resume="allow", **common)
-                log.info("W&B: online (%s): %s", why, run.url)
+                run = wandb.init(mode="online", resume="allow", **arguments)
+                log.info("W&B: online (%s): %s", reason, run.url)
                 return run
             except Exception as error:
                 if self._given_up:  # `finish` did not wait for this; wandb may belong to the next run by now
                     raise
                 log.warning("W&B: can't go online, so offline (%s)", first_line(error))
-                why = "going online failed"
+                reason = "going online failed"
             # wandb-core still holds the id of the run that did not start.
             teardown(wandb)
-            for piece in pieces(self._folder, "run", identity["id"]) - been_online:
+            for piece in pieces(self._folder, "run", identity["id"]) - online_pieces:
                 shutil.rmtree(piece, ignore_errors=True)
             self._setup()
-        if been_online:
-            common["id"] = whole(identity["id"])
-        run = wandb.init(mode="offline", **common)
-        log.info("W&B: offline (%s); to upload it later: %s", why, sync_command(Path(run.dir).parent))
+        if online_pieces:
+            arguments["id"] = whole(identity["id"])
+        run = wandb.init(mode="offline", **arguments)
+        log.info("W&B: offline (%s); to upload it later: %s", reason, sync_command(Path(run.dir).parent))
         return run
 
     def _setup(self) -> None:
@@ -225,23 +225,23 @@ class Tracker:
         self._superseded = set()
 
     @contextlib.contextmanager
-    def _never_stopping_training(self, doing: str) -> Iterator[None]:
+    def _never_stopping_training(self, job_name: str) -> Iterator[None]:
         try:
             yield
         except (Exception, SystemExit) as error:  # wandb exits when its process has died
-            self._give_up(f"{doing} failed ({first_line(error)})")
+            self._give_up(f"{job_name} failed ({first_line(error)})")
 
-    def _give_up(self, what: str) -> None:
+    def _give_up(self, fault: str) -> None:
         """Stop copying for good."""
         self._given_up = True
-        self._warn(what)
+        self._warn(fault)
 
-    def _warn(self, what: str) -> None:
+    def _warn(self, fault: str) -> None:
         with self._lock:
-            before, self._warned = self._warned, True
-        if not before:  # one problem often shows in several places
+            warned, self._warned = self._warned, True
+        if not warned:  # one problem often shows in several places
             log.warning(
-                f"W&B: {what}; continuing without it: every number is in {self._folder} (a run's in history.csv), and "
+                f"W&B: {fault}; continuing without it: every number is in {self._folder} (a run's in history.csv), and "
                 "the next start of the run copies what W&B lacks"
             )
 

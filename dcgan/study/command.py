@@ -65,22 +65,22 @@ def _study(options: argparse.Namespace) -> int:
     from dcgan.study.plan import group_of, pack_images
 
     runs = planned(options)
-    left = [run for run in runs if not run.done]
-    print(f"{len(runs)} run{'s' * (len(runs) > 1)}, {len(runs) - len(left)} done already", flush=True)
-    if not left:
+    unfinished = [run for run in runs if not run.done]
+    print(f"{len(runs)} run{'s' * (len(runs) > 1)}, {len(runs) - len(unfinished)} done already", flush=True)
+    if not unfinished:
         return 0
     from dcgan.study import ray_tasks
 
-    pack_images(left)
+    pack_images(unfinished)
     shares = ray_tasks.Shares(options.cpus_per_run, options.gpus_per_run, options.device)
     with ray_tasks.connected(shares) as (shares, summary):
         from dcgan.study.live_table import showing  # needs rich, which `connected` has looked for
 
         with showing(runs) as show:
-            for run in left:  # a folder that can't be written is reported now
+            for run in unfinished:  # a folder that can't be written is reported now
                 run.folder.path.mkdir(parents=True, exist_ok=True)
             show.line(f"{summary}; W&B group {(group := group_of(runs))}")
-            failures, interrupted = ray_tasks.train_all(left, shares, group=group, show=show)
+            failures, interrupted = ray_tasks.train_all(unfinished, shares, group=group, show=show)
     for run, message in failures.items():
         print(f"failed: {run}: {message} ({run.folder.log})", file=sys.stderr)
     if interrupted:
@@ -98,9 +98,9 @@ def _shared_request(options: argparse.Namespace) -> "Request":
     cluster = os.environ.get("RAY_ADDRESS")
     if options.profile is None and cluster:
         raise UserError("on a cluster, choose how much to train: --profile full (PROFILE=full), laptop or smoke")
-    suitable = "" if cluster else device.choose(options.device).profile  # its machines choose their own devices
-    shared = argparse.Namespace(**vars(options), experiment="", seed=None)
-    return replace(request(shared, suitable), **options.measures())
+    profile = "" if cluster else device.choose(options.device).profile  # its machines choose their own devices
+    run_options = argparse.Namespace(**vars(options), experiment="", seed=None)
+    return replace(request(run_options, profile), **options.measures())
 
 
 def seeds(text: str) -> list[int]:

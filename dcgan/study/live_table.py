@@ -49,9 +49,9 @@ class Row:
         """Return the run's numbers as text, one for each of TITLES."""
         losses = ("" if loss is None else f"{loss:.3f}" for loss in (self.loss_d, self.loss_g))
         speed = f"{self.images_per_s:,.0f}" if self.images_per_s else ""
-        left = duration(self.seconds_left) if self.state == "running" else ""
+        time_left = duration(self.seconds_left) if self.state == "running" else ""
         step = f"{self.step:,}/{self.steps:,}"
-        return (self.experiment, str(self.seed), self.state, step, *losses, speed, left)
+        return (self.experiment, str(self.seed), self.state, step, *losses, speed, time_left)
 
 
 def overall(rows: Sequence[Row], slots: int = 1) -> str:
@@ -73,13 +73,13 @@ def _seconds_left(rows: Sequence[Row], slots: int) -> float | None:
     for row in rows:
         if row.images_per_s:
             speeds[row.experiment].append(row.images_per_s)
-    all_speeds = [speed for some in speeds.values() for speed in some]
-    left = []
+    all_speeds = [speed for values in speeds.values() for speed in values]
+    remaining = []
     for row in rows:
         if row.state in NOT_OVER:
             speed = row.images_per_s or statistics.mean(speeds[row.experiment] or all_speeds)
-            left.append((row.steps - row.step) * row.batch_size / speed)
-    return max(max(left), sum(left) / max(running, slots))
+            remaining.append((row.steps - row.step) * row.batch_size / speed)
+    return max(max(remaining), sum(remaining) / max(running, slots))
 
 
 def duration(seconds: float | None) -> str:
@@ -171,10 +171,10 @@ class Lines(Watched):
     def __call__(self) -> None:
         """Print what has changed since the last call."""
         rows = self.rows()
-        for row, reported in zip(rows, self._reported, strict=True):
-            if row.state != reported:
-                at = f" at step {row.step:,} of {row.steps:,}" if row.step else ""
-                self.line(f"{row.experiment}, seed {row.seed}: {row.state}{at} ({overall(rows, self.slots)})")
+        for row, last_state in zip(rows, self._reported, strict=True):
+            if row.state != last_state:
+                progress = f" at step {row.step:,} of {row.steps:,}" if row.step else ""
+                self.line(f"{row.experiment}, seed {row.seed}: {row.state}{progress} ({overall(rows, self.slots)})")
         self._reported = [row.state for row in rows]
         running = [row for row in rows if row.state == "running"]
         if running and time.monotonic() - self._printed_at > QUIET_S:
@@ -193,18 +193,18 @@ def table(rows: Sequence[Row], slots: int, height: int) -> Group:
     slots: see `overall`.
     """
     room = max(0, height - 2)  # beside the titles and the overall line
-    first = sorted(range(len(rows)), key=lambda index: URGENCY.get(rows[index].state, 4))[:room]
-    drawn = Table(box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    visible = sorted(range(len(rows)), key=lambda index: URGENCY.get(rows[index].state, 4))[:room]
+    grid = Table(box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)
     for title in (*TITLES[:BAR], "", *TITLES[BAR:]):
         justify: JustifyMethod = "left" if title in ("experiment", "state") else "right"
-        drawn.add_column(title, no_wrap=bool(title), justify=justify)  # on a narrow terminal the bar gives way first
-    for row in (rows[index] for index in sorted(first)):
+        grid.add_column(title, no_wrap=bool(title), justify=justify)  # on a narrow terminal the bar gives way first
+    for row in (rows[index] for index in sorted(visible)):
         cells = [Text(cell) for cell in row.cells()]
         bar = ProgressBar(total=row.steps, completed=row.step, width=10)
-        drawn.add_row(*cells[:BAR], bar, *cells[BAR:])
-    hidden = len(rows) - len(first)
+        grid.add_row(*cells[:BAR], bar, *cells[BAR:])
+    hidden = len(rows) - len(visible)
     text = overall(rows, slots) + f"; {hidden} not shown" * bool(hidden)
-    return Group(drawn, Text(text, style="bold", no_wrap=True))
+    return Group(grid, Text(text, style="bold", no_wrap=True))
 
 
 class Screen(Watched):

@@ -37,10 +37,10 @@ class PlannedRun:
         return not config.differences(recorded, self.experiment).keys() - {"threads"}
 
 
-def plan(experiments: Sequence[str], seeds: Sequence[int], like: Request, *, threads: int) -> list[PlannedRun]:
+def plan(experiments: Sequence[str], seeds: Sequence[int], template: Request, *, threads: int) -> list[PlannedRun]:
     """Return every run of the study, experiment by experiment.
 
-    like: what the requests of all runs share; experiment and seed are filled in.
+    template: what the requests of all runs share; experiment and seed are filled in.
     threads: CPU threads of each run; a run that was started before keeps its number.
 
     Raises UserError for the first experiment, profile, setting or seed that is not possible.
@@ -49,15 +49,15 @@ def plan(experiments: Sequence[str], seeds: Sequence[int], like: Request, *, thr
     def absolute(path: str) -> str:
         return str(user_path(path).absolute())
 
-    data = absolute(like.data) if like.data and like.data != "celeba" else like.data
-    like = replace(like, runs=like.runs.absolute(), cache=like.cache.absolute(), data=data)
+    data = absolute(template.data) if template.data and template.data != "celeba" else template.data
+    template = replace(template, runs=template.runs.absolute(), cache=template.cache.absolute(), data=data)
     requests = [
-        replace(like, experiment=absolute(name) if name.endswith((".yaml", ".yml")) else name, seed=seed)
+        replace(template, experiment=absolute(name) if name.endswith((".yaml", ".yml")) else name, seed=seed)
         for name in dict.fromkeys(experiments)
         for seed in seeds
     ]
     resolved = [request.resolved() for request in requests]  # all settings are checked before any image is read
-    source = like.source()
+    source = template.source()
     runs: dict[Path, PlannedRun] = {}
     for request, experiment in zip(requests, resolved, strict=True):
         if experiment.seed != request.seed:
@@ -65,9 +65,9 @@ def plan(experiments: Sequence[str], seeds: Sequence[int], like: Request, *, thr
         folder = request.folder(experiment, source)
         if folder.path in runs:
             raise UserError(f"{request.experiment}: its runs would share the folders of another experiment")
-        started = _recorded(folder)
-        kept = started.threads if started else threads
-        request = replace(request, overrides=(f"threads={kept}", *request.overrides))
+        recorded = _recorded(folder)
+        run_threads = recorded.threads if recorded else threads
+        request = replace(request, overrides=(f"threads={run_threads}", *request.overrides))
         runs[folder.path] = PlannedRun(request, request.resolved(), folder)
     return list(runs.values())
 

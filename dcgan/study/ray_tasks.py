@@ -60,7 +60,7 @@ class Interrupted(Exception):
 
 
 @contextlib.contextmanager
-def connected(wanted: Shares) -> Iterator[tuple[Shares, str]]:
+def connected(shares: Shares) -> Iterator[tuple[Shares, str]]:
     """Start or reach Ray, and shut it down at the end; yield (the shares that each run gets, a line on what there is).
 
     Raises UserError without Ray, without an answer from RAY_ADDRESS, and for shares that no machine has.
@@ -81,28 +81,28 @@ def connected(wanted: Shares) -> Iterator[tuple[Shares, str]]:
             "or pip install -r requirements-study.lock"
         ) from error
 
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    log_options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address is None:
             # Nothing is shipped through Ray's store: everything is in files.
-            own: dict[str, Any] = {"num_cpus": cpu_count(), "include_dashboard": False}
-            ray.init("local", object_store_memory=100 * 2**20, **own, **quiet)
+            node_options: dict[str, Any] = {"num_cpus": cpu_count(), "include_dashboard": False}
+            ray.init("local", object_store_memory=100 * 2**20, **node_options, **log_options)
         else:
             if re.fullmatch(r"[\w.-]+:\d+", address):  # an address where nothing listens is reported at once
                 host, _, port = address.rpartition(":")
                 socket.create_connection((host, int(port)), timeout=5).close()
-            ray.init(address, **quiet)
+            ray.init(address, **log_options)
     except Exception as error:  # of many kinds; a plain one when a busy machine takes long to start it
-        where = f"RAY_ADDRESS={address}" if address else "Ray"
-        raise UserError(f"{where}: can't be {'reached' if address else 'started'} ({first_line(error)})") from error
+        target = f"RAY_ADDRESS={address}" if address else "Ray"
+        raise UserError(f"{target}: can't be {'reached' if address else 'started'} ({first_line(error)})") from error
     try:
-        yield _available(wanted)
+        yield _available(shares)
     finally:
         ray.shutdown()
 
 
-def _available(wanted: Shares) -> tuple[Shares, str]:
-    """Return the wanted shares with GPUs and device decided, and a line on all machines.
+def _available(shares: Shares) -> tuple[Shares, str]:
+    """Return the shares with GPUs and device decided, and a line on all machines.
 
     Raises UserError where no machine has as much.
     """
@@ -110,18 +110,18 @@ def _available(wanted: Shares) -> tuple[Shares, str]:
 
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     all_cpus, all_gpus = (sum(machine.get(kind, 0) for machine in machines) for kind in ("CPU", "GPU"))
-    gpus = wanted.gpus
+    gpus = shares.gpus
     if gpus is None:
-        gpus = 1.0 if all_gpus and wanted.device in ("auto", "cuda") else 0.0
-    if not any(machine.get("CPU", 0) >= wanted.cpus and machine.get("GPU", 0) >= gpus for machine in machines):
+        gpus = 1.0 if all_gpus and shares.device in ("auto", "cuda") else 0.0
+    if not any(machine.get("CPU", 0) >= shares.cpus and machine.get("GPU", 0) >= gpus for machine in machines):
         raise UserError(
-            f"no machine has {wanted.cpus:g} CPUs and {gpus:g} GPUs for a run; there are {all_cpus:g} CPUs and "
+            f"no machine has {shares.cpus:g} CPUs and {gpus:g} GPUs for a run; there are {all_cpus:g} CPUs and "
             f"{all_gpus:g} GPUs on {len(machines)} machines (--cpus-per-run, --gpus-per-run; in make: CPUS_PER_RUN=, "
             "GPUS_PER_RUN=)"
         )
-    device = "cpu" if wanted.device == "auto" and all_gpus and not gpus else wanted.device
-    machinery = f"{len(machines)} machine{'s' * (len(machines) > 1)}, {all_cpus:g} CPUs, {all_gpus:g} GPUs"
-    return Shares(wanted.cpus, gpus, device), f"{machinery}; a run gets {wanted.cpus:g} and {gpus:g}"
+    device = "cpu" if shares.device == "auto" and all_gpus and not gpus else shares.device
+    inventory = f"{len(machines)} machine{'s' * (len(machines) > 1)}, {all_cpus:g} CPUs, {all_gpus:g} GPUs"
+    return Shares(shares.cpus, gpus, device), f"{inventory}; a run gets {shares.cpus:g} and {gpus:g}"
 
 
 # --- the study's side: start all tasks, wait for them ---
@@ -173,8 +173,8 @@ def _collect(
     deadline = time.monotonic() + seconds
     while tasks and time.monotonic() < deadline:
         ray.wait(list(tasks), timeout=TICK_SECONDS)
-        ended, _ = ray.wait(list(tasks), num_returns=len(tasks), timeout=0)
-        for reference in ended:
+        ready, _ = ray.wait(list(tasks), num_returns=len(tasks), timeout=0)
+        for reference in ready:
             run = tasks.pop(reference)
             message = _failure(reference)
             if message is not None:
@@ -209,8 +209,8 @@ def one_task(request: Request, path: Path, device: str, variables: dict[str, str
     folder = RunFolder(path)
     path.mkdir(parents=True, exist_ok=True)
     with folder.log.open("a", buffering=1, encoding="utf-8") as log:
-        for standard in (1, 2):  # for W&B's processes and C code, too
-            os.dup2(log.fileno(), standard)
+        for stream in (1, 2):  # for W&B's processes and C code, too
+            os.dup2(log.fileno(), stream)
         with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
             print(f"--- {datetime.now():%Y-%m-%d %H:%M:%S}, process {os.getpid()} on {socket.gethostname()}")
             tqdm.__init__ = functools.partialmethod(tqdm.__init__, disable=True)  # a bar is no use in a file

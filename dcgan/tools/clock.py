@@ -40,9 +40,9 @@ def speed(seconds: Mapping[str, float], *, steps: int, batch_size: int) -> dict[
     images_per_s counts all parts, step_ms (milliseconds) only the computing; data_wait_fraction is the share of the
     input. None where there was no time or no step.
     """
-    spent = sum(seconds.values())
+    total = sum(seconds.values())
     return {
-        "images_per_s": round(steps * batch_size / spent, 1) if spent else None,
+        "images_per_s": round(steps * batch_size / total, 1) if total else None,
         "step_ms": round(1000 * seconds["compute"] / steps, 3) if steps else None,
-        "data_wait_fraction": round(seconds["input"] / spent, 5) if spent else None,
+        "data_wait_fraction": round(seconds["input"] / total, 5) if total else None,
     }

@@ -25,8 +25,8 @@ def keep_memory() -> bool:
     Otherwise each large tensor is given back to the kernel and faulted in again, in every step. Nothing
     changes without glibc, or where the user has set malloc's own variables.
     """
-    wishes = [name for name in os.environ if name.startswith("MALLOC_")]
-    if wishes or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or sys.platform != "linux":
+    variables = [name for name in os.environ if name.startswith("MALLOC_")]
+    if variables or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or sys.platform != "linux":
         return False
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "gnu_get_libc_version"):

@@ -65,10 +65,10 @@ def main(locks: list[Path], wish: str) -> None:
     """Make .venv hold what the locks say, with the torch that is wished for ("": as before, or what fits)."""
     if not re.fullmatch(r"|auto|pypi|cpu|cu\d+|rocm[\d.]+", wish):
         raise InstallError(f"TORCH={wish}: choose auto, cpu, cu126, cu130 or pypi")
-    wanted = {lock.name: hashlib.sha256(lock.read_bytes()).hexdigest() for lock in locks}
+    checksums = {lock.name: hashlib.sha256(lock.read_bytes()).hexdigest() for lock in locks}
     put_back()  # if that was killed
     installed = recorded()
-    stale = [name for name in wanted if wanted[name] != installed.get(name)]
+    stale = [name for name in checksums if checksums[name] != installed.get(name)]
     torch, reason = wish or installed.get("torch", ""), ""
     if installed and torch == installed["torch"] and not stale and wish != "auto":
         return
@@ -76,27 +76,27 @@ def main(locks: list[Path], wish: str) -> None:
     if wish == "auto" or not installed:  # else keep the build: it may have been chosen when the network was up
         torch, reason = fitting_torch(torch or os.environ.get("UV_TORCH_BACKEND", "auto"))
     os.environ.pop("UV_TORCH_BACKEND", None)
-    new = torch != installed.get("torch")  # packages of another torch would stay behind
-    if not new and not stale:
+    rebuild = torch != installed.get("torch")  # packages of another torch would stay behind
+    if not rebuild and not stale:
         return
-    if not new:
+    if not rebuild:
         print(f"updating .venv to {' and '.join(stale)}", flush=True)
     else:
         if installed and (torch != "pypi" or wish == "auto") and not reachable(PYTORCH_INDEX, seconds=30):
             raise InstallError(f"PyTorch's own index can't be reached, .venv stays as it is: {ORDINARY}")
         size = "1.7 GB" if torch == "cpu" else "up to 6 GB"
         print(f"installing into .venv ({size}, once){reason and ': ' + reason}", flush=True)
-    with emptied() if new else contextlib.nullcontext():
+    with emptied() if rebuild else contextlib.nullcontext():
         RECORD.unlink(missing_ok=True)  # if killed from here on, this leaves a half-made .venv
         with tempfile.TemporaryDirectory(dir=VENV) as folder:
             try:
                 install(locks, torch, Path(folder))
             except InstallError:
-                if not new:  # uv changes nothing before it has everything
+                if not rebuild:  # uv changes nothing before it has everything
                     RECORD.write_text(json.dumps(installed))
                 raise
-        kept = {} if new else installed
-        RECORD.write_text(json.dumps({**kept, **wanted, "torch": torch, "python": python_version()}))
+        previous = {} if rebuild else installed
+        RECORD.write_text(json.dumps({**previous, **checksums, "torch": torch, "python": python_version()}))
 
 
 @contextlib.contextmanager
@@ -127,16 +127,16 @@ def recorded() -> dict[str, str]:
     try:
         text, python = RECORD.read_text(), python_version()
         # Empty: the Makefile of an older version made it, with the ordinary build.
-        found = json.loads(text) if text else {"torch": "pypi", "python": python}
+        record = json.loads(text) if text else {"torch": "pypi", "python": python}
     except (OSError, ValueError):
         return {}
-    return found if found["python"] == python else {}
+    return record if record["python"] == python else {}
 
 
 def python_version() -> str:
     """Return the version of .venv's Python, such as "3.11"; raise OSError or ValueError if it doesn't run."""
-    ask = [str(PYTHON), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
-    answer = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
+    command = [str(PYTHON), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     if not answer:
         raise ValueError
     return answer
@@ -165,24 +165,24 @@ def configure() -> None:
 
 def pip_settings() -> dict[str, str]:
     """Return pip's settings for `pip install`, from its files and from PIP_*, by their long names."""
-    chosen = os.environ.get("PIP_CONFIG_FILE", "")
+    chosen_file = os.environ.get("PIP_CONFIG_FILE", "")
     config = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    everyones = [f"{folder}/pip/pip.conf" for folder in os.environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":")]
-    everyones += ["/etc/pip.conf", "/Library/Application Support/pip/pip.conf"]
-    ones_own = ["~/.pip/pip.conf", f"{config}/pip/pip.conf", "~/Library/Application Support/pip/pip.conf"]
-    files = [*everyones, *([] if Path(chosen).is_file() else ones_own), f"{sys.prefix}/pip.conf", chosen]
+    global_files = [f"{folder}/pip/pip.conf" for folder in os.environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":")]
+    global_files += ["/etc/pip.conf", "/Library/Application Support/pip/pip.conf"]
+    user_files = ["~/.pip/pip.conf", f"{config}/pip/pip.conf", "~/Library/Application Support/pip/pip.conf"]
+    files = [*global_files, *([] if Path(chosen_file).is_file() else user_files), f"{sys.prefix}/pip.conf", chosen_file]
     parser = configparser.RawConfigParser()
     try:
-        parser.read([] if chosen == os.devnull else [Path(file).expanduser() for file in files if file])
+        parser.read([] if chosen_file == os.devnull else [Path(file).expanduser() for file in files if file])
     except (configparser.Error, UnicodeDecodeError) as error:
         raise InstallError(f"pip's settings can't be read: {' '.join(str(error).split())}") from error
-    found: dict[str, str] = {}
+    settings: dict[str, str] = {}
     for section in ("global", "install"):
         if parser.has_section(section):
-            found |= {name.replace("_", "-"): value for name, value in parser.items(section)}
+            settings |= {name.replace("_", "-"): value for name, value in parser.items(section)}
     variables = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
-    found |= {name[4:].lower().replace("_", "-"): value for name, value in variables.items()}
-    return {name: value for name, value in found.items() if value.strip()}
+    settings |= {name[4:].lower().replace("_", "-"): value for name, value in variables.items()}
+    return {name: value for name, value in settings.items() if value.strip()}
 
 
 def writable(folder: Path) -> bool:
@@ -210,11 +210,11 @@ def fitting_torch(wish: str) -> tuple[str, str]:
         return "pypi", "PyTorch's ordinary build, as pip is configured with no-index"
     if not reachable(PYTORCH_INDEX):
         return "pypi", "PyTorch's ordinary build, as its own index can't be reached"
-    said = said_by("nvidia-smi", "--query-gpu=compute_cap,driver_version", "--format=csv,noheader")
-    cards = [float(capability) for capability in re.findall(r"^\d+\.\d+", said, re.MULTILINE)]
-    if not said and NVIDIA_DRIVER.exists():
-        said = NVIDIA_DRIVER.read_text(errors="replace")
-    driver = re.search(r"\b(\d{3,})\.\d", said)
+    output = said_by("nvidia-smi", "--query-gpu=compute_cap,driver_version", "--format=csv,noheader")
+    cards = [float(capability) for capability in re.findall(r"^\d+\.\d+", output, re.MULTILINE)]
+    if not output and NVIDIA_DRIVER.exists():
+        output = NVIDIA_DRIVER.read_text(errors="replace")
+    driver = re.search(r"\b(\d{3,})\.\d", output)
     if cards and min(cards) < OLDEST_CARD_OF_CUDA_13:
         return "cu126", "PyTorch for CUDA 12.6, as later builds don't run on this card"
     if driver and int(driver[1]) < OLDEST_DRIVER_OF_CUDA_13:
@@ -251,9 +251,9 @@ def said_by(*command: str) -> str:
 
 def install(locks: list[Path], torch: str, folder: Path) -> None:
     """Install the locks' packages into .venv; `folder` is for what is needed meanwhile."""
-    uv, shown = find_uv(locks, folder), sys.stderr.isatty()
+    uv, verbose = find_uv(locks, folder), sys.stderr.isatty()
     command = [uv, "pip", "install", "--python", str(PYTHON)]
-    command += [] if shown else ["--quiet"]
+    command += [] if verbose else ["--quiet"]
     command += ["--no-index"] if "PIP_NO_INDEX" in os.environ else []
     command += ["--torch-backend", torch] if torch != "pypi" else []
     for lock in locks:
@@ -262,7 +262,7 @@ def install(locks: list[Path], torch: str, folder: Path) -> None:
             text = re.sub(r"^(torch|torchvision)==", r"\1<=", text, flags=re.MULTILINE)
         (folder / lock.name).write_text(text)
         command += ["-r", str(folder / lock.name)]
-    run(command, "the packages can't be installed", ORDINARY if torch != "pypi" else "", shown=shown)
+    run(command, "the packages can't be installed", ORDINARY if torch != "pypi" else "", verbose=verbose)
 
 
 def find_uv(locks: list[Path], folder: Path) -> str:
@@ -329,26 +329,26 @@ def unpacked(wheel: bytes, folder: Path) -> str:
     return str(program)
 
 
-def run(command: list[str], trouble: str, remedy: str = "", *, shown: bool = False) -> None:
+def run(command: list[str], trouble: str, remedy: str = "", *, verbose: bool = False) -> None:
     """Run a program; if it fails, raise InstallError with the trouble, its own reason and what helps.
 
-    shown: what it reports goes to the terminal, its progress and its reason included.
+    verbose: what it reports goes to the terminal, its progress and its reason included.
     """
-    done = subprocess.run(command, stderr=None if shown else subprocess.PIPE, text=True, check=False)
-    if done.returncode == 0:
+    child = subprocess.run(command, stderr=None if verbose else subprocess.PIPE, text=True, check=False)
+    if child.returncode == 0:
         return
-    again = "run the same command again, downloads are kept"
-    if shown:
-        raise InstallError(f"{trouble}, for the reason above: {remedy or again}")
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
-    first = next((line for line in lines if line.lower().startswith("error")), lines[-1])
+    advice = "run the same command again, downloads are kept"
+    if verbose:
+        raise InstallError(f"{trouble}, for the reason above: {remedy or advice}")
+    lines = [line.strip() for line in child.stderr.splitlines() if line.strip()] or [f"exit code {child.returncode}"]
+    error_line = next((line for line in lines if line.lower().startswith("error")), lines[-1])
     causes = [line for line in lines if line.startswith("cause:")][-1:]
-    reason = re.sub(r"^error: ", "", "; ".join([first, *causes]), flags=re.IGNORECASE)
-    if "certificate" in done.stderr:
+    reason = re.sub(r"^error: ", "", "; ".join([error_line, *causes]), flags=re.IGNORECASE)
+    if "certificate" in child.stderr:
         remedy = "UV_SYSTEM_CERTS=true make setup uses the system's certificates"
-    if "No space left" in done.stderr:
+    if "No space left" in child.stderr:
         remedy = "free some space, then run the same command again"
-    raise InstallError(f"{trouble} ({reason}): {remedy or again}")
+    raise InstallError(f"{trouble} ({reason}): {remedy or advice}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,6 @@ def out_of_memory(error: BaseException) -> bool:
 
     cuBLAS and cuDNN have codes of their own for it: CUBLAS_STATUS_ALLOC_FAILED, ..._ALLOCATION_FAILED.
     """
-    words = "out of memory|can't allocate memory|_ALLOC(ATION)?_FAILED"
-    said = isinstance(error, RuntimeError) and re.search(words, str(error))
-    return isinstance(error, MemoryError) or bool(said)
+    pattern = "out of memory|can't allocate memory|_ALLOC(ATION)?_FAILED"
+    match = isinstance(error, RuntimeError) and re.search(pattern, str(error))
+    return isinstance(error, MemoryError) or bool(match)

@@ -19,12 +19,12 @@ def heeded(numbers: tuple[signal.Signals, ...] = ENDING) -> list[signal.Signals]
 @contextmanager
 def handled(numbers: list[signal.Signals], handler: Callable[[int, Any], None]) -> Iterator[None]:
     """Handle the signals while entered; restore what handled them before."""
-    before = {number: signal.signal(number, handler) for number in numbers}
+    earlier_handlers = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)
+        for number, earlier_handler in earlier_handlers.items():
+            signal.signal(number, earlier_handler)
 
 
 class StopRequest:
