@@ -47,22 +47,24 @@ def _study_page(options: argparse.Namespace) -> int:
     _report(unusable)
     if not runs:
         raise UserError(f"{options.runs}: none of the runs can be used")
-    usual, *others = sorted(groups(runs).values(), key=len, reverse=True)
-    own = [group for group in others if not all(run.published for run in group)]
-    if own:
-        folders = sorted(str(Path(group[0].where).parents[1]) for group in [usual, *own])
+    main_group, *other_groups = sorted(groups(runs).values(), key=len, reverse=True)
+    unpublished = [group for group in other_groups if not all(run.published for run in group)]
+    if unpublished:
+        folders = sorted(str(Path(group[0].where).parents[1]) for group in [main_group, *unpublished])
         raise UserError(
             f"{options.runs}: a study page covers one data set and profile, and these runs have {len(folders)}: "
             f"{', '.join(folders)}; choose one with --runs (RUNS=), and with --docs (DOCS=) a folder without "
             "published evidence"
         )
     comparisons: list[tuple[Comparison, Path]] = []
-    for group in (usual, *others):  # the largest group is the study; the others are shown beside it
+    for group in (main_group, *other_groups):  # the largest group is the study; the others are shown beside it
         members, left_out = of_one_origin(group)
         notes = [*unusable, *map(str, left_out)]
         comparisons += _reports(options, members, notes, recorded=all(run.published for run in members))
     (comparison, page), *beside = comparisons
-    for path in study_page.write(comparison, page.parent / "figures", options.docs, beside=[one for one, _ in beside]):
+    for path in study_page.write(
+        comparison, page.parent / "figures", options.docs, beside=[extra for extra, _ in beside]
+    ):
         print(path)
     return 0
 
@@ -72,11 +74,11 @@ def _publish(options: argparse.Namespace) -> int:
     from analysis.runs.folders import read_folders
 
     runs, unusable = read_folders(options.runs)
-    written, refused = publish(runs, options.docs / "study" / "evidence", _scorer(options))
-    _report([*unusable, *refused])
-    for folder in written:
+    folders, refusals = publish(runs, options.docs / "study" / "evidence", _scorer(options))
+    _report([*unusable, *refusals])
+    for folder in folders:
         print(folder)
-    print(f"{len(written)} of {len(runs)} runs are published; `make study-page` writes the study from them")
+    print(f"{len(folders)} of {len(runs)} runs are published; `make study-page` writes the study from them")
     return 0
 
 
@@ -123,7 +125,7 @@ def _reports(
             cost_per_hour=options.cost_per_hour,
             notes=list(map(Note, unusable)),
         )
-    before = {group: _tables(report.folder) for group, report in reports.items()}
+    earlier_tables = {group: _tables(report.folder) for group, report in reports.items()}
     waiting = [report for report in reports.values() if report.jobs]
     for report in waiting:
         report.write()
@@ -134,7 +136,7 @@ def _reports(
             show(first.page)
     for (data, profile), report in reports.items():
         comparison = report.complete()
-        if _tables(report.folder) != before[data, profile]:
+        if _tables(report.folder) != earlier_tables[data, profile]:
             own_run.upload(comparison, report.folder)
         print(f"{data}, {profile}: {counted(len(report.runs), 'run')}: {report.page}")
         if show_page and not waiting and report is first:
@@ -150,8 +152,8 @@ def _rate(options: argparse.Namespace) -> int:
     from analysis.score import pictures_to_rate
     from dcgan.device.device import choose
 
-    wanted = request(options, choose(options.device).profile)
-    folder = wanted.folder(wanted.resolved(), wanted.source())
+    run_request = request(options, choose(options.device).profile)
+    folder = run_request.folder(run_request.resolved(), run_request.source())
     if not folder.generator.is_file():
         raise UserError(f"{folder.path}: no generator.params; first train it to the end: make run EXP=...")
     runs, unusable = read_folders(folder.path)
@@ -178,14 +180,14 @@ def _run(options: argparse.Namespace) -> int:
     from analysis.upload import scores as upload
     from dcgan.device.device import choose
 
-    trained = training.parser().parse_args(words)
-    wanted = request(trained, choose(trained.device).profile)
-    folder = wanted.folder(wanted.resolved(), wanted.source())
+    arguments = training.parser().parse_args(words)
+    run_request = request(arguments, choose(arguments.device).profile)
+    folder = run_request.folder(run_request.resolved(), run_request.source())
     runs, unusable = read_folders(folder.path)
     if not runs:
         raise UserError(unusable[0])
-    places = ["--cache", str(trained.cache), "--device", trained.device]
-    scorer = _scorer(_parser().parse_args(["compare", *places, *(["--data", trained.data] if trained.data else [])]))
+    flags = ["--cache", str(arguments.cache), "--device", arguments.device]
+    scorer = _scorer(_parser().parse_args(["compare", *flags, *(["--data", arguments.data] if arguments.data else [])]))
     notes = scorer.score(scorer.missing(runs))
     _report([*map(str, notes), *upload.upload(compare(runs, scorer.found), scorer.found)])
     final = scorer.found(runs[0])[1].final

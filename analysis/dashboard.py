@@ -27,8 +27,8 @@ def show(runs: Path, reports: Path, *, terminal: bool | None) -> int:
     print("\n".join(f"comparison: {page}" for page in pages) or "no comparison yet: make compare")
     folders = [RunFolder(path) for path in run_folders(runs, [])]
     # Only web addresses: a browser would open others too, and take one that begins with a dash for an option.
-    found = (str(folder.read_status().get("wandb_url")) for folder in folders)
-    urls = [url for url in found if re.fullmatch(r"https?://[!-~]{1,500}", url)]
+    addresses = (str(folder.read_status().get("wandb_url")) for folder in folders)
+    urls = [url for url in addresses if re.fullmatch(r"https?://[!-~]{1,500}", url)]
     if urls and os.environ.get("WANDB_MODE", "online") == "online":
         return _online(urls[-1].partition("/runs/")[0], runs, reports)
     if terminal is None:

@@ -42,10 +42,14 @@ def write(folder: Path, extractor: features.Extractor, *, data: str | None, cach
     """
     size, source = config.load("baseline", profile="laptop").image_size, open_source(data, cache=cache)
     rows = climb(*halves(source, size, cache=cache, images=images), extractor)
-    kept = page.read(folder)
+    earlier_rows = page.read(folder)
     name = f"{source.name}-{source.fingerprint[:8]}"  # as a run's folder names its data
-    named = rows.assign(data=name, image_size=size, extractor=extractor.name)
-    page.write(folder, pd.concat([kept[kept["data"] != named["data"][0]], named]), examples(size, cache=cache))
+    new_rows = rows.assign(data=name, image_size=size, extractor=extractor.name)
+    page.write(
+        folder,
+        pd.concat([earlier_rows[earlier_rows["data"] != new_rows["data"][0]], new_rows]),
+        examples(size, cache=cache),
+    )
     return f"{table(page.lines(rows))}\nin {folder / page.TABLE}, drawn in {folder / page.PICTURE}"
 
 
@@ -66,8 +70,8 @@ def climb(real: np.ndarray, held_out: np.ndarray, extractor: features.Extractor)
     reference = fidelity.Points.of(_features(extractor, real, "reference"))
     setting = face_rate.strictest(face_rate.strictness(real))
     rows = []
-    for name, damaged in RUNGS.items():
-        images = damaged(held_out)
+    for name, transform in RUNGS.items():
+        images = transform(held_out)
         points = fidelity.Points.of(_features(extractor, images, name))
         kid_mean, kid_std = fidelity.kid(real=reference, fake=points, seed=SEED)
         precision, recall = fidelity.precision_recall(real=reference, fake=points, seed=SEED)
@@ -89,7 +93,7 @@ def climb(real: np.ndarray, held_out: np.ndarray, extractor: features.Extractor)
 def examples(size: int, *, cache: Path) -> dict[str, np.ndarray]:
     """Each rung -> two drawn faces (2, size, size, 3) after its damage. Drawn ones may be shown anywhere."""
     images = pack(open_source(None, cache=cache), size=size, crop_px=None, images=200, cache=cache).images[:3]
-    return {name: damaged(images)[:2] for name, damaged in RUNGS.items()}
+    return {name: transform(images)[:2] for name, transform in RUNGS.items()}
 
 
 def _features(extractor: features.Extractor, images: np.ndarray, title: str) -> np.ndarray:

@@ -32,44 +32,44 @@ def publish(runs: Iterable[Run], evidence: Path, scorer: Scorer) -> tuple[list[P
     Evidence of the same run is kept and its scores are renewed. Evidence of another run (other code, device, data or
     losses) is kept, and the refusal says so: two records of one name are never mixed.
     """
-    written, refused = [], []
+    folders, refusals = [], []
     for run in runs:
         if run.published or run.folder is None:
             continue
         folder = evidence / run.name / f"seed-{run.seed}"
         if lack := _lack(run, scorer):
-            refused.append(f"{run.title}: not published: {lack}")
+            refusals.append(f"{run.title}: not published: {lack}")
         elif (folder / "config.yaml").exists():
             if difference := _difference(run, folder):
-                refused.append(f"{run.title}: not published: {folder} is the evidence of another run, {difference}")
+                refusals.append(f"{run.title}: not published: {folder} is the evidence of another run, {difference}")
             else:
                 _write_scores(run, folder, scorer)
-                written.append(folder)
+                folders.append(folder)
         elif excess := _write(run, folder, scorer):
-            refused.append(f"{run.title}: not published: {excess}")
+            refusals.append(f"{run.title}: not published: {excess}")
         else:
-            written.append(folder)
-    return written, refused
+            folders.append(folder)
+    return folders, refusals
 
 
 def _lack(run: Run, scorer: Scorer) -> str:
     """Why a run can't be published yet; "" if it can."""
     if run.state != "finished":
         return f"it is {run.state} at step {run.steps:,} of {run.experiment.total_steps:,}"
-    scored = set(scorer.found(run)[1].snapshots["step"])
-    lacking = {job.step for job in scorer.missing([run])} | (set(run.experiment.snapshot_steps) - scored)
-    steps = ", ".join(f"{step:,}" for step in sorted(lacking))
+    scored_steps = set(scorer.found(run)[1].snapshots["step"])
+    unscored_steps = {job.step for job in scorer.missing([run])} | (set(run.experiment.snapshot_steps) - scored_steps)
+    steps = ", ".join(f"{step:,}" for step in sorted(unscored_steps))
     return f"no scores of step {steps} by this protocol; `make compare` scores it" if steps else ""
 
 
 def _difference(run: Run, folder: Path) -> str:
     """How the run differs from the published one; "" for the same run."""
-    there, problems = read_folders(folder)
-    if problems or not there:
+    published, problems = read_folders(folder)
+    if problems or not published:
         return f"or damaged: {problems[0]}"
-    if (mine := origin(run)) != (other := origin(there[0])):
-        return f"{other.text} instead of {mine.text}"
-    if not run.history().equals(there[0].history()):
+    if (run_origin := origin(run)) != (published_origin := origin(published[0])):
+        return f"{published_origin.text} instead of {run_origin.text}"
+    if not run.history().equals(published[0].history()):
         return "with other losses"
     return ""
 

@@ -65,17 +65,17 @@ def real_images(run: Run, *, size: int, cache: Path, data: str | None = None) ->
     data: where the images are, as for `dcgan run`, in case the cache has lost them. Raises UserError when neither has
     them.
     """
-    known, experiment = run.record["data"], run.experiment
-    wanted = Source(known["name"], known["source"], known["fingerprint"], None, None)
-    count = known["count"] + known["unreadable"]
-    drawn = open_source(None, cache=cache)
-    crop_px = None if wanted.fingerprint == drawn.fingerprint else experiment.crop_px
-    packed = find_pack(wanted, size=size, crop_px=crop_px, count=count, cache=cache)
-    if packed is None and wanted.fingerprint == drawn.fingerprint:
-        packed = pack(drawn, size=size, crop_px=None, images=count, cache=cache)
+    record, experiment = run.record["data"], run.experiment
+    original = Source(record["name"], record["source"], record["fingerprint"], None, None)
+    count = record["count"] + record["unreadable"]
+    drawn_faces = open_source(None, cache=cache)
+    crop_px = None if original.fingerprint == drawn_faces.fingerprint else experiment.crop_px
+    packed = find_pack(original, size=size, crop_px=crop_px, count=count, cache=cache)
+    if packed is None and original.fingerprint == drawn_faces.fingerprint:
+        packed = pack(drawn_faces, size=size, crop_px=None, images=count, cache=cache)
     if packed is None and data is not None:
         source = open_source(data, cache=cache)
-        if source.fingerprint == wanted.fingerprint:
+        if source.fingerprint == original.fingerprint:
             packed = pack(source, size=size, crop_px=crop_px, images=experiment.images, cache=cache)
     if packed is None:
         remedy = f"{data} holds other images" if data else "DATA=path (--data) says where they are"
@@ -119,8 +119,8 @@ class Reference:
     @cached_property
     def strictness(self) -> np.ndarray:
         """The strictest setting at which a face is found, for each of up to FACES evenly spread images."""
-        some = self._spread
-        return self._cached(["faces", len(some)], lambda: face_rate.strictness(self.images(some)))
+        places = self._spread
+        return self._cached(["faces", len(places)], lambda: face_rate.strictness(self.images(places)))
 
     @cached_property
     def variety(self) -> float:
@@ -137,10 +137,10 @@ class Reference:
             self._floors[most] = None
             with contextlib.suppress(UserError):
                 halves = fidelity.halves(self.features, seed=SEED, most=most)
-                half, other = (fidelity.Points.of(each, self._device) for each in halves)
-                precision, recall = fidelity.precision_recall(real=half, fake=other, seed=SEED)
-                copied = variety.copied_share(real=half, fake=other)
-                self._floors[most] = Floor(half, fidelity.fid(real=half, fake=other), precision, recall, copied)
+                half, other_half = (fidelity.Points.of(rows, self._device) for rows in halves)
+                precision, recall = fidelity.precision_recall(real=half, fake=other_half, seed=SEED)
+                copied = variety.copied_share(real=half, fake=other_half)
+                self._floors[most] = Floor(half, fidelity.fid(real=half, fake=other_half), precision, recall, copied)
         return self._floors[most]
 
     @property
@@ -152,18 +152,18 @@ class Reference:
     def _extracted_by(self) -> list[str]:
         return [self._extractor.name, self._extractor.weights]
 
-    def _path(self, what: Sequence[Any]) -> Path:
-        return self._folder / f"{checksum(json.dumps([*self._content, *what]).encode())}.npy"
+    def _path(self, key: Sequence[Any]) -> Path:
+        return self._folder / f"{checksum(json.dumps([*self._content, *key]).encode())}.npy"
 
-    def _cached(self, what: Sequence[Any], make: Callable[[], np.ndarray]) -> np.ndarray:
+    def _cached(self, key: Sequence[Any], make: Callable[[], np.ndarray]) -> np.ndarray:
         """The array from the cache, or made and put there."""
-        path = self._path(what)
+        path = self._path(key)
         with contextlib.suppress(OSError, ValueError):
             return np.load(path, mmap_mode="r", allow_pickle=False)
-        made = make()
+        array = make()
         with replacing(path) as aside, aside.open("wb") as file:
-            np.save(file, made)
-        return made
+            np.save(file, array)
+        return array
 
 
 def _tensor(images: np.ndarray) -> Tensor:

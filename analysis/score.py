@@ -87,11 +87,11 @@ def read(run: Run, protocol: Protocol, text: str | None = None) -> Scores:
                 by_step.setdefault(row.step, {})[row.score.removesuffix(suffix)] = row.value
         return dict(sorted(by_step.items()))
 
-    finals = [measured for measured in measures(protocol.final).values() if "precision" in measured]
+    finals = [values for values in measures(protocol.final).values() if "precision" in values]
     snapshots = [
-        {"step": step, **measured}
-        for step, measured in measures(protocol.snapshot).items()
-        if not measured.keys().isdisjoint(SNAPSHOT_MEASURES)
+        {"step": step, **values}
+        for step, values in measures(protocol.snapshot).items()
+        if not values.keys().isdisjoint(SNAPSHOT_MEASURES)
     ]
     kinds = {"step": int, **dict.fromkeys(SNAPSHOT_MEASURES, float)}
     return Scores(finals[-1] if finals else {}, pd.DataFrame(snapshots, columns=list(kinds)).astype(kinds))
@@ -154,9 +154,9 @@ class Scorer:
         notes: list[Note] = []
 
         def note(run: Run, text: str) -> None:
-            if (new := Note(text, run=run.title)) not in notes:
-                notes.append(new)
-                log.warning("%s", new)
+            if (remark := Note(text, run=run.title)) not in notes:
+                notes.append(remark)
+                log.warning("%s", remark)
 
         bar = tqdm(jobs, desc="scoring", unit="generator", dynamic_ncols=True, disable=not jobs)
         for job in bar:
@@ -175,7 +175,7 @@ class Scorer:
 
     def _jobs(self, run: Run, folder: RunFolder) -> list[Job]:
         protocol = Protocol.of(run, self.extractor, self.samples)
-        done = {(row.generator, row.score) for row in read_rows(run) if row.protocol == protocol.text}
+        scored = {(row.generator, row.score) for row in read_rows(run) if row.protocol == protocol.text}
         # For each kind: how many images, and the name of a score that only this kind has.
         kinds = {
             "snapshot": (protocol.snapshot, protocol.name("fid", protocol.snapshot)),
@@ -195,7 +195,7 @@ class Scorer:
             except OSError as error:
                 unreadable = f"{path.name}: can't be read ({error.strerror})"
             count, name = kinds[kind]
-            if (generator, name) not in done:
+            if (generator, name) not in scored:
                 job = jobs.setdefault((step, generator), Job(run, protocol, path, step, generator, unreadable))
                 job.counts[kind] = count
         return list(jobs.values())
@@ -205,19 +205,19 @@ class Scorer:
         if job.unreadable:
             raise UserError(job.unreadable)
         generator = _load(job.path).to(self._device)
-        whole = {kind: count for kind, count in job.counts.items() if kind != "small"}
-        measured: list[tuple[int, dict[str, float]]] = []
-        if whole:
-            fake = self._features(generator, max(whole.values()), job.title)
-            for kind, count in whole.items():
-                some = fidelity.Points.of(fake.features[:count], self._scores_on)
-                only_final = _only_final(job, generator, real, some) if kind == "final" else {}
-                measured.append((count, _fidelity(real, some, fake.logits[:count]) | only_final))
+        full_counts = {kind: count for kind, count in job.counts.items() if kind != "small"}
+        measures: list[tuple[int, dict[str, float]]] = []
+        if full_counts:
+            fake = self._features(generator, max(full_counts.values()), job.title)
+            for kind, count in full_counts.items():
+                points = fidelity.Points.of(fake.features[:count], self._scores_on)
+                extras = _only_final(job, generator, real, points) if kind == "final" else {}
+                measures.append((count, _fidelity(real, points, fake.logits[:count]) | extras))
         if "small" in job.counts:
-            measured.append((job.counts["small"], self._small(job, generator, note)))
+            measures.append((job.counts["small"], self._small(job, generator, note)))
         return [
             Row(job.step, job.generator, job.protocol.name(measure, count), value, job.protocol.text)
-            for count, values in measured
+            for count, values in measures
             for measure, value in values.items()
         ]
 
@@ -266,18 +266,18 @@ def pictures_to_rate(run: Run, *, cache: Path, data: str | None = None) -> tuple
         raise UserError(f"{run.where}: a run in W&B has no generator to rate")
     real = real_images(run, size=run.experiment.image_size, cache=cache, data=data).images
     chosen = np.random.default_rng(SEED).choice(len(real), min(64, len(real)), replace=False)
-    shown, altered = np.sort(chosen[::2]), chosen[1::2]
+    intact, altered = np.sort(chosen[::2]), chosen[1::2]
     swapped, moved = np.split(altered, [len(altered) // 2 if len(altered) > 3 else 0])  # swapping takes two faces
     generated = sample.images(_load(run.folder.generator), range(64)).permute(0, 2, 3, 1).numpy()
     sheet = Sheet.of(
         generator=checksum(run.folder.generator.read_bytes()),
         generated=len(generated),
-        real_indices=shown.tolist(),
+        real_indices=intact.tolist(),
         damaged_indices=altered.tolist(),
         title=run.title,
     )
     damaged = [*damage.swapped_halves(real[swapped]), *damage.moved_eye(real[moved])]
-    return sheet, [*generated, *real[shown], *damaged]
+    return sheet, [*generated, *real[intact], *damaged]
 
 
 def _fidelity(real: Reference, fake: fidelity.Points, logits: np.ndarray) -> dict[str, float]:
@@ -290,49 +290,49 @@ def _fidelity(real: Reference, fake: fidelity.Points, logits: np.ndarray) -> dic
 def _only_final(job: Job, generator: Generator, real: Reference, fake: fidelity.Points) -> dict[str, float]:
     """Measures of a final generator besides FID, KID and IS, and those of the real images beside them."""
     pixels = sample.images(generator, range(min(FACES, len(fake)))).permute(0, 2, 3, 1).numpy()
-    some = fidelity.Points(fake.features[:VARIED])
-    _draw_nearest(job, real, some, pixels)
+    subset = fidelity.Points(fake.features[:VARIED])
+    _draw_nearest(job, real, subset, pixels)
     precision, recall = fidelity.precision_recall(real=real.points, fake=fake, seed=SEED)
-    measured = {
+    measures = {
         "precision": precision,
         "recall": recall,
         "n_real": len(real),
-        "copied": variety.copied_share(real=real.points, fake=some),
+        "copied": variety.copied_share(real=real.points, fake=subset),
         "variety": variety.variety(pixels[:VARIED]),
         "variety_real": real.variety,
     }
     if floor := real.floor(min(fidelity.HALF, len(fake))):
-        fewer = fidelity.Points(fake.features[: len(floor.half)])
-        measured |= {
+        fake_sample = fidelity.Points(fake.features[: len(floor.half)])
+        measures |= {
             "fid_floor": floor.fid,
-            "fid_at_floor_n": fidelity.fid(real=floor.half, fake=fewer),
+            "fid_at_floor_n": fidelity.fid(real=floor.half, fake=fake_sample),
             "copied_real": floor.copied,
             "precision_real": floor.precision,
             "recall_real": floor.recall,
             "floor_n": len(floor.half),
         }
-    return measured | _faces(real, pixels)
+    return measures | _faces(real, pixels)
 
 
 def _draw_nearest(job: Job, real: Reference, fake: fidelity.Points, pixels: np.ndarray) -> None:
     """Write the picture NEAREST: the first generated images, and below each the real ones nearest to it."""
-    some = fidelity.Points(fake.features[:FACES_SHOWN])
-    _, places = variety.nearest(real=real.points, fake=some, k=NEAREST_SHOWN)
+    subset = fidelity.Points(fake.features[:FACES_SHOWN])
+    _, places = variety.nearest(real=real.points, fake=subset, k=NEAREST_SHOWN)
     rows = [pixels[:FACES_SHOWN], *(real.images(column) for column in places.cpu().numpy().T)]
     assert job.run.folder is not None
     with replacing(job.run.folder.path / NEAREST) as aside:
-        shown = torch.from_numpy(np.concatenate(rows)).permute(0, 3, 1, 2)
-        sample.grid(shown, columns=FACES_SHOWN).save(aside, format="PNG")
+        images = torch.from_numpy(np.concatenate(rows)).permute(0, 3, 1, 2)
+        sample.grid(images, columns=FACES_SHOWN).save(aside, format="PNG")
 
 
 def _faces(real: Reference, pixels: np.ndarray) -> dict[str, float]:
     """Count the generated images with a face; only the real images' share if no setting fits them."""
     setting = face_rate.strictest(real.strictness)
-    accepted = {"face_rate_real": float(np.mean(real.strictness >= (setting or 1)))}
+    shares = {"face_rate_real": float(np.mean(real.strictness >= (setting or 1)))}
     if setting is None:
-        return accepted
-    found = int((face_rate.strictness(pixels) >= setting).sum())
-    return {**accepted, "face_setting": setting, "face_n": len(pixels), "face_found": found}
+        return shares
+    count = int((face_rate.strictness(pixels) >= setting).sum())
+    return {**shares, "face_setting": setting, "face_n": len(pixels), "face_found": count}
 
 
 def _load(path: Path) -> Generator:

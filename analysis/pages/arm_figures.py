@@ -34,53 +34,53 @@ def against_quality(comparison: Comparison, x: str, looks: Mapping[str, plots.St
         return None
     means = rows.groupby("arm")[[column, "q"]].mean()
     means = means.assign(kid=np.exp(means["q"]))  # the geometric mean
-    names, found = arm_names(arms), doses(arms)
-    rates = {arm: rate for arm, rate in zip(found["arm"], found["rate"], strict=True) if arm in means.index}
+    names, dose_rows = arm_names(arms), doses(arms)
+    rates = {arm: rate for arm, rate in zip(dose_rows["arm"], dose_rows["rate"], strict=True) if arm in means.index}
     labels = {arm: setting(rate) for arm, rate in rates.items()} or names
     looks = {**looks, **ramp(list(rates))}
-    measure, of_steps = {
+    measure, span = {
         "interleaving_ratio": ("interleaving ratio", f"steps {arms.steps * 3 // 4 + 1:,} to {arms.steps:,}"),
         "isc_mean": ("Inception Score", f"after {arms.steps:,} steps"),
     }[x]
-    beside = 2 if rates and x == "interleaving_ratio" else 0
-    others = {names[arm]: looks[arm] for arm in means.index if arm not in labels}
-    figure = plots.figure(4.4 if rates else 3.9, (1 + 0.8 * beside) * plots.WIDTH)
-    *over_rate, last = figure.subplots(1, 1 + beside, squeeze=False)[0]
-    if over_rate:
-        of_dose = means.loc[list(rates)].assign(rate=pd.Series(rates))
+    rate_panels = 2 if rates and x == "interleaving_ratio" else 0
+    legend_looks = {names[arm]: looks[arm] for arm in means.index if arm not in labels}
+    figure = plots.figure(4.4 if rates else 3.9, (1 + 0.8 * rate_panels) * plots.WIDTH)
+    *rate_axes, candidate_axis = figure.subplots(1, 1 + rate_panels, squeeze=False)[0]
+    if rate_axes:
+        dose_means = means.loc[list(rates)].assign(rate=pd.Series(rates))
         runs = rows[rows["arm"].isin(rates)].assign(rate=rows["arm"].map(rates))
         titles = ("Final KID over D's learning rate", "Interleaving ratio over D's learning rate")
-        for axis, y, title, label in zip(over_rate, ("kid", column), titles, (KID, measure), strict=True):
+        for axis, y, title, label in zip(rate_axes, ("kid", column), titles, (KID, measure), strict=True):
             draw(
-                axis, runs, of_dose, "rate", y, looks, labels={}, joined=[*rates], title=title,
+                axis, runs, dose_means, "rate", y, looks, labels={}, joined=[*rates], title=title,
                 xlabel=f"D's learning rate, log scale ({_seeds(runs)})", ylabel=label,
             )  # fmt: skip
-            _log_rates(axis, of_dose["rate"])
-        plots.log_scale(over_rate[0])
+            _log_rates(axis, dose_means["rate"])
+        plots.log_scale(rate_axes[0])
     verdict = VERDICTS[comparison.predictions[x].verdict]
     draw(
-        last, rows, means, column, "kid", looks, labels=labels, joined=[*rates],
+        candidate_axis, rows, means, column, "kid", looks, labels=labels, joined=[*rates],
         title=f"Final KID against the {BY_KEY[x].title}: {verdict[:1].lower()}{verdict[1:]}",
-        xlabel=f"{measure}, {of_steps} ({_seeds(rows)})", ylabel=KID,
+        xlabel=f"{measure}, {span} ({_seeds(rows)})", ylabel=KID,
     )  # fmt: skip
-    plots.log_scale(last)
+    plots.log_scale(candidate_axis)
     if rates:
         shades = ramp(list(rates))
         middle = shades[list(rates)[len(rates) // 2]]
-        shown: dict[str, Any] = {"marker": middle.marker, "mfc": middle.color, "mec": middle.color}
-        dose = Line2D([], [], color=plots.PALE, markersize=7, label=DOSE, **shown)
-        seed = Line2D([], [], linestyle="none", markersize=4, alpha=0.45, label="one seed", **shown)
+        marker_style: dict[str, Any] = {"marker": middle.marker, "mfc": middle.color, "mec": middle.color}
+        dose = Line2D([], [], color=plots.PALE, markersize=7, label=DOSE, **marker_style)
+        seed = Line2D([], [], linestyle="none", markersize=4, alpha=0.45, label="one seed", **marker_style)
         markers = [
             Line2D([], [], color=style.color, linestyle="none", marker=style.marker, markersize=7, label=name)
-            for name, style in others.items()
+            for name, style in legend_looks.items()
         ]
-        plots.legend_below(last, [dose, *([seed] if rows["arm"].duplicated().any() else []), *markers])
-    listed = "; ".join(
+        plots.legend_below(candidate_axis, [dose, *([seed] if rows["arm"].duplicated().any() else []), *markers])
+    listing = "; ".join(
         f"{name} {number(means.loc[arm, column])} and {number(means.loc[arm, 'kid'])}"
         for arm, name in names.items()
         if arm in means.index
     )
-    return figure, f"{BY_KEY[x].title} and KID after {arms.steps:,} steps: {listed}"
+    return figure, f"{BY_KEY[x].title} and KID after {arms.steps:,} steps: {listing}"
 
 
 def courses(
@@ -104,9 +104,9 @@ def courses(
 
 def all_looks(comparison: Comparison) -> dict[str, plots.Style]:
     """The looks of all experiments: doses of the plan by their rate, the others by their place."""
-    of_doses = dose_looks(comparison)
-    others = plots.styles([name for name in experiments(comparison) if name not in of_doses])
-    return {name: of_doses.get(name) or others[name] for name in experiments(comparison)}
+    rate_looks = dose_looks(comparison)
+    place_looks = plots.styles([name for name in experiments(comparison) if name not in rate_looks])
+    return {name: rate_looks.get(name) or place_looks[name] for name in experiments(comparison)}
 
 
 def dose_looks(comparison: Comparison) -> dict[str, plots.Style]:
@@ -114,8 +114,8 @@ def dose_looks(comparison: Comparison) -> dict[str, plots.Style]:
     recipes = {run.name: plan.recipe(run.experiment) for run in comparison.runs}
     looks = {}
     for arm, style in ramp(list(doses(comparison.arms)["arm"])).items():
-        same = dict.fromkeys(name for name, recipe in recipes.items() if recipe == recipes[arm])
-        for name, dashes in zip(same, (style.dashes, (1, 1), (8, 2)), strict=False):  # of several lengths
+        names = dict.fromkeys(name for name, recipe in recipes.items() if recipe == recipes[arm])
+        for name, dashes in zip(names, (style.dashes, (1, 1), (8, 2)), strict=False):  # of several lengths
             looks[name] = plots.Style(style.color, style.marker, dashes)
     return looks
 
@@ -148,12 +148,12 @@ def draw(
     line = means.loc[list(joined)]
     axis.plot(line[x], line[y], color=plots.PALE, linewidth=1, zorder=1)
     for arm, mean in means.iterrows():
-        own, style = rows[rows["arm"] == arm], looks[str(arm)]
+        arm_rows, style = rows[rows["arm"] == arm], looks[str(arm)]
         colour: dict[str, Any] = {"color": style.color, "marker": style.marker, "linewidth": 0}
-        if len(own) > 1:
-            axis.scatter(own[x], own[y], s=18, alpha=0.45, zorder=2, **colour)
+        if len(arm_rows) > 1:
+            axis.scatter(arm_rows[x], arm_rows[y], s=18, alpha=0.45, zorder=2, **colour)
         hollow = {"facecolors": "white", "edgecolors": style.color, "linewidth": 1.6, "color": None}
-        axis.scatter(mean[x], mean[y], s=70, zorder=3, **colour | (hollow if len(own) == 1 else {}))
+        axis.scatter(mean[x], mean[y], s=70, zorder=3, **colour | (hollow if len(arm_rows) == 1 else {}))
     for turn, (arm, mean) in enumerate(means[means.index.isin(labels)].sort_values(x).iterrows()):
         axis.annotate(
             labels[str(arm)], (mean[x], mean[y]), (0, -17 if turn % 2 else 9), textcoords="offset points", ha="center",
@@ -174,7 +174,7 @@ def _log_rates(axis: Axes, values: pd.Series) -> None:
 
 def _seeds(rows: pd.DataFrame) -> str:
     """How many runs an arm has: 'n = 1 to 3 seeds'. rows: a row a run."""
-    few, *more = sorted(rows.groupby("arm").size().unique())
-    if not more:
-        return "one seed each" if few == 1 else f"n = {few} seeds each"
-    return f"n = {few} {'or' if len(more) == 1 else 'to'} {more[-1]} seeds{'; hollow: 1' if few == 1 else ''}"
+    least, *counts = sorted(rows.groupby("arm").size().unique())
+    if not counts:
+        return "one seed each" if least == 1 else f"n = {least} seeds each"
+    return f"n = {least} {'or' if len(counts) == 1 else 'to'} {counts[-1]} seeds{'; hollow: 1' if least == 1 else ''}"

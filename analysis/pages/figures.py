@@ -75,8 +75,8 @@ def draw_figures(comparison: Comparison, folder: Path) -> dict[str, list[Picture
             stems.add(stem)
             pictures[drawing.stem.partition("-")[0]].append(_saved(drawing, folder / stem))
     for path in folder.glob("*"):
-        ours = path.suffix in (".png", ".svg") and re.split(r"[-.]", path.name)[0] in SECTIONS
-        if ours and path.stem not in stems:
+        is_figure = path.suffix in (".png", ".svg") and re.split(r"[-.]", path.name)[0] in SECTIONS
+        if is_figure and path.stem not in stems:
             path.unlink(missing_ok=True)
     return pictures
 
@@ -130,22 +130,22 @@ def _bands(runs: Mapping[str, loss_plots.Losses], steps: int) -> Iterator[Drawin
     steps: over which losses are compared, from the first on; 0 for all.
     """
     runs = {name: replace(run, raw=run.raw[: steps or None]) for name, run in runs.items()}
-    long = {name: run for name, run in runs.items() if len(run.raw) >= interleaving.OVERLAP_BLOCK}
-    shown = [name for name in plots.DOCUMENTED if name in long] or list(long)[:6]
-    if not shown:
+    long_runs = {name: run for name, run in runs.items() if len(run.raw) >= interleaving.OVERLAP_BLOCK}
+    names = [name for name in plots.DOCUMENTED if name in long_runs] or list(long_runs)[:6]
+    if not names:
         return
-    rows = (len(shown) + 1) // 2
+    rows = (len(names) + 1) // 2
     figure = plots.figure(0.6 + 2.3 * rows)
     axes = figure.subplots(rows, 2, squeeze=False).ravel()
-    top = 1.2 * max(float(np.nanquantile(long[name].raw[loss_plots.CURVES], 0.95)) for name in shown)
-    for axis, name in zip(axes, shown, strict=False):
-        loss_plots.bands(axis, long[name], top)
-    for axis in axes[len(shown) :]:
+    top = 1.2 * max(float(np.nanquantile(long_runs[name].raw[loss_plots.CURVES], 0.95)) for name in names)
+    for axis, name in zip(axes, names, strict=False):
+        loss_plots.bands(axis, long_runs[name], top)
+    for axis in axes[len(names) :]:
         axis.axis("off")
     handles, _ = axes[0].get_legend_handles_labels()
     plots.legend_below(axes[0], handles, title="Bands: the middle 80 %. Numbers: the overlap of all values, in %")
-    listed = "; ".join(f"{name} {number(100 * long[name].overlap, 0)} %" for name in shown)
-    alt = f"The middle 80 % of D's and of G's losses, by blocks of steps. They overlap: {listed}"
+    listing = "; ".join(f"{name} {number(100 * long_runs[name].overlap, 0)} %" for name in names)
+    alt = f"The middle 80 % of D's and of G's losses, by blocks of steps. They overlap: {listing}"
     yield Drawing("windows-overlap", figure, alt)
 
 
@@ -164,15 +164,15 @@ def _readable_losses(comparison: Comparison) -> dict[str, loss_plots.Losses]:
 
 
 def _measures(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
-    groups = [(label, each) for label, members in by_size(comparison).items() for each in members]
+    groups = [(label, recipe) for label, members in by_size(comparison).items() for recipe in members]
     finished = comparison.table[comparison.table["status"] == "finished"]
     for measure in (BY_KEY[key] for key in MEASURES):
         scale = 100 if measure.percent else 1
         means = pd.DataFrame(
             [
-                (each.name, label, found.n, scale * found.mean, scale * found.low, scale * found.high)
-                for label, each in groups
-                if (found := each.measures[measure.key]).n
+                (recipe.name, label, estimate.n, scale * estimate.mean, scale * estimate.low, scale * estimate.high)
+                for label, recipe in groups
+                if (estimate := recipe.measures[measure.key]).n
             ],
             columns=["experiment", "group", "n", "mean", "low", "high"],
         )
@@ -182,16 +182,16 @@ def _measures(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
         values = values[values["experiment"].isin(means["experiment"])]
         real = finished.groupby("experiment")[measure.real].mean() if measure.real else pd.Series(dtype=float)
         means = means.assign(real=scale * means["experiment"].map(real).astype(float))
-        names = 0.07 * max(0, means["experiment"].str.len().max() - 25)  # long ones take room of their own
-        figure = plots.figure(1.0 + 0.5 * len(means), plots.WIDTH + names)
+        name_width = 0.07 * max(0, means["experiment"].str.len().max() - 25)  # long ones take room of their own
+        figure = plots.figure(1.0 + 0.5 * len(means), plots.WIDTH + name_width)
         title = capital(measure.title) + (f": {measure.better} is better" if measure.better else "")
         label = measure.title + (" (% of images)" if measure.percent else "")
         axis = plots.seeds(figure.subplots(), values, means, looks, title=title, label=label)
         if measure.percent:  # an interval from two seeds may leave what is possible
             low, high = axis.get_xlim()
             axis.set_xlim(max(0, low), min(100, high))
-        listed = "; ".join(f"{row.experiment} {number(row.mean)}" for row in means.itertuples())
-        yield Drawing(f"measure-{measure.key}", figure, f"{measure.title} by experiment: {listed}")
+        listing = "; ".join(f"{row.experiment} {number(row.mean)}" for row in means.itertuples())
+        yield Drawing(f"measure-{measure.key}", figure, f"{measure.title} by experiment: {listing}")
 
 
 def _overview(comparison: Comparison, windows: pd.DataFrame, looks: Looks) -> Iterator[Drawing]:
@@ -202,11 +202,11 @@ def _overview(comparison: Comparison, windows: pd.DataFrame, looks: Looks) -> It
     """
     usual = usual_size(comparison.comparable)
     for label, stem, snapshots in _kinds(comparison):
-        own, shown = windows[windows["experiment"].isin(snapshots["experiment"])], looks
-        doses = arm_figures.courses(comparison, own) if stem == f"{usual}px" else None
+        kind_windows, line_looks = windows[windows["experiment"].isin(snapshots["experiment"])], looks
+        doses = arm_figures.courses(comparison, kind_windows) if stem == f"{usual}px" else None
         if doses:
-            snapshots, own, shown = doses
-        scored, windowed = _known(snapshots, "fid"), _known(own, "interleaving_ratio")
+            snapshots, kind_windows, line_looks = doses
+        scored, windowed = _known(snapshots, "fid"), _known(kind_windows, "interleaving_ratio")
         apart = not comparison.comparable["experiment"].isin(scored["experiment"]).any()
         if scored.empty or windowed.empty or not (apart or stem == f"{usual}px"):
             continue
@@ -214,12 +214,12 @@ def _overview(comparison: Comparison, windows: pd.DataFrame, looks: Looks) -> It
         left, right = figure.subplots(1, 2)
         when = " by D's learning rate" if doses else " over training"
         title = f"FID at {label if apart else f'{usual} px'}{when}: lower is better"
-        plots.quality(left, scored, "fid", shown, title=title, label="FID of the snapshot", legend=False)
+        plots.quality(left, scored, "fid", line_looks, title=title, label="FID of the snapshot", legend=False)
         plots.windows(
-            right, windowed, "interleaving_ratio", shown, smoothing=SMOOTHING_WINDOWS, points=not doses,
+            right, windowed, "interleaving_ratio", line_looks, smoothing=SMOOTHING_WINDOWS, points=not doses,
             **WINDOWED["interleaving_ratio"],
         )  # fmt: skip
-        alt = f"FID and interleaving ratio over training, side by side. {_listed(windowed, shown)}"
+        alt = f"FID and interleaving ratio over training, side by side. {_listed(windowed, line_looks)}"
         yield Drawing(f"overview-{stem}", figure, alt)
 
 
@@ -231,7 +231,7 @@ def _kinds(comparison: Comparison) -> Iterator[tuple[str, str, pd.DataFrame]]:
         run = next(run for run in comparison.runs if run.name == names[0])
         stem = f"{run.experiment.image_size}px"
         if not comparison.comparable["experiment"].isin(names).any():
-            stem += f"-{'-'.join(str(each) for each in run.images if each)}"
+            stem += f"-{'-'.join(str(part) for part in run.images if part)}"
         # A run without scores has an empty frame, and frames put together with one hold objects and no numbers.
         yield label, stem, comparison.snapshots[comparison.snapshots["experiment"].isin(names)].infer_objects()
 
@@ -275,16 +275,16 @@ def _scatter(comparison: Comparison, snapshots: pd.DataFrame, looks: Looks) -> I
     All are of the image size that most runs have.
     """
     for x in CANDIDATES:
-        if drawn := arm_figures.against_quality(comparison, x, looks):
-            yield Drawing(f"scatter-arms-{x}", *drawn)
+        if arms_figure := arm_figures.against_quality(comparison, x, looks):
+            yield Drawing(f"scatter-arms-{x}", *arms_figure)
     size = usual_size(snapshots)
     rows = snapshots[snapshots["image_size"] == size]
     for candidate, label in CANDIDATES.items():
-        for when, at in WHEN.items():
+        for when, snapshot in WHEN.items():
             pairs = _known(_known(rows, candidate), KID[when])
             if pairs.empty:
                 continue
-            title = f"KID of {at} against {BY_KEY[candidate].title}"
+            title = f"KID of {snapshot} against {BY_KEY[candidate].title}"
             caption = "Larger points are later snapshots. All steps are mixed here, so this is no test."
             figure = plots.figure(4.5)
             plots.scatter(
@@ -301,5 +301,5 @@ def _known(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 
 def _listed(rows: pd.DataFrame, looks: Looks) -> str:
-    there = set(rows["experiment"])
-    return f"Experiments: {', '.join(name for name in looks if name in there)}"
+    experiments = set(rows["experiment"])
+    return f"Experiments: {', '.join(name for name in looks if name in experiments)}"

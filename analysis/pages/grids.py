@@ -44,20 +44,20 @@ def samples(runs: "Iterable[Run]", budget: int = SAMPLES_BYTES) -> list[Samples]
     """Each run's grids, small enough for `budget` bytes together; fewer steps if need be, but always the last."""
     grids = {run: _grids(run) for run in runs}
     encoded: dict[tuple[Path, int], Frame | None] = {}
-    shown: list[Samples] = []
+    all_samples: list[Samples] = []
     for every, quality in FITTING:
-        shown = []
+        all_samples = []
         for run, paths in grids.items():
             kept = list(paths.items())[::-1][::every][::-1]
             for step, path in kept:
                 if (path, quality) not in encoded:
                     encoded[path, quality] = frame(path, step=step, quality=quality)
-            frames = [each for _, path in kept if (each := encoded[path, quality]) is not None]
-            missing = _missing(run, there=len(paths), kept=len(kept), readable=len(frames))
-            shown.append(Samples(run.name, run.seed, frames, missing))
-        if sum(len(grid.uri) for each in shown for grid in each.frames) <= budget:
+            frames = [grid for _, path in kept if (grid := encoded[path, quality]) is not None]
+            missing = _missing(run, total=len(paths), kept=len(kept), readable=len(frames))
+            all_samples.append(Samples(run.name, run.seed, frames, missing))
+        if sum(len(grid.uri) for run_samples in all_samples for grid in run_samples.frames) <= budget:
             break
-    return shown
+    return all_samples
 
 
 def _grids(run: "Run") -> dict[int, Path]:
@@ -68,16 +68,16 @@ def _grids(run: "Run") -> dict[int, Path]:
     return {step: path for step, path in paths.items() if path.is_file()}
 
 
-def _missing(run: "Run", *, there: int, kept: int, readable: int) -> str:
+def _missing(run: "Run", *, total: int, kept: int, readable: int) -> str:
     if run.folder is None:
         return "read from W&B, which has no grids"
-    if not there:
+    if not total:
         return "no sample grids in the run's folder"
     reasons = []
     if kept > readable:
         reasons.append(f"{counted(kept - readable, 'grid')} could not be read")
-    if there > kept:
-        reasons.append(f"{counted(there - kept, 'grid')} left out to keep the page small")
+    if total > kept:
+        reasons.append(f"{counted(total - kept, 'grid')} left out to keep the page small")
     return "; ".join(reasons)
 
 

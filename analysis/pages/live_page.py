@@ -97,26 +97,26 @@ class LivePage:
     def _figures(self, run: WatchedRun, *, large: bool) -> dict[str, Any]:
         """The figure of a run and the numbers from its losses, made again only when it has new rows."""
         losses = run.history.losses
-        drawn = self._drawn.get((run.key, large))
-        if drawn is None or drawn["losses"] is not losses:  # new rows make a new array
+        drawing = self._drawn.get((run.key, large))
+        if drawing is None or drawing["losses"] is not losses:  # new rows make a new array
             windows = interleaving.windows(*losses)
-            drawn = self._drawn[run.key, large] = {
+            drawing = self._drawn[run.key, large] = {
                 "losses": losses,
                 "figure": figure(run, windows) if large else small_figure(losses),
                 "ratio": windows.ratio,
                 "crossings": len(interleaving.crossing_positions(*losses)),
                 "winner": interleaving.winner(*losses),
             }
-        return drawn
+        return drawing
 
 
 def summary(runs: Sequence[WatchedRun]) -> str:
     """'4 runs: 2 running, 2 finished; the longest takes about 12 min more'."""
     counts = Counter(run.state for run in runs)
     states = ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
-    left = [run.seconds_left for run in runs if run.seconds_left is not None]
-    more = f"; {'the last of them ends' if len(left) > 1 else 'it ends'} in {about(max(left))}" if left else ""
-    return f"{counted(len(runs), 'run')}: {states}{more}" if runs else ""
+    times = [run.seconds_left for run in runs if run.seconds_left is not None]
+    ending = f"; {'the last of them ends' if len(times) > 1 else 'it ends'} in {about(max(times))}" if times else ""
+    return f"{counted(len(runs), 'run')}: {states}{ending}" if runs else ""
 
 
 def figure(run: WatchedRun, windows: interleaving.Windows) -> dict[str, Any] | None:
@@ -199,16 +199,16 @@ def _line(x: np.ndarray, y: np.ndarray) -> str:
 
 def _band(x: np.ndarray, values: np.ndarray) -> str:
     """The range from low to high of `values` (3, m) as the data of a closed path."""
-    known = np.isfinite(values).all(axis=0)
-    there, back = _line(x[known], values[0, known]), _line(x[known][::-1], values[2, known][::-1])
-    return f"{there}L{back[1:]}Z" if known.any() else ""
+    finite = np.isfinite(values).all(axis=0)
+    low_edge, high_edge = _line(x[finite], values[0, finite]), _line(x[finite][::-1], values[2, finite][::-1])
+    return f"{low_edge}L{high_edge[1:]}Z" if finite.any() else ""
 
 
 def _ticks(end: float, count: int) -> list[float]:
     """Round numbers from 0 to `end`, about `count` beside the 0."""
     raw = max(end, 1e-9) / count
     size = 10 ** np.floor(np.log10(raw))
-    unit = next(each * size for each in (1, 2, 5, 10) if each * size >= raw)
+    unit = next(factor * size for factor in (1, 2, 5, 10) if factor * size >= raw)
     return [unit * i for i in range(int(end / unit) + 1)]
 
 

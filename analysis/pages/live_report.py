@@ -21,14 +21,14 @@ class LiveReport:
         self,
         runs: Sequence[Run],
         folder: Path,
-        found: Callable[[Run], tuple[Protocol, Scores] | None],
+        scored: Callable[[Run], tuple[Protocol, Scores] | None],
         *,
         scorer: Scorer | None = None,
         cost_per_hour: float | None = None,
         notes: Sequence[Note] = (),
     ):
-        """found: gives a run's protocol and scores. scorer: makes the missing ones. notes: further ones to show."""
-        self.runs, self.folder, self.page, self.found = runs, folder, folder / "index.html", found
+        """scored: gives a run's protocol and scores. scorer: makes the missing ones. notes: further ones to show."""
+        self.runs, self.folder, self.page, self.found = runs, folder, folder / "index.html", scored
         self.jobs: Sequence[Job] = scorer.missing(runs) if scorer else ()
         self._scorer, self._cost_per_hour, self._notes = scorer, cost_per_hour, list(notes)
         self._done, self._next = 0, 0.0

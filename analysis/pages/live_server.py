@@ -92,10 +92,10 @@ class _Handler(BaseHTTPRequestHandler):
     ) -> None:
         body = content.encode() if isinstance(content, str) else content
         self.send_response(status)
-        own = {"Content-Type": kind, "Content-Length": str(len(body)), "Cache-Control": cache}
+        headers = {"Content-Type": kind, "Content-Length": str(len(body)), "Cache-Control": cache}
         if renew_after is not None:
-            own["Renew-After"] = f"{1000 * renew_after:.0f}"  # ms
-        for name, value in {**HEADERS, **own}.items():
+            headers["Renew-After"] = f"{1000 * renew_after:.0f}"  # ms
+        for name, value in {**HEADERS, **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)

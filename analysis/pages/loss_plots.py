@@ -45,12 +45,12 @@ class Losses:
         """The last whole window in which all losses are numbers, and its reference crossings: those that it would
         have if the typical gap were removed. None where there is no such window."""
         windows = interleaving.windows(self.raw["loss_d"], self.raw["loss_g"])
-        known = np.flatnonzero(~np.isnan(windows.reference))
-        if not len(known):
+        finite_windows = np.flatnonzero(~np.isnan(windows.reference))
+        if not len(finite_windows):
             return None
-        end = windows.last_step[known[-1]]
+        end = windows.last_step[finite_windows[-1]]
         window = self.raw[end - interleaving.WINDOW : end].reset_index(drop=True)
-        return Losses(self.title, window), int(windows.reference[known[-1]])
+        return Losses(self.title, window), int(windows.reference[finite_windows[-1]])
 
     @cached_property
     def overlaps(self) -> np.ndarray:
@@ -78,9 +78,9 @@ class Limits:
 def shared_limits(runs: Sequence[Losses]) -> Limits:
     """Heights at which all runs fit; one that blows up does not press the others flat, it leaves the figure."""
     tops = sorted(map(_top, runs))
-    near = np.concatenate([run.zoom[0].raw[CURVES].to_numpy().ravel() for run in runs if run.zoom] or [np.empty(0)])
-    near = near[np.isfinite(near) & (near > 1e-4)]
-    low, high = (near.min(), near.max()) if len(near) else (0.1, 10)
+    zoomed = np.concatenate([run.zoom[0].raw[CURVES].to_numpy().ravel() for run in runs if run.zoom] or [np.empty(0)])
+    zoomed = zoomed[np.isfinite(zoomed) & (zoomed > 1e-4)]
+    low, high = (zoomed.min(), zoomed.max()) if len(zoomed) else (0.1, 10)
     top = min(tops[-1], 4 * tops[(len(tops) - 1) // 2])
     return Limits(1.06 * top, (0.85 * low, 1.2 * high))
 

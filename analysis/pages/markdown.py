@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 def cell(text: object) -> str:
     """Text that can't break out of a line or cell of Markdown, nor become HTML, a link or a picture there."""
-    shown = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(str(text).split()))
+    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(str(text).split()))
     for mark, harmless in (("|", "\\|"), ("<", "&lt;"), ("![", "!\\["), ("](", "]\\(")):
-        shown = shown.replace(mark, harmless)
-    return shown
+        line = line.replace(mark, harmless)
+    return line
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

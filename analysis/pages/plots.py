@@ -68,14 +68,14 @@ OTHERS = (
 
 def styles(names: Sequence[str]) -> dict[str, Style]:
     """Each experiment's looks. Undocumented ones take theirs in the order of their names here."""
-    others = [name for name in dict.fromkeys(names) if name not in DOCUMENTED]
-    return {name: DOCUMENTED.get(name) or _other(others.index(name)) for name in dict.fromkeys(names)}
+    undocumented = [name for name in dict.fromkeys(names) if name not in DOCUMENTED]
+    return {name: DOCUMENTED.get(name) or _other(undocumented.index(name)) for name in dict.fromkeys(names)}
 
 
 def _other(place: int) -> Style:
     """The looks of an undocumented experiment; where the colours start again, with another marker and line."""
-    again, place = divmod(place, len(OTHERS))
-    marker, dashes = OTHERS[(place + again) % len(OTHERS)].marker, OTHERS[(place + 2 * again) % len(OTHERS)].dashes
+    cycle, place = divmod(place, len(OTHERS))
+    marker, dashes = OTHERS[(place + cycle) % len(OTHERS)].marker, OTHERS[(place + 2 * cycle) % len(OTHERS)].dashes
     return Style(OTHERS[place].color, marker, dashes)
 
 
@@ -108,14 +108,14 @@ def figure(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
-def encoded(drawn: Figure) -> dict[str, bytes]:
+def encoded(plot: Figure) -> dict[str, bytes]:
     """The figure as "png" and "svg". It is arranged once and drawn twice, which takes half of `savefig`'s time."""
     png, svg = BytesIO(), BytesIO()
-    canvas = FigureCanvasAgg(drawn)
+    canvas = FigureCanvasAgg(plot)
     canvas.draw()
     Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(png, format="PNG")
-    drawn.set_layout_engine("none")  # it is arranged now
-    FigureCanvasSVG(drawn).print_svg(svg, metadata={"Date": None})
+    plot.set_layout_engine("none")  # it is arranged now
+    FigureCanvasSVG(plot).print_svg(svg, metadata={"Date": None})
     return {"png": png.getvalue(), "svg": svg.getvalue()}
 
 
@@ -183,19 +183,19 @@ def windows(
     line = _by_experiment(rows, looks, dashes=True) | {"markers": False, "errorbar": None}
     means = rows.groupby(["experiment", "step"], as_index=False)[measure].mean()
     smooth = _rolling(means, measure, smoothing, by=["experiment"])
-    each = rows if points else _rolling(rows, measure, smoothing, by=["experiment", "seed"])
+    seed_rows = rows if points else _rolling(rows, measure, smoothing, by=["experiment", "seed"])
     if points:
         dots = {"s": 10, "alpha": 0.35, "linewidth": 0, "rasterized": True}
         sns.scatterplot(rows, **shared, **dots, **_by_experiment(rows, looks))
     else:
-        sns.lineplot(each, units="seed", estimator=None, linewidth=0.8, alpha=0.5, **shared, **line)
+        sns.lineplot(seed_rows, units="seed", estimator=None, linewidth=0.8, alpha=0.5, **shared, **line)
     sns.lineplot(smooth, linewidth=2.2, **shared, **line)
     for height, meaning in meanings.items():
         axis.axhline(height, color=INK, linewidth=0.9, linestyle=DOTTED)
-        place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        coordinates: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
         va = "center" if height else "bottom"  # below it stand the steps
-        axis.annotate(meaning, (1, height), (5, 0), fontsize=8.5, color=INK, va=va, **place)
-    axis.set_ylim(-0.05, max(each[measure].max(), *meanings) + 0.08)
+        axis.annotate(meaning, (1, height), (5, 0), fontsize=8.5, color=INK, va=va, **coordinates)
+    axis.set_ylim(-0.05, max(seed_rows[measure].max(), *meanings) + 0.08)
     _over_steps(axis, rows, title, label)
     if smoothing > 1:
         axis.set_xlabel(f"step (lines: mean of {smoothing} windows)")
@@ -204,7 +204,7 @@ def windows(
 
 def _rolling(rows: pd.DataFrame, measure: str, windows: int, *, by: list[str]) -> pd.DataFrame:
     """The rows with the mean of so many neighbours in place of the measure."""
-    means = rows.groupby(by)[measure].transform(lambda own: own.rolling(windows, min_periods=1, center=True).mean())
+    means = rows.groupby(by)[measure].transform(lambda line: line.rolling(windows, min_periods=1, center=True).mean())
     return rows.assign(**{measure: means})
 
 
@@ -228,12 +228,12 @@ def scatter(
 
     ylim: the least and the greatest value to leave room for. caption: a sentence, which stands below.
     """
-    late = rows["step"] / rows["step"].max()
-    columns = {"x": x, "y": y, "size": 12 + 55 * late}
+    progress = rows["step"] / rows["step"].max()
+    columns = {"x": x, "y": y, "size": 12 + 55 * progress}
     sns.scatterplot(
         rows, **columns, sizes=(12, 67), size_norm=(12, 67), ax=axis, legend=False, **_by_experiment(rows, looks)
     )
-    axis.collections[0].set(alpha=(0.3 + 0.6 * late).to_numpy(), linewidth=0)
+    axis.collections[0].set(alpha=(0.3 + 0.6 * progress).to_numpy(), linewidth=0)
     low, high = ylim
     if low > 0:
         axis.set_ylim(0.9 * low, 1.1 * high)
@@ -259,11 +259,11 @@ def seeds(
     """
     groups = means["group"].ne(means["group"].shift()).cumsum().to_numpy() - 1
     means = means.assign(y=np.arange(len(means)) + 0.8 * groups)
-    below = rows["experiment"].map(means.set_index("experiment")["y"]) + 0.27  # the mean would cover them
-    several = rows.groupby("experiment")["value"].transform("size") > 1
+    seed_y = rows["experiment"].map(means.set_index("experiment")["y"]) + 0.27  # the mean would cover them
+    repeated = rows.groupby("experiment")["value"].transform("size") > 1
     shared = {"ax": axis, "legend": False, **_by_experiment(means, looks)}
-    if several.any():
-        sns.scatterplot(rows[several], x="value", y=below[several], s=26, alpha=0.5, linewidth=0, **shared)
+    if repeated.any():
+        sns.scatterplot(rows[repeated], x="value", y=seed_y[repeated], s=26, alpha=0.5, linewidth=0, **shared)
     for row in means.itertuples():
         axis.plot([row.low, row.high], [row.y, row.y], color=looks[row.experiment].color, linewidth=2)
     sns.scatterplot(means, x="mean", y="y", s=75, zorder=3, **shared)
@@ -292,13 +292,13 @@ def seeds_text(n: int) -> str:
 
 def _by_experiment(rows: pd.DataFrame, looks: Mapping[str, Style], *, dashes: bool = False) -> dict[str, Any]:
     """What makes seaborn draw each experiment of the rows in its looks; `dashes` for lines."""
-    shown = {name: looks[name] for name in looks if name in set(rows["experiment"])}
+    row_looks = {name: looks[name] for name in looks if name in set(rows["experiment"])}
     arguments: dict[str, Any] = {
-        **{"hue": "experiment", "style": "experiment", "hue_order": list(shown), "style_order": list(shown)},
-        "palette": {name: style.color for name, style in shown.items()},
-        "markers": {name: style.marker for name, style in shown.items()},
+        **{"hue": "experiment", "style": "experiment", "hue_order": list(row_looks), "style_order": list(row_looks)},
+        "palette": {name: style.color for name, style in row_looks.items()},
+        "markers": {name: style.marker for name, style in row_looks.items()},
     }
-    return arguments | ({"dashes": {name: style.dashes for name, style in shown.items()}} if dashes else {})
+    return arguments | ({"dashes": {name: style.dashes for name, style in row_looks.items()}} if dashes else {})
 
 
 def _handles(rows: pd.DataFrame, looks: Mapping[str, Style], *, line: bool = True) -> list[Line2D]:

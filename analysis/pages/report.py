@@ -49,10 +49,10 @@ def html(comparison: Comparison, figures: Mapping[str, Sequence[Picture]], *, pe
     """The whole page as one text. pending: see `write`."""
     names = tables.experiments(comparison)
     looks = all_looks(comparison)
-    shown = samples(tables.representatives(comparison))
-    steps = sorted({frame.step for grids in shown for frame in grids.frames})
-    listed = _listed(comparison)
-    rows = comparison.table.iloc[listed]
+    all_samples = samples(tables.representatives(comparison))
+    steps = sorted({grid.step for run_samples in all_samples for grid in run_samples.frames})
+    places = _listed(comparison)
+    rows = comparison.table.iloc[places]
     return template("report.html", setting=setting).render(
         comparison=comparison,
         pending=pending,
@@ -67,7 +67,7 @@ def html(comparison: Comparison, figures: Mapping[str, Sequence[Picture]], *, pe
         measures=[measure for measure in tables.MEASURES if _is_known(comparison, measure.key)],
         words=tables.MEASURES,
         face_rate=_face_rate_note(comparison),
-        samples=shown,
+        samples=all_samples,
         nearest=_nearest(comparison),
         steps=steps,
         associations=[association(claim, result) for claim, result in comparison.associations.items() if result.points],
@@ -75,8 +75,8 @@ def html(comparison: Comparison, figures: Mapping[str, Sequence[Picture]], *, pe
         dynamics_columns=DYNAMICS,
         speed=_speed(rows),
         ratings=[_rating(rating) for rating in comparison.ratings],
-        provenance=provenance(comparison.runs, listed),
-        left_out=_left_out(comparison, len(listed)),
+        provenance=provenance(comparison.runs, places),
+        left_out=_left_out(comparison, len(places)),
         summary=_summary(comparison),
     )
 
@@ -129,18 +129,18 @@ def _result_groups(comparison: Comparison) -> list[dict[str, Any]]:
 def _nearest(comparison: Comparison) -> dict[str, Frame]:
     """Run title -> the first faces of each experiment's representative with the nearest real images below."""
     paths = {run.title: run.folder.path / NEAREST for run in tables.representatives(comparison) if run.folder}
-    shown = {title: frame(path) for title, path in paths.items() if path.is_file()}
-    return {title: picture for title, picture in shown.items() if picture}
+    frames = {title: frame(path) for title, path in paths.items() if path.is_file()}
+    return {title: picture for title, picture in frames.items() if picture}
 
 
 def _best(members: Sequence[Any], measure: tables.Measure) -> str | None:
     """The experiment with the best mean; None where there is only one, or where two are equal to the digits shown."""
-    known = {recipe.name: recipe.measures[measure.key] for recipe in members if recipe.measures[measure.key].n}
-    if measure.better is None or not known:
+    estimates = {recipe.name: recipe.measures[measure.key] for recipe in members if recipe.measures[measure.key].n}
+    if measure.better is None or not estimates:
         return None
-    best = (min if measure.better == "lower" else max)(known, key=lambda name: known[name].mean)
-    shown = [tables.mean_text(estimate, measure) for name, estimate in known.items() if name != best]
-    return best if shown and tables.mean_text(known[best], measure) not in shown else None
+    best = (min if measure.better == "lower" else max)(estimates, key=lambda name: estimates[name].mean)
+    other_texts = [tables.mean_text(estimate, measure) for name, estimate in estimates.items() if name != best]
+    return best if other_texts and tables.mean_text(estimates[best], measure) not in other_texts else None
 
 
 def _result(
@@ -160,8 +160,8 @@ def _beside_floor(comparison: Comparison, name: str) -> dict[str, str] | None:
     rows = comparison.table[comparison.table["experiment"] == name].dropna(subset=["fid_floor"])
     if rows.empty:
         return None
-    own, floor = (rows[column].astype(float).mean() for column in ("fid_at_floor_n", "fid_floor"))
-    return {"own": number(own, 1), "floor": number(floor, 1), "n": number(rows["floor_n"].astype(float).iloc[0])}
+    fid, floor = (rows[column].astype(float).mean() for column in ("fid_at_floor_n", "fid_floor"))
+    return {"own": number(fid, 1), "floor": number(floor, 1), "n": number(rows["floor_n"].astype(float).iloc[0])}
 
 
 def _course_of(comparison: Comparison, name: str) -> dict[str, str] | None:
@@ -171,8 +171,8 @@ def _course_of(comparison: Comparison, name: str) -> dict[str, str] | None:
         return None
     best, last = (rows[column].astype(float).mean() for column in ("best_fid", "last_fid"))
     steps = rows["best_step"].astype(int)
-    at = f"{steps.min():,}" if steps.nunique() == 1 else f"{steps.min():,} to {steps.max():,}"
-    return {"best": number(best, 1), "at": at, "last": number(last, 1)}
+    best_steps = f"{steps.min():,}" if steps.nunique() == 1 else f"{steps.min():,} to {steps.max():,}"
+    return {"best": number(best, 1), "at": best_steps, "last": number(last, 1)}
 
 
 def _at_64(alternative: Any) -> dict[str, str] | None:
@@ -184,8 +184,8 @@ def _face_rate_note(comparison: Comparison) -> str:
     """What the face rate means here, or why there is none."""
     real = comparison.table["face_rate_real"].astype(float).dropna()
     if _is_known(comparison, "face_rate"):
-        accepted = f", which it finds in {number(real.mean(), percent=True)} of the real images" if len(real) else ""
-        return f"“Detectable as a face” is what a face detector finds{accepted}; it does not mean “looks normal”."
+        real_share = f", which it finds in {number(real.mean(), percent=True)} of the real images" if len(real) else ""
+        return f"“Detectable as a face” is what a face detector finds{real_share}; it does not mean “looks normal”."
     if len(real):
         return (
             f"Share detectable as a face: does not apply. The detector finds a face in only "
@@ -200,12 +200,12 @@ GOES = {"negative": "goes with better faces, uncorrected", "positive": "goes wit
 
 def association(claim: Claim, result: Association) -> dict[str, Any]:
     """A row of the table of associations."""
-    known = not math.isnan(result.rho)
+    has_rho = not math.isnan(result.rho)
     return {
         "x": tables.BY_KEY[claim.x].title,
         "when": WHEN[claim.when].removeprefix("the "),
         "among": AMONG[claim.among],
-        "rho": f"{result.rho:+.2f}" if known else "-",
+        "rho": f"{result.rho:+.2f}" if has_rho else "-",
         "interval": f"[{result.low:+.2f}, {result.high:+.2f}]" if not math.isnan(result.low) else "-",
         "clusters": result.counted,
         "points": result.points,
@@ -251,7 +251,7 @@ def _dynamics(table: pd.DataFrame) -> list[dict[str, Any]]:
 def _speed(table: pd.DataFrame) -> dict[str, Any]:
     """Speed, time and cost, one row per run."""
     decimals = {"images_per_s": 0, "step_ms": 1, "data_wait_fraction": 2, "floor_share": 0, "gpu_hours": 2, "cost": 2}
-    known = table.dropna(subset=[*decimals], how="all")
+    timed = table.dropna(subset=[*decimals], how="all")
     shares = ("data_wait_fraction", "floor_share")
     rows = [
         {
@@ -259,9 +259,9 @@ def _speed(table: pd.DataFrame) -> dict[str, Any]:
             **{key: number(row[key], digits, percent=key in shares) for key, digits in decimals.items()},
             "gpu_use": _gpu_use(row),
         }
-        for _, row in known.iterrows()
+        for _, row in timed.iterrows()
     ]
-    return {"rows": rows, "cost": bool(known["cost"].notna().any()), "gpu": bool(known["gpu_use"].notna().any())}
+    return {"rows": rows, "cost": bool(timed["cost"].notna().any()), "gpu": bool(timed["gpu_use"].notna().any())}
 
 
 def _gpu_use(row: pd.Series) -> str:
@@ -288,40 +288,40 @@ def _listed(comparison: Comparison) -> list[int]:
     return list(names.index[names.groupby(names).cumcount() < most][:LISTED])
 
 
-def _left_out(comparison: Comparison, listed: int) -> str:
+def _left_out(comparison: Comparison, n_listed: int) -> str:
     count = len(comparison.table)
-    return f"{listed:,} of {count:,} runs are listed here, to keep the page small." if listed < count else ""
+    return f"{n_listed:,} of {count:,} runs are listed here, to keep the page small." if n_listed < count else ""
 
 
-def provenance(runs: Sequence[Run], listed: Sequence[int]) -> dict[str, Any]:
-    """The facts that all runs share, and a table of the others, a row for each of the runs `listed`."""
+def provenance(runs: Sequence[Run], places: Sequence[int]) -> dict[str, Any]:
+    """The facts that all runs share, and a table of the others, a row for each of the runs at `places`."""
     rows = [_facts(run) for run in runs]
     keys = list(rows[0]) if rows else []
-    always = ("experiment", "seed", "state")
-    shared = [key for key in keys if key not in always and len({row[key] for row in rows}) == 1]
-    apart = [key for key in keys if key not in shared]
+    identity = ("experiment", "seed", "state")
+    shared = [key for key in keys if key not in identity and len({row[key] for row in rows}) == 1]
+    columns = [key for key in keys if key not in shared]
     return {
         "shared": [(key, rows[0][key]) for key in shared if rows[0][key] != "-"],
-        "columns": apart,
-        "rows": [[rows[place][key] for key in apart] for place in listed if place < len(rows)],
+        "columns": columns,
+        "rows": [[rows[place][key] for key in columns] for place in places if place < len(rows)],
     }
 
 
 def _facts(run: Run) -> dict[str, str]:
-    here, data = run.environment, run.record["data"]
-    commit = str(here.get("git_commit") or "-")[:10] + (" (changed since)" if here.get("git_changed") else "")
+    env, data = run.environment, run.record["data"]
+    commit = str(env.get("git_commit") or "-")[:10] + (" (changed since)" if env.get("git_changed") else "")
     packages = ("python", "torch", "torchvision", "numpy", "pillow", "wandb")
     return {
         "experiment": run.name,
         "seed": str(run.seed),
         "state": f"{run.state} at step {run.steps:,}",
         "commit": commit,
-        "training code": str(here.get("code", "-")),
-        "device": f"{here.get('device', '-')}, {here.get('device_name', '-')}",
-        "threads": str(here.get("threads", "-")),
-        "precision": str(here.get("precision", "-")),
-        "versions": ", ".join(f"{name} {here[name]}" for name in packages if name in here) or "-",
-        "platform": str(here.get("platform", "-")),
+        "training code": str(env.get("code", "-")),
+        "device": f"{env.get('device', '-')}, {env.get('device_name', '-')}",
+        "threads": str(env.get("threads", "-")),
+        "precision": str(env.get("precision", "-")),
+        "versions": ", ".join(f"{name} {env[name]}" for name in packages if name in env) or "-",
+        "platform": str(env.get("platform", "-")),
         "images": f"{int(data['count']):,}",
         "data": f"{data['name']} from {Path(data['source']).name}",
         "data fingerprint": data["fingerprint"],

@@ -58,11 +58,11 @@ def write(comparison: Comparison, figures: Path, docs: Path, *, beside: Sequence
     docs = docs.resolve()
     stems = [*FIGURES, *(file_stem(f"losses-{name}") for name in _shown_losses(comparison))]
     pictures = {path.name: path.read_bytes() for stem in stems if (path := figures / f"{stem}.png").is_file()}
-    shown = [Path(name).stem for name in pictures]
+    picture_stems = [Path(name).stem for name in pictures]
     samples = _samples(comparison, pictures)
-    facts = _facts(comparison, shown, samples) | {
+    facts = _facts(comparison, picture_stems, samples) | {
         "beside": [
-            _beside(other, _samples(other, pictures, prefix=f"{other.data}-{other.profile}-")) for other in beside
+            _beside(extra, _samples(extra, pictures, prefix=f"{extra.data}-{extra.profile}-")) for extra in beside
         ],
         "ladder": ladder.section(docs / "study"),
         "first_study": FIRST_STUDY.as_posix() if (docs / FIRST_STUDY).is_file() else "",
@@ -74,8 +74,8 @@ def write(comparison: Comparison, figures: Path, docs: Path, *, beside: Sequence
     for path, content in (contents | {path: text.encode() for path, text in texts.items()}).items():
         save(path, content)
     for path in (docs / "study").iterdir():
-        ours = path.stem in FIGURES or path.match("losses-*.png") or path.match("samples-*.webp")
-        if ours and path.name not in pictures:
+        is_picture = path.stem in FIGURES or path.match("losses-*.png") or path.match("samples-*.webp")
+        if is_picture and path.name not in pictures:
             path.unlink()
     return [path for path in texts if path.suffix == ".md"]
 
@@ -200,8 +200,8 @@ def _shown_losses(comparison: Comparison) -> list[str]:
 
 def _range(values: Iterable[int]) -> str:
     """'2', '1 or 3', or '1 to 3' where there are others between."""
-    known = [f"{value:,}" for value in sorted(set(values))]
-    return " or ".join(known) if len(known) < 3 else f"{known[0]} to {known[-1]}"
+    texts = [f"{value:,}" for value in sorted(set(values))]
+    return " or ".join(texts) if len(texts) < 3 else f"{texts[0]} to {texts[-1]}"
 
 
 # --- parts of the page ---
@@ -212,10 +212,10 @@ def _experiments(comparison: Comparison) -> list[list[str]]:
     rows = [["experiment", "differs from its parent in", "question", "answer"]]
     for alternative in comparison.alternatives:
         changes = [f"{key} {setting(old)} → {setting(new)}" for key, (old, new) in alternative.changes.items()]
-        known = "; ".join(changes) if alternative.parent_known else "not known"
-        differs = f"{alternative.parent}: {known}" if alternative.parent else "plain DCGAN"
+        change_text = "; ".join(changes) if alternative.parent_known else "not known"
+        difference = f"{alternative.parent}: {change_text}" if alternative.parent else "plain DCGAN"
         answer = comparison.experiment_answers[alternative.name]
-        rows.append([cell(text) for text in (alternative.name, differs, answer.question, answer.sentence)])
+        rows.append([cell(text) for text in (alternative.name, difference, answer.question, answer.sentence)])
     return rows
 
 
@@ -223,11 +223,11 @@ def _gallery(samples: Mapping[str, str], table: pd.DataFrame, columns: int = 4) 
     """The pictures in rows, each below its name and step. table: a row a run."""
     names, steps = list(samples), table.groupby("experiment")["steps"].min()
     rows = []
-    for some in (names[i : i + columns] for i in range(0, len(names), columns)):
-        pictures = [f'<img src="study/{samples[name]}" width="190" alt="64 faces made by {name}">' for name in some]
+    for group in (names[i : i + columns] for i in range(0, len(names), columns)):
+        pictures = [f'<img src="study/{samples[name]}" width="190" alt="64 faces made by {name}">' for name in group]
         rows += [
-            row + [""] * (columns - len(some))
-            for row in ([f"`{name}`, step {steps[name]:,}" for name in some], pictures)
+            row + [""] * (columns - len(group))
+            for row in ([f"`{name}`, step {steps[name]:,}" for name in group], pictures)
         ]
     return rows
 
@@ -257,23 +257,23 @@ def _provenance(comparison: Comparison) -> dict[str, Any]:
 def _commands(comparison: Comparison) -> list[str]:
     """The commands that reproduce the finished runs, one for all that differ only in their experiment."""
     experiments = {run.name: run.experiment for run in comparison.runs}
-    together: dict[tuple[str, str], list[str]] = {}
+    groups: dict[tuple[str, str], list[str]] = {}
     for alternative in comparison.alternatives:
         if alternative.seeds:
             pairs = " ".join(
                 f"{key}={setting(value).replace(' ', '')}"
                 for key, value in experiments[alternative.name].overrides.items()
             )
-            together.setdefault((_seeds(alternative.seeds), pairs), []).append(experiments[alternative.name].name)
-    known = comparison.runs[0].record["data"]
-    where = "celeba" if known["name"] == "celeba" else Path(known["source"]).name
-    data = "" if known["name"] == "embedded" else f' DATA="{where}"'
-    made = [
+            groups.setdefault((_seeds(alternative.seeds), pairs), []).append(experiments[alternative.name].name)
+    record = comparison.runs[0].record["data"]
+    source = "celeba" if record["name"] == "celeba" else Path(record["source"]).name
+    data = "" if record["name"] == "embedded" else f' DATA="{source}"'
+    commands = [
         f'make study EXPS="{" ".join(names)}" SEEDS={seeds} PROFILE={comparison.profile}{data}'
         + (f' SET="{pairs}"' if pairs else "")
-        for (seeds, pairs), names in together.items()
+        for (seeds, pairs), names in groups.items()
     ]
-    return [*made, f"make study-page EXTRACTOR={_extractor(comparison)}"]
+    return [*commands, f"make study-page EXTRACTOR={_extractor(comparison)}"]
 
 
 def _extractor(comparison: Comparison) -> str:
@@ -294,7 +294,7 @@ def _front(comparison: Comparison, samples: Mapping[str, str]) -> list[dict[str,
     columns = []
     for name in (name for name in DOCUMENTED if name in by_name):
         measures = by_name[name].measures
-        own = comparison.table[comparison.table["experiment"] == name]
+        rows = comparison.table[comparison.table["experiment"] == name]
         at_64 = measures["fid_at_64"].mean if by_name[name].quality == "fid_at_64" else math.nan
         columns.append(
             {
@@ -306,7 +306,7 @@ def _front(comparison: Comparison, samples: Mapping[str, str]) -> list[dict[str,
                     key: tables.mean_text(measures[key], tables.BY_KEY[key])
                     for key in ("fid", "kid_mean", "variety", "face_rate")
                 },
-                "ratio": number(own["interleaving_ratio_end"].astype(float).mean(), 3),
+                "ratio": number(rows["interleaving_ratio_end"].astype(float).mean(), 3),
             }
         )
     return columns
@@ -317,7 +317,7 @@ def _benchmarks() -> dict[str, list[dict[str, str]]]:
     with BENCHMARKS.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     newest = {row["what"]: row["machine"] for row in rows}
-    return {what: [row for row in rows if (row["what"], row["machine"]) == (what, newest[what])] for what in newest}
+    return {name: [row for row in rows if (row["what"], row["machine"]) == (name, newest[name])] for name in newest}
 
 
 def picture(run: Run) -> bytes | None:

@@ -114,18 +114,18 @@ def result_tables(comparison: Comparison, measures: Sequence[Measure] = MEASURES
     """Image size -> the results as rows of Markdown's cells, the head first: one row per experiment."""
     tables = {}
     for size, members in by_size(comparison).items():
-        shown = [measure for measure in measures if any(recipe.measures[measure.key].n for recipe in members)]
-        tables[size] = [["experiment", "n", *(measure.heading for measure in shown)]]
+        columns = [measure for measure in measures if any(recipe.measures[measure.key].n for recipe in members)]
+        tables[size] = [["experiment", "n", *(measure.heading for measure in columns)]]
         for recipe in members:
             cells = [
                 estimate_text(recipe.measures[measure.key], measure) + part(comparison, recipe, measure)
-                for measure in shown
+                for measure in columns
             ]
             seeds = f"{len(recipe.seeds)}{''.join(f', {trouble}' for trouble in troubles(recipe))}"
             tables[size].append([cell(recipe.name) + longer(comparison, recipe), seeds, *cells])
-        own = real_images(comparison, members, shown)
-        if any(own.values()):
-            tables[size].append(["(real images)", "", *(own[measure.key] or "-" for measure in shown)])
+        real = real_images(comparison, members, columns)
+        if any(real.values()):
+            tables[size].append(["(real images)", "", *(real[measure.key] or "-" for measure in columns)])
     return tables
 
 
@@ -151,23 +151,23 @@ def arms_table(arms: Arms) -> list[list[str]]:
     """
     heads = "recipe, n, interleaving ratio, smoothed over 5 steps, gap, IS, final KID ↓, times baseline's"
     rows = [["", *heads.split(", ")]]
-    logs = {str(arm): own.dropna().to_list() for arm, own in arms.runs.groupby("arm")["q"]}
+    logs = {str(arm): q.dropna().to_list() for arm, q in arms.runs.groupby("arm")["q"]}
     sd, df = pooled_sd(logs)
     for arm, name in arm_names(arms).items():
-        own = arms.runs[arms.runs["arm"] == arm].dropna(subset="q")
-        if own.empty:
+        runs = arms.runs[arms.runs["arm"] == arm].dropna(subset="q")
+        if runs.empty:
             continue
         measures = {"interleaving_ratio_end": 3, "interleaving_ratio_5_end": 3, "dominance_end": 2, "isc_end": 2}
-        means = [number(own[measure].mean(), decimals) for measure, decimals in measures.items()]
+        means = [number(runs[measure].mean(), decimals) for measure, decimals in measures.items()]
         times = "-"
         if logs[arm] and logs.get(arms.baseline or "") and arm != arms.baseline:
             effect = pooled_effect(logs[arm], logs[str(arms.baseline)], sd=sd, df=df)
             times = own_question.times(effect)
-            times = times if len(own) > 1 else times.partition(" ")[0]  # one seed shows no noise of its own
-        kid = number(math.exp(own["q"].mean()), 4)
-        if len(own) > 1:
-            kid += f" ({', '.join(number(math.exp(q), 4) for q in own['q'])})"
-        rows.append([cell(name), cell(arm), str(len(own)), *means, kid, times])
+            times = times if len(runs) > 1 else times.partition(" ")[0]  # one seed shows no noise of its own
+        kid = number(math.exp(runs["q"].mean()), 4)
+        if len(runs) > 1:
+            kid += f" ({', '.join(number(math.exp(q), 4) for q in runs['q'])})"
+        rows.append([cell(name), cell(arm), str(len(runs)), *means, kid, times])
     return rows
 
 
@@ -177,18 +177,18 @@ def noise(arms: Arms) -> str:
     deviations = logs.std().dropna().sort_values()
     if len(deviations) < 2:
         return ""
-    groups = {str(arm): own.to_list() for arm, own in logs}
+    groups = {str(arm): values.to_list() for arm, values in logs}
     sd, df = pooled_sd(groups)
     if not sd:
         return ""
     noisiest = str(deviations.index[-1])
     share = deviations.iloc[-1] ** 2 * (len(groups[noisiest]) - 1) / (sd**2 * df)
-    rest, _ = pooled_sd({arm: own for arm, own in groups.items() if arm != noisiest})
+    other_sd, _ = pooled_sd({arm: values for arm, values in groups.items() if arm != noisiest})
     return (
         "The intervals assume that all recipes are equally noisy. They aren't: within a recipe the SD of the final "
         f"log KID is {deviations.iloc[0]:.3f} to {deviations.iloc[-2]:.3f}, and {deviations.iloc[-1]:.3f} at "
         f"{arm_names(arms)[noisiest]}. Pooled it is {sd:.3f}; {100 * share:.0f} % of that variance is this one "
-        f"recipe's, and without it the SD is {rest:.3f}." + (f" The plan counted on {SD}." if arms.planned else "")
+        f"recipe's, and without it the SD is {other_sd:.3f}." + (f" The plan counted on {SD}." if arms.planned else "")
     )
 
 
@@ -200,8 +200,8 @@ def longer(comparison: Comparison, recipe: Alternative) -> str:
 
 def part(comparison: Comparison, recipe: Alternative, measure: Measure) -> str:
     """' (to step 5,000)' for what the losses do in a longer run: its scores are of its end."""
-    known = measure.key in OF_LOSSES and recipe.measures[measure.key].n
-    return f" (to step {comparison.steps_compared:,})" if known and longer(comparison, recipe) else ""
+    of_losses = measure.key in OF_LOSSES and recipe.measures[measure.key].n
+    return f" (to step {comparison.steps_compared:,})" if of_losses and longer(comparison, recipe) else ""
 
 
 def real_images(
@@ -265,7 +265,7 @@ def by_size(comparison: Comparison) -> dict[str, list[Alternative]]:
     labelled = {}
     for kind in sorted(by_kind, key=lambda kind: (kind[0], kind[1], kind[2] or 0)):
         size, count, crop_px = kind
-        several = sum(other[0] == size for other in by_kind) > 1
+        several = sum(key[0] == size for key in by_kind) > 1
         crop = f", the {crop_px} px in their centre" if crop_px else ""
         labelled[f"{size} px" + (f" ({count:,} real images{crop})" if several else "")] = by_kind[kind]
     return labelled

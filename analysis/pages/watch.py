@@ -131,18 +131,18 @@ class WatchedRun:
         if self.state == "unknown":
             self.notes.append(f"{self.folder.status}: can't be read; the state of this run is unknown")
         try:
-            read = self.history.advance(most)
+            bytes_read = self.history.advance(most)
         except (ValueError, OSError) as error:
             raise UserError(f"{self.history.path}: not a table of numbers: {first_line(error)}") from error
         self.sample = newest_sample(self.folder.path / "samples")
         path = self.folder.path / scores.NAME
         try:
-            if path.is_file() and (written := path.stat().st_mtime_ns) != self._scored:
-                self.fid, self._scored = _fid(scores.parse(path)), written
+            if path.is_file() and (mtime := path.stat().st_mtime_ns) != self._scored:
+                self.fid, self._scored = _fid(scores.parse(path)), mtime
         except (ValueError, OSError) as error:
             self.fid = None
             self.notes.append(f"{path}: not read: {first_line(error)}")
-        return read
+        return bytes_read
 
 
 class Watch:
@@ -155,10 +155,10 @@ class Watch:
     def look(self) -> tuple[list[WatchedRun], list[str]]:
         """Every run as it stands now, and a line for each one that can't be shown."""
         problems: list[str] = []
-        shown, room = [], LOOK_BYTES
-        found = run_folders(self.runs, problems)
-        self._runs = {path: run for path, run in self._runs.items() if path in found}
-        for path in found:
+        runs, room = [], LOOK_BYTES
+        paths = run_folders(self.runs, problems)
+        self._runs = {path: run for path, run in self._runs.items() if path in paths}
+        for path in paths:
             try:
                 started = RunFolder(path).config.stat().st_mtime_ns
                 if path not in self._runs or self._runs[path].started != started:
@@ -170,8 +170,8 @@ class Watch:
                 self._runs.pop(path, None)
                 continue
             problems.extend(map(one_line, run.notes))
-            shown.append(run)
-        return shown, problems
+            runs.append(run)
+        return runs, problems
 
     def _opened(self, folder: RunFolder, started: int) -> WatchedRun:
         key = folder.path.relative_to(self.runs).as_posix()
@@ -180,8 +180,8 @@ class Watch:
 
 def newest_sample(samples: Path) -> tuple[int, Path, int] | None:
     """The newest grid of a run: its step, its path and when it was written. Links that lead elsewhere don't count."""
-    steps = {path: re.fullmatch(r"step-(\d{6,15})\.png", path.name) for path in samples.glob("step-*.png")}
-    newest = max(((int(name[1]), path) for path, name in steps.items() if name), default=None)
+    matches = {path: re.fullmatch(r"step-(\d{6,15})\.png", path.name) for path in samples.glob("step-*.png")}
+    newest = max(((int(match[1]), path) for path, match in matches.items() if match), default=None)
     if newest is None or not newest[1].resolve().is_relative_to(samples.parent.resolve()):
         return None
     return *newest, newest[1].stat().st_mtime_ns
@@ -194,21 +194,21 @@ def bands(losses: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
     """
     n = losses.shape[1]
     edges = np.unique(np.linspace(0, n, min(points, n) + 1).astype(int))
-    known = np.where(np.isfinite(losses), losses, np.nan)
+    masked = np.where(np.isfinite(losses), losses, np.nan)
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
-        low, high = (reduce.reduceat(known, edges[:-1], axis=1) for reduce in (np.fmin, np.fmax))
-        total = np.add.reduceat(np.nan_to_num(known), edges[:-1], axis=1)
-        mean = total / np.add.reduceat(np.isfinite(known).astype(float), edges[:-1], axis=1)
+        low, high = (reduce.reduceat(masked, edges[:-1], axis=1) for reduce in (np.fmin, np.fmax))
+        total = np.add.reduceat(np.nan_to_num(masked), edges[:-1], axis=1)
+        mean = total / np.add.reduceat(np.isfinite(masked).astype(float), edges[:-1], axis=1)
     return edges[1:], np.stack([low, mean, high], axis=1)
 
 
 def _fid(rows: list[scores.Row]) -> Score | None:
     """The FID of the newest generator by the largest sample, and the best one of the same protocol."""
-    named = [(row, name) for row in rows if (name := re.fullmatch(r"fid_(\d+)_(\w+)", row.score))]
-    named = [(row, name) for row, name in named if np.isfinite(row.value)]
-    if not named:
+    fids = [(row, match) for row in rows if (match := re.fullmatch(r"fid_(\d+)_(\w+)", row.score))]
+    fids = [(row, match) for row, match in fids if np.isfinite(row.value)]
+    if not fids:
         return None
-    last, name = max(reversed(named), key=lambda each: (each[0].step, int(each[1][1])))
-    same = [row for row, _ in named if (row.score, row.protocol) == (last.score, last.protocol)]
-    best = min(same, key=lambda row: row.value)
-    return Score(last.value, last.step, best.value, best.step, int(name[1]), name[2])
+    last, match = max(reversed(fids), key=lambda pair: (pair[0].step, int(pair[1][1])))
+    comparable = [row for row, _ in fids if (row.score, row.protocol) == (last.score, last.protocol)]
+    best = min(comparable, key=lambda row: row.value)
+    return Score(last.value, last.step, best.value, best.step, int(match[1]), match[2])

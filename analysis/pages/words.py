@@ -7,8 +7,8 @@ from typing import Any
 
 def number(value: Any, decimals: int | None = None, *, percent: bool = False) -> str:
     """A number for people, with so many decimals, else three digits; a dash for an unknown one."""
-    known: bool = isinstance(value, Number)  # None and pandas' NA are none
-    if not known or not math.isfinite(value):
+    is_number: bool = isinstance(value, Number)  # None and pandas' NA are none
+    if not is_number or not math.isfinite(value):
         return "-"
     if percent:
         return f"{100 * value:.{1 if decimals is None else decimals}f} %"
@@ -30,9 +30,9 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def counted(n: int, what: str) -> str:
+def counted(n: int, noun: str) -> str:
     """'1 run', '2 runs'."""
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def about(seconds: float) -> str:

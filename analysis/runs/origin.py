@@ -34,9 +34,9 @@ def of_one_origin(runs: Sequence[Run]) -> tuple[list[Run], list[Note]]:
         return [], []
     usual = Counter(map(origin, runs)).most_common(1)[0][0]
     notes = [
-        Note(f"left out: {other.text}, and most runs are of {usual.text}", run.title)
+        Note(f"left out: {run_origin.text}, and most runs are of {usual.text}", run.title)
         for run in runs
-        if (other := origin(run)) != usual
+        if (run_origin := origin(run)) != usual
     ]
     return [run for run in runs if origin(run) == usual], notes
 
@@ -57,10 +57,10 @@ def with_evidence(runs: Path, evidence: Path) -> tuple[list[Run], list[str]]:
     by_name = {(run.data, run.profile, run.name, run.seed): run for run in trained}
     for run in published:
         key = run.data, run.profile, run.name, run.seed
-        own = by_name.setdefault(key, run)
-        if own.state != "finished":
+        twin = by_name.setdefault(key, run)
+        if twin.state != "finished":
             by_name[key] = run
-            problems.append(f"{own.where}: left out, it is {own.state} and {run.where} is the same run, finished")
-        elif origin(own) != origin(run):
-            problems.append(f"{run.where}: left out, {own.where} is the same run of {origin(own).text}")
+            problems.append(f"{twin.where}: left out, it is {twin.state} and {run.where} is the same run, finished")
+        elif origin(twin) != origin(run):
+            problems.append(f"{run.where}: left out, {twin.where} is the same run of {origin(twin).text}")
     return list(by_name.values()), [*problems, *unusable]

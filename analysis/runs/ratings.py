@@ -141,39 +141,39 @@ def _read(path: Path) -> Rating:
     text = read_plain(path, most=LARGEST_BYTES).decode()
     if '"images"' in text:  # a key: in a rater's name the quotes would be escaped
         record = Record.model_validate_json(text)
-        answered: list[tuple[Kind, str]] = [(picture.kind, picture.answer) for picture in record.images]
-        return _counted(answered, rater=record.rater, time=record.time, generator=record.generator)
+        pictures: list[tuple[Kind, str]] = [(picture.kind, picture.answer) for picture in record.images]
+        return _counted(pictures, rater=record.rater, time=record.time, generator=record.generator)
     answers = Answers.model_validate_json(text)
     sheet = _sheet_of(answers, path.parent)
     if len(answers.answers) != len(sheet.order):
         raise ValueError(f"{len(answers.answers)} answers to {len(sheet.order)} pictures")
-    shown = (sheet.generated_indices, sheet.real_indices, sheet.damaged_indices)
-    kinds = [kind for kind, indices in zip(KINDS, shown, strict=True) for _ in indices]
+    index_groups = (sheet.generated_indices, sheet.real_indices, sheet.damaged_indices)
+    kinds = [kind for kind, indices in zip(KINDS, index_groups, strict=True) for _ in indices]
     pictures = [(kinds[place], answer) for place, answer in zip(sheet.order, answers.answers, strict=True)]
     return _counted(pictures, rater=answers.rater, time=answers.time, generator=sheet.generator)
 
 
 def _sheet_of(answers: Answers, folder: Path) -> Sheet:
     """The sheet of the answers' page, today's or an earlier one. Raises ValueError where it is not in the folder."""
-    damaged = ""
+    failure = ""
     for path in (folder / SHEET, *sorted(folder.glob(EARLIER_SHEETS))):
         try:
             sheet = read_sheet(path)
         except (OSError, ValueError) as error:  # it says nothing of other pages
-            damaged = damaged or f" ({path.name}: {reason(error)})"
+            failure = failure or f" ({path.name}: {reason(error)})"
             continue
         if sheet.page == answers.page:
             return sheet
-    raise ValueError(f"answers to page {answers.page[:16]!r}, which is not that of {SHEET} or an earlier one{damaged}")
+    raise ValueError(f"answers to page {answers.page[:16]!r}, which is not that of {SHEET} or an earlier one{failure}")
 
 
 def _counted(pictures: Sequence[tuple[Kind, str]], *, rater: str, time: datetime, generator: str) -> Rating:
     """Count each kind and how many of it look normal. Raises ValueError without generated or without real pictures."""
-    answers = {kind: [answer for shown, answer in pictures if shown == kind] for kind in KINDS}
+    answers = {kind: [answer for picture_kind, answer in pictures if picture_kind == kind] for kind in KINDS}
     if not (answers["generated"] and answers["real"]):
         raise ValueError("no generated or no real pictures")
-    counts = {f"{kind}_yes": given.count("y") for kind, given in answers.items()}
-    counts |= {f"{kind}_n": len(given) for kind, given in answers.items()}
+    counts = {f"{kind}_yes": letters.count("y") for kind, letters in answers.items()}
+    counts |= {f"{kind}_n": len(letters) for kind, letters in answers.items()}
     return Rating(**counts, rater=rater, time=time, generator=generator)
 
 

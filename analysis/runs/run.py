@@ -78,8 +78,8 @@ class Run:
     @property
     def environment(self) -> Mapping[str, Any]:
         """What the run was computed on, as it recorded it; {} where an older version did not."""
-        recorded = self.record.get("environment")
-        return recorded if isinstance(recorded, Mapping) else {}
+        environment = self.record.get("environment")
+        return environment if isinstance(environment, Mapping) else {}
 
     @property
     def profile(self) -> str:
@@ -105,20 +105,20 @@ class Run:
     def snapshots(self) -> dict[int, Path]:
         """The generator's snapshots in the folder, by step in order; none for a run read from W&B."""
         paths = self.folder.path.glob("snapshots/step-*.pt") if self.folder else ()
-        steps = {path: re.fullmatch(r"step-(\d{6,})\.pt", path.name) for path in paths}
-        return dict(sorted((int(name[1]), path) for path, name in steps.items() if name))
+        matches = {path: re.fullmatch(r"step-(\d{6,})\.pt", path.name) for path in paths}
+        return dict(sorted((int(match[1]), path) for path, match in matches.items() if match))
 
 
 def each_once(runs: Iterable[Run], problems: list[str]) -> list[Run]:
     """The runs sorted. Of those with the same recipe, data and seed only the last: two would pass for two seeds."""
-    kept: dict[tuple, Run] = {}
+    by_key: dict[tuple, Run] = {}
     for run in runs:
         key = (run.data, run.profile, run.name, run.seed)
-        if key in kept:
-            same = f"({run.name}, seed {run.seed}, {run.profile}, {run.data})"
-            problems.append(f"{kept[key].where}: skipped, {run.where} is the same run {same}")
-        kept[key] = run
-    return [kept[key] for key in sorted(kept)]
+        if key in by_key:
+            identity = f"({run.name}, seed {run.seed}, {run.profile}, {run.data})"
+            problems.append(f"{by_key[key].where}: skipped, {run.where} is the same run {identity}")
+        by_key[key] = run
+    return [by_key[key] for key in sorted(by_key)]
 
 
 # --- the table ---
@@ -162,7 +162,7 @@ def table(runs: Iterable[Run]) -> pd.DataFrame:
 
 def _row(run: Run) -> dict[str, Any]:
     seconds = run.status.get("seconds") or {}
-    recorded = {**run.environment, "wandb_id": run.record.get("wandb_id")}
+    facts = {**run.environment, "wandb_id": run.record.get("wandb_id")}
     row = {
         "experiment": run.name,
         "seed": run.seed,
@@ -178,7 +178,7 @@ def _row(run: Run) -> dict[str, Any]:
         **{name: run.status.get(name) for name in SPEED},
     }
     kinds = {"string": _text, "Int64": _whole, "boolean": lambda value: value if isinstance(value, bool) else None}
-    return row | {name: kinds[kind](recorded.get(name)) for name, kind in COLUMNS.items() if name not in row}
+    return row | {name: kinds[kind](facts.get(name)) for name, kind in COLUMNS.items() if name not in row}
 
 
 # --- what a folder and W&B both hold, checked ---
@@ -189,8 +189,8 @@ def read_experiment(record: Mapping[str, Any], where: Path) -> Experiment:
     # `profile_changes` says where settings came from, not what they are; an older version did not record it.
     experiment = config.from_record({"profile_changes": {}, **record}, where)
     values = config.settings(experiment)
-    if gone := [key for key in experiment.overrides if key not in values]:
-        raise UserError(f"{where}: overrides: {gone[0]} is not a setting of this version of the lab")
+    if unknown_keys := [key for key in experiment.overrides if key not in values]:
+        raise UserError(f"{where}: overrides: {unknown_keys[0]} is not a setting of this version of the lab")
     data = record.get("data")
     texts, counts = ("name", "fingerprint", "source"), ("count", "unreadable")
     if not isinstance(data, Mapping) or not all(_text(data.get(key)) for key in texts):
@@ -215,9 +215,9 @@ def tidy(rows: pd.DataFrame | list[Mapping[str, Any]], where: str) -> pd.DataFra
     if np.array_equal(history["step"], np.arange(1, len(history) + 1)):  # as training leaves them
         return history
     history = history.drop_duplicates("step", keep="last").sort_values("step", ignore_index=True)
-    if len(odd := history.index[history["step"] != history.index + 1]):
+    if len(gaps := history.index[history["step"] != history.index + 1]):
         newest = history["step"].max()
-        raise UserError(f"{where}: the history has no row for step {odd[0] + 1:,}, but one for {newest:,}")
+        raise UserError(f"{where}: the history has no row for step {gaps[0] + 1:,}, but one for {newest:,}")
     return history
 
 

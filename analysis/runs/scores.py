@@ -62,8 +62,8 @@ def parse(path: Path) -> list[Row]:
         return []
     except (KeyError, TypeError, csv.Error) as error:  # a TypeError: a line that is too short
         raise ValueError(f"{type(error).__name__}: {first_line(error)}") from error
-    if odd := next((row.step for row in rows if not 0 <= row.step < EXACT), None):
-        raise ValueError(f"step {odd} is out of range")
+    if bad_step := next((row.step for row in rows if not 0 <= row.step < EXACT), None):
+        raise ValueError(f"step {bad_step} is out of range")
     return rows
 
 

@@ -89,14 +89,14 @@ def _below(path: Path, problems: list[str], depth: int = DEPTH) -> Iterator[Path
     """
     try:
         with os.scandir(path) as entries:
-            inside = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+            names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
     except OSError as error:
         problems.append(one_line(f"{path}: can't be read: {error.strerror}"))
         return
     if re.fullmatch(r"seed-\d+", path.name or path.resolve().name):
-        if inside:  # else only a lock at most: the run is about to begin, or was
+        if names:  # else only a lock at most: the run is about to begin, or was
             yield path
     elif depth:
-        for name in inside:
+        for name in names:
             if (path / name).is_dir():
                 yield from _below(path / name, problems, depth - 1)

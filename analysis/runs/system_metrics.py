@@ -35,14 +35,14 @@ def gpu_use(run: Run) -> dict[str, float]:
 
 def _found(path: Path) -> list[float]:
     """Return the values in a W&B log, which is read once."""
-    kept = path.with_name(FOUND)
+    cache = path.with_name(FOUND)
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        found = json.loads(read_plain(kept).decode())
-        if found["bytes"] == path.stat().st_size:
-            return [float(value) for value in found["values"]]
+        content = json.loads(read_plain(cache).decode())
+        if content["bytes"] == path.stat().st_size:
+            return [float(value) for value in content["values"]]
     try:
         values = list(_uses(_records(path)))
-        save(kept, json.dumps({"bytes": path.stat().st_size, "values": values}))
+        save(cache, json.dumps({"bytes": path.stat().st_size, "values": values}))
     except Exception as error:  # wandb's own, too: the page must not fail because of this
         log.debug("%s: %s", path, error)
         return []

@@ -69,17 +69,15 @@ def connect() -> Any:
 
 def _is_ours(upload: Any) -> bool:
     """Whether it is a training of this lab, even a broken one; not a comparison, not somebody else's run."""
-    known = Experiment.model_fields.keys() & upload.config.keys()
-    looks_like_it = "wandb_id" in upload.config or len(known) > len(Experiment.model_fields) // 2
+    fields = Experiment.model_fields.keys() & upload.config.keys()
+    looks_like_it = "wandb_id" in upload.config or len(fields) > len(Experiment.model_fields) // 2
     return looks_like_it and upload.group != "comparison"
 
 
 def _from_wandb(upload: Any, where: str) -> Run:
     """The run. Raises UserError for one that can't be used."""
-    recorded = {
-        key: value for key, value in upload.config.items() if not key.startswith("_") and key != "wandb_version"
-    }
-    record = {"profile_changes": {}, "overrides": {}, **recorded}  # wandb does not keep an empty mapping
+    config = {key: value for key, value in upload.config.items() if not key.startswith("_") and key != "wandb_version"}
+    record = {"profile_changes": {}, "overrides": {}, **config}  # wandb does not keep an empty mapping
     experiment = read_experiment(record, Path(where))
     summary = dict(upload.summary_metrics)  # `summary` holds the same, wrapped
     state = _state(upload.state, summary, experiment)
@@ -88,52 +86,52 @@ def _from_wandb(upload: Any, where: str) -> Run:
     if summary.get("state") in ENDED or (upload.state == "finished" and state == summary.get("state")):
         status |= {key: summary[key] for key in (*SPEED, "seconds") if key in summary}
     try:
-        checked = Status.model_validate(status).model_dump()
+        run_status = Status.model_validate(status).model_dump()
     except ValidationError as error:
         key = ".".join(map(str, error.errors()[0]["loc"]))
         raise UserError(f"{where}: {key}: missing or not what this version of the lab writes") from error
-    checked["steps"] = experiment.total_steps
+    run_status["steps"] = experiment.total_steps
     if isinstance(scored_by := summary.get("scored_by"), Mapping):
-        checked["scored_by"] = dict(scored_by)
+        run_status["scored_by"] = dict(scored_by)
     scan = functools.cache(lambda: _scan(upload, where))  # downloaded once
-    rows = functools.cache(lambda: _history(scan(), where, at_least=checked["step"]))
-    return Run(experiment, record, checked, None, rows, lambda: _scores(scan()), where)
+    rows = functools.cache(lambda: _history(scan(), where, minimum=run_status["step"]))
+    return Run(experiment, record, run_status, None, rows, lambda: _scores(scan()), where)
 
 
-def _state(of_wandb: str, summary: Mapping[str, Any], experiment: Experiment) -> str:
+def _state(wandb_state: str, summary: Mapping[str, Any], experiment: Experiment) -> str:
     """The run's state, from W&B's word for it and from the summary, which holds what the run wrote when it ended.
 
     The run's own word wins, unless an earlier session wrote it: a run that resumes is running again.
     """
-    recorded = summary.get("state")
-    if recorded in ENDED:
-        return recorded
-    if of_wandb == "running":
+    run_state = summary.get("state")
+    if run_state in ENDED:
+        return run_state
+    if wandb_state == "running":
         return "running"
-    if recorded is not None:
-        return recorded
-    if of_wandb == "finished":  # W&B's word for a run that stopped without an error, at any step
+    if run_state is not None:
+        return run_state
+    if wandb_state == "finished":  # W&B's word for a run that stopped without an error, at any step
         return "finished" if summary.get("step") == experiment.total_steps else "interrupted"
-    return "failed" if of_wandb == "failed" else "interrupted"  # crashed, killed, preempted
+    return "failed" if wandb_state == "failed" else "interrupted"  # crashed, killed, preempted
 
 
-def _history(scanned: list[dict[str, Any]], where: str, at_least: int) -> pd.DataFrame:
+def _history(wandb_rows: list[dict[str, Any]], where: str, minimum: int) -> pd.DataFrame:
     """The rows of the training. Raises UserError when some lack a measure or are missing."""
-    measured = [{key: row[key] for key in HISTORY if key in row} for row in scanned]
-    measured = [row for row in measured if len(row) > 1]  # scores, and what somebody added later
-    for row in measured:
+    loss_rows = [{key: row[key] for key in HISTORY if key in row} for row in wandb_rows]
+    loss_rows = [row for row in loss_rows if len(row) > 1]  # scores, and what somebody added later
+    for row in loss_rows:
         if missing := [key for key in HISTORY if key not in row]:
             raise UserError(f"{where}: W&B has a row without {missing[0]} (step {row.get('step', '?')})")
-    rows = tidy(measured, where)
-    if len(rows) < at_least:
-        raise UserError(f"{where}: W&B has {len(rows):,} rows of a history of {at_least:,} steps")
+    rows = tidy(loss_rows, where)
+    if len(rows) < minimum:
+        raise UserError(f"{where}: W&B has {len(rows):,} rows of a history of {minimum:,} steps")
     return rows
 
 
-def _scores(scanned: list[dict[str, Any]]) -> list[tuple[int, str, float]]:
+def _scores(wandb_rows: list[dict[str, Any]]) -> list[tuple[int, str, float]]:
     """The scores along the run, in the order in which they were sent."""
     scores = []
-    for row in scanned:
+    for row in wandb_rows:
         with contextlib.suppress(ValueError, TypeError, OverflowError):  # skip what is not a number
             step = int(row["step"]) if "step" in row else 0
             scores += [(step, key.removeprefix(SCORES), float(row[key])) for key in row if key.startswith(SCORES)]
@@ -146,10 +144,10 @@ def _latest_last(runs: list[Run]) -> list[Run]:
     A run that is trained again stays in W&B beside the new one. A run that resumed without a network is uploaded as a
     whole under another id.
     """
-    first: dict[str, int] = {}
+    order: dict[str, int] = {}
     for number, run in enumerate(runs):
-        first.setdefault(_training(run), number)
-    return sorted(runs, key=lambda run: (first[_training(run)], run.steps))
+        order.setdefault(_training(run), number)
+    return sorted(runs, key=lambda run: (order[_training(run)], run.steps))
 
 
 def _training(run: Run) -> str:
@@ -175,13 +173,13 @@ def _scan(upload: Any, where: str) -> list[dict[str, Any]]:
 
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
-    seen = -1
-    while thread.is_alive() and len(rows) > seen:
-        seen = len(rows)
+    count = -1
+    while thread.is_alive() and len(rows) > count:
+        count = len(rows)
         thread.join(ANSWER_S)
     if failure or thread.is_alive():
-        why = f"{type(failure[0]).__name__}: {first_line(failure[0])}" if failure else f"no answer for {ANSWER_S} s"
-        raise UserError(f"{where}: its history can't be read from W&B ({why})")
+        reason = f"{type(failure[0]).__name__}: {first_line(failure[0])}" if failure else f"no answer for {ANSWER_S} s"
+        raise UserError(f"{where}: its history can't be read from W&B ({reason})")
     return rows
 
 

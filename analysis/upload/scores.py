@@ -42,16 +42,16 @@ Rows = dict[int, dict[str, float]]  # step -> name -> value
 Found = Callable[[Run], tuple[Protocol, Scores] | None]
 
 
-def upload(comparison: Comparison, found: Found) -> list[str]:
+def upload(comparison: Comparison, scored: Found) -> list[str]:
     """Bring the scores to the runs in W&B; return what a person should know, in lines. Never raises for W&B's trouble.
 
-    found: gives a run's protocol and scores.
+    scored: gives a run's protocol and scores.
     """
     if os.environ.get("WANDB_MODE") == "disabled":
         return []
     facts = comparison.table.to_dict("records")
-    uploads = [_upload(run, row, comparison, found) for run, row in zip(comparison.runs, facts, strict=True)]
-    waiting = [each for each in uploads if each and (each.new(online=True) or each.unsynced)]
+    uploads = [_upload(run, row, comparison, scored) for run, row in zip(comparison.runs, facts, strict=True)]
+    waiting = [upload for upload in uploads if upload and (upload.new(online=True) or upload.unsynced)]
     return _Sender(waiting).send() if waiting else []
 
 
@@ -65,21 +65,21 @@ class Content:
     def __bool__(self) -> bool:
         return bool(self.rows or self.summary)
 
-    def without(self, others: Iterable["Content"]) -> "Content":
-        """What is in none of the others, or changed since the last of them."""
-        sent = Content()
-        for other in others:
-            sent.summary |= other.summary
-            for step, values in other.rows.items():
-                sent.rows.setdefault(step, {}).update(values)
-        rows = {step: _changed(values, sent.rows.get(step, {})) for step, values in self.rows.items()}
+    def without(self, contents: Iterable["Content"]) -> "Content":
+        """What is in none of the contents, or changed since the last of them."""
+        union = Content()
+        for content in contents:
+            union.summary |= content.summary
+            for step, values in content.rows.items():
+                union.rows.setdefault(step, {}).update(values)
+        rows = {step: _changed(values, union.rows.get(step, {})) for step, values in self.rows.items()}
         return Content(
-            {step: values for step, values in sorted(rows.items()) if values}, _changed(self.summary, sent.summary)
+            {step: values for step, values in sorted(rows.items()) if values}, _changed(self.summary, union.summary)
         )
 
 
-def _changed(values: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in before or before[key] != value}
+def _changed(values: Mapping[str, Any], earlier_values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in earlier_values or earlier_values[key] != value}
 
 
 @dataclass
@@ -105,13 +105,13 @@ class _Upload:
     @property
     def run_id(self) -> str:
         """The id in W&B."""
-        own = self.run.record["wandb_id"]
-        return wandb_client.whole(own) if any("-whole" in piece.name for piece in self.training) else own
+        wandb_id = self.run.record["wandb_id"]
+        return wandb_client.whole(wandb_id) if any("-whole" in piece.name for piece in self.training) else wandb_id
 
     def new(self, *, online: bool) -> Content:
         """What W&B lacks, or what no piece has if it can't be sent now."""
-        sent = [content for piece, content in self.scores.items() if not (online and _waits(piece))]
-        return self.content.without(sent)
+        contents = [content for piece, content in self.scores.items() if not (online and _waits(piece))]
+        return self.content.without(contents)
 
     @property
     def rows_sent(self) -> int:
@@ -119,13 +119,13 @@ class _Upload:
         return self.run.steps + sum(len(content.rows) for piece, content in self.scores.items() if not _waits(piece))
 
 
-def _upload(run: Run, row: Mapping[str, Any], comparison: Comparison, found: Found) -> _Upload | None:
+def _upload(run: Run, row: Mapping[str, Any], comparison: Comparison, scored: Found) -> _Upload | None:
     """What to send of a run; None for one without scores, one that trains, and one that was never logged to W&B."""
-    known = found(run)
+    scoring = scored(run)
     has_id = re.fullmatch(r"[\w-]{1,64}", str(run.record.get("wandb_id") or ""))  # somebody may have edited it
-    if run.folder is None or run.state not in ENDED or known is None or not has_id:
+    if run.folder is None or run.state not in ENDED or scoring is None or not has_id:
         return None
-    protocol, scores = known
+    protocol, scores = scoring
     rows = _rows(run, protocol, scores, comparison)
     folder, run_id = run.folder.path, str(run.record["wandb_id"])
     training = [piece for piece in sorted(pieces(folder, "offline-run", run_id)) if _sent(piece) is None]
@@ -149,8 +149,8 @@ def _rows(run: Run, protocol: Protocol, scores: Scores, comparison: Comparison) 
     if scores.final:
         add(run.steps, scores.final, lambda measure: protocol.name(measure, protocol.final))
     snapshots = comparison.snapshots
-    own = snapshots[(snapshots["experiment"] == run.name) & (snapshots["seed"] == run.seed)]
-    for values in own[own["step"].isin(list(rows))].to_dict("records"):
+    run_snapshots = snapshots[(snapshots["experiment"] == run.name) & (snapshots["seed"] == run.seed)]
+    for values in run_snapshots[run_snapshots["step"].isin(list(rows))].to_dict("records"):
         add(values["step"], {name: values[name] for name in BESIDE}, str)
     return rows
 
@@ -185,8 +185,8 @@ def _sent(piece: Path) -> Content | None:
 
 def _all_sent(folder: Path, run_id: str) -> dict[Path, Content]:
     """Each piece of scores of a run -> what it sends, the oldest piece first."""
-    found = (*pieces(folder, "offline-run", run_id), *pieces(folder, "run", run_id))
-    return {piece: sent for piece in sorted(found, key=_started) if (sent := _sent(piece)) is not None}
+    paths = (*pieces(folder, "offline-run", run_id), *pieces(folder, "run", run_id))
+    return {piece: content for piece in sorted(paths, key=_started) if (content := _sent(piece)) is not None}
 
 
 # --- sending ---
@@ -207,7 +207,7 @@ class _Sender:
         """Send what can be sent, and return the lines."""
         import wandb  # takes seconds
 
-        sent, url, gone, busy = 0, None, [], []
+        runs, url, deleted, refusals = 0, None, [], []
         variables = wandb_client.own_places(self._uploads[0].folder)
         with wandb_client.variables_set(variables):
             wandb_client.be_quiet(wandb)
@@ -219,41 +219,41 @@ class _Sender:
                         continue
                     try:
                         address = self._in_time(wandb, upload, online=to_server)
-                        sent += bool(address)
+                        runs += bool(address)
                         url = address or url
                     except _Gone:
-                        gone.append(upload.run.title)
+                        deleted.append(upload.run.title)
                     except UserError as error:  # somebody trains it again, or another comparison sends
-                        busy.append(str(error))
+                        refusals.append(str(error))
             except (Exception, SystemExit) as error:  # wandb exits when its process has died
                 self._lines.append(
                     f"W&B: the scores are not sent ({first_line(error)}); the next `make compare` tries again"
                 )
             finally:
                 wandb_client.teardown(wandb, 5)
-        if sent:
+        if runs:
             project = (url or "").partition("/runs/")[0]
-            self._lines.append(f"W&B: {_count(sent)} {'has its' if sent == 1 else 'have their'} scores now: {project}")
-        if gone:
-            self._lines.append(f"W&B: deleted there, so their scores were not sent: {', '.join(gone)}")
-        self._lines += [f"W&B: {line}" for line in busy]
+            self._lines.append(f"W&B: {_count(runs)} {'has its' if runs == 1 else 'have their'} scores now: {project}")
+        if deleted:
+            self._lines.append(f"W&B: deleted there, so their scores were not sent: {', '.join(deleted)}")
+        self._lines += [f"W&B: {line}" for line in refusals]
         return [*self._lines, *self._to_upload(online)]
 
     def _to_upload(self, online: bool) -> list[str]:
         """Say which runs must be uploaded by hand."""
-        left = [each.folder for each in self._uploads if any(_waits(piece) for piece in _all_pieces(each))]
-        if not left:
+        folders = [upload.folder for upload in self._uploads if any(_waits(piece) for piece in _all_pieces(upload))]
+        if not folders:
             return []
         # A run's folder lies four below RUNS; one pattern instead of fifty paths.
-        runs = {folder.parents[3] for folder in left}
-        places: list[Path | str] = [left[0] / "wandb"]
-        if len(left) > 1 and len(runs) == 1:
+        runs = {folder.parents[3] for folder in folders}
+        places: list[Path | str] = [folders[0] / "wandb"]
+        if len(folders) > 1 and len(runs) == 1:
             places = [f"{shlex.quote(wandb_client.from_here(runs.pop()))}/*/*/*/*/wandb"]
-        elif len(left) > 1:
-            places = [folder / "wandb" for folder in left]
-        first = "must be uploaded first, with its scores" if online else "can be uploaded with its scores"
-        first = first if len(left) == 1 else first.replace("its", "their")
-        return [f"W&B: {_count(len(left))} {first}: {wandb_client.sync_command(*places)}"]
+        elif len(folders) > 1:
+            places = [folder / "wandb" for folder in folders]
+        advice = "must be uploaded first, with its scores" if online else "can be uploaded with its scores"
+        advice = advice if len(folders) == 1 else advice.replace("its", "their")
+        return [f"W&B: {_count(len(folders))} {advice}: {wandb_client.sync_command(*places)}"]
 
     def _in_time(self, wandb: Any, upload: _Upload, *, online: bool) -> str | None:
         """Send one run's scores within SEND_S; return the run's address if it is online."""
@@ -271,7 +271,7 @@ def _send(wandb: Any, upload: _Upload, *, online: bool) -> str | None:
     for piece in filter(_waits, list(upload.scores)):
         shutil.rmtree(piece)  # one for all that waits: a piece half written when its process was killed goes, too
         del upload.scores[piece]
-    new = upload.new(online=online)
+    content = upload.new(online=online)
     config = {key: value for key, value in run.record.items() if key != "code_files"}
     session = _start(wandb, upload, config, online=online)
     piece = Path(session.dir).parent
@@ -279,28 +279,28 @@ def _send(wandb: Any, upload: _Upload, *, online: bool) -> str | None:
     session.define_metric("step")
     session.define_metric("*", step_metric="step")
     # Offline, wandb counts its own steps from 0 again, and W&B has those already.
-    first = None if online else upload.rows_sent
-    for number, (step, values) in enumerate(new.rows.items()):
-        session.log({"step": step, **values}, step=None if first is None else first + number)
+    offset = None if online else upload.rows_sent
+    for number, (step, values) in enumerate(content.rows.items()):
+        session.log({"step": step, **values}, step=None if offset is None else offset + number)
     # An upload replaces the summary as a whole, so the training's is in it, too.
-    session.summary.update({**_summary_of_training(run), **new.summary})
-    if new.rows:
+    session.summary.update({**_summary_of_training(run), **content.summary})
+    if content.rows:
         _log_generator(wandb, session, upload, config)
     session.finish(exit_code=0)
-    save(piece / SENT, json.dumps(asdict(new)))
-    upload.scores[piece] = new
+    save(piece / SENT, json.dumps(asdict(content)))
+    upload.scores[piece] = content
     return session.url
 
 
 def _start(wandb: Any, upload: _Upload, config: Mapping[str, Any], *, online: bool) -> Any:
     """Resume the run, or begin an offline piece of it. Raises _Gone for a run that W&B no longer has."""
     # The device's use and the machine are those of the training.
-    quiet = wandb_client.settings(wandb, x_disable_stats=True, x_disable_meta=True)
-    where = {"dir": upload.folder, "id": upload.run_id, "settings": quiet, **_project(upload.run)}
+    settings = wandb_client.settings(wandb, x_disable_stats=True, x_disable_meta=True)
+    options = {"dir": upload.folder, "id": upload.run_id, "settings": settings, **_project(upload.run)}
     if not online:
-        return wandb.init(mode="offline", config=dict(config), **where)
+        return wandb.init(mode="offline", config=dict(config), **options)
     try:
-        return wandb.init(mode="online", resume="must", **where)
+        return wandb.init(mode="online", resume="must", **options)
     except wandb.errors.UsageError as error:
         raise _Gone from error
 

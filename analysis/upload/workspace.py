@@ -40,18 +40,18 @@ def save(runs: Sequence[Run], reports: Path) -> tuple[str | None, list[str]]:
 
     reports: the folder of comparisons; without one of these runs there is no report. Never raises for W&B's trouble.
     """
-    shown = side_by_side(runs)
-    if shown is None:
+    selection = side_by_side(runs)
+    if selection is None:
         return None, ["W&B: none of these runs is online, so there is no workspace to show"]
-    done: list[str] = []
-    run = next(iter(shown.runs.values()))
+    urls: list[str] = []
+    run = next(iter(selection.runs.values()))
     markdown = reports / run.data / run.profile / "compare.md"
 
     def work() -> None:
         api = connect()
-        done.append(_save_workspace(shown))
+        urls.append(_save_workspace(selection))
         if markdown.is_file():
-            done.append(_save_report(api, shown, markdown.read_text(encoding="utf-8")))
+            urls.append(_save_report(api, selection, markdown.read_text(encoding="utf-8")))
 
     trouble = []
     try:
@@ -60,8 +60,8 @@ def save(runs: Sequence[Run], reports: Path) -> tuple[str | None, list[str]]:
         trouble = [f"W&B: {first_line(error)}, so the workspace or its report is not renewed"]
     except (Exception, SystemExit) as error:
         trouble = [f"W&B: the workspace or its report is not renewed ({first_line(error)})"]
-    lines = [f"W&B {what}: {url}" for what, url in zip(("workspace", "report"), done, strict=False)]
-    return (done[0] if done else None), [*lines, *trouble]
+    lines = [f"W&B {kind}: {url}" for kind, url in zip(("workspace", "report"), urls, strict=False)]
+    return (urls[0] if urls else None), [*lines, *trouble]
 
 
 def side_by_side(runs: Sequence[Run]) -> Shown | None:
@@ -80,25 +80,25 @@ def side_by_side(runs: Sequence[Run]) -> Shown | None:
     names = config.experiment_names()
     documented = [name for name in names if (config.EXPERIMENTS / f"{name}.yaml").exists() and name in chosen]
     order = [name for name in names if name in chosen] + sorted(chosen.keys() - set(names))
-    shown = (documented if len(documented) > 1 else order)[:MOST]
-    return Shown(entity, project, dict(chosen[name] for name in shown))
+    leading = (documented if len(documented) > 1 else order)[:MOST]
+    return Shown(entity, project, dict(chosen[name] for name in leading))
 
 
-def _charts(shown: Shown) -> list[tuple[str, list[Any]]]:
+def _charts(selection: Shown) -> list[tuple[str, list[Any]]]:
     """The panels by section."""
     import wandb_workspaces.reports.v2 as wr
 
     by_step = {"x": "step", "title_x": "step"}
-    dashed: dict[str, Any] = {f"{run_id}:loss_g": "dashed" for run_id in shown.runs}
-    names = list(dict.fromkeys(row.score for run in shown.runs.values() for row in read_rows(run)))
-    along = {
+    dashed: dict[str, Any] = {f"{run_id}:loss_g": "dashed" for run_id in selection.runs}
+    names = list(dict.fromkeys(row.score for run in selection.runs.values() for row in read_rows(run)))
+    score_names = {
         measure: [f"{SCORES}{name}" for name in names if re.fullmatch(rf"{measure}_\d+_\w+", name)]
         for measure in ("fid", "kid_mean")
     }
     quality = [
-        wr.LinePlot(title=title, y=[*along[measure]], **by_step)
+        wr.LinePlot(title=title, y=[*score_names[measure]], **by_step)
         for measure, title in (("fid", "FID over steps"), ("kid_mean", "KID over steps"))
-        if along[measure]
+        if score_names[measure]
     ]
     return [
         (
@@ -126,20 +126,20 @@ def _charts(shown: Shown) -> list[tuple[str, list[Any]]]:
     ]
 
 
-def _filter(shown: Shown) -> str:
-    return f"ID in {list(shown.runs)!r}"
+def _filter(selection: Shown) -> str:
+    return f"ID in {list(selection.runs)!r}"
 
 
-def _save_workspace(shown: Shown) -> str:
+def _save_workspace(selection: Shown) -> str:
     import wandb_workspaces.workspaces as ws
     from wandb_workspaces.expr import Metric, Ordering
 
     # The first run is the baseline where there is one. Sorted by name, it leads the bars, too.
-    first = next(iter(shown.runs))
+    first = next(iter(selection.runs))
     workspace = ws.Workspace(
-        entity=shown.entity,
-        project=shown.project,
-        name=shown.title,
+        entity=selection.entity,
+        project=selection.project,
+        name=selection.title,
         auto_generate_panels=False,
         sections=[
             ws.Section(
@@ -148,22 +148,22 @@ def _save_workspace(shown: Shown) -> str:
                 is_open=True,
                 layout_settings=ws.SectionLayoutSettings(columns=1 if len(panels) == 1 else 2, rows=1),
             )
-            for name, panels in _charts(shown)
+            for name, panels in _charts(selection)
             if panels
         ],
         runset_settings=ws.RunsetSettings(
-            filters=_filter(shown),
+            filters=_filter(selection),
             order=[Ordering(Metric("Name"), ascending=True)],
             baseline_run=first,
-            pinned_runs=list(shown.runs),
+            pinned_runs=list(selection.runs),
             pinned_columns=[f"summary:{name}" for name in COLUMNS],
         ),
     )
     # The package gives each workspace a random name; a fixed one is found again from any machine.
-    name = checksum(shown.title.encode(), nbytes=6)
+    name = checksum(selection.title.encode(), nbytes=6)
     workspace._internal_name = f"nw-{name}-v"
     try:
-        address = f"https://any/{shown.entity}/{shown.project}?nw={name}"  # of which only the path is read
+        address = f"https://any/{selection.entity}/{selection.project}?nw={name}"  # of which only the path is read
         workspace._internal_id = ws.Workspace.from_url(address)._internal_id
     except ValueError as error:
         if "not found in project" not in str(error):
@@ -171,29 +171,36 @@ def _save_workspace(shown: Shown) -> str:
     return str(workspace.save().url)
 
 
-def _save_report(api: Any, shown: Shown, markdown: str) -> str:
+def _save_report(api: Any, selection: Shown, markdown: str) -> str:
     import wandb_workspaces.reports.v2 as wr
 
     runs = wr.Runset(
-        entity=shown.entity, project=shown.project, filters=_filter(shown), order=[wr.OrderBy("Name", ascending=True)]
+        entity=selection.entity,
+        project=selection.project,
+        filters=_filter(selection),
+        order=[wr.OrderBy("Name", ascending=True)],
     )
     report = wr.Report(
-        entity=shown.entity,
-        project=shown.project,
-        title=shown.title,
+        entity=selection.entity,
+        project=selection.project,
+        title=selection.title,
         description="Written by `make dashboard`, which replaces it.",
         width="fluid",
         blocks=[
             wr.MarkdownBlock(markdown),
             *(
                 block
-                for name, panels in _charts(shown)
+                for name, panels in _charts(selection)
                 if panels
                 for block in (wr.H2(name), wr.PanelGrid(runsets=[runs], panels=panels))
             ),
         ],
     )
-    earlier = [each.id for each in api.reports(f"{shown.entity}/{shown.project}") if each.display_name == shown.title]
-    if earlier:
-        report.id = earlier[0]
+    earlier_ids = [
+        old_report.id
+        for old_report in api.reports(f"{selection.entity}/{selection.project}")
+        if old_report.display_name == selection.title
+    ]
+    if earlier_ids:
+        report.id = earlier_ids[0]
     return str(report.save().url)
