@@ -30,8 +30,8 @@ def d_has_won(table: pd.DataFrame) -> pd.Series:
     return table["d_win_share_at_end"].astype(float) > interleaving.D_WON_SHARE
 
 
-def _notes(rows: pd.DataFrame, text: Callable[[Any], str]) -> list[Note]:
-    return [Note(text(row), f"{row.experiment} seed {row.seed}") for row in rows.itertuples()]
+def _notes(rows: pd.DataFrame, wording: Callable[[Any], str]) -> list[Note]:
+    return [Note(wording(row), f"{row.experiment} seed {row.seed}") for row in rows.itertuples()]
 
 
 def _diverged(row: Any) -> str:

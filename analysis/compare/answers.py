@@ -44,23 +44,23 @@ def associated(x: str, comparison: Comparison) -> list[str]:
     return evidence + step_by_step(comparison.step_correlations[x])
 
 
-def useful(x: str, found: plan.Usefulness, *, primary: bool) -> Answer:
+def useful(x: str, test: plan.Usefulness, *, primary: bool) -> Answer:
     """Does candidate x say more about the next KID than the current one does?"""
-    what, key = {"interleaving_ratio": ("interleaving", "useful"), "isc_mean": ("the Inception Score", "useful_isc")}[x]
-    question = f"Does {what} help to predict the next KID, once the current KID is known?"
+    name, key = {"interleaving_ratio": ("interleaving", "useful"), "isc_mean": ("the Inception Score", "useful_isc")}[x]
+    question = f"Does {name} help to predict the next KID, once the current KID is known?"
     answer = partial(Answer, question, key=key, rule=plan.RULES["useful"])
-    if math.isnan(found.without):
+    if math.isnan(test.without):
         return answer("open", "It takes at least three recipes with scored snapshots.")
-    errors = f"{found.with_it:.4f} with it and {found.without:.4f} without (n = {found.arms} recipes"
-    if found.with_it >= found.without:
+    errors = f"{test.with_it:.4f} with it and {test.without:.4f} without (n = {test.arms} recipes"
+    if test.with_it >= test.without:
         text = f"Adding it does not lower the error of predicting the next snapshot's log KID: {errors})."
     else:
-        p = f"p = {found.p:.2g} over sign flips, not corrected for two candidates"
-        p += f"; the least possible is {found.least_p:.2g}" if found.p > found.least_p else "; none lower is possible"
-        less = 100 * (1 - found.with_it / found.without)
-        text = f"The error of predicting the next snapshot's log KID is {errors}), so {less:.0f} % less ({p})."
-        text += f" More of it goes with a {'lower' if found.slope < 0 else 'higher'} next KID."
-    return answer(found.verdict, text, primary=primary)
+        p_text = f"p = {test.p:.2g} over sign flips, not corrected for two candidates"
+        p_text += f"; the least possible is {test.least_p:.2g}" if test.p > test.least_p else "; none lower is possible"
+        drop = 100 * (1 - test.with_it / test.without)
+        text = f"The error of predicting the next snapshot's log KID is {errors}), so {drop:.0f} % less ({p_text})."
+        text += f" More of it goes with a {'lower' if test.slope < 0 else 'higher'} next KID."
+    return answer(test.verdict, text, primary=primary)
 
 
 def slower_or_worse(
@@ -75,23 +75,23 @@ def slower_or_worse(
     answer = partial(Answer, question, evidence=evidence, key="slower", rule=plan.RULES["slower"])
     if not (slow and baseline):
         return answer("open", "Runs of only one of the two have finished.")
-    found, effect = plan.slower_or_worse([*slow.values()], [*baseline.values()])
+    verdict, effect = plan.slower_or_worse([*slow.values()], [*baseline.values()])
     text = f"After {steps:,} steps KID over the last three snapshots is {times(effect)} times baseline's "
     text += f"({_seeds(effect.n)})."
     if min(effect.n) < len(plan.SEEDS):
         return answer("open", f"{text} The plan asks for {len(plan.SEEDS)} seeds of each.")
-    all_there = planned and all({*seeds} == {*plan.SEEDS} for seeds in (slow, baseline))
+    complete = planned and all({*seeds} == {*plan.SEEDS} for seeds in (slow, baseline))
     sd, _ = pooled_sd({"slow": [*slow.values()], "baseline": [*baseline.values()]})
     more = f"Within the two recipes the SD of the log KID is {sd:.2f}. The plan's power counted on {plan.SD}"
     more += ", so only a large difference could settle it." if sd > 2 * plan.SD else "."
     facts = {"times": times(effect), "n": min(effect.n)}
-    return answer(found, text, more=more, primary=all_there, facts=facts)
+    return answer(verdict, text, more=more, primary=complete, facts=facts)
 
 
 def _seeds(n: Sequence[int]) -> str:
     """'n = 3 seeds each', 'n = 3 and 2 seeds'."""
-    each = f"{n[0]} seed{'' if n[0] == 1 else 's'} each"
-    return f"n = {each if n[0] == n[1] else f'{n[0]} and {n[1]} seeds'}"
+    per_arm = f"{n[0]} seed{'' if n[0] == 1 else 's'} each"
+    return f"n = {per_arm if n[0] == n[1] else f'{n[0]} and {n[1]} seeds'}"
 
 
 def step_by_step(correlations: Mapping[int, float]) -> list[str]:
@@ -117,24 +117,25 @@ class _Course(NamedTuple):
     text: str  # on the collapse and the turn; "" without both
 
 
-def alarm(snapshots: pd.DataFrame, few: Collection[str] = ()) -> Answer:
+def alarm(snapshots: pd.DataFrame, few_image_runs: Collection[str] = ()) -> Answer:
     """Does a collapse of interleaving come before FID turns? Counted over runs.
 
-    few: titles of the plan's runs on few images. Where there are any, they decide, and the others stand beside them.
+    few_image_runs: titles of the plan's runs on few images. Where there are any, they decide, and the others stand
+    beside them.
     """
     question = "Does interleaving collapse before FID turns, so that it could serve as an alarm?"
     by_run = snapshots.dropna(subset=["fid"]).groupby(["experiment", "seed"])
     courses = {title: _course(title, rows) for (name, seed), rows in by_run for title in [f"{name} seed {seed}"]}
     if not courses:
         return Answer(question, "open", "No run has scored snapshots.", key="alarm")
-    planned = [course for title, course in courses.items() if title in few]
-    others = [course for title, course in courses.items() if title not in few]
-    found, text = _counted(planned or others)
-    verdict, words = ALARMS[found]
-    text, more = words + text, ""
-    if planned:
+    planned_courses = [course for title, course in courses.items() if title in few_image_runs]
+    other_courses = [course for title, course in courses.items() if title not in few_image_runs]
+    finding, text = _counted(planned_courses or other_courses)
+    verdict, reason = ALARMS[finding]
+    text, more = reason + text, ""
+    if planned_courses:
         text += " These are the plan's runs on few images."
-        more = f"Of the other runs, exploratory: {_counted(others)[1]}" if others else ""
+        more = f"Of the other runs, exploratory: {_counted(other_courses)[1]}" if other_courses else ""
     return Answer(
         question,
         verdict,
@@ -143,7 +144,7 @@ def alarm(snapshots: pd.DataFrame, few: Collection[str] = ()) -> Answer:
         evidence=[course.text for course in courses.values() if course.text],
         key="alarm",
         rule=plan.RULES["alarm"],
-        primary=len(planned) == plan.FEW_RUNS,
+        primary=len(planned_courses) == plan.FEW_RUNS,
     )
 
 
@@ -152,7 +153,7 @@ def _counted(courses: Sequence[_Course]) -> tuple[str, str]:
     turned = sum(course.turned for course in courses)
     warned = sum(course.warned for course in courses)
     calm = len(courses) - turned
-    false = sum(course.collapsed and not course.turned for course in courses)
+    false_alarms = sum(course.collapsed and not course.turned for course in courses)
     text = f"FID turned in {turned} of {len(courses)} runs"
     if turned:
         text += f", in {warned} after a collapse {_share(warned, turned)}"
@@ -161,16 +162,19 @@ def _counted(courses: Sequence[_Course]) -> tuple[str, str]:
         text += f" (that takes {100 * (MUCH_WORSE - 1):.0f} % above its best; the largest rise is {rise:.0f} %)"
         text += ", so there was nothing to warn of"
     if calm:
-        text += f"; of the {calm} in which it did not, interleaving collapsed in {false} {_share(false, calm)}"
+        text += (
+            f"; of the {calm} in which it did not, interleaving collapsed in {false_alarms} "
+            f"{_share(false_alarms, calm)}"
+        )
     lengths = sorted({course.steps for course in courses})
     text += "."
     if len(lengths) > 1:
         text += (
             " By length: "
             + ", ".join(
-                f"{sum(each.collapsed for each in some)} of {len(some)} runs of {steps:,.0f} steps"
+                f"{sum(course.collapsed for course in group)} of {len(group)} runs of {steps:,.0f} steps"
                 for steps in lengths
-                if (some := [each for each in courses if each.steps == steps])
+                if (group := [course for course in courses if course.steps == steps])
             )
             + " collapsed."
         )
@@ -179,11 +183,11 @@ def _counted(courses: Sequence[_Course]) -> tuple[str, str]:
         text += (
             f" Only {len(learnt)} of the {len(courses)} runs ever got below KID {LEARNT_KID}, where a collapse counts."
         )
-    return plan.alarm_verdict(warned=warned, turned=turned, false=false, calm=calm), text
+    return plan.alarm_verdict(warned=warned, turned=turned, false=false_alarms, calm=calm), text
 
 
-def _share(count: int, of: int) -> str:
-    low, high = wilson(count, of)
+def _share(count: int, total: int) -> str:
+    low, high = wilson(count, total)
     return f"[{100 * low:.0f} to {100 * high:.0f} %, Wilson]"
 
 
@@ -191,13 +195,14 @@ def _course(title: str, rows: pd.DataFrame) -> _Course:
     step, fid, kid, ratio = (
         rows[key].to_numpy(dtype=float) for key in ("step", "fid", "kid_mean", "interleaving_ratio")
     )
-    means, at = running_means(fid), interleaving.collapse(ratio, counts=kid < LEARNT_KID)
+    means, onset = running_means(fid), interleaving.collapse(ratio, counts=kid < LEARNT_KID)
     rise = float(means[-1] / np.nanmin(means) - 1) if len(means) else math.nan
     turned, text = rise > MUCH_WORSE - 1, ""
-    if at is not None:
+    if onset is not None:
         text = (
-            f"the first collapse that counts is at step {step[at]:,.0f} of {step[-1]:,.0f} (ratio {ratio[at]:.2f}, "
-            f"from a peak of {np.nanmax(ratio[:at]):.2f}); the ratio ends at {ratio[-1]:.2f}"
+            f"the first collapse that counts is at step {step[onset]:,.0f} of {step[-1]:,.0f} "
+            f"(ratio {ratio[onset]:.2f}, from a peak of {np.nanmax(ratio[:onset]):.2f}); the ratio ends at "
+            f"{ratio[-1]:.2f}"
         )
     elif turned:
         text = f"no collapse that counts in {step[-1]:,.0f} steps"
@@ -208,46 +213,46 @@ def _course(title: str, rows: pd.DataFrame) -> _Course:
         )
     if turned:
         text += f"; the lowest FID of a snapshot is at step {step[fid.argmin()]:,.0f}"
-    warned = turned and at is not None and at <= int(fid.argmin())
+    warned = turned and onset is not None and onset <= int(fid.argmin())
     learnt = bool((kid < LEARNT_KID).any())
-    return _Course(turned, at is not None, warned, learnt, step[-1], rise, f"{title}: {text}" if text else "")
+    return _Course(turned, onset is not None, warned, learnt, step[-1], rise, f"{title}: {text}" if text else "")
 
 
 def dives(table: pd.DataFrame) -> Answer:
     """Does D's loss dive, over all of a run's own steps, and does it stay there, as where D has won for good?"""
     question = "Does D's loss dive to 0 and stay there?"
     columns = ["d_win_share_whole", "d_win_share_last", "d_win_longest", "d_win_share_at_end"]
-    known = table[table["status"] == "finished"].dropna(subset=columns).astype(dict.fromkeys(columns, float))
-    if known.empty:
+    runs = table[table["status"] == "finished"].dropna(subset=columns).astype(dict.fromkeys(columns, float))
+    if runs.empty:
         text = f"No finished run has {interleaving.D_WON_STEPS:,} steps whose losses could be read."
         return Answer(question, "open", text, key="dive")
-    known = known.assign(run=known["experiment"] + " seed " + known["seed"].astype(str))
+    runs = runs.assign(run=runs["experiment"] + " seed " + runs["seed"].astype(str))
     evidence = [
         f"{row.run}: below 0.1 in {100 * row.d_win_share_whole:.1f} % of its {row.steps:,} steps, in "
         f"{100 * row.d_win_share_last:.1f} % of the last quarter, in {row.d_win_longest:,.0f} steps in a row at most"
-        for row in known.itertuples()
+        for row in runs.itertuples()
     ]
     answer = partial(Answer, question, evidence=evidence, key="dive")
-    if not (known["d_win_share_whole"] > 0).any():
-        return answer("no", f"It is never below 0.1 (n = {len(known)} runs).")
-    stayed = known[known["d_win_share_at_end"] > interleaving.D_WON_SHARE]
-    if len(stayed):
-        text = f"It stays below 0.1 in {len(stayed)} of {len(known)} runs: {', '.join(stayed['run'])}."
-        return answer("yes" if len(stayed) == len(known) else "depends", text)
-    shares = known.groupby("experiment", sort=False)["d_win_share_last"].agg(["min", "max"]).sort_values("max")[::-1]
-    lengths = known.groupby("experiment")["steps"].max()
-    often, rest = shares[shares["max"] > 0.05], shares[shares["max"] <= 0.05]
+    if not (runs["d_win_share_whole"] > 0).any():
+        return answer("no", f"It is never below 0.1 (n = {len(runs)} runs).")
+    won_runs = runs[runs["d_win_share_at_end"] > interleaving.D_WON_SHARE]
+    if len(won_runs):
+        text = f"It stays below 0.1 in {len(won_runs)} of {len(runs)} runs: {', '.join(won_runs['run'])}."
+        return answer("yes" if len(won_runs) == len(runs) else "depends", text)
+    shares = runs.groupby("experiment", sort=False)["d_win_share_last"].agg(["min", "max"]).sort_values("max")[::-1]
+    lengths = runs.groupby("experiment")["steps"].max()
+    high_shares, low_shares = shares[shares["max"] > 0.05], shares[shares["max"] <= 0.05]
     parts = [
-        f"{_percent(each['min'], each['max'])} of the steps ({name}, {lengths[name]:,} steps)"
-        for name, each in often.iterrows()
+        f"{_percent(share['min'], share['max'])} of the steps ({name}, {lengths[name]:,} steps)"
+        for name, share in high_shares.iterrows()
     ]
-    if len(rest):
-        which = "the others" if len(often) else "all recipes"
-        steps = sorted({f"{each:,}" for each in lengths[rest.index]}, key=len)
-        parts.append(f"at most {100 * rest['max'].max():.0f} % ({which}, {' or '.join(steps)} steps)")
+    if len(low_shares):
+        recipes = "the others" if len(high_shares) else "all recipes"
+        steps = sorted({f"{length:,}" for length in lengths[low_shares.index]}, key=len)
+        parts.append(f"at most {100 * low_shares['max'].max():.0f} % ({recipes}, {' or '.join(steps)} steps)")
     text = (
-        f"It is below 0.1 in up to {100 * known['d_win_share_whole'].max():.0f} % of a run's steps, and stays there in "
-        f"none of {len(known)} runs. In a run's last quarter it is there in {', '.join(parts)}."
+        f"It is below 0.1 in up to {100 * runs['d_win_share_whole'].max():.0f} % of a run's steps, and stays there in "
+        f"none of {len(runs)} runs. In a run's last quarter it is there in {', '.join(parts)}."
     )
     return answer("depends" if shares["max"].max() > 0.5 else "no", text)
 
@@ -265,18 +270,18 @@ def speed(table: pd.DataFrame) -> Answer:
     machine with other work that gave 11 % of one run and 72 % of its twin.
     """
     question = "Where did the time go? (Why was an A100 no faster than a V100?)"
-    known = table.dropna(subset=["images_per_s", "data_wait_fraction"])
-    if known.empty:
+    runs = table.dropna(subset=["images_per_s", "data_wait_fraction"])
+    if runs.empty:
         return Answer(question, "open", "No run has recorded its speed.", key="speed")
     evidence = [
         f"{row.experiment} seed {row.seed}: {row.images_per_s:,.0f} images/s, waited for input "
         f"{100 * row.data_wait_fraction:.2f} % of the time"
-        for row in known.itertuples()
+        for row in runs.itertuples()
     ]
-    wait = 100 * known["data_wait_fraction"].astype(float).max()
+    wait = 100 * runs["data_wait_fraction"].astype(float).max()
     if wait >= LONG_WAIT:
-        text = f"In these runs, waiting for input took up to {wait:.0f} % of a run's time (n = {len(known)})."
+        text = f"In these runs, waiting for input took up to {wait:.0f} % of a run's time (n = {len(runs)})."
     else:
-        text = f"In these runs, waiting for input took at most {wait:.2f} % of a run's time (n = {len(known)})."
+        text = f"In these runs, waiting for input took at most {wait:.2f} % of a run's time (n = {len(runs)})."
     text += " The write-up's machines were not tested."
     return Answer(question, "plain", text, evidence=evidence, key="speed")

@@ -49,78 +49,81 @@ def _place(run: Run, parents: Mapping[str, str | None]) -> tuple[int, float, str
 
 def compare(
     runs: Sequence[Run],
-    scored: Callable[[Run], tuple[Protocol, Scores] | None],
+    scores_of: Callable[[Run], tuple[Protocol, Scores] | None],
     *,
     cost_per_hour: float | None = None,
     notes: Sequence[Note] = (),
 ) -> Comparison:
     """Put runs of one data set and profile side by side.
 
-    scored: gives a run's protocol and scores, empty where it has none; None where it can't have any.
+    scores_of: gives a run's protocol and scores, empty where it has none; None where it can't have any.
     notes: further ones to show.
     """
     parents = {run.name: _parent(run) for run in runs}
     runs = sorted(runs, key=lambda run: _place(run, parents))
     runs, other_recipes = eligible.one_recipe_a_name(runs)
     steps_compared, refused = eligible.comparable_losses(runs)
-    noted = {note.run for note in notes}
+    noted_titles = {note.run for note in notes}
     notes = [*notes, *other_recipes, *eligible.unfinished(runs)]
 
     parts, protocols = [], []
     for run, facts in zip(runs, table(runs).to_dict("records"), strict=True):
-        protocol, scores = scored(run) or (None, NOTHING)
+        protocol, scores = scores_of(run) or (None, NOTHING)
         if protocol:
             protocols.append(protocol)
-            notes += eligible.unscored(run, scores, noted)
+            notes += eligible.unscored(run, scores, noted_titles)
         limit = steps_compared.get(run.title)
         part = part_of(run, facts, protocol, scores, steps_compared=limit, cost_per_hour=cost_per_hour)
         notes += part.notes
         parts.append(part)
 
-    compared = pd.DataFrame([part.row for part in parts], columns=list(RUN_COLUMNS))
+    run_table = pd.DataFrame([part.row for part in parts], columns=list(RUN_COLUMNS))
     all_snapshots, other_images = _all_snapshots(parts), eligible.of_other_images(runs)
-    apart = frozenset(str(note.run) for note in other_images)
-    snapshots = without_runs(all_snapshots, apart)
-    shared = eligible.twins([(run, part.opening) for run, part in zip(runs, parts, strict=True)])
+    titles_apart = frozenset(str(note.run) for note in other_images)
+    snapshots = without_runs(all_snapshots, titles_apart)
+    twins = eligible.twins([(run, part.opening) for run, part in zip(runs, parts, strict=True)])
+    notes += [Note(f"{twin.text}; the two count as one run, except in the speeds", twin.longer.title) for twin in twins]
+    alternatives = _alternatives(runs, parents, run_table, snapshots, twins)
     notes += [
-        Note(f"{twin.text}; the two count as one run, except in the speeds", twin.longer.title) for twin in shared
+        Note(text)
+        for text in dict.fromkeys(alternative.stand_in for alternative in alternatives if alternative.stand_in)
     ]
-    alternatives = _alternatives(runs, parents, compared, snapshots, shared)
-    notes += [Note(text) for text in dict.fromkeys(each.stand_in for each in alternatives if each.stand_in)]
     equal_steps = min(steps_compared.values(), default=0)
-    at_equal_steps = _with_next(snapshots[snapshots["step"] <= equal_steps]) if equal_steps else snapshots
-    distinct = eligible.without_shared_steps(at_equal_steps, shared)
-    arms = plan.arms_of(_comparable(runs, steps_compared), compared, distinct, equal_steps)
-    found = Comparison(
+    compared_snapshots = _with_next(snapshots[snapshots["step"] <= equal_steps]) if equal_steps else snapshots
+    distinct_snapshots = eligible.without_shared_steps(compared_snapshots, twins)
+    arms = plan.arms_of(_comparable(runs, steps_compared), run_table, distinct_snapshots, equal_steps)
+    comparison = Comparison(
         data=runs[0].data,
         profile=runs[0].profile,
         protocol=_protocol(protocols),
         runs=runs,
         alternatives=alternatives,
-        table=compared,
+        table=run_table,
         snapshots=all_snapshots,
-        apart=apart,
+        apart=titles_apart,
         windows=_all_windows(parts),
-        associations=associations_of(distinct, runs),
+        associations=associations_of(distinct_snapshots, runs),
         predictions=prediction.predictions(arms),
         arms=arms,
         steps_compared=equal_steps,
-        step_correlations={x: step_correlations(x, distinct, runs) for x in CANDIDATES},
+        step_correlations={x: step_correlations(x, distinct_snapshots, runs) for x in CANDIDATES},
         experiment_answers={alternative.name: own_question.of_experiment(alternative) for alternative in alternatives},
-        alarms=alarms_of(compared),
+        alarms=alarms_of(run_table),
         notes=[*notes, *refused, *other_images],
-        ratings=[looks_normal.rates(run, one) for run in runs if run.folder for one in read_ratings(run.folder.path)],
-        repeats=len(shared),
+        ratings=[
+            looks_normal.rates(run, rating) for run in runs if run.folder for rating in read_ratings(run.folder.path)
+        ],
+        repeats=len(twins),
     )
-    return replace(found, answers=writeup.answers_to(found, shared))
+    return replace(comparison, answers=writeup.answers_to(comparison, twins))
 
 
 def _comparable(runs: Sequence[Run], steps_compared: Mapping[str, int]) -> list[Run]:
     """The runs whose losses are compared, of the image size and the images that most of them have."""
-    known = [run for run in runs if run.title in steps_compared]
-    kinds = Counter((run.experiment.image_size, *run.images) for run in known)
-    usual = kinds.most_common(1)[0][0] if kinds else None
-    return [run for run in known if (run.experiment.image_size, *run.images) == usual]
+    compared_runs = [run for run in runs if run.title in steps_compared]
+    kinds = Counter((run.experiment.image_size, *run.images) for run in compared_runs)
+    usual_kind = kinds.most_common(1)[0][0] if kinds else None
+    return [run for run in compared_runs if (run.experiment.image_size, *run.images) == usual_kind]
 
 
 def _all_snapshots(parts: Sequence[Part]) -> pd.DataFrame:
@@ -181,16 +184,16 @@ def _alternatives(
     parents: Mapping[str, str | None],
     table: pd.DataFrame,
     snapshots: pd.DataFrame,
-    shared: Sequence[eligible.Twin],
+    twins: Sequence[eligible.Twin],
 ) -> list[Alternative]:
     by_name = {run.name: run for run in reversed(runs)}  # the lowest seed's
-    standing = _standing_in(by_name, parents, runs, snapshots)
-    own_courses = _own_courses(by_name, parents, standing, table, snapshots, shared)
-    known = {parent: each.run for parent, each in standing.items()} | by_name
-    qualities = {name: _quality_measure(run, known.get(parents[name] or "")) for name, run in by_name.items()}
-    compared = outcomes(
-        pd.concat([table, *(each.table for each in standing.values())], ignore_index=True),
-        pd.concat([snapshots, *(each.snapshots for each in standing.values())], ignore_index=True),
+    stand_in_of = _standing_in(by_name, parents, runs, snapshots)
+    own_courses = _own_courses(by_name, parents, stand_in_of, table, snapshots, twins)
+    parent_runs = {parent: stand_in.run for parent, stand_in in stand_in_of.items()} | by_name
+    qualities = {name: _quality_measure(run, parent_runs.get(parents[name] or "")) for name, run in by_name.items()}
+    outcome_of = outcomes(
+        pd.concat([table, *(stand_in.table for stand_in in stand_in_of.values())], ignore_index=True),
+        pd.concat([snapshots, *(stand_in.snapshots for stand_in in stand_in_of.values())], ignore_index=True),
         {
             name: parents[name]
             for name, quality in qualities.items()
@@ -203,7 +206,7 @@ def _alternatives(
         run, parent = by_name[name], parents[name]
         ancestor = _ancestor(run, by_name.get(parent or ""))
         changes = config.differences(ancestor, run.experiment) if ancestor else {}
-        copies = [twin for twin in shared if (twin.longer.name, twin.shorter.name) == (name, parent)]
+        copies = [twin for twin in twins if (twin.longer.name, twin.shorter.name) == (name, parent)]
         rows = table[table["experiment"] == name]
         finished, diverged = (rows[rows["status"] == status] for status in ("finished", "diverged"))
         alternatives.append(
@@ -217,8 +220,8 @@ def _alternatives(
                 measures={measure: t_interval(finished[measure].astype(float)) for measure in AVERAGED},
                 differences=_differences(finished_runs, (name, parent), qualities[name], copies),
                 quality=qualities[name],
-                outcome=compared.get(name),
-                stand_in=standing[str(parent)].text if parent in standing and name in compared else "",
+                outcome=outcome_of.get(name),
+                stand_in=stand_in_of[str(parent)].text if parent in stand_in_of and name in outcome_of else "",
                 own_course=own_courses.get(name, ""),
                 experiment=run.experiment.name,
                 overrides=[*run.experiment.overrides],
@@ -233,24 +236,24 @@ def _alternatives(
 def _own_courses(
     by_name: Mapping[str, Run],
     parents: Mapping[str, str | None],
-    standing: Mapping[str, stand_ins.StandIn],
+    stand_in_of: Mapping[str, stand_ins.StandIn],
     table: pd.DataFrame,
     snapshots: pd.DataFrame,
-    shared: Sequence[eligible.Twin],
+    twins: Sequence[eligible.Twin],
 ) -> dict[str, str]:
     """Each experiment whose first steps are its parent's -> how its runs went on from there."""
     endpoints = table.set_index(["experiment", "seed"])["kid_endpoint"].astype(float)
     courses = {}
     for name, run in by_name.items():
-        before: dict[int, float] = {}  # seed -> KID at the parent's end
-        own = standing.get(str(parents[name]))
-        if own and own.run.name == name:
-            before, steps = dict(own.endpoints), own.steps
-        for twin in shared:
+        early_kids: dict[int, float] = {}  # seed -> KID at the parent's end
+        stand_in = stand_in_of.get(str(parents[name]))
+        if stand_in and stand_in.run.name == name:
+            early_kids, steps = dict(stand_in.endpoints), stand_in.steps
+        for twin in twins:
             if (twin.longer.name, twin.shorter.name) == (name, parents[name]):
-                before[twin.shorter.seed] = endpoints[twin.shorter.name, twin.shorter.seed]
+                early_kids[twin.shorter.seed] = endpoints[twin.shorter.name, twin.shorter.seed]
                 steps = twin.shorter.steps
-        if before and (text := stand_ins.own_course(run, steps, dict(sorted(before.items())), snapshots)):
+        if early_kids and (text := stand_ins.own_course(run, steps, dict(sorted(early_kids.items())), snapshots)):
             courses[name] = text
     return courses
 
@@ -259,12 +262,12 @@ def _standing_in(
     by_name: Mapping[str, Run], parents: Mapping[str, str | None], runs: Sequence[Run], snapshots: pd.DataFrame
 ) -> dict[str, stand_ins.StandIn]:
     """Each parent of which seeds have no run here -> what stands for them, where something can."""
-    found = {}
+    stand_in_of = {}
     for name, run in by_name.items():
         if parent := parents[name]:
-            known = by_name[parent].experiment if parent in by_name else _in_repository(parent, run.profile)
-            found[parent] = stand_ins.find(parent, known, runs, snapshots) if known else None
-    return {parent: each for parent, each in found.items() if each}
+            experiment = by_name[parent].experiment if parent in by_name else _in_repository(parent, run.profile)
+            stand_in_of[parent] = stand_ins.find(parent, experiment, runs, snapshots) if experiment else None
+    return {parent: stand_in for parent, stand_in in stand_in_of.items() if stand_in}
 
 
 def _ancestor(run: Run, parent_run: Run | None) -> config.Experiment | None:
@@ -295,23 +298,23 @@ def _differences(
     Between image sizes, and for what the losses do, recipes are not equally noisy (in the first study the ratio's
     standard deviation was 0.02 in one recipe and 0.29 in another), so there it is Welch's t of the two.
     """
-    comparable = {"kid_endpoint": AVERAGED, "fid_at_64": ("fid_at_64", *DYNAMICS), None: DYNAMICS}[quality]
-    own, parent = (finished["experiment"] == name for name in names)
-    copied = own & finished["seed"].isin([twin.longer.seed for twin in copies])
+    measures = {"kid_endpoint": AVERAGED, "fid_at_64": ("fid_at_64", *DYNAMICS), None: DYNAMICS}[quality]
+    experiment_mask, parent_mask = (finished["experiment"] == name for name in names)
+    copied_mask = experiment_mask & finished["seed"].isin([twin.longer.seed for twin in copies])
     kinds = finished["image_size"].astype(str) + " " + finished["steps"].astype(str)
-    rows = finished[kinds.isin(kinds[own | parent]) & ~copied]
+    rows = finished[kinds.isin(kinds[experiment_mask | parent_mask]) & ~copied_mask]
     differences = {}
-    for measure in comparable:
-        known = rows.assign(value=rows[measure].astype(float)).dropna(subset="value")
-        arms = {name: values.to_list() for name, values in known.groupby("experiment")["value"]}
+    for measure in measures:
+        measured_rows = rows.assign(value=rows[measure].astype(float)).dropna(subset="value")
+        arms = {name: values.to_list() for name, values in measured_rows.groupby("experiment")["value"]}
         if not all(name in arms for name in names):
             continue
-        arm, other = (arms[name] for name in names)
-        if quality == "kid_endpoint" and measure not in DYNAMICS and min(len(arm), len(other)) > 1:
+        arm, parent_arm = (arms[name] for name in names)
+        if quality == "kid_endpoint" and measure not in DYNAMICS and min(len(arm), len(parent_arm)) > 1:
             sd, df = pooled_sd(arms)
-            differences[measure] = pooled_effect(arm, other, sd=sd, df=df)
+            differences[measure] = pooled_effect(arm, parent_arm, sd=sd, df=df)
         else:
-            differences[measure] = welch_effect(arm, other)
+            differences[measure] = welch_effect(arm, parent_arm)
     return differences
 
 

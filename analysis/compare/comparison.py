@@ -66,8 +66,8 @@ def sentence(verdict: str, text: str) -> str:
 
 def without_runs(snapshots: pd.DataFrame, titles: Collection[str]) -> pd.DataFrame:
     """The snapshots of all other runs."""
-    own = snapshots["experiment"] + " seed " + snapshots["seed"].astype(str)
-    return snapshots[~own.isin(titles)].reset_index(drop=True)
+    row_titles = snapshots["experiment"] + " seed " + snapshots["seed"].astype(str)
+    return snapshots[~row_titles.isin(titles)].reset_index(drop=True)
 
 
 @dataclass(frozen=True)

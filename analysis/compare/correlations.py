@@ -44,13 +44,13 @@ def associations_of(snapshots: pd.DataFrame, runs: Sequence[Run]) -> dict[Claim,
     points = of_usual_size(snapshots).sort_values(["experiment", "seed", "step"])
     if points.empty:
         return {}
-    name, seed, step = recipes_of(points, runs), points["seed"], points["step"]
+    recipes, seeds, steps = recipes_of(points, runs), points["seed"], points["step"]
     initialisation = points["experiment"].map({run.name: str(run.experiment.weight_init) for run in runs})
-    between_recipes = {"cluster": name, "unit": "recipe"}
-    between_seeds = {"given": _pairs(name, step), "cluster": _pairs(name, seed), "unit": "run"}
+    between_recipes = {"cluster": recipes, "unit": "recipe"}
+    between_seeds = {"given": _pairs(recipes, steps), "cluster": _pairs(recipes, seeds), "unit": "run"}
     scopes = {
-        "recipes": {"given": step, **between_recipes},
-        "same_init": {"given": _pairs(step, initialisation), **between_recipes},
+        "recipes": {"given": steps, **between_recipes},
+        "same_init": {"given": _pairs(steps, initialisation), **between_recipes},
         "seeds": between_seeds,
         "changes": between_seeds,
     }
@@ -73,12 +73,12 @@ def step_correlations(x: str, snapshots: pd.DataFrame, runs: Sequence[Run]) -> d
     """Step -> rank correlation of the recipes' means of x with those of the next snapshot's KID."""
     rows = of_usual_size(snapshots).dropna(subset=[x, "next_kid_mean"])
     correlations = {}
-    for step, of_step in rows.groupby("step"):
-        means = of_step.groupby(recipes_of(of_step, runs))[[x, "next_kid_mean"]].mean()
+    for step, step_rows in rows.groupby("step"):
+        means = step_rows.groupby(recipes_of(step_rows, runs))[[x, "next_kid_mean"]].mean()
         if len(means) > Association.MIN_COMPARISONS:
             correlations[step] = means[x].corr(means["next_kid_mean"], method="spearman")
     return correlations
 
 
-def _pairs(one: pd.Series, other: pd.Series) -> list[tuple[Any, Any]]:
-    return list(zip(one, other, strict=True))
+def _pairs(left: pd.Series, right: pd.Series) -> list[tuple[Any, Any]]:
+    return list(zip(left, right, strict=True))

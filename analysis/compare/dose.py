@@ -44,13 +44,13 @@ def split(arms: Arms) -> Split:
 def still_learning(arms: Arms) -> tuple[int, int]:
     """In how many runs KID still falls clearly at the equal steps, and of how many."""
     scored = arms.snapshots.dropna(subset="kid_mean")
-    return sum(still_falls(own) for _, own in scored.groupby("arm")), len(scored[["arm", "seed"]].drop_duplicates())
+    return sum(still_falls(rows) for _, rows in scored.groupby("arm")), len(scored[["arm", "seed"]].drop_duplicates())
 
 
 def stalled(arms: Arms) -> int:
     """In how many runs of arms whose curves hardly meet KID no longer falls clearly at the equal steps."""
-    apart = arms.snapshots[arms.snapshots["arm"].isin(split(arms).apart.index)]
-    learning, runs = still_learning(replace(arms, snapshots=apart))
+    snapshots = arms.snapshots[arms.snapshots["arm"].isin(split(arms).apart.index)]
+    learning, runs = still_learning(replace(arms, snapshots=snapshots))
     return runs - learning
 
 
@@ -80,40 +80,40 @@ def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
 
     names: arm -> how the figure calls it.
     """
-    found = doses(arms)
-    if found.empty:
+    table = doses(arms)
+    if table.empty:
         return []
-    kid = {arm: f"{exp(q):.2f}" for arm, q in zip(found["arm"], found["q"], strict=True)}
-    most, smoothed, best = (
-        found.loc[place] for place in (found["ratio"].idxmax(), found["smoothed"].idxmax(), found["q"].idxmin())
+    kid = {arm: f"{exp(q):.2f}" for arm, q in zip(table["arm"], table["q"], strict=True)}
+    peak, smoothed_peak, best = (
+        table.loc[place] for place in (table["ratio"].idxmax(), table["smoothed"].idxmax(), table["q"].idxmin())
     )
-    crossed = f"Among the {len(found)} rates of D, the unsmoothed interleaving ratio is highest at {names[most.arm]} "
-    crossed += f"({most.ratio:.2f}). "
-    if smoothed.smoothed < HARDLY:
-        crossed += f"With the losses averaged over 5 steps, it is at most {smoothed.smoothed:.2f} at any "
-        crossed += "of them."
-    elif smoothed.arm == most.arm:
-        crossed += f"With the losses averaged over 5 steps, it is highest there, too ({most.smoothed:.2f})."
+    text = f"Among the {len(table)} rates of D, the unsmoothed interleaving ratio is highest at {names[peak.arm]} "
+    text += f"({peak.ratio:.2f}). "
+    if smoothed_peak.smoothed < HARDLY:
+        text += f"With the losses averaged over 5 steps, it is at most {smoothed_peak.smoothed:.2f} at any "
+        text += "of them."
+    elif smoothed_peak.arm == peak.arm:
+        text += f"With the losses averaged over 5 steps, it is highest there, too ({peak.smoothed:.2f})."
     else:
-        crossed += f"With the losses averaged over 5 steps, it is highest at {names[smoothed.arm]} "
-        crossed += f"({smoothed.smoothed:.2f}; {most.smoothed:.2f} at {names[most.arm]})."
-    logs = {str(arm): own.dropna().to_list() for arm, own in arms.runs.groupby("arm")["q"]}
+        text += f"With the losses averaged over 5 steps, it is highest at {names[smoothed_peak.arm]} "
+        text += f"({smoothed_peak.smoothed:.2f}; {peak.smoothed:.2f} at {names[peak.arm]})."
+    logs = {str(arm): log_kids.dropna().to_list() for arm, log_kids in arms.runs.groupby("arm")["q"]}
     sd, df = pooled_sd(logs)
-    alike = [
+    ties = [
         names[arm]
-        for arm in found["arm"]
+        for arm in table["arm"]
         if arm != best.arm and not pooled_effect(logs[arm], logs[best.arm], sd=sd, df=df).settled
     ]
-    quality = f"The final KID is {kid[most.arm]} at {names[most.arm]}. The lowest is {kid[best.arm]}, at "
-    quality += f"{names[best.arm]}"
-    quality += f"; {_listed(alike)} can't be told from it (not corrected)." if alike else "."
-    said = [*_apart(arms, names), *_extremes(arms, names), f"{crossed} {quality}"]
+    kid_text = f"The final KID is {kid[peak.arm]} at {names[peak.arm]}. The lowest is {kid[best.arm]}, at "
+    kid_text += f"{names[best.arm]}"
+    kid_text += f"; {_listed(ties)} can't be told from it (not corrected)." if ties else "."
+    statements = [*_apart(arms, names), *_extremes(arms, names), f"{text} {kid_text}"]
     if one_setting(arms):
-        said.append(
+        statements.append(
             "All these recipes differ only in D's learning rate, so they can't show whether quality is one function of "
             "interleaving, whichever setting moved it."
         )
-    return said
+    return statements
 
 
 def _extremes(arms: Arms, names: Mapping[str, str]) -> list[str]:
@@ -121,17 +121,17 @@ def _extremes(arms: Arms, names: Mapping[str, str]) -> list[str]:
     means = _means(arms.runs)
     if one_setting(arms) or means.empty:
         return []
-    place = means["q"].rank().astype(int)
-    best, most = means["q"].idxmin(), means["ratio"].idxmax()
-    facts = {arm: f"{exp(means['q'][arm]):.3f} (n = {means['n'][arm]})" for arm in (best, most)}
+    ranks = means["q"].rank().astype(int)
+    best, peak = means["q"].idxmin(), means["ratio"].idxmax()
+    facts = {arm: f"{exp(means['q'][arm]):.3f} (n = {means['n'][arm]})" for arm in (best, peak)}
     text = f"Of all {len(means)} recipes, {names[best]} has the lowest final KID, {facts[best]}, at an interleaving "
     text += f"ratio of {means['ratio'][best]:.2f}."
-    if best == most:
+    if best == peak:
         return [f"{text} That is the highest ratio, too."]
-    text += f" {names[most]} has the highest mean ratio, {means['ratio'][most]:.2f}, and is number {place[most]} by "
-    text += f"final KID, {facts[most]}."
-    known = arms.runs.dropna(subset=["q", "interleaving_ratio_end"])
-    seeds = known[known["arm"] == most].sort_values("interleaving_ratio_end")
+    text += f" {names[peak]} has the highest mean ratio, {means['ratio'][peak]:.2f}, and is number {ranks[peak]} by "
+    text += f"final KID, {facts[peak]}."
+    runs = arms.runs.dropna(subset=["q", "interleaving_ratio_end"])
+    seeds = runs[runs["arm"] == peak].sort_values("interleaving_ratio_end")
     if len(seeds) > 1:
         ratios, kids = seeds["interleaving_ratio_end"], [exp(q) for q in seeds["q"]]
         text += f" The ratios of its seeds are {_numbers(ratios)}, and their final KIDs {_numbers(kids)}."
@@ -140,7 +140,7 @@ def _extremes(arms: Arms, names: Mapping[str, str]) -> list[str]:
 
 def _alike(arms: Arms, means: pd.DataFrame, names: Mapping[str, str]) -> list[str]:
     """The two recipes of nearly the same ratio whose KIDs differ most: quality isn't one function of it there."""
-    logs = {str(arm): own.dropna().to_list() for arm, own in arms.runs.groupby("arm")["q"]}
+    logs = {str(arm): log_kids.dropna().to_list() for arm, log_kids in arms.runs.groupby("arm")["q"]}
     sd, df = pooled_sd(logs)
     meeting = means[means["ratio"] >= APART]
     pairs = [
@@ -168,8 +168,8 @@ def _numbers(values: Iterable[float]) -> str:
 
 def _apart(arms: Arms, names: Mapping[str, str]) -> list[str]:
     """What the correlation rests on, where the curves of some recipes hardly meet."""
-    found = split(arms)
-    if found.apart.empty or len(found.others) < 3:
+    parts = split(arms)
+    if parts.apart.empty or len(parts.others) < 3:
         return []
 
     def listed(rows: pd.DataFrame) -> str:
@@ -178,10 +178,10 @@ def _apart(arms: Arms, names: Mapping[str, str]) -> list[str]:
     def kids(rows: pd.DataFrame) -> str:
         return f"{exp(rows['q'].min()):.2f} to {exp(rows['q'].max()):.2f}"
 
-    undecided = found.apart[(found.apart["gap"] - UNDECIDED).abs() < NEAR]
-    ahead = found.apart[found.apart["gap"] > AHEAD]
+    undecided = parts.apart[(parts.apart["gap"] - UNDECIDED).abs() < NEAR]
+    ahead = parts.apart[parts.apart["gap"] > AHEAD]
     text = f"The correlation depends on the recipes whose curves hardly meet (ratio below {APART}): "
-    text += f"{listed(found.apart)}, with a final KID of {kids(found.apart)}."
+    text += f"{listed(parts.apart)}, with a final KID of {kids(parts.apart)}."
     if len(undecided):
         text += f" At {listed(undecided)} D's loss is twice G's, as if D gave every image a probability of 1/2."
     if len(ahead):
@@ -189,8 +189,8 @@ def _apart(arms: Arms, names: Mapping[str, str]) -> list[str]:
     if len(undecided) and len(ahead):
         text += " A ratio near 0 doesn't say which."
     return [
-        f"{text} Over the other {len(found.others)} recipes (final KID {kids(found.others)}) the rank correlation is "
-        f"{found.rho:+.2f} (p = {found.p:.2g}; chosen after seeing it)."
+        f"{text} Over the other {len(parts.others)} recipes (final KID {kids(parts.others)}) the rank correlation is "
+        f"{parts.rho:+.2f} (p = {parts.p:.2g}; chosen after seeing it)."
     ]
 
 

@@ -21,13 +21,13 @@ def one_recipe_a_name(runs: Sequence[Run]) -> tuple[list[Run], list[Note]]:
     for name in dict.fromkeys(run.name for run in runs):
         namesakes = [run for run in runs if run.name == name]
         settings = [config.settings(run.experiment).items() for run in namesakes]
-        recipes = [str([item for item in of_one if item[0] not in config.HOW]) for of_one in settings]
-        usual = namesakes[recipes.index(mode(recipes))].experiment
+        recipes = [str([item for item in items if item[0] not in config.HOW]) for items in settings]
+        usual_experiment = namesakes[recipes.index(mode(recipes))].experiment
         for run in namesakes:
-            changes = config.differences(usual, run.experiment).items()
-            differing = [f"{key} {new} instead of {old}" for key, (old, new) in changes if key not in config.HOW]
-            if differing:
-                text = f"left out, its recipe differs from most runs of its name: {', '.join(differing)}"
+            changes = config.differences(usual_experiment, run.experiment).items()
+            differences = [f"{key} {new} instead of {old}" for key, (old, new) in changes if key not in config.HOW]
+            if differences:
+                text = f"left out, its recipe differs from most runs of its name: {', '.join(differences)}"
                 notes.append(Note(text, run.title))
             else:
                 kept.append(run)
@@ -47,15 +47,15 @@ def comparable_losses(runs: Sequence[Run]) -> tuple[dict[str, int], list[Note]]:
     steps_compared, notes = {}, []
     for run in finished:
         if run.experiment.batch_size != batch_size:
-            why = f"its batch size is {run.experiment.batch_size}, the others' is {batch_size}"
+            reason = f"its batch size is {run.experiment.batch_size}, the others' is {batch_size}"
         elif run.steps < steps:
-            why = f"it has {run.steps:,} steps, the others {steps:,}"
+            reason = f"it has {run.steps:,} steps, the others {steps:,}"
         else:
             steps_compared[run.title] = steps
             continue
         text = (
-            f"interleaving not compared: {why}; it depends on minibatch noise and changes during a run, so only equal "
-            "batch sizes over equal steps are comparable"
+            f"interleaving not compared: {reason}; it depends on minibatch noise and changes during a run, so only "
+            "equal batch sizes over equal steps are comparable"
         )
         notes.append(Note(text, run.title))
     return steps_compared, notes
@@ -83,26 +83,26 @@ def twins(runs: Sequence[tuple[Run, bytes]]) -> list[Twin]:
     for run, opening in runs:
         if opening and run.state == "finished":
             by_opening.setdefault(opening, []).append(run)
-    found = []
+    pairs = []
     for candidates in by_opening.values():
         for shorter, longer in pairwise(sorted(candidates, key=lambda run: run.steps)):
             losses = [run.history()[["loss_d", "loss_g"]].head(shorter.steps) for run in (shorter, longer)]
             if losses[0].equals(losses[1]):
-                found.append(Twin(longer, shorter))
-    return found
+                pairs.append(Twin(longer, shorter))
+    return pairs
 
 
-def without_shared_steps(snapshots: pd.DataFrame, shared: Sequence[Twin]) -> pd.DataFrame:
+def without_shared_steps(snapshots: pd.DataFrame, pairs: Sequence[Twin]) -> pd.DataFrame:
     """The snapshots without those of a longer run that another run has, too: at equal steps they would count twice."""
-    for twin in shared:
-        own = (snapshots["experiment"] == twin.longer.name) & (snapshots["seed"] == twin.longer.seed)
-        snapshots = snapshots[~(own & (snapshots["step"] <= twin.shorter.steps))]
+    for twin in pairs:
+        longer_mask = (snapshots["experiment"] == twin.longer.name) & (snapshots["seed"] == twin.longer.seed)
+        snapshots = snapshots[~(longer_mask & (snapshots["step"] <= twin.shorter.steps))]
     return snapshots
 
 
-def without_shorter_twins(rows: pd.DataFrame, shared: Sequence[Twin]) -> pd.DataFrame:
+def without_shorter_twins(rows: pd.DataFrame, pairs: Sequence[Twin]) -> pd.DataFrame:
     """The runs, or their snapshots, without runs that a longer one contains: for questions about whole runs."""
-    for twin in shared:
+    for twin in pairs:
         rows = rows[~((rows["experiment"] == twin.shorter.name) & (rows["seed"] == twin.shorter.seed))]
     return rows
 
@@ -111,34 +111,34 @@ def of_other_images(runs: Sequence[Run]) -> list[Note]:
     """The runs that were scored against other real images than most of their size, each with a note that says so."""
     notes = []
     for size in dict.fromkeys(run.experiment.image_size for run in runs):
-        of_size = [run for run in runs if run.experiment.image_size == size]
-        usual, _ = Counter(run.images for run in of_size).most_common(1)[0]
+        runs_of_size = [run for run in runs if run.experiment.image_size == size]
+        usual_images, _ = Counter(run.images for run in runs_of_size).most_common(1)[0]
         text = (
             f"scored against other real images than most runs of {size} px, so its scores are not compared with "
             "theirs, nor drawn with them"
         )
-        notes += [Note(text, run.title) for run in of_size if run.images != usual]
+        notes += [Note(text, run.title) for run in runs_of_size if run.images != usual_images]
     return notes
 
 
-def unscored(run: Run, scores: Scores, noted: Collection[str | None]) -> list[Note]:
+def unscored(run: Run, scores: Scores, noted_titles: Collection[str | None]) -> list[Note]:
     """Say which scores a finished run lacks.
 
-    noted: titles of runs with a note already, which says why the final generator has no scores.
+    noted_titles: titles of runs with a note already, which says why the final generator has no scores.
     """
     if run.state != "finished":
         return []
     if not scores.final:
         text = "finished, but its final generator has no scores by this protocol"
-        return [] if run.title in noted else [Note(text, run.title)]
+        return [] if run.title in noted_titles else [Note(text, run.title)]
     notes = []
     if "fid_floor" not in scores.final and "n_real" in scores.final:
         n_real = f"{scores.final['n_real']:.0f}"
         text = f"no real-against-real floor: that takes {2 * MINIMUM} real images, and there are {n_real}"
         notes.append(Note(text, run.title))
-    scored = set(scores.snapshots["step"])
-    if missing := [f"{step:,}" for step in run.experiment.snapshot_steps if step not in scored]:
-        text = f"no scores of the snapshots at steps {', '.join(missing)} (deleted or damaged?)"
+    scored_steps = set(scores.snapshots["step"])
+    if missing_steps := [f"{step:,}" for step in run.experiment.snapshot_steps if step not in scored_steps]:
+        text = f"no scores of the snapshots at steps {', '.join(missing_steps)} (deleted or damaged?)"
         notes.append(Note(text, run.title))
     return notes
 
@@ -149,9 +149,9 @@ def unfinished(runs: Sequence[Run]) -> list[Note]:
 
 
 def _progress(run: Run) -> str:
-    at = f"at step {run.steps:,} of {run.experiment.total_steps:,}"
+    progress = f"at step {run.steps:,} of {run.experiment.total_steps:,}"
     if run.state == "diverged":
-        return f"diverged: a loss was no longer finite {at}"
+        return f"diverged: a loss was no longer finite {progress}"
     if run.state == "running":
-        return f"is being trained now, {at}; not scored yet"
-    return f"{run.state} {at}; not scored, the same `make run` resumes it"
+        return f"is being trained now, {progress}; not scored yet"
+    return f"{run.state} {progress}; not scored, the same `make run` resumes it"

@@ -18,29 +18,29 @@ REAL_AT_LEAST, DAMAGED_AT_MOST = 0.8, 0.5
 
 def rates(run: Run, rating: Rating) -> dict[str, Any]:
     """One rating as numbers: the shares called normal with Wilson's intervals, and the corrected share if it counts."""
-    found: dict[str, Any] = {"experiment": run.name, "seed": run.seed, "rater": rating.rater}
+    numbers: dict[str, Any] = {"experiment": run.name, "seed": run.seed, "rater": rating.rater}
     counts = {kind: (getattr(rating, f"{kind}_yes"), getattr(rating, f"{kind}_n")) for kind in KINDS}
     for kind, (yes, n) in counts.items():
         low, high = wilson(yes, n)
         share = yes / n if n else math.nan
-        found |= {f"{kind}_rate": share, f"{kind}_low": low, f"{kind}_high": high, f"{kind}_n": n}
-    found["does_not_count"] = _does_not_count(found)
-    if not found["does_not_count"]:
+        numbers |= {f"{kind}_rate": share, f"{kind}_low": low, f"{kind}_high": high, f"{kind}_n": n}
+    numbers["does_not_count"] = _does_not_count(numbers)
+    if not numbers["does_not_count"]:
         keys = ("corrected_rate", "corrected_low", "corrected_high")
-        found |= dict(zip(keys, corrected_share(**counts), strict=True))
-    return found
+        numbers |= dict(zip(keys, corrected_share(**counts), strict=True))
+    return numbers
 
 
-def _does_not_count(found: Mapping[str, Any]) -> str:
+def _does_not_count(rating: Mapping[str, Any]) -> str:
     """Why a rater does not count; "" for one who does."""
-    if not found["damaged_n"]:
+    if not rating["damaged_n"]:
         return "the page had no damaged faces"
-    why = []
-    if found["real_rate"] < REAL_AT_LEAST:
-        why.append(f"fewer than {100 * REAL_AT_LEAST:.0f} % of the real faces called normal")
-    if found["damaged_rate"] > DAMAGED_AT_MOST:
-        why.append(f"more than {100 * DAMAGED_AT_MOST:.0f} % of the damaged ones called normal")
-    return " and ".join(why)
+    reasons = []
+    if rating["real_rate"] < REAL_AT_LEAST:
+        reasons.append(f"fewer than {100 * REAL_AT_LEAST:.0f} % of the real faces called normal")
+    if rating["damaged_rate"] > DAMAGED_AT_MOST:
+        reasons.append(f"more than {100 * DAMAGED_AT_MOST:.0f} % of the damaged ones called normal")
+    return " and ".join(reasons)
 
 
 def corrected_share(
@@ -72,10 +72,10 @@ def corrected_share(
 
 def answer(table: pd.DataFrame, ratings: Sequence[Mapping[str, Any]]) -> Answer:
     """How many faces look normal? Only people can say; what a face detector finds is evidence beside it."""
-    counted = [rating for rating in ratings if not rating["does_not_count"]]
+    counted_ratings = [rating for rating in ratings if not rating["does_not_count"]]
     text = "Nobody has rated any yet. `make rate EXP=...` asks you."
-    if counted:
-        text = f"{len(counted)} of {len(ratings)} ratings count: {_rated(counted[0])}."
+    if counted_ratings:
+        text = f"{len(counted_ratings)} of {len(ratings)} ratings count: {_rated(counted_ratings[0])}."
     elif ratings:
         text = f"Rated {len(ratings)} time{'s' if len(ratings) > 1 else ''}, and none counts: {_rated(ratings[0])}."
     evidence = [_rated(rating) + _variety(rating, table) for rating in ratings]
@@ -92,8 +92,8 @@ def share_text(rating: Mapping[str, Any], kind: str) -> str:
 
 def _rated(rating: Mapping[str, Any]) -> str:
     kinds = [kind for kind in KINDS if rating[f"{kind}_n"]]
-    *some, last = (f"{share_text(rating, kind)} of {rating[f'{kind}_n']} {kind}" for kind in kinds)
-    text = f"{rating['experiment']} seed {rating['seed']}: {', '.join(some)} and {last} images called normal"
+    *shares, last = (f"{share_text(rating, kind)} of {rating[f'{kind}_n']} {kind}" for kind in kinds)
+    text = f"{rating['experiment']} seed {rating['seed']}: {', '.join(shares)} and {last} images called normal"
     if rating["does_not_count"]:
         return f"{text}; it does not count: {rating['does_not_count']}"
     return f"{text}; corrected, {share_text(rating, 'corrected')}"
@@ -101,9 +101,9 @@ def _rated(rating: Mapping[str, Any]) -> str:
 
 def _variety(rating: Mapping[str, Any], table: pd.DataFrame) -> str:
     """How varied the rated run's images are: images that are all alike can look normal, too."""
-    own = table[(table["experiment"] == rating["experiment"]) & (table["seed"] == rating["seed"])]
-    known = own[["variety", "variety_real"]].astype(float).dropna()
-    return "".join(f"; variety {row.variety:.3f}, of real images {row.variety_real:.3f}" for row in known.itertuples())
+    rows = table[(table["experiment"] == rating["experiment"]) & (table["seed"] == rating["seed"])]
+    scored = rows[["variety", "variety_real"]].astype(float).dropna()
+    return "".join(f"; variety {row.variety:.3f}, of real images {row.variety_real:.3f}" for row in scored.itertuples())
 
 
 def _detected(table: pd.DataFrame) -> list[str]:

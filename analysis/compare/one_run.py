@@ -158,8 +158,8 @@ def _ratios_between(steps: Sequence[int], history: pd.DataFrame) -> list[float]:
 
 def _snapshots(run: Run, scores: Scores) -> pd.DataFrame:
     """The scores along the run, a row for each snapshot that was due; NaN where one has no scores."""
-    due = [step for step in run.experiment.snapshot_steps if step <= run.steps] if run.state == "finished" else []
-    steps = sorted({*due, *scores.snapshots["step"]}) if len(scores.snapshots) else []
+    due_steps = [step for step in run.experiment.snapshot_steps if step <= run.steps] if run.state == "finished" else []
+    steps = sorted({*due_steps, *scores.snapshots["step"]}) if len(scores.snapshots) else []
     rows = scores.snapshots.set_index("step").reindex(steps).rename_axis("step").reset_index()
     return rows.assign(experiment=run.name, seed=run.seed, image_size=run.experiment.image_size)
 

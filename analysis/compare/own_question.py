@@ -30,47 +30,47 @@ NAMES = {
 }
 
 
-def of_experiment(this: Alternative) -> Answer:
+def of_experiment(recipe: Alternative) -> Answer:
     """Answer an experiment's own question: its quality and interleaving compared with its parent's. Exploratory."""
-    verdict, text = _outcome(this)
-    names = {key: name for key, name in NAMES.items() if key != "fid_at_64" or this.quality == key}
-    evidence = _troubles(this)
-    evidence += [f"{name}: {number(this.measures[key])}" for key, name in names.items() if this.measures[key].n]
+    verdict, text = _outcome(recipe)
+    names = {key: name for key, name in NAMES.items() if key != "fid_at_64" or recipe.quality == key}
+    evidence = _troubles(recipe)
+    evidence += [f"{name}: {number(recipe.measures[key])}" for key, name in names.items() if recipe.measures[key].n]
     evidence += [
-        f"{names[key]}, minus {this.parent}'s: {effect_text(difference)}"
-        for key, difference in this.differences.items()
-        if key in names and this.quality is not None
+        f"{names[key]}, minus {recipe.parent}'s: {effect_text(difference)}"
+        for key, difference in recipe.differences.items()
+        if key in names and recipe.quality is not None
     ]
-    evidence += this.copied
-    return Answer(this.question, verdict, text, evidence=evidence)
+    evidence += recipe.copied
+    return Answer(recipe.question, verdict, text, evidence=evidence)
 
 
-def _outcome(this: Alternative) -> tuple[str, str]:
+def _outcome(recipe: Alternative) -> tuple[str, str]:
     """A verdict and its text."""
-    if not this.seeds:
-        diverged = f", and {len(this.diverged)} diverged" if this.diverged else ""
+    if not recipe.seeds:
+        diverged = f", and {len(recipe.diverged)} diverged" if recipe.diverged else ""
         return "open", f"None of its runs has finished{diverged}."
-    if this.parent is None:
-        return "plain", _levels(this)
-    if this.quality is None:
-        return "open", f"Its parent, {this.parent}, was trained on other images."
-    verdict, text = _compared(this)
-    return verdict, f"{text} {_interleaving_change(this)}".strip()
+    if recipe.parent is None:
+        return "plain", _levels(recipe)
+    if recipe.quality is None:
+        return "open", f"Its parent, {recipe.parent}, was trained on other images."
+    verdict, text = _compared(recipe)
+    return verdict, f"{text} {_interleaving_change(recipe)}".strip()
 
 
-def _compared(this: Alternative) -> tuple[str, str]:
-    """The verdict on quality and its text; `this` has a parent and runs that finished."""
-    if this.quality == "fid_at_64":
-        change = this.differences.get("fid_at_64")
+def _compared(recipe: Alternative) -> tuple[str, str]:
+    """The verdict on quality and its text; `recipe` has a parent and runs that finished."""
+    if recipe.quality == "fid_at_64":
+        change = recipe.differences.get("fid_at_64")
         if change is None:
-            return "open", f"No FID at 64 px is known both here and in {this.parent}."
-        return judge(change, str(this.parent), NAMES["fid_at_64"])
-    if this.own_course:
-        return "plain", this.own_course
-    if this.outcome is None:
-        return "open", f"No run has {LAST} scored snapshots at its end both here and in {this.parent}."
-    verdict, text = judge_outcome(this.outcome, str(this.parent))
-    return verdict, f"{text} ({this.stand_in}.)" if this.stand_in else text
+            return "open", f"No FID at 64 px is known both here and in {recipe.parent}."
+        return judge(change, str(recipe.parent), NAMES["fid_at_64"])
+    if recipe.own_course:
+        return "plain", recipe.own_course
+    if recipe.outcome is None:
+        return "open", f"No run has {LAST} scored snapshots at its end both here and in {recipe.parent}."
+    verdict, text = judge_outcome(recipe.outcome, str(recipe.parent))
+    return verdict, f"{text} ({recipe.stand_in}.)" if recipe.stand_in else text
 
 
 def judge_outcome(outcome: Outcome, parent: str) -> tuple[str, str]:
@@ -88,31 +88,31 @@ def judge_outcome(outcome: Outcome, parent: str) -> tuple[str, str]:
     if not outcome.falling:
         return "worse", f"{facts} In no seed is it still falling by over {FALL}."
     if outcome.falling < outcome.n[0]:
-        still = f"It still falls by over {FALL} in {outcome.falling} of {outcome.n[0]} seeds"
-        return "open", f"Behind at equal steps: {facts} {still}, so slower and worse can't be told apart."
+        trend = f"It still falls by over {FALL} in {outcome.falling} of {outcome.n[0]} seeds"
+        return "open", f"Behind at equal steps: {facts} {trend}, so slower and worse can't be told apart."
     if not outcome.reached:
         return "worse", f"{facts} It still falls, but ends above where {parent} was at its first {LAST} snapshots."
     place = f"where {parent} was at step {outcome.reached:,.0f}"
     return "behind", f"{facts} It still falls in every seed and ends {place}: slower, and not shown to be worse."
 
 
-def _troubles(this: Alternative) -> list[str]:
+def _troubles(recipe: Alternative) -> list[str]:
     """What the means would hide."""
     troubles = []
-    if this.diverged:
-        seeds = ", ".join(f"seed {seed} at step {step:,}" for seed, step in this.diverged.items())
+    if recipe.diverged:
+        seeds = ", ".join(f"seed {seed} at step {step:,}" for seed, step in recipe.diverged.items())
         troubles.append(f"diverged, so left out of these means: {seeds}")
-    if this.d_won:
-        troubles.append(f"D has won for good in seed {', '.join(map(str, this.d_won))}")
+    if recipe.d_won:
+        troubles.append(f"D has won for good in seed {', '.join(map(str, recipe.d_won))}")
     return troubles
 
 
-def _levels(this: Alternative) -> str:
+def _levels(recipe: Alternative) -> str:
     """How an experiment without a parent stands by itself."""
-    fid, wins, ratio = (this.measures[key] for key in ("fid", "d_win_share", "interleaving_ratio"))
+    fid, win_share, ratio = (recipe.measures[key] for key in ("fid", "d_win_share", "interleaving_ratio"))
     parts = [f"FID {number(fid)}" if fid.n else "Not scored"]
-    if wins.n:
-        parts.append(f"D's loss is below 0.1 in {100 * wins.mean:.1f} % of the steps")
+    if win_share.n:
+        parts.append(f"D's loss is below 0.1 in {100 * win_share.mean:.1f} % of the steps")
     if ratio.n:
         parts.append(f"the interleaving ratio is {ratio.mean:.2f}")
     return "; ".join(parts) + "."
@@ -129,33 +129,35 @@ def judge(change: Effect, parent: str, measure: str) -> tuple[str, str]:
     return "better" if change.difference < 0 else "worse", f"{difference} ({effect_text(change)})."
 
 
-def _interleaving_change(this: Alternative) -> str:
+def _interleaving_change(recipe: Alternative) -> str:
     """Whether the curves interleave more or less than the parent's, and whether that outlasts smoothing."""
-    change = this.differences.get("interleaving_ratio")
+    change = recipe.differences.get("interleaving_ratio")
     if change is None:
-        return f"Its losses can't be compared with {this.parent}'s: {'; '.join(this.copied)}." if this.copied else ""
+        return (
+            f"Its losses can't be compared with {recipe.parent}'s: {'; '.join(recipe.copied)}." if recipe.copied else ""
+        )
     direction = "more" if change.difference > 0 else "less"
     if math.isnan(change.p):
         size = f"{abs(change.difference):.2f} {'higher' if direction == 'more' else 'lower'}"
-        size = f"within 0.005 of {this.parent}'s" if abs(change.difference) < 0.005 else size
+        size = f"within 0.005 of {recipe.parent}'s" if abs(change.difference) < 0.005 else size
         seeds = f"n = {change.n[0]} and {change.n[1]} seeds"
         return f"The interleaving ratio over all compared steps is {size} ({seeds})."
     if not change.settled:
         return "The seeds don't show whether the loss curves interleave more or less."
-    smoothed = {steps: this.differences.get(f"interleaving_ratio_{steps}") for steps in interleaving.SMOOTHINGS[1:]}
-    known = {steps: other for steps, other in smoothed.items() if other is not None}
-    lost = [
-        f"{other.difference:+.3f} [{other.low:+.3f}, {other.high:+.3f}] over {steps} steps"
-        for steps, other in known.items()
-        if not other.settled or (other.difference > 0) != (change.difference > 0)
+    smoothed = {steps: recipe.differences.get(f"interleaving_ratio_{steps}") for steps in interleaving.SMOOTHINGS[1:]}
+    effects = {steps: effect for steps, effect in smoothed.items() if effect is not None}
+    lost_effects = [
+        f"{effect.difference:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}] over {steps} steps"
+        for steps, effect in effects.items()
+        if not effect.settled or (effect.difference > 0) != (change.difference > 0)
     ]
-    if lost:
+    if lost_effects:
         return (
             f"Unsmoothed, the loss curves interleave {direction} ({effect_text(change)}), but not once they are "
-            f"averaged: {', '.join(lost)}."
+            f"averaged: {', '.join(lost_effects)}."
         )
-    also = f", also averaged over {' and '.join(map(str, known))} steps" if known else ""
-    return f"The loss curves interleave {direction} ({effect_text(change)}){also}."
+    suffix = f", also averaged over {' and '.join(map(str, effects))} steps" if effects else ""
+    return f"The loss curves interleave {direction} ({effect_text(change)}){suffix}."
 
 
 def effect_text(effect: Effect) -> str:

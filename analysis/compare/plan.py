@@ -79,40 +79,40 @@ def arms_of(runs: Sequence[Run], table: pd.DataFrame, snapshots: pd.DataFrame, s
     runs: finished, of one image size and batch size, at least `steps` long. snapshots: those of any runs up to there.
     Other images are fine: it is the same plan.
     """
-    planned = [run for run in runs if _is_planned(run)]
-    if len({recipe(run.experiment) for run in planned}) >= 3:
-        runs = planned
+    planned_runs = [run for run in runs if _is_planned(run)]
+    if len({recipe(run.experiment) for run in planned_runs}) >= 3:
+        runs = planned_runs
     names: dict[str, str] = {}
     for run in sorted(runs, key=lambda run: (len(run.name), run.name)):
         names.setdefault(recipe(run.experiment), run.name)
-    measured = ["interleaving_ratio_end", "interleaving_ratio_5_end", "dominance_end"]
+    measures = ["interleaving_ratio_end", "interleaving_ratio_5_end", "dominance_end"]
     rows, parts = [], []
     for run in runs:
-        own = snapshots[(snapshots["experiment"] == run.name) & (snapshots["seed"] == run.seed)]
-        own = own.sort_values("step")
+        run_snapshots = snapshots[(snapshots["experiment"] == run.name) & (snapshots["seed"] == run.seed)]
+        run_snapshots = run_snapshots.sort_values("step")
         facts = table[(table["experiment"] == run.name) & (table["seed"] == run.seed)].iloc[0]
-        arm, q = names[recipe(run.experiment)], np.log(endpoint(own["kid_mean"]))
-        isc = own["isc_mean"].iloc[-1] if len(own) else np.nan
-        rows.append((run.name, run.seed, arm, q, isc, *facts[measured]))
-        parts.append(own.assign(arm=arm))
-    columns = ["experiment", "seed", "arm", "q", "isc_end", *measured]
+        arm, q = names[recipe(run.experiment)], np.log(endpoint(run_snapshots["kid_mean"]))
+        isc = run_snapshots["isc_mean"].iloc[-1] if len(run_snapshots) else np.nan
+        rows.append((run.name, run.seed, arm, q, isc, *facts[measures]))
+        parts.append(run_snapshots.assign(arm=arm))
+    columns = ["experiment", "seed", "arm", "q", "isc_end", *measures]
     frame = pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[3:], float))
     scored = frame.sort_values("q", key=pd.isna, kind="stable")  # where two share a trajectory, one has the snapshots
     frame = scored.drop_duplicates(["arm", "seed"]).sort_index()  # of a short and a long run one
     points = pd.concat(parts, ignore_index=True) if parts else snapshots.assign(arm="")[:0]
     points = points.merge(frame[["experiment", "seed"]], on=["experiment", "seed"])
-    if runs is not planned:
+    if runs is not planned_runs:
         return Arms(frame, points, planned=False, steps=steps)
     seeds = frame.dropna(subset="q").groupby("arm")["seed"].nunique()
-    changes = {names[recipe(run.experiment)]: next(iter(_changes(run).items()), None) for run in planned}
-    own = config.settings(config.load("baseline", profile=planned[0].profile))[DOSE]
+    changes = {names[recipe(run.experiment)]: next(iter(_changes(run).items()), None) for run in planned_runs}
+    baseline_rate = config.settings(config.load("baseline", profile=planned_runs[0].profile))[DOSE]
     return Arms(
         frame,
         points,
         planned=True,
         complete=len(seeds) == ARMS and bool((seeds == len(SEEDS)).all()),
         steps=steps,
-        changes={arm: change or (DOSE, own) for arm, change in changes.items()},
+        changes={arm: change or (DOSE, baseline_rate) for arm, change in changes.items()},
         baseline=next((arm for arm, change in changes.items() if change is None), None),
     )
 
@@ -125,16 +125,16 @@ def recipe(experiment: config.Experiment) -> str:
 def _is_planned(run: Run) -> bool:
     if not _as_planned(run, SEEDS):
         return False
-    changed = _changes(run)
-    return len(changed) < 2 and all(v in ROUTES.get(k, ()) for k, v in changed.items())
+    changes = _changes(run)
+    return len(changes) < 2 and all(value in ROUTES.get(key, ()) for key, value in changes.items())
 
 
 def is_of_few_images(run: Run) -> bool:
     """Whether it is one of block E's."""
     if not _as_planned(run, FEW_SEEDS):
         return False
-    changed = _changes(run)
-    return changed.pop("images", None) in FEW_IMAGES and changed in ({}, {DOSE: SLOW_D})
+    changes = _changes(run)
+    return changes.pop("images", None) in FEW_IMAGES and changes in ({}, {DOSE: SLOW_D})
 
 
 def _as_planned(run: Run, seeds: Sequence[int]) -> bool:
@@ -152,8 +152,8 @@ def _changes(run: Run) -> dict[str, Any]:
 
 def verdict(facts: Mapping[str, float], corrected_p: float) -> str:
     """The first rule itself: 'yes', 'reversed', 'no' or 'open'. NaN meets no condition."""
-    agree = np.sign(facts["rho"]) == np.sign(facts["within"]) == np.sign(facts["smoothed"])
-    if corrected_p < BOUND and agree:
+    same_sign = np.sign(facts["rho"]) == np.sign(facts["within"]) == np.sign(facts["smoothed"])
+    if corrected_p < BOUND and same_sign:
         return "yes" if facts["rho"] < 0 else "reversed"
     return "no" if facts["r2_high"] < USELESS_R2 else "open"
 
@@ -218,14 +218,14 @@ def useful(arms: Arms, x: str) -> Usefulness:
     full = np.column_stack([base, points[x]])
     goal, arm = np.log(points["next_kid_mean"]).to_numpy(), points["arm"].to_numpy(dtype=object)
     without, with_it = (float(np.sqrt(np.mean(_missed(features, goal, arm) ** 2))) for features in (base, full))
-    left = goal - base @ np.linalg.lstsq(base, goal, rcond=None)[0]
-    by_arm = np.where(arm[:, None] == names, left[:, None], 0.0)
+    residual = goal - base @ np.linalg.lstsq(base, goal, rcond=None)[0]
+    by_arm = np.where(arm[:, None] == names, residual[:, None], 0.0)
     before, after = (_missed(features, by_arm, arm) for features in (base, full))
     signs = _signs(len(names))
     # Flipping arms by the signs s turns the residuals into by_arm @ s. Predictions are linear, so their errors become
     # before @ s and after @ s, and s' (before' before - after' after) s is how much the candidate lowers their squares.
-    lowered = before.T @ before - after.T @ after  # (arms, arms)
-    gains = ((signs @ lowered) * signs).sum(axis=1)  # (ways,)
+    reduction = before.T @ before - after.T @ after  # (arms, arms)
+    gains = ((signs @ reduction) * signs).sum(axis=1)  # (ways,)
     p = float(np.mean(gains >= gains[0] - 1e-12))  # way 0 flips nothing
     slope = float(np.linalg.lstsq(full, goal, rcond=None)[0][-1])
     return Usefulness(without, with_it, p, len(names), 1 / len(signs), slope)
@@ -233,12 +233,12 @@ def useful(arms: Arms, x: str) -> Usefulness:
 
 def _missed(features: np.ndarray, goals: np.ndarray, arm: np.ndarray) -> np.ndarray:
     """The errors of linear predictions of goals, (points,) or (points, goals), each arm from the others."""
-    missed = np.empty(goals.shape)
+    errors = np.empty(goals.shape)
     for name in np.unique(arm):
         left_out = arm == name
         weights = np.linalg.lstsq(features[~left_out], goals[~left_out], rcond=None)[0]
-        missed[left_out] = features[left_out] @ weights - goals[left_out]
-    return missed
+        errors[left_out] = features[left_out] @ weights - goals[left_out]
+    return errors
 
 
 def _signs(arms: int) -> np.ndarray:
@@ -246,13 +246,13 @@ def _signs(arms: int) -> np.ndarray:
 
     The mirror image of a way gains the same, so the first arm keeps its sign.
     """
-    others = arms - 1
-    if others <= EXACT_UP_TO:
-        flipped = np.arange(2**others)[:, None] >> np.arange(others) & 1
+    free_arms = arms - 1
+    if free_arms <= EXACT_UP_TO:
+        flips = np.arange(2**free_arms)[:, None] >> np.arange(free_arms) & 1
     else:
-        flipped = np.random.default_rng(0).integers(2, size=(2**EXACT_UP_TO, others))
-        flipped[0] = 0
-    return np.column_stack([np.ones(len(flipped)), 1 - 2 * flipped])
+        flips = np.random.default_rng(0).integers(2, size=(2**EXACT_UP_TO, free_arms))
+        flips[0] = 0
+    return np.column_stack([np.ones(len(flips)), 1 - 2 * flips])
 
 
 # --- rule 4 ---
@@ -281,8 +281,8 @@ def closed_share(gap: Effect, change: Effect) -> float:
     gap: the recipe at 128 px minus the same at 64 px; change: the follow-up minus the recipe. Both are of FID at 64 px,
     which two image sizes have in common.
     """
-    known = gap.settled and change.settled and gap.difference > 0
-    return -change.difference / gap.difference if known else float("nan")
+    settled = gap.settled and change.settled and gap.difference > 0
+    return -change.difference / gap.difference if settled else float("nan")
 
 
 def is_cause(gap: Effect, change: Effect, variety: Effect) -> bool:

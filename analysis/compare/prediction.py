@@ -34,29 +34,29 @@ def predictions(arms: Arms) -> dict[str, Answer]:
     studies of 12 arms (20,000 simulated; within arms no association either, the ratio at smoothing 5 correlated 0.7
     with that at smoothing 1).
     """
-    found = {x: _association(arms, x) for x in CANDIDATES}
-    ps = {x: facts["p"] for x, facts in found.items()}
-    corrected = holm(ps)
-    for x, facts in found.items():
+    associations = {x: _association(arms, x) for x in CANDIDATES}
+    p_values = {x: facts["p"] for x, facts in associations.items()}
+    corrected = holm(p_values)
+    for x, facts in associations.items():
         # By Holm one p below half the bound leaves the other the whole.
-        settled = any(p <= BOUND / 2 for other, p in ps.items() if other != x)
+        settled = any(p <= BOUND / 2 for other, p in p_values.items() if other != x)
         facts["least"] = _least(arms, x, BOUND if settled else BOUND / 2)
-    return {x: _prediction(x, facts, corrected[x], arms) for x, facts in found.items()}
+    return {x: _prediction(x, facts, corrected[x], arms) for x, facts in associations.items()}
 
 
 def _least(arms: Arms, x: str, bound: float) -> float:
     """The weakest correlation that is below the bound for as many arms; NaN where it isn't known."""
-    known = arms.means.dropna(subset=[CANDIDATES[x][0], "q"])
-    return least_settled(known[CANDIDATES[x][0]], known["q"], bound) if 3 <= len(known) <= EXACT_UP_TO else nan
+    means = arms.means.dropna(subset=[CANDIDATES[x][0], "q"])
+    return least_settled(means[CANDIDATES[x][0]], means["q"], bound) if 3 <= len(means) <= EXACT_UP_TO else nan
 
 
 def _association(arms: Arms, x: str) -> dict[str, float]:
-    column, also = CANDIDATES[x]
+    column, check = CANDIDATES[x]
     means = arms.means
-    known = means.dropna(subset=[column, "q"])
-    rho, p = spearman(known[column], known["q"])
-    r = float(np.corrcoef(known[column], known["q"])[0, 1]) if not isnan(rho) else float("nan")
-    low, high = r_squared_interval(r, len(known))
+    scored = means.dropna(subset=[column, "q"])
+    rho, p = spearman(scored[column], scored["q"])
+    r = float(np.corrcoef(scored[column], scored["q"])[0, 1]) if not isnan(rho) else float("nan")
+    low, high = r_squared_interval(r, len(scored))
     points = arms.snapshots
     within = partial_association(
         points[x].astype(float),
@@ -64,9 +64,9 @@ def _association(arms: Arms, x: str) -> dict[str, float]:
         given=list(zip(points["arm"], points["step"], strict=True)),
         cluster=list(zip(points["arm"], points["seed"], strict=True)),
     )
-    smoothed = spearman(*(known.dropna(subset=[also])[key] for key in (also, "q")))[0] if also else rho
+    smoothed = spearman(*(scored.dropna(subset=[check])[key] for key in (check, "q")))[0] if check else rho
     return {
-        "n": len(known), "rho": rho, "p": p, "r": r, "r2": r * r, "r2_low": low, "r2_high": high, "within": within.rho,
+        "n": len(scored), "rho": rho, "p": p, "r": r, "r2": r * r, "r2_low": low, "r2_high": high, "within": within.rho,
         "within_low": within.low, "within_high": within.high, "smoothed": smoothed,
     }  # fmt: skip
 
@@ -77,8 +77,8 @@ def _which(arms: Arms, n: int) -> str:
         return f"{n} recipes"
     seeds = arms.runs.dropna(subset="q").groupby("arm").size().value_counts().sort_index(ascending=False)
     first, *rest = (f"{count} with {k}" for k, count in seeds.items())
-    each = ", ".join([f"{first} seeds", *rest]) if rest else f"{seeds.index[0]} seeds each"
-    return (f"all {n} recipes of the plan" if n == ARMS else f"{n} of the plan's {ARMS} recipes") + f" ({each})"
+    seed_counts = ", ".join([f"{first} seeds", *rest]) if rest else f"{seeds.index[0]} seeds each"
+    return (f"all {n} recipes of the plan" if n == ARMS else f"{n} of the plan's {ARMS} recipes") + f" ({seed_counts})"
 
 
 def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Arms) -> Answer:
@@ -99,27 +99,27 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
     if isnan(facts["within"]):
         text += " Between seeds it is not known: that takes two seeds."
     else:
-        unclear = "; the interval includes 0" if facts["within_low"] <= 0 <= facts["within_high"] else ""
+        caveat = "; the interval includes 0" if facts["within_low"] <= 0 <= facts["within_high"] else ""
         text += (
             f" Between seeds of the same recipe, at equal steps, its rank correlation with the next snapshot's KID is "
-            f"{facts['within']:+.2f}{unclear}."
+            f"{facts['within']:+.2f}{caveat}."
         )
-    found = verdict(facts, corrected_p)
-    of_line = f"R² of log KID on it by a straight line (r = {facts['r']:+.2f}) is {facts['r2']:.2f}"
-    of_line += "" if isnan(facts["r2_low"]) else f" [{facts['r2_low']:.2f}, {facts['r2_high']:.2f}]"
+    finding = verdict(facts, corrected_p)
+    line_fit = f"R² of log KID on it by a straight line (r = {facts['r']:+.2f}) is {facts['r2']:.2f}"
+    line_fit += "" if isnan(facts["r2_low"]) else f" [{facts['r2_low']:.2f}, {facts['r2_high']:.2f}]"
     smoothed = CANDIDATES[x][1] and not isnan(facts["smoothed"])
-    if found == "no":
-        text += f" {of_line}."
-    elif found == "open":
-        where = {"between seeds": facts["within"], "at smoothing 5": facts["smoothed"] if smoothed else facts["rho"]}
-        opposite = [place for place, value in where.items() if value * facts["rho"] < 0]
+    if finding == "no":
+        text += f" {line_fit}."
+    elif finding == "open":
+        rhos = {"between seeds": facts["within"], "at smoothing 5": facts["smoothed"] if smoothed else facts["rho"]}
+        opposite = [place for place, rho in rhos.items() if rho * facts["rho"] < 0]
         reasons = ["the corrected p is above 0.05"] * (corrected_p >= BOUND)
         reasons += [f"the sign is the opposite one {' and '.join(opposite)}"] * bool(opposite)
         text += f" The rule can't say yes: {', and '.join(reasons) or 'a sign is not known'}."
         if corrected_p >= BOUND and not isnan(facts["least"]):
             text += f" (With {n} recipes p is low enough from a correlation of -{facts['least']:.3f} on.)"
-        text += f" Nor can it say no: {of_line}, and for a no the interval must end below {USELESS_R2}."
-    more = "" if found in ("no", "open") else f"{of_line}."
+        text += f" Nor can it say no: {line_fit}, and for a no the interval must end below {USELESS_R2}."
+    more = "" if finding in ("no", "open") else f"{line_fit}."
     if smoothed:
         more += f" At smoothing 5, where only the sign counts, the correlation is {facts['smoothed']:+.2f}."
     if arms.planned:
@@ -127,4 +127,4 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
     numbers = {"n": n, "rho": facts["rho"], "p": corrected_p}
     if not isnan(facts["r2_high"]):
         numbers["r2_high"] = facts["r2_high"]
-    return answer(found, text, more=more.strip(), facts=numbers)
+    return answer(finding, text, more=more.strip(), facts=numbers)

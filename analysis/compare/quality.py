@@ -62,14 +62,14 @@ def outcomes(table: pd.DataFrame, snapshots: pd.DataFrame, parents: Mapping[str,
     table: a row a run, with `kid_endpoint`. parents: experiment -> the experiment that it is compared with.
     The variance is pooled over the arms that are as long as one of the two: later in training it may be another.
     """
-    known = table[(table["status"] == "finished") & table["kid_endpoint"].notna()]
-    snapshots = snapshots.merge(known[["experiment", "seed"]])  # a course that ends early has no end
-    logs = {name: np.log(rows["kid_endpoint"].astype(float)).to_list() for name, rows in known.groupby("experiment")}
-    kinds = dict(zip(known["experiment"], known[["image_size", "steps"]].itertuples(index=False), strict=True))
+    runs = table[(table["status"] == "finished") & table["kid_endpoint"].notna()]
+    snapshots = snapshots.merge(runs[["experiment", "seed"]])  # a course that ends early has no end
+    logs = {name: np.log(rows["kid_endpoint"].astype(float)).to_list() for name, rows in runs.groupby("experiment")}
+    kinds = dict(zip(runs["experiment"], runs[["image_size", "steps"]].itertuples(index=False), strict=True))
     effects: dict[str, Effect] = {}
     for name, parent in parents.items():
         if parent in logs and name in logs and kinds[name].image_size == kinds[parent].image_size:
-            arms = {other: values for other, values in logs.items() if kinds[other] in (kinds[name], kinds[parent])}
+            arms = {arm: values for arm, values in logs.items() if kinds[arm] in (kinds[name], kinds[parent])}
             sd, df = pooled_sd(arms)
             effects[name] = pooled_effect(logs[name], logs[parent], sd=sd, df=df)
     corrected = holm({name: effect.p for name, effect in effects.items() if min(effect.n) > 1})
@@ -90,21 +90,21 @@ def outcomes(table: pd.DataFrame, snapshots: pd.DataFrame, parents: Mapping[str,
 def still_falls(snapshots: pd.DataFrame) -> int:
     """In how many seeds KID over the last snapshots is clearly lower than over as many before them."""
     means = [running_means(rows.sort_values("step")["kid_mean"]) for _, rows in snapshots.groupby("seed")]
-    known = [mean for mean in means if len(mean) > LAST and np.isfinite(mean[[-1, -1 - LAST]]).all()]
-    return sum(bool(mean[-1] < STILL_FALLS * mean[-1 - LAST]) for mean in known)
+    complete = [mean for mean in means if len(mean) > LAST and np.isfinite(mean[[-1, -1 - LAST]]).all()]
+    return sum(bool(mean[-1] < STILL_FALLS * mean[-1 - LAST]) for mean in complete)
 
 
 def _reached(snapshots: pd.DataFrame, name: str, parent: str) -> float | None:
     """The step at which the parent's course first was as good as the experiment is at its end, by straight lines."""
-    own, others = (_course(snapshots[snapshots["experiment"] == experiment]) for experiment in (name, parent))
-    if own.empty or others.empty:
+    course, parent_course = (_course(snapshots[snapshots["experiment"] == experiment]) for experiment in (name, parent))
+    if course.empty or parent_course.empty:
         return None
-    goal = own.iloc[-1]
-    there = np.flatnonzero(others.to_numpy() <= goal)
-    if not len(there) or there[0] == 0:
+    goal = course.iloc[-1]
+    places = np.flatnonzero(parent_course.to_numpy() <= goal)
+    if not len(places) or places[0] == 0:
         return None
-    steps, values = others.index.to_numpy(dtype=float), others.to_numpy()
-    after = there[0]
+    steps, values = parent_course.index.to_numpy(dtype=float), parent_course.to_numpy()
+    after = places[0]
     share = (values[after - 1] - goal) / (values[after - 1] - values[after])
     return float(steps[after - 1] + share * (steps[after] - steps[after - 1]))
 

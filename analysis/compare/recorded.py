@@ -15,15 +15,15 @@ from dcgan import UserError
 def by_usual_protocol(runs: Sequence[Run]) -> Callable[[Run], tuple[Protocol, Scores] | None]:
     """Return a function that gives a run's scores, where they are by most runs' protocol, of any version of the lab."""
     recorded = {run.where: _recorded(run) for run in runs}
-    kinds = Counter(_kind(*known) for known in recorded.values() if known)
-    chosen = kinds.most_common(1)[0][0] if kinds else None
+    kinds = Counter(_kind(*record) for record in recorded.values() if record)
+    usual_kind = kinds.most_common(1)[0][0] if kinds else None
 
     def found(run: Run) -> tuple[Protocol, Scores] | None:
-        if (known := recorded[run.where]) is None:
+        if (record := recorded[run.where]) is None:
             return None
-        protocol, text = known
+        protocol, text = record
         with contextlib.suppress(UserError):  # its history can't be read, which is noted where its losses are
-            if _kind(protocol, text) == chosen:
+            if _kind(protocol, text) == usual_kind:
                 return protocol, read(run, protocol, text)
         return protocol, NOTHING  # noted as lacking scores by this protocol
 
@@ -32,10 +32,10 @@ def by_usual_protocol(runs: Sequence[Run]) -> Callable[[Run], tuple[Protocol, Sc
 
 def _recorded(run: Run) -> tuple[Protocol, str] | None:
     """The protocol that the run's record names, and its text; None where it names none."""
-    known: Any = run.status.get("scored_by")
+    record: Any = run.status.get("scored_by")
     try:
-        protocol = Protocol(**{name: kind(known[name]) for name, kind in get_type_hints(Protocol).items()})
-        text = str(known["text"])
+        protocol = Protocol(**{name: field_type(record[name]) for name, field_type in get_type_hints(Protocol).items()})
+        text = str(record["text"])
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return (protocol, text) if re.fullmatch(r"\w{1,40}", protocol.extractor) else None

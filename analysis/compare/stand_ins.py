@@ -27,10 +27,10 @@ class StandIn:
     def text(self) -> str:
         """'The first 5,000 steps of baseline_long stand in for baseline', or for which seeds of it they do."""
         whole = self.run.steps == self.steps
-        what = f"{self.run.name} stands" if whole else f"The first {self.steps:,} steps of {self.run.name} stand"
+        subject = f"{self.run.name} stands" if whole else f"The first {self.steps:,} steps of {self.run.name} stand"
         seeds = sorted(self.endpoints)
-        listed = f"'s seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
-        return f"{what} in for {self.name}{'' if self.alone else listed}"
+        seed_list = f"'s seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
+        return f"{subject} in for {self.name}{'' if self.alone else seed_list}"
 
     @property
     def endpoints(self) -> dict[int, float]:
@@ -46,41 +46,41 @@ def find(name: str, experiment: Experiment, runs: Sequence[Run], snapshots: pd.D
     """
     steps = experiment.total_steps
     own_seeds = {run.seed for run in runs if run.name == name and run.state == "finished"}
-    found: dict[str, tuple[Run, list[tuple], list[pd.DataFrame]]] = {}
+    candidates: dict[str, tuple[Run, list[tuple], list[pd.DataFrame]]] = {}
     for run in runs:
         if run.state != "finished" or run.steps < steps or run.seed in own_seeds:
             continue
         if recipe(run.experiment) != recipe(experiment):
             continue
-        own = snapshots[(snapshots["experiment"] == run.name) & (snapshots["seed"] == run.seed)]
-        own = own[own["step"] <= steps].sort_values("step")
-        if own["step"].max() == steps:
-            _, rows, courses = found.setdefault(run.name, (run, [], []))
-            rows.append((name, run.seed, "finished", run.experiment.image_size, steps, endpoint(own["kid_mean"])))
-            courses.append(own.assign(experiment=name))
-    if not found:
+        course = snapshots[(snapshots["experiment"] == run.name) & (snapshots["seed"] == run.seed)]
+        course = course[course["step"] <= steps].sort_values("step")
+        if course["step"].max() == steps:
+            _, rows, courses = candidates.setdefault(run.name, (run, [], []))
+            rows.append((name, run.seed, "finished", run.experiment.image_size, steps, endpoint(course["kid_mean"])))
+            courses.append(course.assign(experiment=name))
+    if not candidates:
         return None
-    run, rows, courses = next(iter(found.values()))
+    run, rows, courses = next(iter(candidates.values()))
     columns = ["experiment", "seed", "status", "image_size", "steps", "kid_endpoint"]
     return StandIn(
         name, run, steps, not own_seeds, pd.DataFrame(rows, columns=columns), pd.concat(courses, ignore_index=True)
     )
 
 
-def own_course(run: Run, steps: int, before: Mapping[int, float], snapshots: pd.DataFrame) -> str:
+def own_course(run: Run, steps: int, early_kids: Mapping[int, float], snapshots: pd.DataFrame) -> str:
     """How longer runs ended, compared with their own first steps; "" without scores.
 
-    run: one of them. before: seed -> KID over the last snapshots up to `steps`. They are the same runs, so there is no
-    test.
+    run: one of them. early_kids: seed -> KID over the last snapshots up to `steps`. They are the same runs, so there
+    is no test.
     """
-    changes, best = [], []
-    for seed, kid in before.items():
-        own = snapshots[(snapshots["experiment"] == run.name) & (snapshots["seed"] == seed)].sort_values("step")
-        means = running_means(own["kid_mean"])
+    changes, best_ends = [], []
+    for seed, kid in early_kids.items():
+        course = snapshots[(snapshots["experiment"] == run.name) & (snapshots["seed"] == seed)].sort_values("step")
+        means = running_means(course["kid_mean"])
         if not (len(means) and kid > 0 and means[-1] > 0):
             continue
         changes.append(float(np.log(means[-1] / kid)))
-        best.append(f"{own['step'].iloc[int(np.nanargmin(means)) + LAST - 1]:,} (seed {seed})")
+        best_ends.append(f"{course['step'].iloc[int(np.nanargmin(means)) + LAST - 1]:,} (seed {seed})")
     if not changes:
         return ""
     ratio, lower = np.exp(np.mean(changes)), sum(change < 0 for change in changes)
@@ -88,5 +88,5 @@ def own_course(run: Run, steps: int, before: Mapping[int, float], snapshots: pd.
     return (
         f"Compared with its own first steps: after {run.steps:,} steps KID over the last {LAST} snapshots is "
         f"{ratio:.2f} times that after {steps:,} steps, and lower in {lower} of {seeds}. These are the same runs, so "
-        f"there is no test. The best {LAST} snapshots in a row end at step {', '.join(best)}."
+        f"there is no test. The best {LAST} snapshots in a row end at step {', '.join(best_ends)}."
     )

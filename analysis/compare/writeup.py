@@ -20,12 +20,12 @@ LONG = ("slow_d_long", "baseline_long")  # of 15,000 steps
 SLOWER_D = "tuned_lr does"  # a hint beside an alarm: the recipe with a lower learning rate of D
 
 
-def answers_to(comparison: Comparison, shared: Sequence[Twin]) -> list[Answer]:
+def answers_to(comparison: Comparison, twins: Sequence[Twin]) -> list[Answer]:
     """Answer the questions that the write-up left open, as far as these runs do. The plan's own come first."""
     table, alternatives, arms = comparison.table, comparison.alternatives, comparison.arms
-    whole_runs, snapshots = (without_shorter_twins(rows, shared) for rows in (table, comparison.snapshots))
+    whole_runs, snapshots = (without_shorter_twins(rows, twins) for rows in (table, comparison.snapshots))
     return [
-        *(replace(found, evidence=answers.associated(x, comparison)) for x, found in comparison.predictions.items()),
+        *(replace(answer, evidence=answers.associated(x, comparison)) for x, answer in comparison.predictions.items()),
         *_slow_d(table, alternatives, planned=arms.planned),
         *(answers.useful(x, plan.useful(arms, x), primary=arms.complete) for x in plan.CANDIDATES),
         answers.alarm(snapshots, {run.title for run in comparison.runs if plan.is_of_few_images(run)}),
@@ -42,8 +42,8 @@ def _slow_d(table: pd.DataFrame, alternatives: Sequence[Alternative], *, planned
     A long run with other overrides than the plan's `snapshots` is another recipe.
     """
     slow, baseline = _long_runs(table, alternatives)
-    long = pd.concat([slow, baseline])
-    if long.empty:
+    long_runs = pd.concat([slow, baseline])
+    if long_runs.empty:
         return []
     logs = [dict(zip(rows["seed"], _logs(rows), strict=True)) for rows in (slow, baseline)]
     evidence = [
@@ -54,9 +54,9 @@ def _slow_d(table: pd.DataFrame, alternatives: Sequence[Alternative], *, planned
             if pd.notna(row.interleaving_ratio_last)
             else ""
         )
-        for row in long.itertuples()
+        for row in long_runs.itertuples()
     ]
-    return [answers.slower_or_worse(*logs, steps=int(long["steps"].min()), planned=planned, evidence=evidence)]
+    return [answers.slower_or_worse(*logs, steps=int(long_runs["steps"].min()), planned=planned, evidence=evidence)]
 
 
 def contrast(table: pd.DataFrame, alternatives: Sequence[Alternative], arms: Arms) -> list[str]:
@@ -64,52 +64,52 @@ def contrast(table: pd.DataFrame, alternatives: Sequence[Alternative], arms: Arm
 
     It is exploratory: at equal steps the variance is pooled over all arms, at the end over these two.
     """
-    long = _long_runs(table, alternatives)
+    long_runs = _long_runs(table, alternatives)
     rates = {str(arm): value for arm, (key, value) in arms.changes.items() if key == plan.DOSE}
     slow = next((arm for arm, rate in rates.items() if arms.baseline and 2 * rate == rates[arms.baseline]), None)
-    logs = {str(arm): own.dropna().to_list() for arm, own in arms.runs.groupby("arm")["q"]}
-    if slow is None or any(rows.empty for rows in long) or not (logs[slow] and logs[str(arms.baseline)]):
+    logs = {str(arm): log_kids.dropna().to_list() for arm, log_kids in arms.runs.groupby("arm")["q"]}
+    if slow is None or any(rows.empty for rows in long_runs) or not (logs[slow] and logs[str(arms.baseline)]):
         return []
     sd, df = pooled_sd(logs)
     early = pooled_effect(logs[slow], logs[str(arms.baseline)], sd=sd, df=df)
-    _, late = plan.slower_or_worse(*map(_logs, long))
-    each, smoothed = (
+    _, late = plan.slower_or_worse(*map(_logs, long_runs))
+    ratios, smoothed_ratios = (
         arms.runs.groupby("arm")[column].mean().loc[[slow, arms.baseline]].to_list()
         for column in ("interleaving_ratio_end", "interleaving_ratio_5_end")
     )
-    at_end = [rows["interleaving_ratio_last"].astype(float).mean() for rows in long]
-    found = [
+    end_ratios = [rows["interleaving_ratio_last"].astype(float).mean() for rows in long_runs]
+    sentences = [
         f"D slowed to half of G's rate, and nothing else changed (n = {early.n[0]} and {early.n[1]} seeds): in steps "
-        f"{arms.steps * 3 // 4 + 1:,} to {arms.steps:,} the curves interleave {_more(each)} unsmoothed and "
-        f"{_more(smoothed)} averaged over 5 steps, and the final KID is {own_question.times(early)} times baseline's "
-        "(not corrected). "
-        f"In the last quarter of {int(long[0]['steps'].min()):,} steps the ratios are {at_end[0]:.2f} and "
-        f"{at_end[1]:.2f} (baseline), and the final KID is {own_question.times(late)} times baseline's."
+        f"{arms.steps * 3 // 4 + 1:,} to {arms.steps:,} the curves interleave {_more(ratios)} unsmoothed and "
+        f"{_more(smoothed_ratios)} averaged over 5 steps, and the final KID is {own_question.times(early)} times "
+        "baseline's (not corrected). "
+        f"In the last quarter of {int(long_runs[0]['steps'].min()):,} steps the ratios are {end_ratios[0]:.2f} and "
+        f"{end_ratios[1]:.2f} (baseline), and the final KID is {own_question.times(late)} times baseline's."
     ]
-    return [*found, *_as_written(table)]
+    return [*sentences, *_as_written(table)]
 
 
 def _as_written(table: pd.DataFrame) -> list[str]:
     """The same with its initialisation and weight decay; nothing without runs of both."""
     columns = ["interleaving_ratio_end", "interleaving_ratio_5_end", "kid_endpoint"]
     finished = table[table["status"] == "finished"].dropna(subset=columns)
-    rows = [finished[finished["experiment"] == name][columns].astype(float) for name in AS_WRITTEN]
-    if any(each.empty for each in rows):
+    arms = [finished[finished["experiment"] == name][columns].astype(float) for name in AS_WRITTEN]
+    if any(arm.empty for arm in arms):
         return []
-    (own, own_5, own_kid), (other, other_5, other_kid) = (each.mean() for each in rows)
-    seeds = [len(each) for each in rows]
+    (slow_ratio, slow_ratio_5, slow_kid), (base_ratio, base_ratio_5, base_kid) = (arm.mean() for arm in arms)
+    seeds = [len(arm) for arm in arms]
     return [
         "The same change with the write-up's initialisation and weight decay on both sides "
         f"(`{AS_WRITTEN[0]}` and `{AS_WRITTEN[1]}`, n = {seeds[0]} and {seeds[1]}): the curves interleave "
-        f"{_more((own, other))} unsmoothed and {_more((own_5, other_5))} averaged over 5 steps, and the final KID is "
-        f"{own_kid / other_kid:.2f} times that of `{AS_WRITTEN[1]}`."
+        f"{_more((slow_ratio, base_ratio))} unsmoothed and {_more((slow_ratio_5, base_ratio_5))} averaged over 5 "
+        f"steps, and the final KID is {slow_kid / base_kid:.2f} times that of `{AS_WRITTEN[1]}`."
         + (" One seed can't rank the two." if min(seeds) == 1 else "")
     ]
 
 
 def _more(pair: Sequence[float]) -> str:
-    own, other = pair
-    return f"{'more' if own > other else 'less'} ({own:.2f} against {other:.2f})"
+    ratio, reference = pair
+    return f"{'more' if ratio > reference else 'less'} ({ratio:.2f} against {reference:.2f})"
 
 
 def _long_runs(table: pd.DataFrame, alternatives: Sequence[Alternative]) -> list[pd.DataFrame]:
@@ -126,7 +126,11 @@ def _logs(rows: pd.DataFrame) -> list[float]:
 
 def _same_course(name: str, alternatives: Sequence[Alternative]) -> list[str]:
     """The experiment, and it with another number of snapshots."""
-    return [each.name for each in alternatives if each.experiment == name and {*each.overrides} <= {"snapshots"}]
+    return [
+        alternative.name
+        for alternative in alternatives
+        if alternative.experiment == name and {*alternative.overrides} <= {"snapshots"}
+    ]
 
 
 def image_size(alternatives: Sequence[Alternative], snapshots: pd.DataFrame) -> Answer:
@@ -140,8 +144,8 @@ def image_size(alternatives: Sequence[Alternative], snapshots: pd.DataFrame) -> 
     evidence = _hires_evidence(hires, by_name.get(hires.parent or ""), snapshots)
     follow_ups = [alternative for alternative in by_name.values() if alternative.parent == HIRES]
     if not follow_ups:
-        *most, last = FOLLOW_UPS
-        text = f"That takes {', '.join(most)} and {last}, and none is among these runs."
+        *names, last = FOLLOW_UPS
+        text = f"That takes {', '.join(names)} and {last}, and none is among these runs."
         return answer("open", text, evidence=evidence, not_run=True)
     evidence += [_follow_up_evidence(recipe, hires) for recipe in follow_ups]
     seeds = min(len(recipe.seeds) for recipe in (hires, *follow_ups))
@@ -150,8 +154,8 @@ def image_size(alternatives: Sequence[Alternative], snapshots: pd.DataFrame) -> 
         return answer("open", text, evidence=evidence)
     causes = [recipe.name for recipe in follow_ups if _is_cause(recipe, hires)]
     if causes:
-        do = "does" if len(causes) == 1 else "do"
-        text = f"By the rule, {' and '.join(causes)} {do} better (n = {seeds} at least)."
+        verb = "does" if len(causes) == 1 else "do"
+        text = f"By the rule, {' and '.join(causes)} {verb} better (n = {seeds} at least)."
         return answer("better", text, evidence=evidence)
     return answer("open", f"By the rule, no follow-up is a cause (n = {seeds} at least).", evidence=evidence)
 
@@ -166,21 +170,21 @@ def _hires_evidence(hires: Alternative, small: Alternative | None, snapshots: pd
     """How the run at 128 px compares with its parent at 64 px, and how its FID and D's loss went."""
     evidence = []
     if small:
-        at_64 = [f"{recipe.name} {own_question.number(recipe.measures['fid_at_64'])}" for recipe in (hires, small)]
-        evidence.append(f"at 64 px: {', '.join(at_64)} (FID)")
+        fids = [f"{recipe.name} {own_question.number(recipe.measures['fid_at_64'])}" for recipe in (hires, small)]
+        evidence.append(f"at 64 px: {', '.join(fids)} (FID)")
     fid = snapshots[snapshots["experiment"] == HIRES].groupby("step")["fid"].mean().dropna()
     if len(fid) >= 3:
-        last = " -> ".join(f"{value:.1f}" for value in fid.iloc[-3:])
+        last_three = " -> ".join(f"{value:.1f}" for value in fid.iloc[-3:])
         evidence.append(
-            f"FID along its snapshots: {last} at the last three, best {fid.min():.1f} at step {fid.idxmin():,}"
+            f"FID along its snapshots: {last_three} at the last three, best {fid.min():.1f} at step {fid.idxmin():,}"
         )
     varieties = [recipe for recipe in (hires, small) if recipe and recipe.measures["variety"].n]
     if varieties:
-        each = ", ".join(f"{recipe.name} {own_question.number(recipe.measures['variety'])}" for recipe in varieties)
-        evidence.append(f"variety: {each}; the lower, the more faces are alike")
-    wins = hires.measures["d_win_share"]
-    if wins.n:
-        evidence.append(f"D's loss is below 0.1 in {100 * wins.mean:.1f} % of its steps")
+        levels = ", ".join(f"{recipe.name} {own_question.number(recipe.measures['variety'])}" for recipe in varieties)
+        evidence.append(f"variety: {levels}; the lower, the more faces are alike")
+    win_share = hires.measures["d_win_share"]
+    if win_share.n:
+        evidence.append(f"D's loss is below 0.1 in {100 * win_share.mean:.1f} % of its steps")
     return evidence
 
 
@@ -190,8 +194,8 @@ def _follow_up_evidence(follow_up: Alternative, hires: Alternative) -> str:
     if follow_up.outcome:
         text = sentence(*own_question.judge_outcome(follow_up.outcome, HIRES))
     gap, change = (recipe.differences.get("fid_at_64") for recipe in (hires, follow_up))
-    closed = plan.closed_share(gap, change) if gap and change else float("nan")
-    if not isnan(closed):
-        verb = "closes" if closed > 0 else "widens"
-        text += f" At 64 px it {verb} the gap to {hires.parent} by {100 * abs(closed):.0f} %."
+    share = plan.closed_share(gap, change) if gap and change else float("nan")
+    if not isnan(share):
+        verb = "closes" if share > 0 else "widens"
+        text += f" At 64 px it {verb} the gap to {hires.parent} by {100 * abs(share):.0f} %."
     return f"{follow_up.name}: {text}"

@@ -24,7 +24,7 @@ def swapped_halves(images: np.ndarray) -> np.ndarray:
     return damaged
 
 
-def moved_eye(images: np.ndarray, by: float = EYE_MOVES) -> np.ndarray:
+def moved_eye(images: np.ndarray, shift: float = EYE_MOVES) -> np.ndarray:
     """Each image with its left eye moved down by a share of the side. The skin around the eye is stretched, not torn.
 
     One core does about 100 images a second.
@@ -35,9 +35,9 @@ def moved_eye(images: np.ndarray, by: float = EYE_MOVES) -> np.ndarray:
     y, x = (np.mgrid[:height, :width] + 0.5) / np.reshape([height, width], (2, 1, 1))
     for image in damaged:
         eye_x, eye_y = _left_eye(cascade, image)
-        away = np.hypot(x - eye_x, y - eye_y - by) - CORE
-        share = 0.5 + 0.5 * np.cos(np.pi * np.clip(away / EDGE, 0, 1))  # 1 within the core, 0 outside of the edge
-        from_x, from_y = x * width - 0.5, (y - share * by) * height - 0.5
+        distance = np.hypot(x - eye_x, y - eye_y - shift) - CORE
+        share = 0.5 + 0.5 * np.cos(np.pi * np.clip(distance / EDGE, 0, 1))  # 1 within the core, 0 outside of the edge
+        from_x, from_y = x * width - 0.5, (y - share * shift) * height - 0.5
         maps = from_x.astype(np.float32), from_y.astype(np.float32)
         image[:] = cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return damaged
@@ -58,9 +58,9 @@ def noisy(images: np.ndarray, sd: float, *, seed: int) -> np.ndarray:
 def shuffled_tiles(images: np.ndarray, *, seed: int, tiles: int = 4) -> np.ndarray:
     """Each image cut into `tiles` x `tiles` squares, which are put together in a random order."""
     count, side = len(images), images.shape[1] // tiles
-    cut = images.reshape(count, tiles, side, tiles, side, 3).swapaxes(2, 3).reshape(count, tiles**2, side, side, 3)
+    squares = images.reshape(count, tiles, side, tiles, side, 3).swapaxes(2, 3).reshape(count, tiles**2, side, side, 3)
     order = np.random.default_rng(seed).permuted(np.tile(np.arange(tiles**2), (count, 1)), axis=1)
-    mixed = cut[np.arange(count)[:, None], order]
+    mixed = squares[np.arange(count)[:, None], order]
     return mixed.reshape(count, tiles, tiles, side, side, 3).swapaxes(2, 3).reshape(images.shape)
 
 

@@ -34,15 +34,15 @@ def strictness(images: np.ndarray) -> np.ndarray:
 
     int (n,). Each image is judged by itself. One core does about 75 images a second.
     """
-    threads, mine = cv2.getNumThreads(), threading.local()
+    threads, thread_data = cv2.getNumThreads(), threading.local()
 
     def begin() -> None:
-        mine.cascade = _cascade()  # not safe to share between threads
+        thread_data.cascade = _cascade()  # not safe to share between threads
 
     cv2.setNumThreads(1)  # an image is too small to split: each thread takes whole ones
     try:
         with ThreadPoolExecutor(threads, initializer=begin) as pool:
-            settings = pool.map(lambda image: _strictness(mine.cascade, image), images)
+            settings = pool.map(lambda image: _strictness(thread_data.cascade, image), images)
             bar = tqdm(settings, total=len(images), desc="look for faces", unit="image", delay=2)
             return np.fromiter(bar, dtype=int, count=len(images))
     finally:
@@ -54,10 +54,10 @@ def strictest(real: np.ndarray, *, accepts: float = 0.98) -> int | None:
 
     None where not even 1 does, or there is no image: the measure does not apply to such data.
     """
-    allowed = int((1 - accepts) * len(real) + 1e-9)  # how many may be rejected; 0.02 * 50 is 1, not 0.9999
-    if allowed >= len(real):
+    rejections = int((1 - accepts) * len(real) + 1e-9)  # how many may be rejected; 0.02 * 50 is 1, not 0.9999
+    if rejections >= len(real):
         return None
-    setting = int(np.sort(real)[allowed])
+    setting = int(np.sort(real)[rejections])
     return setting if setting >= 1 else None
 
 

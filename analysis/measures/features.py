@@ -73,35 +73,35 @@ class Features:
 
 
 def choose(
-    wanted: str | None,
+    name: str | None,
     *,
     inception_weights: Path | None,
     cache: Path,
     device: torch.device | str,
     memory_format: torch.memory_format = torch.channels_last,
 ) -> Extractor:
-    """The extractor called `wanted`; for None `inception` when its weights can be had, otherwise `effnet_lite0`.
+    """The extractor called `name`; for None `inception` when its weights can be had, otherwise `effnet_lite0`.
 
     inception_weights: the user's file; None: the published one, from `cache`/weights or downloaded into it once.
 
     Raises UserError for a name that isn't one of NAMES, for a file without such weights, and when inception is wanted
     but its weights can't be had.
     """
-    if wanted not in (None, *NAMES):
-        raise UserError(f"extractor {wanted!r}: there are {' and '.join(NAMES)}")
-    if wanted != "effnet_lite0":
+    if name not in (None, *NAMES):
+        raise UserError(f"extractor {name!r}: there are {' and '.join(NAMES)}")
+    if name != "effnet_lite0":
         try:
             extractor = _inception(inception_weights or _published(cache))
             extractor.network.to(device).to(memory_format=memory_format)
             return extractor
         except (OSError, HTTPException) as error:
             reason = error.reason if type(error) is URLError else error
-            lack = one_line(
+            message = one_line(
                 f"no weights of inception: {reason}. --inception-weights (INCEPTION_WEIGHTS=) takes {_right_file()}"
             )
-            if wanted:
-                raise UserError(lack) from error
-            log.warning("%s; using effnet_lite0 instead", lack)
+            if name:
+                raise UserError(message) from error
+            log.warning("%s; using effnet_lite0 instead", message)
     network = EfficientNetLite0(memory_format).to(device)
     return Extractor("effnet_lite0", EFFNET_SHA256[:16], network)
 
@@ -129,15 +129,15 @@ def extract(extractor: Extractor, images: Iterable[Tensor], *, total: int, desc:
 
 def _regrouped(images: Iterable[Tensor], size: int) -> Iterator[Tensor]:
     """The same images in chunks of `size`, the last one shorter."""
-    held: Tensor | None = None
+    buffer: Tensor | None = None
     for chunk in images:
         for piece in chunk.split(size):
-            held = piece if held is None else torch.cat([held, piece])
-            if len(held) >= size:
-                yield held[:size]
-                held = held[size:]
-    if held is not None and len(held):
-        yield held
+            buffer = piece if buffer is None else torch.cat([buffer, piece])
+            if len(buffer) >= size:
+                yield buffer[:size]
+                buffer = buffer[size:]
+    if buffer is not None and len(buffer):
+        yield buffer
 
 
 # --- EfficientNet-Lite0 ---

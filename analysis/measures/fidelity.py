@@ -74,10 +74,10 @@ def fid(*, real: np.ndarray | Points, fake: np.ndarray | Points) -> float:
     higher one, so only FIDs of equal counts compare. C1 C2 has the eigenvalues of C1^(1/2) C2 C1^(1/2), a symmetric
     matrix, for which they are computed much faster.
     """
-    one, other = _pair(real, fake)
-    shift = one.mean - other.mean
-    values = torch.linalg.eigvalsh(one.root @ other.covariance @ one.root)
-    traces = one.covariance.trace() + other.covariance.trace()
+    real_points, fake_points = _pair(real, fake)
+    shift = real_points.mean - fake_points.mean
+    values = torch.linalg.eigvalsh(real_points.root @ fake_points.covariance @ real_points.root)
+    traces = real_points.covariance.trace() + fake_points.covariance.trace()
     value = (shift @ shift + traces - 2 * values.clamp(min=0).sqrt().sum()).item()
     if not value >= -1e-6 * traces:  # further below 0 than rounding explains, or NaN
         raise ArithmeticError(f"FID came out as {value}")
@@ -93,13 +93,13 @@ def kid(*, real: np.ndarray | Points, fake: np.ndarray | Points, seed: int) -> t
     """
     y, x = _pair(real, fake)
     size = min(SUBSET_SIZE, min(len(x), len(y)) // 2)
-    draws = np.random.RandomState(seed)  # as torch-fidelity draws, of both sides in turns
-    drawn = [[draws.choice(len(side), size, replace=False) for side in (x, y)] for _ in range(SUBSETS)]
-    of_x, of_y = torch.from_numpy(np.array(drawn)).to(x.features.device).unbind(1)
+    rng = np.random.RandomState(seed)  # as torch-fidelity draws, of both sides in turns
+    subsets = [[rng.choice(len(side), size, replace=False) for side in (x, y)] for _ in range(SUBSETS)]
+    rows_x, rows_y = torch.from_numpy(np.array(subsets)).to(x.features.device).unbind(1)
     # (SUBSETS, size)
-    within_x = _subset_sums(x, x, of_x, of_x) - x.squares[of_x].sum(1)
-    within_y = _subset_sums(y, y, of_y, of_y) - y.squares[of_y].sum(1)
-    values = (within_x + within_y) / (size * (size - 1)) - 2 * _subset_sums(x, y, of_x, of_y) / size**2
+    within_x = _subset_sums(x, x, rows_x, rows_x) - x.squares[rows_x].sum(1)
+    within_y = _subset_sums(y, y, rows_y, rows_y) - y.squares[rows_y].sum(1)
+    values = (within_x + within_y) / (size * (size - 1)) - 2 * _subset_sums(x, y, rows_x, rows_y) / size**2
     return values.mean().item(), values.std(correction=0).item()
 
 
@@ -107,9 +107,9 @@ def _subset_sums(a: Points, b: Points, rows: Tensor, columns: Tensor) -> Tensor:
     """(SUBSETS,), the kernel summed over each subset's pairs. rows, columns: its images, (SUBSETS, size) each."""
     if len(a) * len(b) > rows.numel() * columns.shape[1]:  # all pairs would be more work than the subsets'
         return torch.stack([_kernel(a.features[i], b.features[j]).sum() for i, j in zip(rows, columns, strict=True)])
-    whole = a.kernel if a is b else _kernel(a.features, b.features)
+    kernel = a.kernel if a is b else _kernel(a.features, b.features)
     left, right = _indicators(rows, len(a)), _indicators(columns, len(b))
-    return (left @ whole * right).sum(1)
+    return (left @ kernel * right).sum(1)
 
 
 def _indicators(places: Tensor, count: int) -> Tensor:
@@ -131,19 +131,19 @@ def precision_recall(*, real: np.ndarray | Points, fake: np.ndarray | Points, se
     """
     pair = _pair(real, fake)
     count = min(*map(len, pair), COMPARED)
-    true, made = (side.features[chosen(len(side), count, seed=seed)] for side in pair)
-    return _covered(made, by=true), _covered(true, by=made)
+    real_features, fake_features = (side.features[chosen(len(side), count, seed=seed)] for side in pair)
+    return _covered(fake_features, centres=real_features), _covered(real_features, centres=fake_features)
 
 
-def _covered(points: Tensor, *, by: Tensor) -> float:
-    """The share of points that lie in the sphere of some point of `by`: as far as its third nearest neighbour."""
+def _covered(points: Tensor, *, centres: Tensor) -> float:
+    """The share of points that lie in the sphere around one of `centres`: as far as its third nearest neighbour."""
 
-    def distances(some: Tensor) -> Iterator[Tensor]:
-        return (torch.cdist(rows, by) for rows in some.split(AT_ONCE))
+    def distances(features: Tensor) -> Iterator[Tensor]:
+        return (torch.cdist(rows, centres) for rows in features.split(AT_ONCE))
 
     # The nearest is the point itself.
-    radii = torch.cat([near.kthvalue(NEIGHBOURS + 1).values for near in distances(by)])
-    return torch.cat([(near <= radii).any(1) for near in distances(points)]).double().mean().item()
+    radii = torch.cat([chunk.kthvalue(NEIGHBOURS + 1).values for chunk in distances(centres)])
+    return torch.cat([(chunk <= radii).any(1) for chunk in distances(points)]).double().mean().item()
 
 
 def inception_score(logits: np.ndarray, *, seed: int) -> tuple[float, float]:
@@ -169,9 +169,9 @@ def halves(features: np.ndarray, *, seed: int, most: int = HALF) -> tuple[np.nda
     return features[np.sort(order[:count])], features[np.sort(order[count : 2 * count])]
 
 
-def chosen(of: int, count: int, *, seed: int) -> np.ndarray:
-    """`count` of the numbers 0 to `of` - 1, by seed and without replacement, in their order."""
-    return np.sort(np.random.default_rng(seed).choice(of, count, replace=False))
+def chosen(total: int, count: int, *, seed: int) -> np.ndarray:
+    """`count` of the numbers 0 to `total` - 1, by seed and without replacement, in their order."""
+    return np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
 
 
 def _double(features: np.ndarray) -> Tensor:
@@ -186,9 +186,10 @@ def _double(features: np.ndarray) -> Tensor:
 
 def _pair(real: np.ndarray | Points, fake: np.ndarray | Points) -> tuple[Points, Points]:
     """Both sets as points. Raises UserError when they are too small."""
-    one, other = (side if isinstance(side, Points) else Points.of(side) for side in (real, fake))
-    if min(len(one), len(other)) < MINIMUM:
+    real_points, fake_points = (side if isinstance(side, Points) else Points.of(side) for side in (real, fake))
+    if min(len(real_points), len(fake_points)) < MINIMUM:
         raise UserError(
-            f"{len(other)} generated against {len(one)} real images: a score needs at least {MINIMUM} of each"
+            f"{len(fake_points)} generated against {len(real_points)} real images: a score needs "
+            f"at least {MINIMUM} of each"
         )
-    return one, other
+    return real_points, fake_points

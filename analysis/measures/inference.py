@@ -47,25 +47,25 @@ def pooled_sd(arms: Mapping[str, Sequence[float]]) -> tuple[float, int]:
     return (math.sqrt(squares / df), df) if df else (NAN, 0)
 
 
-def pooled_effect(arm: Sequence[float], other: Sequence[float], *, sd: float, df: float) -> Effect:
+def pooled_effect(arm: Sequence[float], other_arm: Sequence[float], *, sd: float, df: float) -> Effect:
     """Compare two arms by Student's t with a pooled standard deviation, see `pooled_sd`. Both arms have values.
 
     Of seven arms with 3, 2, 2, 2, 3, 2 and 2 seeds, 4.9 % of such intervals exclude 0 where nothing differs.
     """
-    difference = float(np.mean(arm) - np.mean(other))
-    return _effect(difference, sd * math.sqrt(1 / len(arm) + 1 / len(other)), df, (len(arm), len(other)))
+    difference = float(np.mean(arm) - np.mean(other_arm))
+    return _effect(difference, sd * math.sqrt(1 / len(arm) + 1 / len(other_arm)), df, (len(arm), len(other_arm)))
 
 
-def welch_effect(arm: Sequence[float], other: Sequence[float]) -> Effect:
+def welch_effect(arm: Sequence[float], other_arm: Sequence[float]) -> Effect:
     """Compare two arms that may be unequally noisy, by Welch's t. Both arms have values; from one seed there is no p.
 
     Where nothing differs 2.5 % of the intervals exclude 0 for 2 seeds each, 3.6 % for 3.
     """
-    n, m = len(arm), len(other)
-    difference = float(np.mean(arm) - np.mean(other))
+    n, m = len(arm), len(other_arm)
+    difference = float(np.mean(arm) - np.mean(other_arm))
     if min(n, m) < 2:
         return Effect(difference, NAN, NAN, NAN, (n, m), 0)
-    parts = np.var(arm, ddof=1) / n, np.var(other, ddof=1) / m
+    parts = np.var(arm, ddof=1) / n, np.var(other_arm, ddof=1) / m
     total = float(sum(parts))
     df = total**2 / (parts[0] ** 2 / (n - 1) + parts[1] ** 2 / (m - 1)) if total else n + m - 2
     return _effect(difference, math.sqrt(total), float(df), (n, m))
@@ -74,9 +74,9 @@ def welch_effect(arm: Sequence[float], other: Sequence[float]) -> Effect:
 def _effect(difference: float, error: float, df: float, n: tuple[int, int]) -> Effect:
     if not df or math.isnan(error):
         return Effect(difference, NAN, NAN, NAN, n, 0)
-    half = float(stdtrit(df, 0.975)) * error
+    half_width = float(stdtrit(df, 0.975)) * error
     p = 2 * float(stdtr(df, -abs(difference) / error)) if error else float(difference == 0)
-    return Effect(difference, difference - half, difference + half, p, n, df)
+    return Effect(difference, difference - half_width, difference + half_width, p, n, df)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -87,10 +87,10 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
     Six comparisons of seven arms by `pooled_effect` make at least one false claim in 3.8 % of studies with no effect.
     """
-    known = sorted((p, name) for name, p in p_values.items() if not math.isnan(p))
+    ranked = sorted((p, name) for name, p in p_values.items() if not math.isnan(p))
     adjusted, highest = dict(p_values), 0.0
-    for place, (p, name) in enumerate(known):
-        highest = max(highest, min(1.0, (len(known) - place) * p))
+    for place, (p, name) in enumerate(ranked):
+        highest = max(highest, min(1.0, (len(ranked) - place) * p))
         adjusted[name] = highest
     return adjusted
 
@@ -129,8 +129,8 @@ def least_settled(x: ArrayLike, y: ArrayLike, alpha: float) -> float:
     n = len(a)
     products, ways = _all_orders(a, b)
     strength = np.abs(n * products - a.sum() * b.sum())
-    shares = [(each, ways[strength >= each].sum() / ways.sum()) for each in np.unique(strength)]
-    settled = [each for each, share in shares if share <= alpha]
+    shares = [(level, ways[strength >= level].sum() / ways.sum()) for level in np.unique(strength)]
+    settled = [level for level, share in shares if share <= alpha]
     return float(min(settled) / (n**2 * a.std() * b.std())) if settled else NAN
 
 
@@ -141,16 +141,16 @@ def _all_orders(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     length = int(np.sort(a) @ np.sort(b)) + 1
     counts = {0: np.eye(1, length, dtype=np.int64)[0]}
-    for rank in a:
-        following: dict[int, np.ndarray] = {}
-        for taken, ways in counts.items():
-            for place, other in enumerate(b):
-                after = taken | 1 << place
-                if after != taken:
-                    shift = int(rank * other)
-                    sums = following.setdefault(after, np.zeros(length, dtype=np.int64))
+    for a_rank in a:
+        next_counts: dict[int, np.ndarray] = {}
+        for subset, ways in counts.items():
+            for place, b_rank in enumerate(b):
+                superset = subset | 1 << place
+                if superset != subset:
+                    shift = int(a_rank * b_rank)
+                    sums = next_counts.setdefault(superset, np.zeros(length, dtype=np.int64))
                     sums[shift:] += ways[: length - shift]
-        counts = following
+        counts = next_counts
     (ways,) = counts.values()
     return np.flatnonzero(ways), ways[ways > 0]
 
@@ -163,6 +163,6 @@ def r_squared_interval(r: float, n: int) -> tuple[float, float]:
     """
     if n < 4 or not abs(r) < 1:
         return NAN, NAN
-    half = float(ndtri(0.975)) / math.sqrt(n - 3)
-    low, high = math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
+    half_width = float(ndtri(0.975)) / math.sqrt(n - 3)
+    low, high = math.tanh(math.atanh(r) - half_width), math.tanh(math.atanh(r) + half_width)
     return (0.0 if low < 0 < high else min(low**2, high**2)), max(low**2, high**2)

@@ -82,8 +82,8 @@ class Windows:
     def __len__(self) -> int:
         return len(self.lead)
 
-    def __getitem__(self, chosen: np.ndarray) -> "Windows":
-        return Windows(self.last_step[chosen], self.crossings[chosen], self.reference[chosen], self.lead[chosen])
+    def __getitem__(self, index: np.ndarray) -> "Windows":
+        return Windows(self.last_step[index], self.crossings[index], self.reference[index], self.lead[index])
 
     @property
     def flagged(self) -> np.ndarray:
@@ -109,8 +109,8 @@ class Windows:
     @property
     def balance(self) -> float:
         """The lead balance; NaN without a window to count."""
-        known = ~np.isnan(self.lead)
-        return _share(np.where(known, self.lead, 0).sum(axis=-1), known.sum(axis=-1))
+        valid = ~np.isnan(self.lead)
+        return _share(np.where(valid, self.lead, 0).sum(axis=-1), valid.sum(axis=-1))
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -121,10 +121,10 @@ class Windows:
         if len(self) < 2:
             return float("nan"), float("nan")
         rng = np.random.default_rng(0)
-        drawn = self[rng.integers(len(self), size=(RESAMPLES, len(self)))].ratio  # an array, a row a resample
-        if np.isnan(drawn).all():
+        ratios = self[rng.integers(len(self), size=(RESAMPLES, len(self)))].ratio  # an array, a row a resample
+        if np.isnan(ratios).all():
             return float("nan"), float("nan")
-        low, high = np.nanquantile(drawn, [0.025, 0.975])
+        low, high = np.nanquantile(ratios, [0.025, 0.975])
         return float(low), float(high)
 
 
@@ -168,12 +168,12 @@ def windows(loss_d: ArrayLike, loss_g: ArrayLike, *, window: int | None = None, 
         raise ValueError(f"a window of {window} steps has no room for a crossing; 2 is the least")
     r = log_ratio(loss_d, loss_g, smoothing=smoothing)
     r = r[: len(r) // window * window].reshape(-1, window)
-    known = ~np.isnan(r).any(axis=1)
+    valid = ~np.isnan(r).any(axis=1)
     crossings, reference, lead = np.full((3, len(r)), np.nan)
-    crossings[known] = _crossings(r[known], np.zeros((known.sum(), 1)))
-    reference[known] = _crossings(r[known], _medians(r[known]))
-    share = (0.5 + 0.5 * np.sign(r[known])).mean(axis=1)
-    lead[known] = 4 * share * (1 - share)
+    crossings[valid] = _crossings(r[valid], np.zeros((valid.sum(), 1)))
+    reference[valid] = _crossings(r[valid], _medians(r[valid]))
+    share = (0.5 + 0.5 * np.sign(r[valid])).mean(axis=1)
+    lead[valid] = 4 * share * (1 - share)
     last_step = smoothing - 1 + window * np.arange(1, len(r) + 1)
     return Windows(last_step, crossings, reference, lead)
 
@@ -191,8 +191,8 @@ def crossing_positions(loss_d: ArrayLike, loss_g: ArrayLike) -> np.ndarray:
     """Where the plotted curves cross, in positions from 0, between steps, by straight lines; for a figure."""
     r = log_ratio(loss_d, loss_g)
     r = np.clip(r, -50, 50)  # an infinite one would have no line to it
-    known = np.flatnonzero(r)  # zeros are passed over
-    before, after = known[:-1], known[1:]
+    positions = np.flatnonzero(r)  # zeros are passed over
+    before, after = positions[:-1], positions[1:]
     crosses = r[before] * r[after] < 0
     before, after = before[crosses], after[crosses]
     line = before + r[before] / (r[before] - r[after])
@@ -222,9 +222,9 @@ def overlaps(loss_d: ArrayLike, loss_g: ArrayLike) -> np.ndarray:
 
 def overlap(loss_d: ArrayLike, loss_g: ArrayLike) -> float:
     """The overlap of the module's text; NaN without a whole block of numbers."""
-    known = overlaps(loss_d, loss_g)
-    known = known[~np.isnan(known)]
-    return float(known.mean()) if len(known) else float("nan")
+    block_overlaps = overlaps(loss_d, loss_g)
+    block_overlaps = block_overlaps[~np.isnan(block_overlaps)]
+    return float(block_overlaps.mean()) if len(block_overlaps) else float("nan")
 
 
 def period_2(loss_d: ArrayLike, loss_g: ArrayLike) -> float:
@@ -233,8 +233,8 @@ def period_2(loss_d: ArrayLike, loss_g: ArrayLike) -> float:
     power = np.abs(np.fft.rfft(r - r.mean(axis=1, keepdims=True))) ** 2
     power[:, 1:-1] *= 2  # each stands for a negative frequency too; the first and, WINDOW being even, the last do not
     total = power.sum()
-    near = np.fft.rfftfreq(WINDOW) > 1 / PERIOD_2_BELOW
-    return float(power[:, near].sum() / total) if total > 0 else float("nan")
+    band = np.fft.rfftfreq(WINDOW) > 1 / PERIOD_2_BELOW
+    return float(power[:, band].sum() / total) if total > 0 else float("nan")
 
 
 def smooth_crossings(loss_d: ArrayLike, loss_g: ArrayLike) -> float:
@@ -265,8 +265,8 @@ def collapse(ratios: ArrayLike, *, counts: ArrayLike = True) -> int | None:
     """
     ratios = np.asarray(ratios, dtype=float)
     highest = np.fmax.accumulate(ratios)
-    fallen = (ratios < COLLAPSED_SHARE * highest) & (highest - ratios >= COLLAPSED_BY) & np.asarray(counts)
-    return int(fallen.argmax()) if fallen.any() else None
+    collapsed = (ratios < COLLAPSED_SHARE * highest) & (highest - ratios >= COLLAPSED_BY) & np.asarray(counts)
+    return int(collapsed.argmax()) if collapsed.any() else None
 
 
 def d_win_share(loss_d: ArrayLike) -> float:
@@ -278,8 +278,8 @@ def d_win_share(loss_d: ArrayLike) -> float:
 def d_win_longest(loss_d: ArrayLike) -> int:
     """The longest stretch of steps, one after the other, in which D's loss is below D_WINS_BELOW."""
     won = np.asarray(loss_d, dtype=float) < D_WINS_BELOW
-    others = np.flatnonzero(np.concatenate([[True], ~won, [True]]))
-    return int(np.diff(others).max() - 1)
+    breaks = np.flatnonzero(np.concatenate([[True], ~won, [True]]))
+    return int(np.diff(breaks).max() - 1)
 
 
 def d_win_share_at_end(loss_d: ArrayLike) -> float:
@@ -314,16 +314,16 @@ def _whole_windows(loss_d: ArrayLike, loss_g: ArrayLike) -> np.ndarray:
     return r[np.isfinite(r).all(axis=1)]
 
 
-def _shared_share(one: np.ndarray, other: np.ndarray) -> float:
+def _shared_share(first: np.ndarray, second: np.ndarray) -> float:
     """1 minus the greatest difference of two samples' distribution functions; NaN for one that holds a NaN.
 
     By hand, as this module is imported at each training's start and scipy.stats takes most of a second.
     """
-    values = np.concatenate([one, other])
+    values = np.concatenate([first, second])
     if np.isnan(values).any():
         return float("nan")
-    below = [np.searchsorted(np.sort(sample), values, side="right") / len(sample) for sample in (one, other)]
-    return float(1 - np.abs(below[0] - below[1]).max())
+    cdfs = [np.searchsorted(np.sort(sample), values, side="right") / len(sample) for sample in (first, second)]
+    return float(1 - np.abs(cdfs[0] - cdfs[1]).max())
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> Any:

@@ -29,12 +29,12 @@ def lite0_graph(network: EfficientNet, side: int) -> bytes:
 
     x = relu6(graph.convolution("images", network._conv_stem))
     for block in network._blocks:
-        inside = relu6(graph.convolution(x, block._expand_conv)) if hasattr(block, "_expand_conv") else x
-        inside = relu6(graph.convolution(inside, block._depthwise_conv))
-        inside = graph.convolution(inside, block._project_conv)
+        branch = relu6(graph.convolution(x, block._expand_conv)) if hasattr(block, "_expand_conv") else x
+        branch = relu6(graph.convolution(branch, block._depthwise_conv))
+        branch = graph.convolution(branch, block._project_conv)
         sizes = block._block_args
-        skips = block.id_skip and sizes.stride == 1 and sizes.input_filters == sizes.output_filters
-        x = graph.node("Add", inside, x) if skips else inside
+        residual = block.id_skip and sizes.stride == 1 and sizes.input_filters == sizes.output_filters
+        x = graph.node("Add", branch, x) if residual else branch
     x = relu6(graph.convolution(x, network._conv_head))
     pooled = graph.node("Flatten", graph.node("GlobalAveragePool", x), output="pooled")
     weight, bias = graph.constant(network._fc.weight), graph.constant(network._fc.bias)

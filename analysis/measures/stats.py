@@ -46,8 +46,8 @@ def t_interval(values: ArrayLike) -> Estimate:
     n = len(numbers)
     if n < 2:
         return Estimate(float(numbers[0]) if n else NAN, NAN, NAN, n)
-    mean, half = numbers.mean(), stdtrit(n - 1, 0.975) * numbers.std(ddof=1) / n**0.5
-    return Estimate(float(mean), float(mean - half), float(mean + half), n)
+    mean, half_width = numbers.mean(), stdtrit(n - 1, 0.975) * numbers.std(ddof=1) / n**0.5
+    return Estimate(float(mean), float(mean - half_width), float(mean + half_width), n)
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class Association:
         if np.isnan(self.rho):
             return "too few points"
         if self.comparisons < self.MIN_COMPARISONS:
-            many = f"{self.comparisons} independent comparison{'' if self.comparisons == 1 else 's'} ({self.counted})"
-            return f"{many}, and at least {self.MIN_COMPARISONS} are needed"
+            count = f"{self.comparisons} independent comparison{'' if self.comparisons == 1 else 's'} ({self.counted})"
+            return f"{count}, and at least {self.MIN_COMPARISONS} are needed"
         return "" if self.low > 0 or self.high < 0 else "the interval includes 0"
 
     @property
@@ -112,12 +112,12 @@ def partial_association(
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     category, group = _numbered(given), _numbered(cluster)
-    known = np.isfinite(x) & np.isfinite(y)
-    pairs = np.unique(np.column_stack([category, group])[known], axis=0)
+    valid = np.isfinite(x) & np.isfinite(y)
+    pairs = np.unique(np.column_stack([category, group])[valid], axis=0)
     shared = np.bincount(pairs[:, 0], minlength=category.max(initial=0) + 1) > 1
-    known &= shared[category]
-    category, group = category[known], _places(group[known])
-    x_places, y_places = _places(x[known]), _places(y[known])
+    valid &= shared[category]
+    category, group = category[valid], _places(group[valid])
+    x_places, y_places = _places(x[valid]), _places(y[valid])
     clusters = int(group.max(initial=-1)) + 1
 
     def rho_of(times: np.ndarray) -> float:
@@ -133,14 +133,14 @@ def partial_association(
 def _bootstrap(statistic: Callable[[np.ndarray], float], clusters: int) -> tuple[float, float]:
     """The middle 95 % of a statistic over clusters drawn with replacement."""
     rng = np.random.default_rng(0)
-    drawn: dict[bytes, float] = {}  # a few clusters can be drawn in only a few ways
+    cache: dict[bytes, float] = {}  # a few clusters can be drawn in only a few ways
     values = np.empty(RESAMPLES)
-    for number in range(RESAMPLES):
+    for resample in range(RESAMPLES):
         times = np.bincount(rng.integers(clusters, size=clusters), minlength=clusters)
-        draw = times.tobytes()
-        if draw not in drawn:
-            drawn[draw] = statistic(times)
-        values[number] = drawn[draw]
+        key = times.tobytes()
+        if key not in cache:
+            cache[key] = statistic(times)
+        values[resample] = cache[key]
     values = values[~np.isnan(values)]
     if not len(values):
         return NAN, NAN
@@ -148,13 +148,13 @@ def _bootstrap(statistic: Callable[[np.ndarray], float], clusters: int) -> tuple
     return float(low), float(high)
 
 
-def _groups(given: np.ndarray, cluster: np.ndarray) -> int:
+def _groups(category: np.ndarray, cluster: np.ndarray) -> int:
     """Groups of clusters that share no category with those of another group."""
-    many = given.max(initial=-1) + 1
-    ends = (given, many + cluster)
-    graph = coo_array((np.ones(len(given)), ends), shape=(many + cluster.max(initial=-1) + 1,) * 2)
+    n_categories = category.max(initial=-1) + 1
+    edges = (category, n_categories + cluster)
+    graph = coo_array((np.ones(len(category)), edges), shape=(n_categories + cluster.max(initial=-1) + 1,) * 2)
     _, labels = connected_components(graph, directed=False)
-    return len(np.unique(labels[many + cluster]))
+    return len(np.unique(labels[n_categories + cluster]))
 
 
 def _numbered(values: Sequence[Hashable]) -> np.ndarray:
@@ -168,22 +168,23 @@ def _places(values: np.ndarray) -> np.ndarray:
     return np.unique(values, return_inverse=True)[1]
 
 
-def _partial_rho(x: np.ndarray, y: np.ndarray, given: np.ndarray, times: np.ndarray) -> float:
+def _partial_rho(x: np.ndarray, y: np.ndarray, category: np.ndarray, times: np.ndarray) -> float:
     """The correlation of x and y, both places (see `_places`), each point counted `times`.
 
     Counting a point several times equals drawing it that often, without sorting again.
     """
     if times.sum() < 4:
         return NAN
-    counts = np.maximum(np.bincount(given, times), 1)
-    left_x, left_y = (
-        ranks - (np.bincount(given, times * ranks) / counts)[given] for ranks in (_ranks(x, times), _ranks(y, times))
+    counts = np.maximum(np.bincount(category, times), 1)
+    residual_x, residual_y = (
+        ranks - (np.bincount(category, times * ranks) / counts)[category]
+        for ranks in (_ranks(x, times), _ranks(y, times))
     )
-    spread = (times * left_x**2).sum() * (times * left_y**2).sum()
-    return float((times * left_x * left_y).sum() / spread**0.5) if spread > 1e-9 else NAN
+    spread = (times * residual_x**2).sum() * (times * residual_y**2).sum()
+    return float((times * residual_x * residual_y).sum() / spread**0.5) if spread > 1e-9 else NAN
 
 
 def _ranks(places: np.ndarray, times: np.ndarray) -> np.ndarray:
     """Ranks from 1 of points counted `times`, ties at their mean."""
-    many = np.bincount(places, times)
-    return (np.cumsum(many) - (many - 1) / 2)[places]
+    counts = np.bincount(places, times)
+    return (np.cumsum(counts) - (counts - 1) / 2)[places]

@@ -16,8 +16,8 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: the weights of red, green and blue
 
 def nearest(*, real: Points, fake: Points, k: int = 1) -> tuple[Tensor, Tensor]:
     """The k nearest real images of each generated one: their Euclidean distances, and their rows, both (images, k)."""
-    found = [torch.cdist(rows, real.features).topk(k, largest=False) for rows in fake.features.split(AT_ONCE)]
-    return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
+    neighbours = [torch.cdist(rows, real.features).topk(k, largest=False) for rows in fake.features.split(AT_ONCE)]
+    return torch.cat([chunk.values for chunk in neighbours]), torch.cat([chunk.indices for chunk in neighbours])
 
 
 def copied_share(*, real: Points, fake: Points) -> float:
@@ -28,11 +28,11 @@ def copied_share(*, real: Points, fake: Points) -> float:
     half of them in few dimensions, fewer in many. So compare it with the share of held-out real images. It hardly
     depends on either count, but only copies of the real images given are seen.
     """
-    distances, places = (found[:, 0] for found in nearest(real=real, fake=fake))
-    copied, which = places.unique(return_inverse=True)
+    distances, places = (values[:, 0] for values in nearest(real=real, fake=fake))
+    originals, inverse = places.unique(return_inverse=True)
     # The nearest of a real image is itself.
-    apart = nearest(real=real, fake=Points(real.features[copied]), k=2)[0][:, 1]
-    return (distances < apart[which]).double().mean().item()
+    spacing = nearest(real=real, fake=Points(real.features[originals]), k=2)[0][:, 1]
+    return (distances < spacing[inverse]).double().mean().item()
 
 
 def variety(images: np.ndarray) -> float:
