@@ -1,6 +1,6 @@
 """Which questions across runs are answered, in which order. Only this file knows experiments by name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import isnan
@@ -142,6 +142,7 @@ def image_size(alternatives: Sequence[Alternative], snapshots: pd.DataFrame) -> 
         return answer("open", f"No run of {HIRES} is among these.", not_run=True)
     hires = by_name[HIRES]
     evidence = _hires_evidence(hires, by_name.get(hires.parent or ""), snapshots)
+    evidence += [_narrow_evidence(recipe, by_name) for recipe in by_name.values() if _is_narrow(recipe)]
     follow_ups = [alternative for alternative in by_name.values() if alternative.parent == HIRES]
     if not follow_ups:
         *names, last = FOLLOW_UPS
@@ -186,6 +187,23 @@ def _hires_evidence(hires: Alternative, small: Alternative | None, snapshots: pd
     if win_share.n:
         evidence.append(f"D's loss is below 0.1 in {100 * win_share.mean:.1f} % of its steps")
     return evidence
+
+
+def _is_narrow(recipe: Alternative) -> bool:
+    """Whether both networks have fewer channels than the parent's, and nothing else is changed."""
+    old, new = recipe.changes.get("width_multiplier", (0, 0))
+    return [*recipe.changes] == ["width_multiplier"] and new < old
+
+
+def _narrow_evidence(narrow: Alternative, by_name: Mapping[str, Alternative]) -> str:
+    """How it compares with its parent: at 128 px the layers near the image have as few channels."""
+    old, new = narrow.changes["width_multiplier"]
+    text = "its endpoint is not known."
+    if narrow.outcome:
+        text = sentence(*own_question.judge_outcome(narrow.outcome, str(narrow.parent)))
+    recipes = [by_name[name] for name in (narrow.name, narrow.parent) if name in by_name]
+    varieties = ", ".join(f"{recipe.name} {own_question.number(recipe.measures['variety'])}" for recipe in recipes)
+    return f"{narrow.name}, with {new / old:.2g} times the channels: {text} Variety: {varieties}."
 
 
 def _follow_up_evidence(follow_up: Alternative, hires: Alternative) -> str:

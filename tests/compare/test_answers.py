@@ -221,6 +221,23 @@ def test_a_collapse_is_an_alarm_if_fid_turns_after_it_and_rarely_without_it(runs
     assert answer.sentence.startswith(sentence)
 
 
+def test_a_narrow_recipe_at_64_px_stands_beside_the_one_at_128_px(tmp_path):
+    found = {}
+    for name, variety, overrides in (
+        ("tuned_lr", 0.17, []),
+        ("tuned_lr", 0.1, ["width_multiplier=0.03"]),
+        ("hires_128", 0.05, []),
+    ):
+        for seed in range(2):
+            folder = make_run(tmp_path, name, seed, steps=800, overrides=overrides)
+            level = 60 + 60 * len(overrides) + seed
+            found[f"{folder.path.parent.name} seed {seed}"] = scores(level, along=[level] * 4, variety=variety)
+    size = next(answer for answer in compared(tmp_path, found).answers if answer.key == "size")
+    (line,) = [line for line in size.evidence if line.startswith("tuned_lr+width_multiplier=0.03, with ")]
+    assert "KID over the last 3 snapshots is 1.99 times tuned_lr's" in line
+    assert "Variety: tuned_lr+width_multiplier=0.03 0.1 [0.1, 0.1], n = 2 seeds, tuned_lr 0.17" in line
+
+
 @pytest.mark.parametrize(
     ("seeds", "at_64", "variety", "share", "is_cause"),
     [
