@@ -84,7 +84,7 @@ def main(locks: list[Path], wish: str) -> None:
     else:
         if installed and (torch != "pypi" or wish == "auto") and not reachable(PYTORCH_INDEX, seconds=30):
             raise InstallError(f"PyTorch's own index can't be reached, .venv stays as it is: {ORDINARY}")
-        size = "1.7 GB" if torch == "cpu" else "up to 6 GB"
+        size = "1.7 GB" if torch == "cpu" else "up to 7 GB"
         print(f"installing into .venv ({size}, once){reason and ': ' + reason}", flush=True)
     with emptied() if rebuild else contextlib.nullcontext():
         RECORD.unlink(missing_ok=True)  # if killed from here on, this leaves a half-made .venv

@@ -30,7 +30,7 @@ def lab(lab, index):
 def test_a_python_without_pip_and_ensurepip_is_enough_and_installs_only_once(lab, index, elsewhere):
     plain = subprocess.run(["python3", "-m", "venv", "plain"], cwd=lab.folder, env=lab.env, capture_output=True)
     assert plain.returncode != 0  # which is the fault that this is about
-    assert lab.setup().startswith("installing into .venv (up to 6 GB, once)")
+    assert lab.setup().startswith("installing into .venv (up to 7 GB, once)")
     assert lab.installed() == {"tiny==1.0"}
     asked = list(index.asked)
     assert any(path.endswith(".whl") and "/uv-" in path for path in asked)
