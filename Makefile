@@ -8,7 +8,7 @@ DOCS    ?= docs
 PYTHON3 ?= python3
 
 # An activated conda environment made from environment.yml is used as it is; otherwise .venv is made from the locks.
-# That needs a Python: .venv's own where it runs, so that later calls work without another.
+# Making .venv needs a Python. This is .venv's own if that runs, so later calls need no other.
 ifeq ($(CONDA_DEFAULT_ENV),dcgan-ablation-lab)
 PYTHON := python
 INSTALL := $(if $(TORCH),echo "error: TORCH= is for .venv: a conda environment has the PyTorch it was made with" >&2; exit 2,:)
@@ -119,7 +119,7 @@ test: install-study ## run the tests (about five minutes)
 test-long: install-study ## run the thorough tests that `make test` leaves out
 	@$(PYTEST) $(SPREAD) -m "thorough and not long"
 
-test-faults: setup ## kill runs, fill the disk, feed them rubbish: the long tests (an hour or so)
+test-faults: setup ## kill runs, fill the disk, give them broken input: the long tests (about an hour)
 	@$(PYTEST) $(SPREAD) tests/faults -m "" --hypothesis-profile=faults
 
 test-cluster: install-study ## kill machines, workers and studies midway: the long tests of `make study` (some minutes)
@@ -128,8 +128,8 @@ test-cluster: install-study ## kill machines, workers and studies midway: the lo
 lint: setup ## check style and types
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy
 
-# torch's wheels for CUDA name what they need of nvidia-*, cuda-* and triton, nearly all of it to the last digit. Pinned
-# here too, it would come to machines without a GPU.
+# torch's wheels for CUDA require nvidia-*, cuda-* and triton themselves, nearly all at an exact version. If the locks
+# pinned these too, machines without a GPU would install them.
 COMPILE = $(PYTHON) -m uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate
 
 lock: setup ## pin the newest versions that pyproject.toml allows

@@ -112,7 +112,7 @@ def _reports(
     from analysis.upload import comparison as own_run
     from analysis.upload import scores as upload
 
-    # W&B has no weights to score, only the scores that were sent there; its reports have a folder of their own.
+    # W&B has no weights to score, only the scores that were sent there. Its reports go to a folder of their own.
     scorer = None if options.wandb or recorded else _scorer(options)
     folder = options.out / "wandb" if options.wandb else options.out
     reports = {}
@@ -161,7 +161,7 @@ def _rate(options: argparse.Namespace) -> int:
         raise UserError(unusable[0])
     page = rating.write(folder.path, *pictures_to_rate(runs[0], cache=options.cache, data=options.data))
     print(f"rating page (takes a few minutes; works in any browser, also on another machine): {page}")
-    print(f"The page saves your answers as a file. Move it into {page.parent}; `make compare` counts it.")
+    print(f"The page saves your answers as a file. Move it into {page.parent}; `make compare` counts the answers.")
     show(page)
     return 0
 

@@ -67,9 +67,9 @@ def _live(runs: Path) -> int:
 
 
 def _leet(folders: Sequence[RunFolder], runs: Path) -> int:
-    """Show all local runs in W&B's terminal viewer. It wants them in one folder, so we make one of links.
+    """Show all local runs in W&B's terminal viewer. The viewer needs them in one folder, so we make a folder of links.
 
-    It shows a folder's name as the run's, and takes what follows the time in it for the id in the log's name.
+    The viewer shows a folder's name as the run's name. It expects the part after the time as the id in the log's name.
     """
     if not folders:
         raise no_runs(runs)
@@ -94,6 +94,6 @@ def _leet(folders: Sequence[RunFolder], runs: Path) -> int:
                 link.symlink_to(part.resolve(), target_is_directory=part.is_dir())
     command = [sys.executable, "-m", "wandb", "leet", str(links)]
     if not sys.stdout.isatty():
-        print(f"no W&B page, because the runs were logged offline; in a terminal: {' '.join(command)}")
+        print(f"no W&B page, because the runs were logged offline; type in a terminal: {' '.join(command)}")
         return 0
     return subprocess.run(command, check=False).returncode

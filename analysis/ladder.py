@@ -66,7 +66,7 @@ def halves(source: Source, size: int, *, cache: Path, images: int) -> tuple[np.n
 
 
 def climb(real: np.ndarray, held_out: np.ndarray, extractor: features.Extractor) -> pd.DataFrame:
-    """The scores of the held-out images after each damage, against the real ones; a row a rung."""
+    """The scores of the held-out images after each damage, against the real ones; one row per rung."""
     reference = fidelity.Points.of(_features(extractor, real, "reference"))
     setting = face_rate.strictest(face_rate.strictness(real))
     rows = []

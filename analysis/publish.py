@@ -1,4 +1,4 @@
-"""Run folders -> published evidence: of each finished and scored run what the study needs, and nothing else.
+"""Run folders -> published evidence: what the study needs of each finished and scored run, and nothing else.
 
 The first published run of each documented experiment also keeps its generator, in float16, to draw from at once. The
 status says by which protocol the run was scored, so the evidence can still be read when the protocol has changed.
@@ -96,7 +96,7 @@ def _write(run: Run, folder: Path, scorer: Scorer) -> str:
 
 
 def _write_scores(run: Run, folder: Path, scorer: Scorer) -> None:
-    """Copy the scores, and say by which protocol they are: a run may have been scored by another one since."""
+    """Copy the scores and record their protocol: the run may have been scored by another protocol since."""
     assert run.folder is not None
     protocol = scorer.found(run)[0]
     status = {key: run.status[key] for key in STATUS if key in run.status}

@@ -55,7 +55,7 @@ def reference_name(run: Run, size: int) -> str:
 
 
 def counts_of(run: Run) -> Counts:
-    """How many images a run's scores are of."""
+    """How many images a run's scores use."""
     return COUNTS.get(run.profile, COUNTS["laptop"])
 
 

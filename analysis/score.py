@@ -257,10 +257,10 @@ class Scorer:
 def pictures_to_rate(run: Run, *, cache: Path, data: str | None = None) -> tuple[Sheet, list[np.ndarray]]:
     """What the rating page of a finished run shows, and which picture is which.
 
-    They come from latent seeds 0 to 63; with them are up to 32 random real ones, and up to 32 others that are damaged:
-    of half of these the halves are swapped, of the other half one eye is moved.
+    The generated ones come from latent seeds 0 to 63. Up to 32 random real ones join them, and up to 32 other real ones
+    that are damaged: half of these have their halves swapped, and the rest have one eye moved.
 
-    Raises UserError for a broken generator, and when the real images can't be had.
+    Raises UserError for a broken generator, and when the real images are not available.
     """
     if run.folder is None:
         raise UserError(f"{run.where}: a run in W&B has no generator to rate")

@@ -16,7 +16,7 @@ class UserError(ValueError):
 
 
 def one_line(text: str) -> str:
-    """Return the text made safe to print: one line, no control characters, of a long text its two ends."""
+    """Return the text made safe to print: one line, no control characters, and only the two ends of a long text."""
     if len(text) > 1500:
         text = f"{text[:700]} [...] {text[-700:]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -15,7 +15,7 @@ from dcgan.study import command as study
 from dcgan.tools import plain_yaml
 from dcgan.tools.files import user_path
 
-# torch takes seconds to import: what needs it is imported where it is used, so that --help answers at once.
+# torch takes seconds to import. Modules that need it are imported inside functions, so that --help answers at once.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -206,7 +206,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _as_one_of_several() -> int:
-    """Run the command; end at once after an error, as a normal exit would wait for processes that may never answer."""
+    """Run the command; end at once after an error, because a normal exit waits for processes that may never answer."""
     try:
         code = main()
     except Exception:

@@ -12,7 +12,7 @@ from dcgan import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UserError, config, one_line
 from dcgan.tools import host
 from dcgan.tools.files import user_path
 
-# torch takes seconds to import: what needs it is imported where it is used, so that --help answers at once.
+# torch takes seconds to import. Modules that need it are imported inside functions, so that --help answers at once.
 if TYPE_CHECKING:
     from dcgan.run import Request
 

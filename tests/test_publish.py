@@ -105,7 +105,7 @@ def test_an_unfinished_run_does_not_hide_its_finished_evidence(runs, tmp_path, c
     make_run(tmp_path / "again", "init_only", 1, steps=1200, profile="laptop", state="interrupted")
     after = study(docs, tmp_path / "again")
     assert after["docs/study/runs.csv"] == before["docs/study/runs.csv"]
-    assert "left out, it is interrupted and" in capsys.readouterr().err
+    assert "left out: it is interrupted, and" in capsys.readouterr().err
 
 
 def test_a_runs_evidence_is_small_and_holds_nothing_else_no_real_person_above_all(runs, tmp_path, capsys):

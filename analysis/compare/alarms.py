@@ -1,4 +1,4 @@
-"""Alarms: runs that diverged, that D or G has won, or whose last snapshots are much worse than their best.
+"""Alarms: runs that diverged, runs that D or G has won, and runs whose last snapshots are much worse than their best.
 
 Images that are all alike raise no alarm: the losses and a detector look calm then. Look at the grid.
 """
@@ -36,7 +36,7 @@ def _notes(rows: pd.DataFrame, wording: Callable[[Any], str]) -> list[Note]:
 
 def _diverged(row: Any) -> str:
     return (
-        f"diverged at step {row.steps:,}: a loss was no longer finite; try a lower learning rate. No mean includes "
+        f"diverged at step {row.steps:,}: a loss was no longer finite; try a lower learning rate. All means leave out "
         "this seed"
     )
 

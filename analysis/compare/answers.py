@@ -1,6 +1,6 @@
 """Numbers -> plain sentences, one function per question across runs. "Can't tell" is an answer.
 
-Knows no experiment by name: `writeup` does.
+This module knows no experiment by name; `writeup` does.
 """
 
 import math
@@ -24,12 +24,12 @@ from analysis.measures.stats import wilson
 LEARNT_KID = 0.3
 #: What the fourth rule finds -> its verdict, and why in words.
 ALARMS = {
-    "yes": ("yes", "It comes before a turn more often than elsewhere: "),
+    "yes": ("yes", "A collapse comes before a turn more often than elsewhere: "),
     "false": ("no", "Most runs without a turn have a false alarm: "),
-    "rarer": ("no", "It is rarer before a turn than elsewhere: "),
+    "rarer": ("no", "A collapse is rarer before a turn than elsewhere: "),
     "open": ("open", ""),
 }
-LONG_WAIT = 5  # percent of a run's time; from here on, waiting for input is where the time goes
+LONG_WAIT = 5  # percent of a run's time; a longer wait for input explains where the time goes
 
 
 def associated(x: str, comparison: Comparison) -> list[str]:
@@ -50,16 +50,16 @@ def useful(x: str, test: plan.Usefulness, *, primary: bool) -> Answer:
     question = f"Does {name} help to predict the next KID, once the current KID is known?"
     answer = partial(Answer, question, key=key, rule=plan.RULES["useful"])
     if math.isnan(test.without):
-        return answer("open", "It takes at least three recipes with scored snapshots.")
+        return answer("open", "An answer needs at least three recipes with scored snapshots.")
     errors = f"{test.with_it:.4f} with it and {test.without:.4f} without (n = {test.arms} recipes"
     if test.with_it >= test.without:
         text = f"Adding it does not lower the error of predicting the next snapshot's log KID: {errors})."
     else:
         p_text = f"p = {test.p:.2g} over sign flips, not corrected for two candidates"
-        p_text += f"; the least possible is {test.least_p:.2g}" if test.p > test.least_p else "; none lower is possible"
+        p_text += f"; the lowest possible is {test.least_p:.2g}" if test.p > test.least_p else "; no p can be lower"
         drop = 100 * (1 - test.with_it / test.without)
-        text = f"The error of predicting the next snapshot's log KID is {errors}), so {drop:.0f} % less ({p_text})."
-        text += f" More of it goes with a {'lower' if test.slope < 0 else 'higher'} next KID."
+        text = f"The error of predicting the next snapshot's log KID is {errors}), a drop of {drop:.0f} % ({p_text})."
+        text += f" A higher value goes with a {'lower' if test.slope < 0 else 'higher'} next KID."
     return answer(test.verdict, text, primary=primary)
 
 
@@ -68,13 +68,13 @@ def slower_or_worse(
 ) -> Answer:
     """Does a slow D end up worse? slow, baseline: seed -> the endpoint (log KID) of a run of so many steps.
 
-    planned: whether the runs are the plan's, where their seeds are. Before three seeds are there the numbers have no
-    verdict: the plan says why.
+    planned: whether the runs are the plan's; their seeds are checked here. With fewer than three seeds the numbers get
+    no verdict; the plan says why.
     """
     question = "Does a slow D end up worse, or does it merely take longer?"
     answer = partial(Answer, question, evidence=evidence, key="slower", rule=plan.RULES["slower"])
     if not (slow and baseline):
-        return answer("open", "Runs of only one of the two have finished.")
+        return answer("open", "Only one of the two recipes has finished runs.")
     verdict, effect = plan.slower_or_worse([*slow.values()], [*baseline.values()])
     text = f"After {steps:,} steps KID over the last three snapshots is {times(effect)} times baseline's "
     text += f"({_seeds(effect.n)})."
@@ -95,7 +95,10 @@ def _seeds(n: Sequence[int]) -> str:
 
 
 def step_by_step(correlations: Mapping[int, float]) -> list[str]:
-    """Whether it holds early or late, in one line; none without numbers. correlations: step -> rank correlation."""
+    """Say in one line how the correlation changes with the step; [] without numbers.
+
+    correlations: step -> rank correlation.
+    """
     if not correlations:
         return []
     numbers = ", ".join(f"{step:,}: {rho:+.2f}" for step, rho in correlations.items())
@@ -109,7 +112,7 @@ class _Course(NamedTuple):
     """How FID and interleaving went in one run."""
 
     turned: bool  # FID is much worse at the end than at its best
-    collapsed: bool  # interleaving has
+    collapsed: bool  # interleaving has collapsed
     warned: bool  # FID turned, and interleaving had collapsed by its best snapshot
     learnt: bool  # its KID got low enough for a collapse to count
     steps: float
@@ -120,8 +123,8 @@ class _Course(NamedTuple):
 def alarm(snapshots: pd.DataFrame, few_image_runs: Collection[str] = ()) -> Answer:
     """Does a collapse of interleaving come before FID turns? Counted over runs.
 
-    few_image_runs: titles of the plan's runs on few images. Where there are any, they decide, and the others stand
-    beside them.
+    few_image_runs: titles of the plan's runs on few images. If there are any, the verdict rests on them alone, and the
+    numbers of the others stand beside it.
     """
     question = "Does interleaving collapse before FID turns, so that it could serve as an alarm?"
     by_run = snapshots.dropna(subset=["fid"]).groupby(["experiment", "seed"])
@@ -156,15 +159,14 @@ def _counted(courses: Sequence[_Course]) -> tuple[str, str]:
     false_alarms = sum(course.collapsed and not course.turned for course in courses)
     text = f"FID turned in {turned} of {len(courses)} runs"
     if turned:
-        text += f", in {warned} after a collapse {_share(warned, turned)}"
+        text += f", and a collapse came first in {warned} of these {_share(warned, turned)}"
     else:
         rise = 100 * np.nanmax([0.0, *(course.rise for course in courses)])
-        text += f" (that takes {100 * (MUCH_WORSE - 1):.0f} % above its best; the largest rise is {rise:.0f} %)"
+        text += f" (a turn is {100 * (MUCH_WORSE - 1):.0f} % above the best; the largest rise is {rise:.0f} %)"
         text += ", so there was nothing to warn of"
     if calm:
         text += (
-            f"; of the {calm} in which it did not, interleaving collapsed in {false_alarms} "
-            f"{_share(false_alarms, calm)}"
+            f"; interleaving collapsed in {false_alarms} of the {calm} runs without a turn {_share(false_alarms, calm)}"
         )
     lengths = sorted({course.steps for course in courses})
     text += "."
@@ -219,7 +221,7 @@ def _course(title: str, rows: pd.DataFrame) -> _Course:
 
 
 def dives(table: pd.DataFrame) -> Answer:
-    """Does D's loss dive, over all of a run's own steps, and does it stay there, as where D has won for good?"""
+    """Does D's loss dive over all of a run's own steps, and does it stay low, as it does once D has won for good?"""
     question = "Does D's loss dive to 0 and stay there?"
     columns = ["d_win_share_whole", "d_win_share_last", "d_win_longest", "d_win_share_at_end"]
     runs = table[table["status"] == "finished"].dropna(subset=columns).astype(dict.fromkeys(columns, float))
@@ -251,8 +253,8 @@ def dives(table: pd.DataFrame) -> Answer:
         steps = sorted({f"{length:,}" for length in lengths[low_shares.index]}, key=len)
         parts.append(f"at most {100 * low_shares['max'].max():.0f} % ({recipes}, {' or '.join(steps)} steps)")
     text = (
-        f"It is below 0.1 in up to {100 * runs['d_win_share_whole'].max():.0f} % of a run's steps, and stays there in "
-        f"none of {len(runs)} runs. In a run's last quarter it is there in {', '.join(parts)}."
+        f"It is below 0.1 in up to {100 * runs['d_win_share_whole'].max():.0f} % of a run's steps, but stays there in "
+        f"none of {len(runs)} runs. In a run's last quarter it is below 0.1 in {', '.join(parts)}."
     )
     return answer("depends" if shares["max"].max() > 0.5 else "no", text)
 
@@ -266,8 +268,8 @@ def _percent(low: float, high: float) -> str:
 def speed(table: pd.DataFrame) -> Answer:
     """Where does the time go? Waiting for input is measured.
 
-    The share of the arithmetic is in the table and not here: its rate is measured once, at a run's end, and on a
-    machine with other work that gave 11 % of one run and 72 % of its twin.
+    The arithmetic's share is in the table and not here. The device's rate is measured once, at a run's end. On a
+    machine with other work this gave a share of 11 % in one run and 72 % in its twin.
     """
     question = "Where did the time go? (Why was an A100 no faster than a V100?)"
     runs = table.dropna(subset=["images_per_s", "data_wait_fraction"])

@@ -1,4 +1,4 @@
-"""Compare runs of one data set and profile, scored by one protocol: all that the report shows is computed here."""
+"""Compare runs of one data set and profile, scored by one protocol. All that the report shows is computed here."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ from dcgan import UserError, config
 
 
 def groups(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
-    """Runs by (data, profile): those of different groups are not comparable."""
+    """Group runs by (data, profile). Runs of different groups are not comparable."""
     members: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         members.setdefault((run.data, run.profile), []).append(run)
@@ -43,7 +43,7 @@ def groups(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
 
 
 def _place(run: Run, parents: Mapping[str, str | None]) -> tuple[int, float, str, int]:
-    """Where a run stands: after its ancestors, and its siblings by D's learning rate, the write-up's knob."""
+    """A run's place in display order: after its ancestors, and among its siblings by D's learning rate."""
     return len(_ancestors(run.name, parents)), run.experiment.discriminator.learning_rate, run.name, run.seed
 
 
@@ -56,8 +56,8 @@ def compare(
 ) -> Comparison:
     """Put runs of one data set and profile side by side.
 
-    scores_of: gives a run's protocol and scores, empty where it has none; None where it can't have any.
-    notes: further ones to show.
+    scores_of: returns a run's protocol and its scores, which are empty if it has none; None if it can't have any.
+    notes: further notes to show.
     """
     parents = {run.name: _parent(run) for run in runs}
     runs = sorted(runs, key=lambda run: _place(run, parents))
@@ -119,7 +119,7 @@ def compare(
 
 
 def _comparable(runs: Sequence[Run], steps_compared: Mapping[str, int]) -> list[Run]:
-    """The runs whose losses are compared, of the image size and the images that most of them have."""
+    """The runs whose losses are compared, if their image size and images are those of most such runs."""
     compared_runs = [run for run in runs if run.title in steps_compared]
     kinds = Counter((run.experiment.image_size, *run.images) for run in compared_runs)
     usual_kind = kinds.most_common(1)[0][0] if kinds else None
@@ -127,14 +127,14 @@ def _comparable(runs: Sequence[Run], steps_compared: Mapping[str, int]) -> list[
 
 
 def _all_snapshots(parts: Sequence[Part]) -> pd.DataFrame:
-    """The snapshots of all runs, each with its run's next one."""
+    """The snapshots of all runs, each with the KID of its run's next snapshot."""
     snapshots = pd.concat([part.snapshots for part in parts], ignore_index=True)
     snapshots = snapshots.reindex(columns=list(SNAPSHOT_COLUMNS)).astype(dict.fromkeys(SNAPSHOT_COLUMNS[4:], float))
     return _with_next(snapshots)
 
 
 def _with_next(snapshots: pd.DataFrame) -> pd.DataFrame:
-    """The snapshots, each with the KID of its run's next one among them."""
+    """Add to each snapshot the KID of its run's next snapshot among these."""
     return snapshots.assign(next_kid_mean=snapshots.groupby(["experiment", "seed"])["kid_mean"].shift(-1))
 
 
@@ -152,12 +152,12 @@ def _overrides(run: Run) -> dict[str, Any]:
 
 
 def _parent(run: Run) -> str | None:
-    """The experiment that a run's is compared with."""
+    """The name of the experiment that the run's own is compared with."""
     return run.experiment.name if _overrides(run) else run.experiment.extends
 
 
 def _question(run: Run) -> str:
-    """The experiment's question, or that of what was changed on the command line."""
+    """The experiment's question, or the question of what was changed on the command line."""
     changes = " and ".join(f"{key}={value}" for key, value in _overrides(run).items())
     return f"What changes with {changes}?" if changes else run.experiment.question
 
@@ -175,7 +175,7 @@ def _ancestors(name: str, parents: Mapping[str, str | None]) -> list[str]:
 def _in_repository(name: str, profile: str = "full") -> config.Experiment | None:
     try:
         return config.load(name, profile=profile)
-    except UserError:  # an experiment or profile that is not there any more
+    except UserError:  # an experiment or profile that no longer exists
         return None
 
 
@@ -261,7 +261,7 @@ def _own_courses(
 def _standing_in(
     by_name: Mapping[str, Run], parents: Mapping[str, str | None], runs: Sequence[Run], snapshots: pd.DataFrame
 ) -> dict[str, stand_ins.StandIn]:
-    """Each parent of which seeds have no run here -> what stands for them, where something can."""
+    """Each parent -> what stands in for its seeds that have no run here, if anything can."""
     stand_in_of = {}
     for name, run in by_name.items():
         if parent := parents[name]:
@@ -271,7 +271,7 @@ def _standing_in(
 
 
 def _ancestor(run: Run, parent_run: Run | None) -> config.Experiment | None:
-    """The experiment that a run's is compared with: that of the parent's run, else the repository's."""
+    """The experiment that the run's own is compared with, from the parent's run, else from the repository."""
     parent = _parent(run)
     if parent_run:
         return parent_run.experiment
@@ -293,10 +293,10 @@ def _differences(
 ) -> dict[str, Effect]:
     """An experiment's measures minus its parent's, without runs that repeat a parent's run over the compared steps.
 
-    names: the experiment's and its parent's. Scores have the variance within recipes pooled over all that are of their
-    image size and as long as one of them.
-    Between image sizes, and for what the losses do, recipes are not equally noisy (in the first study the ratio's
-    standard deviation was 0.02 in one recipe and 0.29 in another), so there it is Welch's t of the two.
+    names: the experiment's and its parent's. For scores, the variance within recipes is pooled over all recipes of the
+    same image size that are as long as one of the two.
+    Recipes of two image sizes are not equally noisy, nor are measures of the losses (in the first study the ratio's
+    standard deviation was 0.02 in one recipe and 0.29 in another). Those are compared by Welch's t of the two.
     """
     measures = {"kid_endpoint": AVERAGED, "fid_at_64": ("fid_at_64", *DYNAMICS), None: DYNAMICS}[quality]
     experiment_mask, parent_mask = (finished["experiment"] == name for name in names)
@@ -323,11 +323,11 @@ def _protocol(protocols: Sequence[Protocol]) -> dict[str, str]:
     windows = ", ".join(f"{interleaving.window_for(s)} steps (smoothing {s})" for s in SMOOTHINGS)
     losses = {"interleaving": f"every step, in windows of {windows}"}
     if not protocols:
-        return {"scores": "none: read from W&B, which has no weights; the run folders do"} | losses
+        return {"scores": "none: read from W&B, which has no weights; the run folders have them"} | losses
     first = protocols[0]
     return {
         "feature extractor": f"{first.extractor} (weights {first.weights[:8]})",
-        "generated images": f"{first.final:,} a run, {first.snapshot:,} a snapshot; image i from latent seed i",
+        "generated images": f"{first.final:,} per run, {first.snapshot:,} per snapshot; image i from latent seed i",
         "real images": ", ".join(dict.fromkeys(protocol.reference for protocol in protocols)),
         "generator": "eval mode: BatchNorm with its running statistics",
         "KID": "100 subsets of half the images, at most 1,000",

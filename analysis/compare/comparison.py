@@ -25,7 +25,7 @@ RUN_COLUMNS = (
     "gpu_use", "gpu_use_low", "gpu_use_high", "copied", "copied_real", "variety", "variety_real", "precision_real",
     "recall_real", "g_has_won", "steps_compared", "dominance_end", "interleaving_ratio_last", "d_win_longest",
 )  # fmt: skip
-#: One row per snapshot. interleaving_ratio is over the steps since the snapshot before; NaN where it is unknown.
+#: One row per snapshot. interleaving_ratio is over the steps since the previous snapshot; NaN where it is unknown.
 SNAPSHOT_COLUMNS = (
     "experiment", "seed", "image_size", "step", "fid", "kid_mean", "kid_std", "isc_mean", "isc_std",
     "interleaving_ratio",
@@ -33,7 +33,8 @@ SNAPSHOT_COLUMNS = (
 #: One row per window of steps.
 WINDOW_COLUMNS = ("experiment", "seed", "step", "interleaving_ratio", "lead_balance")
 
-#: What the losses do. Runs on other images can be compared only by these; of two image sizes also by FID at 64 px.
+#: What the losses do. Runs on other images can be compared only by these; runs of two image sizes by these and by FID
+#: at 64 px.
 DYNAMICS = (
     "interleaving_ratio", "interleaving_ratio_5", "interleaving_ratio_20", "lead_balance", "dominance", "spread",
     "overlap", "period_2", "smooth_crossings", "equilibrium_gap", "d_win_share",
@@ -78,11 +79,11 @@ class Answer:
     verdict: str  # a key of VERDICTS
     text: str  # one or more sentences without the verdict's words; begins with a capital letter
     more: str = ""  # further sentences, which a short table may leave out
-    evidence: Sequence[str] = ()  # the numbers with n and intervals, a sentence each
+    evidence: Sequence[str] = ()  # the numbers with n and intervals, one sentence each
     key: str = ""  # of a question across runs, by which a page finds it
     rule: str = ""  # by which the verdict was reached, where the plan has one
-    #: Whether the rule is docs/study/plan.md's and all runs that it asks for are there. Its rule on 128 px asks for
-    #: block D, which is not trained yet.
+    #: Whether the rule comes from docs/study/plan.md and all runs that the rule asks for are there. The plan's rule on
+    #: 128 px asks for block D, of which only the runs at 64 px are trained.
     primary: bool = False
     not_run: bool = False  # the runs that the question is about are not there
     facts: Mapping[str, Any] = field(default_factory=dict)  # what a page words by itself: n, rho, the corrected p ...
@@ -116,8 +117,8 @@ class Answer:
 class Arms:
     """The runs of the plan's primary question at equal steps."""
 
-    runs: pd.DataFrame  # experiment, seed, arm, q (log KID) and the candidates' columns; a row a run
-    snapshots: pd.DataFrame  # of these runs up to these steps, with `arm`; of a trajectory that two runs share, one
+    runs: pd.DataFrame  # experiment, seed, arm, q (log KID) and the candidates' columns; one row per run
+    snapshots: pd.DataFrame  # of these runs up to these steps, with `arm`; a trajectory that two runs share counts once
     planned: bool  # whether they are the plan's; else all recipes of the comparison, and the answer is exploratory
     complete: bool = False  # whether all arms of the plan are there, with all of its seeds
     steps: int = 0  # the equal steps
@@ -128,7 +129,7 @@ class Arms:
 
     @property
     def means(self) -> pd.DataFrame:
-        """A row an arm."""
+        """The means of each arm, one row per arm."""
         return self.runs.groupby("arm").mean(numeric_only=True)
 
 
@@ -142,7 +143,7 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True)
 class Alternative:
-    """An experiment as it stands in one comparison: how it differs from its parent and what came of it."""
+    """An experiment as it stands in one comparison: how it differs from its parent, and its results."""
 
     name: str  # the slug
     parent: str | None  # the slug of the experiment that it is compared with; None: a root
@@ -157,7 +158,7 @@ class Alternative:
     stand_in: str = ""  # what stands for seeds of the parent that have no run: the first steps of a longer one
     own_course: str = ""  # how its runs went on after their first steps, which are the parent's
     experiment: str = ""  # its name without what was set on the command line
-    overrides: Sequence[str] = ()  # the dotted keys that were
+    overrides: Sequence[str] = ()  # the dotted keys that were set there
     copied: Sequence[str] = ()  # its runs whose compared steps repeat a parent's run, as `Twin.text` says it
     diverged: Mapping[int, int] = field(default_factory=dict)  # seed -> step; these are in none of the means
     d_won: Sequence[int] = ()  # seeds in which D has won for good
@@ -171,13 +172,13 @@ class Comparison:
     profile: str
     protocol: Mapping[str, str]  # for people, key -> text: extractor, generated images, reference, BatchNorm ...
     runs: Sequence[Run]  # all of them, the unfinished ones too; an ancestor before its heirs
-    alternatives: Sequence[Alternative]  # in display order, which gives those that are no dose their colours
+    alternatives: Sequence[Alternative]  # in display order, by which those that are no dose get their colours
     table: pd.DataFrame  # RUN_COLUMNS, one row per run
     snapshots: pd.DataFrame  # SNAPSHOT_COLUMNS and `next_kid_mean`, of the run's next snapshot; one row per snapshot
     windows: pd.DataFrame  # WINDOW_COLUMNS, one row per window
     associations: Mapping[Claim, Association]
     predictions: Mapping[str, Answer]  # a candidate -> whether it predicts quality, without evidence
-    arms: Arms  # the runs that say so
+    arms: Arms  # the runs behind these predictions
     steps_compared: int  # the steps, from the first on, over which losses are compared; 0: none are
     experiment_answers: Mapping[str, Answer]  # an experiment's name -> the answer to its own question
     alarms: Sequence[Note]  # runs that diverged, that D has won, or whose last snapshot is much worse than their best

@@ -18,9 +18,9 @@ AMONG = {
     "recipes": "between recipes",
     "same_init": "between recipes of one initialisation",
     "seeds": "between seeds of one recipe",
-    "changes": "between the changes, from snapshot to snapshot, of seeds of one recipe",
+    "changes": "between seeds of one recipe, in the changes from snapshot to snapshot",
 }
-#: The distance that is correlated, a column of the snapshots. FID would say the same twice.
+#: The distance that is correlated, a column of the snapshots. FID would say the same again.
 KID = {"here": "kid_mean", "next": "next_kid_mean"}
 
 
@@ -36,7 +36,7 @@ def usual_size(snapshots: pd.DataFrame) -> int | None:
 
 
 def associations_of(snapshots: pd.DataFrame, runs: Sequence[Run]) -> dict[Claim, Association]:
-    """Correlate each candidate with KID at equal steps; empty without snapshots. None is corrected for their number.
+    """Correlate each candidate with KID at equal steps; {} without snapshots. No correction is made for their number.
 
     Comparisons of recipes resample whole recipes: seeds of one recipe are not independent evidence about
     what recipes do.
@@ -54,7 +54,7 @@ def associations_of(snapshots: pd.DataFrame, runs: Sequence[Run]) -> dict[Claim,
         "seeds": between_seeds,
         "changes": between_seeds,
     }
-    if initialisation.nunique() == 1:  # it would say the same twice
+    if initialisation.nunique() == 1:  # it would equal the scope "recipes"
         del scopes["same_init"]
     changes = points.groupby(["experiment", "seed"])[[*CANDIDATES, *KID.values()]].diff()
     associations = {}

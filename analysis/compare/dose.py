@@ -1,6 +1,6 @@
-"""What the plan's arms show besides its question: D's learning rate over a range of 32, and what the answer rests on.
+"""What the plan's arms show besides the answer: the effect of D's learning rate over a 32-fold range.
 
-All of it is exploratory.
+`sentences` also says which recipes the answer depends on. All of it is exploratory.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ from analysis.measures.inference import pooled_effect, pooled_sd, spearman
 
 APART = 0.05  # an interleaving ratio below this: the curves hardly meet
 SAME = 0.02  # ratios that differ by less are nearly the same
-HARDLY = 0.1  # of a smoothed one, which rests on fewer windows, so that its order isn't sure
+HARDLY = 0.1  # a smoothed ratio below this rests on few windows, so its order isn't certain
 #: The gap where D gives every image 1/2, so that its loss is 2 ln 2 and G's is ln 2; and how near to it counts.
 UNDECIDED, NEAR = -log(2), 0.1
 AHEAD = 4 * log(2)  # a gap: G's loss is 16 times D's
@@ -42,20 +42,23 @@ def split(arms: Arms) -> Split:
 
 
 def still_learning(arms: Arms) -> tuple[int, int]:
-    """In how many runs KID still falls clearly at the equal steps, and of how many."""
+    """Count the runs in which KID still falls clearly at the equal steps; return this count and that of all runs."""
     scored = arms.snapshots.dropna(subset="kid_mean")
     return sum(still_falls(rows) for _, rows in scored.groupby("arm")), len(scored[["arm", "seed"]].drop_duplicates())
 
 
 def stalled(arms: Arms) -> int:
-    """In how many runs of arms whose curves hardly meet KID no longer falls clearly at the equal steps."""
+    """Count the runs, of arms whose curves hardly meet, in which KID no longer falls clearly at the equal steps."""
     snapshots = arms.snapshots[arms.snapshots["arm"].isin(split(arms).apart.index)]
     learning, runs = still_learning(replace(arms, snapshots=snapshots))
     return runs - learning
 
 
 def doses(arms: Arms) -> pd.DataFrame:
-    """The arms that differ in D's rate, by it: arm, rate, ratio, smoothed, gap, q, means over seeds; empty for few."""
+    """The arms that differ in D's rate, sorted by rate: arm, rate, ratio, smoothed, gap, q (means over seeds).
+
+    Empty for fewer than three.
+    """
     rates = {arm: value for arm, (key, value) in arms.changes.items() if key == DOSE}
     means = _means(arms.runs[arms.runs["arm"].isin(rates)])
     means = means.assign(rate=means.index.map(rates).astype(float)).sort_values("rate").reset_index()
@@ -76,9 +79,9 @@ def one_setting(arms: Arms) -> bool:
 
 
 def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
-    """What a reader sees in the figure of the doses, in sentences; none where there are few of them.
+    """Describe the figure of the doses in sentences; return none if there are too few doses.
 
-    names: arm -> how the figure calls it.
+    names: arm -> its name in the figure.
     """
     table = doses(arms)
     if table.empty:
@@ -104,14 +107,14 @@ def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
         for arm in table["arm"]
         if arm != best.arm and not pooled_effect(logs[arm], logs[best.arm], sd=sd, df=df).settled
     ]
-    kid_text = f"The final KID is {kid[peak.arm]} at {names[peak.arm]}. The lowest is {kid[best.arm]}, at "
+    kid_text = f"The final KID is {kid[peak.arm]} at {names[peak.arm]}. The lowest final KID is {kid[best.arm]}, at "
     kid_text += f"{names[best.arm]}"
     kid_text += f"; {_listed(ties)} can't be told from it (not corrected)." if ties else "."
     statements = [*_apart(arms, names), *_extremes(arms, names), f"{text} {kid_text}"]
     if one_setting(arms):
         statements.append(
-            "All these recipes differ only in D's learning rate, so they can't show whether quality is one function of "
-            "interleaving, whichever setting moved it."
+            "All these recipes differ only in D's learning rate. So they can't show whether quality follows "
+            "interleaving in the same way when another setting changes it."
         )
     return statements
 
@@ -139,7 +142,7 @@ def _extremes(arms: Arms, names: Mapping[str, str]) -> list[str]:
 
 
 def _alike(arms: Arms, means: pd.DataFrame, names: Mapping[str, str]) -> list[str]:
-    """The two recipes of nearly the same ratio whose KIDs differ most: quality isn't one function of it there."""
+    """The two recipes of nearly the same ratio whose KIDs differ most; there KID doesn't depend on the ratio alone."""
     logs = {str(arm): log_kids.dropna().to_list() for arm, log_kids in arms.runs.groupby("arm")["q"]}
     sd, df = pooled_sd(logs)
     meeting = means[means["ratio"] >= APART]
@@ -158,7 +161,7 @@ def _alike(arms: Arms, means: pd.DataFrame, names: Mapping[str, str]) -> list[st
     return [
         f"{names[better]} and {names[worse]} have nearly the same ratio ({meeting['ratio'][better]:.2f} and "
         f"{meeting['ratio'][worse]:.2f}), and the second one's final KID is {times(effect)} times the first one's. So "
-        "KID isn't one function of the ratio there. (Of all such pairs these differ most; not corrected.)"
+        "KID doesn't depend on the ratio alone there. (These two differ most of all such pairs; not corrected.)"
     ]
 
 
@@ -167,7 +170,7 @@ def _numbers(values: Iterable[float]) -> str:
 
 
 def _apart(arms: Arms, names: Mapping[str, str]) -> list[str]:
-    """What the correlation rests on, where the curves of some recipes hardly meet."""
+    """Say which recipes the correlation depends on, if the curves of some recipes hardly meet."""
     parts = split(arms)
     if parts.apart.empty or len(parts.others) < 3:
         return []
@@ -187,10 +190,10 @@ def _apart(arms: Arms, names: Mapping[str, str]) -> list[str]:
     if len(ahead):
         text += f" At {listed(ahead)} D is far ahead."
     if len(undecided) and len(ahead):
-        text += " A ratio near 0 doesn't say which."
+        text += " A ratio near 0 doesn't tell these cases apart."
     return [
         f"{text} Over the other {len(parts.others)} recipes (final KID {kids(parts.others)}) the rank correlation is "
-        f"{parts.rho:+.2f} (p = {parts.p:.2g}; chosen after seeing it)."
+        f"{parts.rho:+.2f} (p = {parts.p:.2g}; these recipes were chosen after seeing the data)."
     ]
 
 

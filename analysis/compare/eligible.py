@@ -27,7 +27,7 @@ def one_recipe_a_name(runs: Sequence[Run]) -> tuple[list[Run], list[Note]]:
             changes = config.differences(usual_experiment, run.experiment).items()
             differences = [f"{key} {new} instead of {old}" for key, (old, new) in changes if key not in config.HOW]
             if differences:
-                text = f"left out, its recipe differs from most runs of its name: {', '.join(differences)}"
+                text = f"left out because its recipe is not that of most runs of its name: {', '.join(differences)}"
                 notes.append(Note(text, run.title))
             else:
                 kept.append(run)
@@ -37,8 +37,8 @@ def one_recipe_a_name(runs: Sequence[Run]) -> tuple[list[Run], list[Note]]:
 def comparable_losses(runs: Sequence[Run]) -> tuple[dict[str, int], list[Note]]:
     """Run title -> the number of steps, from the first on, over which its losses are compared; notes on the refused.
 
-    The batch size and number of steps that most finished runs have set the measure: a run with another batch size or
-    fewer steps is refused, and a longer one is cut to that many steps.
+    The standard is the batch size and number of steps of most finished runs. A run with another batch size or fewer
+    steps is refused, and a longer one is cut to that many steps.
     """
     finished = [run for run in runs if run.state == "finished"]
     if not finished:
@@ -70,14 +70,14 @@ class Twin:
 
     @property
     def text(self) -> str:
-        """The fact, of the longer run."""
+        """The fact, as said of the longer run."""
         return f"its first {self.shorter.steps:,} steps are those of {self.shorter.title}, to the last bit"
 
 
 def twins(runs: Sequence[tuple[Run, bytes]]) -> list[Twin]:
-    """Pairs of finished runs with one trajectory, of which only one may count, as those of two lengths and one seed.
+    """Find pairs of finished runs with one trajectory, such as one seed at two lengths. Only one of a pair may count.
 
-    runs: each with the losses of its first steps, by which candidates are found; all steps are then compared.
+    runs: each with the losses of its first steps. Runs that share these are candidates; all their steps are compared.
     """
     by_opening: dict[bytes, list[Run]] = {}
     for run, opening in runs:
@@ -93,7 +93,7 @@ def twins(runs: Sequence[tuple[Run, bytes]]) -> list[Twin]:
 
 
 def without_shared_steps(snapshots: pd.DataFrame, pairs: Sequence[Twin]) -> pd.DataFrame:
-    """The snapshots without those of a longer run that another run has, too: at equal steps they would count twice."""
+    """The snapshots without those of a longer run that its shorter twin also has: they would count twice."""
     for twin in pairs:
         longer_mask = (snapshots["experiment"] == twin.longer.name) & (snapshots["seed"] == twin.longer.seed)
         snapshots = snapshots[~(longer_mask & (snapshots["step"] <= twin.shorter.steps))]
@@ -114,8 +114,8 @@ def of_other_images(runs: Sequence[Run]) -> list[Note]:
         runs_of_size = [run for run in runs if run.experiment.image_size == size]
         usual_images, _ = Counter(run.images for run in runs_of_size).most_common(1)[0]
         text = (
-            f"scored against other real images than most runs of {size} px, so its scores are not compared with "
-            "theirs, nor drawn with them"
+            f"scored against other real images than most runs of {size} px, so its scores are neither compared with "
+            "theirs nor drawn beside them"
         )
         notes += [Note(text, run.title) for run in runs_of_size if run.images != usual_images]
     return notes
@@ -134,7 +134,7 @@ def unscored(run: Run, scores: Scores, noted_titles: Collection[str | None]) -> 
     notes = []
     if "fid_floor" not in scores.final and "n_real" in scores.final:
         n_real = f"{scores.final['n_real']:.0f}"
-        text = f"no real-against-real floor: that takes {2 * MINIMUM} real images, and there are {n_real}"
+        text = f"no real-against-real floor: it needs {2 * MINIMUM} real images, and there are {n_real}"
         notes.append(Note(text, run.title))
     scored_steps = set(scores.snapshots["step"])
     if missing_steps := [f"{step:,}" for step in run.experiment.snapshot_steps if step not in scored_steps]:
@@ -154,4 +154,4 @@ def _progress(run: Run) -> str:
         return f"diverged: a loss was no longer finite {progress}"
     if run.state == "running":
         return f"is being trained now, {progress}; not scored yet"
-    return f"{run.state} {progress}; not scored, the same `make run` resumes it"
+    return f"{run.state} {progress}; not scored; the same `make run` resumes it"

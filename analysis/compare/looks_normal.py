@@ -1,4 +1,4 @@
-"""How many generated faces look normal, to people whose answers to real and damaged faces show that they looked."""
+"""How many generated faces look normal to people? A rater counts if their answers tell real from damaged faces."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -49,9 +49,9 @@ def corrected_share(
     """(generated - damaged) / (real - damaged), and its 95 % interval; each is a pair of yes and n.
 
     0: the generated faces are called normal as often as damaged ones, 1: as often as real ones. The interval is
-    Fieller's (1954): the values s for which generated - s real - (1 - s) damaged is no further from 0 than chance takes
-    it. The variances are those of shares with two yes and two no added (Agresti and Coull 1998), as a share of 1 has
-    none of its own. NaN without an end, where real and damaged ones are hardly told apart.
+    Fieller's (1954): the values s for which generated - s real - (1 - s) damaged is no further from 0 than chance
+    explains. Each variance is that of a share with two yes and two no added (Agresti and Coull 1998), because a share
+    of 1 would have no variance. Both ends are NaN if the rater hardly tells real from damaged faces.
 
     It holds the true value in 94 to 99 % of draws (20,000 each of six cases, 64, 32 and 32 faces, raters who count).
     """
@@ -84,7 +84,7 @@ def answer(table: pd.DataFrame, ratings: Sequence[Mapping[str, Any]]) -> Answer:
 
 
 def share_text(rating: Mapping[str, Any], kind: str) -> str:
-    """'50 % [38, 62]', of a kind or "corrected"; without an interval that has no ends."""
+    """'50 % [38, 62]' for a kind or for "corrected"; only the share if the interval has no ends."""
     low, high = rating[f"{kind}_low"], rating[f"{kind}_high"]
     interval = "" if math.isnan(low) else f" [{100 * low:.0f}, {100 * high:.0f}]"
     return f"{100 * rating[f'{kind}_rate']:.0f} %{interval}"
@@ -107,7 +107,7 @@ def _variety(rating: Mapping[str, Any], table: pd.DataFrame) -> str:
 
 
 def _detected(table: pd.DataFrame) -> list[str]:
-    """In how many images a detector finds a face, one sentence per run; or why that says nothing here."""
+    """Say in how many images a detector finds a face, one sentence per run; or say why the detector is no use here."""
     detections = [
         f"{row.experiment} seed {row.seed}: a face is detected in {100 * row.face_rate:.1f} % "
         f"[{100 * row.face_rate_low:.1f}, {100 * row.face_rate_high:.1f}] of its images and in "

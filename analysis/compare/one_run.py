@@ -52,7 +52,7 @@ def part_of(
     from the first on, over which its losses are compared; None: not at all.
     """
     snapshots = _snapshots(run, scores)
-    recorded = {key: value for key, value in facts.items() if key != "precision"}  # that of the arithmetic
+    recorded = {key: value for key, value in facts.items() if key != "precision"}  # bf16 or fp32, not the score
     part = Part(
         row=recorded
         | _cost(facts, cost_per_hour)
@@ -70,7 +70,7 @@ def part_of(
 
 def _add_losses(part: Part, run: Run, steps_compared: int | None) -> None:
     history = run.history()
-    # Questions about the run itself, and its end, look at all of it, however long the others are.
+    # Questions about the run itself and about its end use all of its steps, however long the other runs are.
     d = history["loss_d"].to_numpy()
     interleaving.log_ratio(d, history["loss_g"])  # raises ValueError for numbers that are no losses
     part.row |= {
@@ -151,13 +151,13 @@ def _windows(run: Run, history: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ratios_between(steps: Sequence[int], history: pd.DataFrame) -> list[float]:
-    """The interleaving ratio over the steps from the snapshot before (or the start) to each of `steps`."""
+    """The interleaving ratio over the steps from the previous snapshot (or the start) to each of `steps`."""
     d, g = history["loss_d"].to_numpy(), history["loss_g"].to_numpy()
     return [interleaving_ratio(d[start:end], g[start:end]) for start, end in pairwise([0, *steps])]
 
 
 def _snapshots(run: Run, scores: Scores) -> pd.DataFrame:
-    """The scores along the run, a row for each snapshot that was due; NaN where one has no scores."""
+    """The scores along the run, one row for each planned snapshot; NaN if a snapshot has no scores."""
     due_steps = [step for step in run.experiment.snapshot_steps if step <= run.steps] if run.state == "finished" else []
     steps = sorted({*due_steps, *scores.snapshots["step"]}) if len(scores.snapshots) else []
     rows = scores.snapshots.set_index("step").reindex(steps).rename_axis("step").reset_index()

@@ -1,6 +1,6 @@
 """The answer to an experiment's own question: its quality and its loss curves compared with its parent's.
 
-Knows no experiment by name. All of it is exploratory.
+This module knows no experiment by name. All its answers are exploratory.
 """
 
 import math
@@ -86,7 +86,7 @@ def judge_outcome(outcome: Outcome, parent: str) -> tuple[str, str]:
     if outcome.ratio < 1:
         return "better", facts
     if not outcome.falling:
-        return "worse", f"{facts} In no seed is it still falling by over {FALL}."
+        return "worse", f"{facts} It no longer falls by over {FALL} in any seed."
     if outcome.falling < outcome.n[0]:
         trend = f"It still falls by over {FALL} in {outcome.falling} of {outcome.n[0]} seeds"
         return "open", f"Behind at equal steps: {facts} {trend}, so slower and worse can't be told apart."
@@ -97,7 +97,7 @@ def judge_outcome(outcome: Outcome, parent: str) -> tuple[str, str]:
 
 
 def _troubles(recipe: Alternative) -> list[str]:
-    """What the means would hide."""
+    """The seeds that the means would hide: those that diverged, and those that D has won."""
     troubles = []
     if recipe.diverged:
         seeds = ", ".join(f"seed {seed} at step {step:,}" for seed, step in recipe.diverged.items())
@@ -108,7 +108,7 @@ def _troubles(recipe: Alternative) -> list[str]:
 
 
 def _levels(recipe: Alternative) -> str:
-    """How an experiment without a parent stands by itself."""
+    """Describe an experiment that has no parent."""
     fid, win_share, ratio = (recipe.measures[key] for key in ("fid", "d_win_share", "interleaving_ratio"))
     parts = [f"FID {number(fid)}" if fid.n else "Not scored"]
     if win_share.n:
@@ -130,7 +130,7 @@ def judge(change: Effect, parent: str, measure: str) -> tuple[str, str]:
 
 
 def _interleaving_change(recipe: Alternative) -> str:
-    """Whether the curves interleave more or less than the parent's, and whether that outlasts smoothing."""
+    """Say whether the curves interleave more or less than the parent's, and whether that survives smoothing."""
     change = recipe.differences.get("interleaving_ratio")
     if change is None:
         return (

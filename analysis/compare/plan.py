@@ -1,6 +1,6 @@
 """The decision rules of docs/study/plan.md, each once: numbers in, a verdict out.
 
-The plan was written before any of its runs was scored. Where it left something open, the reading is named here.
+The plan was written before any of its runs was scored. Where it left something open, our reading is named here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -76,8 +76,8 @@ RULES = {
 def arms_of(runs: Sequence[Run], table: pd.DataFrame, snapshots: pd.DataFrame, steps: int) -> Arms:
     """The plan's arms where these runs have at least three of them, otherwise all recipes.
 
-    runs: finished, of one image size and batch size, at least `steps` long. snapshots: those of any runs up to there.
-    Other images are fine: it is the same plan.
+    runs: finished, of one image size and batch size, at least `steps` long. snapshots: those of any runs up to
+    that step. The images may differ from the plan's.
     """
     planned_runs = [run for run in runs if _is_planned(run)]
     if len({recipe(run.experiment) for run in planned_runs}) >= 3:
@@ -97,8 +97,8 @@ def arms_of(runs: Sequence[Run], table: pd.DataFrame, snapshots: pd.DataFrame, s
         parts.append(run_snapshots.assign(arm=arm))
     columns = ["experiment", "seed", "arm", "q", "isc_end", *measures]
     frame = pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[3:], float))
-    scored = frame.sort_values("q", key=pd.isna, kind="stable")  # where two share a trajectory, one has the snapshots
-    frame = scored.drop_duplicates(["arm", "seed"]).sort_index()  # of a short and a long run one
+    scored = frame.sort_values("q", key=pd.isna, kind="stable")  # of two runs with one trajectory, one has snapshots
+    frame = scored.drop_duplicates(["arm", "seed"]).sort_index()  # one of a short and a long run
     points = pd.concat(parts, ignore_index=True) if parts else snapshots.assign(arm="")[:0]
     points = points.merge(frame[["experiment", "seed"]], on=["experiment", "seed"])
     if runs is not planned_runs:
@@ -130,7 +130,7 @@ def _is_planned(run: Run) -> bool:
 
 
 def is_of_few_images(run: Run) -> bool:
-    """Whether it is one of block E's."""
+    """Whether the run is one of block E's."""
     if not _as_planned(run, FEW_SEEDS):
         return False
     changes = _changes(run)
@@ -181,14 +181,14 @@ def slower_or_worse(slow: Sequence[float], baseline: Sequence[float]) -> tuple[s
 
 @dataclass(frozen=True)
 class Usefulness:
-    """What the third rule looks at: root mean squared errors of the next snapshot's log KID, each arm left out."""
+    """The third rule's root mean squared errors of the next snapshot's log KID, each arm predicted from the others."""
 
     without: float  # the candidate; NaN for fewer than three arms
     with_it: float
     p: float  # the share of sign flips of whole arms that gain at least as much by it
     arms: int
     least_p: float = 0.0  # that the number of arms allows
-    slope: float = nan  # of the next log KID on the candidate, the step and the current KID given
+    slope: float = nan  # of the next log KID on the candidate, at a given step and current KID
 
     @property
     def verdict(self) -> str:
@@ -199,13 +199,14 @@ class Usefulness:
 def useful(arms: Arms, x: str) -> Usefulness:
     """The third rule: does the candidate say more about the next snapshot's KID than the step and the current KID do?
 
-    The two predictions are linear: from the step (a category) and the log of the current KID, and from those and the
-    candidate; each arm is predicted from the others. What the first leaves is taken for symmetric around 0 in each arm:
-    the p is the share of all 2^arms ways to flip its sign in whole arms that gain as much or more (a wild cluster
-    bootstrap, Cameron, Gelbach and Miller 2008). With fewer than six arms it can't be below 0.05.
+    Both predictions are linear. One uses the step (a category) and the log of the current KID; the other adds the
+    candidate. Each arm is predicted from the others. The residuals of the first are assumed to be symmetric around 0 in
+    each arm. There are 2^arms ways to flip their signs in whole arms; p is the share of these ways that gain as much or
+    more (a wild cluster bootstrap, Cameron, Gelbach and Miller 2008). With fewer than six arms p can't be below 0.05.
 
-    The plan says how often it is wrong, and its power. With unequal noise or larger differences between arms it is
-    wrong in 5.8 to 6.2 %; flipping the arms' gains in squared error is wrong in 0.5 %, and its power is a third.
+    The plan says how often the rule is wrong, and its power. With unequal noise or larger differences between arms the
+    rule is wrong in 5.8 to 6.2 %. A rule that flips the arms' gains in squared error is wrong in 0.5 %, and its power
+    is a third.
     """
     columns = [x, "kid_mean", "next_kid_mean"]
     points = arms.snapshots.dropna(subset=columns).astype(dict.fromkeys(columns, float))
@@ -261,7 +262,7 @@ def _signs(arms: int) -> np.ndarray:
 def alarm_verdict(*, warned: int, turned: int, false: int, calm: int) -> str:
     """The fourth rule: 'yes', 'open', or one of its two kinds of no, 'false' (too often) and 'rarer' (before a turn).
 
-    warned: of so many runs whose FID turned, those with a collapse before. false: of so many calm ones, those with one.
+    warned: how many of the `turned` runs had a collapse before the turn. false: how many of the `calm` runs had one.
     """
     hit_low, hit_high = wilson(warned, turned)
     false_low, false_high = wilson(false, calm)
@@ -288,6 +289,6 @@ def closed_share(gap: Effect, change: Effect) -> float:
 def is_cause(gap: Effect, change: Effect, variety: Effect) -> bool:
     """The fifth rule, on the effects of `closed_share` and on the change of variety.
 
-    Reading: diverse is `analysis.measures.variety`'s distance to the nearest of 64 samples, and more is a higher mean.
+    Reading: diversity is `analysis.measures.variety`'s mean distance to the nearest of 64 samples.
     """
     return closed_share(gap, change) >= 0.5 and variety.difference > 0

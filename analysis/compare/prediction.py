@@ -23,29 +23,29 @@ def predictions(arms: Arms) -> dict[str, Answer]:
     """Whether each candidate predicts quality, by the first rule, corrected for both.
 
     Reading: "within arms" is the partial rank correlation of a snapshot's value with the next one's KID, given the arm
-    and the step. R^2 is that of the arms' means, its interval Fisher's: from 12 arms it lies below 0.49 where the
-    correlation is within 0.21 of 0; the plan says how often that comes out.
+    and the step. R^2 is that of the arms' means, and its interval is Fisher's. With 12 arms the interval lies below
+    0.49 where the correlation is within 0.21 of 0; the plan says how often that happens.
 
-    Before all arms of the plan are there the answer is exploratory: with one more look at block A's six arms, 9.6 % of
-    candidates that say nothing would be claimed at 5 %, with a look at every arm from the sixth on 14.8 % (20,000
-    simulated).
+    Until all arms of the plan are there, the answer is exploratory. One more look at block A's six arms would turn
+    9.6 % of candidates that say nothing into claims at 5 %. A look at every arm from the sixth on would do so for
+    14.8 % (20,000 simulated).
 
-    Where the candidates say nothing about quality, one of the two verdicts that claim something comes out in 2.3 % of
-    studies of 12 arms (20,000 simulated; within arms no association either, the ratio at smoothing 5 correlated 0.7
-    with that at smoothing 1).
+    If the candidates say nothing about quality, 2.3 % of studies of 12 arms reach one of the two verdicts that claim
+    something (20,000 simulated, without an association within arms; the ratio at smoothing 5 correlates 0.7 with that
+    at smoothing 1).
     """
     associations = {x: _association(arms, x) for x in CANDIDATES}
     p_values = {x: facts["p"] for x, facts in associations.items()}
     corrected = holm(p_values)
     for x, facts in associations.items():
-        # By Holm one p below half the bound leaves the other the whole.
+        # Holm: if one p is below half the bound, the other is compared with the whole bound.
         settled = any(p <= BOUND / 2 for other, p in p_values.items() if other != x)
         facts["least"] = _least(arms, x, BOUND if settled else BOUND / 2)
     return {x: _prediction(x, facts, corrected[x], arms) for x, facts in associations.items()}
 
 
 def _least(arms: Arms, x: str, bound: float) -> float:
-    """The weakest correlation that is below the bound for as many arms; NaN where it isn't known."""
+    """The weakest correlation whose p is below the bound for this many arms; NaN where it isn't known."""
     means = arms.means.dropna(subset=[CANDIDATES[x][0], "q"])
     return least_settled(means[CANDIDATES[x][0]], means["q"], bound) if 3 <= len(means) <= EXACT_UP_TO else nan
 
@@ -72,7 +72,7 @@ def _association(arms: Arms, x: str) -> dict[str, float]:
 
 
 def _which(arms: Arms, n: int) -> str:
-    """'all 12 recipes of the plan (6 with 3 seeds, 6 with 1)', or how many of them, or recipes that are not of it."""
+    """'all 12 recipes of the plan (6 with 3 seeds, 6 with 1)', or only some of these, or recipes outside the plan."""
     if not arms.planned:
         return f"{n} recipes"
     seeds = arms.runs.dropna(subset="q").groupby("arm").size().value_counts().sort_index(ascending=False)
@@ -87,17 +87,17 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
     n = int(facts["n"])
     exact = "exact " if n <= EXACT_UP_TO else ""
     if isnan(facts["rho"]):
-        text = f"It takes at least three recipes with three scored snapshots at their end, and there are {n}."
+        text = f"An answer needs at least three recipes with three scored snapshots at their end; there are {n}."
         return answer("open", text)
     share = "less than 1 %" if facts["p"] < 0.01 else f"{100 * facts['p']:.0f} %"
     text = (
         f"Over {_which(arms, n)} at {arms.steps:,} steps, the rank correlation of {NAMES[x]} with the final KID is "
-        f"{facts['rho']:+.3f} (below 0, more of it goes with better faces). If the recipes' KIDs are shuffled, one at "
-        f"least as strong, of either sign, turns up in {share} of orders ({exact}p = {facts['p']:.2g}; "
+        f"{facts['rho']:+.3f} (below 0, more of it goes with better faces). If the recipes' KIDs are shuffled, a "
+        f"correlation at least as strong, of either sign, turns up in {share} of orders ({exact}p = {facts['p']:.2g}; "
         f"{corrected_p:.2g} after Holm's correction for two candidates)."
     )
     if isnan(facts["within"]):
-        text += " Between seeds it is not known: that takes two seeds."
+        text += " The correlation between seeds is not known: it needs two seeds."
     else:
         caveat = "; the interval includes 0" if facts["within_low"] <= 0 <= facts["within_high"] else ""
         text += (
@@ -105,7 +105,7 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
             f"{facts['within']:+.2f}{caveat}."
         )
     finding = verdict(facts, corrected_p)
-    line_fit = f"R² of log KID on it by a straight line (r = {facts['r']:+.2f}) is {facts['r2']:.2f}"
+    line_fit = f"R² of a straight-line fit of log KID on it (r = {facts['r']:+.2f}) is {facts['r2']:.2f}"
     line_fit += "" if isnan(facts["r2_low"]) else f" [{facts['r2_low']:.2f}, {facts['r2_high']:.2f}]"
     smoothed = CANDIDATES[x][1] and not isnan(facts["smoothed"])
     if finding == "no":
@@ -114,16 +114,17 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
         rhos = {"between seeds": facts["within"], "at smoothing 5": facts["smoothed"] if smoothed else facts["rho"]}
         opposite = [place for place, rho in rhos.items() if rho * facts["rho"] < 0]
         reasons = ["the corrected p is above 0.05"] * (corrected_p >= BOUND)
-        reasons += [f"the sign is the opposite one {' and '.join(opposite)}"] * bool(opposite)
+        reasons += [f"the sign is opposite {' and '.join(opposite)}"] * bool(opposite)
         text += f" The rule can't say yes: {', and '.join(reasons) or 'a sign is not known'}."
         if corrected_p >= BOUND and not isnan(facts["least"]):
-            text += f" (With {n} recipes p is low enough from a correlation of -{facts['least']:.3f} on.)"
-        text += f" Nor can it say no: {line_fit}, and for a no the interval must end below {USELESS_R2}."
+            text += f" (With {n} recipes, p is low enough for a correlation of -{facts['least']:.3f} or stronger.)"
+        text += f" The rule can't say no either: {line_fit}, and for a no the interval must end below {USELESS_R2}."
     more = "" if finding in ("no", "open") else f"{line_fit}."
     if smoothed:
         more += f" At smoothing 5, where only the sign counts, the correlation is {facts['smoothed']:+.2f}."
     if arms.planned:
-        more += " Neighbours in one setting are alike, and p takes all recipes for exchangeable: it may be too small."
+        more += " Recipes that are neighbours in one setting are alike, but p treats all recipes as exchangeable. "
+        more += "So p may be too small."
     numbers = {"n": n, "rho": facts["rho"], "p": corrected_p}
     if not isnan(facts["r2_high"]):
         numbers["r2_high"] = facts["r2_high"]

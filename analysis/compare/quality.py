@@ -15,15 +15,16 @@ import pandas as pd
 from analysis.measures.inference import Effect, holm, pooled_effect, pooled_sd
 
 LAST = 3  # snapshots
-#: KID still falls where the last snapshots' is below this many times that of as many before. A run that stands still
-#: is above it in 98 % of cases: two standard deviations of a difference, 0.053 sqrt(2) in logs, below 1.
+#: KID still falls if its mean over the last snapshots is below this many times its mean over as many before them. A run
+#: that stands still is above this in 98 % of cases, because the bound is two standard deviations of a difference,
+#: 0.053 sqrt(2) in logs, below 1.
 STILL_FALLS = 0.85
 #: FID has turned where its mean over the last snapshots is above this many times that of the best ones in a row.
 MUCH_WORSE = 1.25
 
 
 def running_means(values: Sequence[float] | pd.Series) -> np.ndarray:
-    """The geometric mean of each LAST values in a row, (n - LAST + 1,); NaN over a missing or negative value."""
+    """The geometric mean of every LAST values in a row, (n - LAST + 1,); NaN over a missing or negative value."""
     numbers = np.asarray(values, dtype=float)
     if len(numbers) < LAST:
         return np.empty(0)
@@ -43,12 +44,12 @@ class Outcome:
     """An experiment's endpoint compared with its parent's, as a ratio of KIDs: above 1 is worse."""
 
     ratio: float
-    low: float  # of the 95 % interval; NaN without seeds enough
+    low: float  # of the 95 % interval; NaN if there are too few seeds
     high: float
     p: float  # corrected by Holm over all experiments of the comparison
     n: tuple[int, int]  # seeds of the experiment and of its parent
     falling: int  # seeds in which KID still falls at its end
-    reached: float | None  # the step at which the parent was where it ends, before the parent's own end
+    reached: float | None  # the step before its own end at which the parent was as good as this ends
 
     @property
     def settled(self) -> bool:
@@ -59,11 +60,11 @@ class Outcome:
 def outcomes(table: pd.DataFrame, snapshots: pd.DataFrame, parents: Mapping[str, str | None]) -> dict[str, Outcome]:
     """Experiment -> its outcome, where both it and its parent have endpoints and are of one image size.
 
-    table: a row a run, with `kid_endpoint`. parents: experiment -> the experiment that it is compared with.
-    The variance is pooled over the arms that are as long as one of the two: later in training it may be another.
+    table: one row per run, with `kid_endpoint`. parents: experiment -> the experiment that it is compared with.
+    The variance is pooled over the arms that are as long as one of the two: it may change later in training.
     """
     runs = table[(table["status"] == "finished") & table["kid_endpoint"].notna()]
-    snapshots = snapshots.merge(runs[["experiment", "seed"]])  # a course that ends early has no end
+    snapshots = snapshots.merge(runs[["experiment", "seed"]])  # runs without an endpoint are left out
     logs = {name: np.log(rows["kid_endpoint"].astype(float)).to_list() for name, rows in runs.groupby("experiment")}
     kinds = dict(zip(runs["experiment"], runs[["image_size", "steps"]].itertuples(index=False), strict=True))
     effects: dict[str, Effect] = {}
@@ -88,7 +89,7 @@ def outcomes(table: pd.DataFrame, snapshots: pd.DataFrame, parents: Mapping[str,
 
 
 def still_falls(snapshots: pd.DataFrame) -> int:
-    """In how many seeds KID over the last snapshots is clearly lower than over as many before them."""
+    """Count the seeds in which KID over the last snapshots is clearly lower than over as many before them."""
     means = [running_means(rows.sort_values("step")["kid_mean"]) for _, rows in snapshots.groupby("seed")]
     complete = [mean for mean in means if len(mean) > LAST and np.isfinite(mean[[-1, -1 - LAST]]).all()]
     return sum(bool(mean[-1] < STILL_FALLS * mean[-1 - LAST]) for mean in complete)

@@ -1,4 +1,4 @@
-"""The scores that runs come with, from published evidence or from W&B: there is nothing here to score them again."""
+"""The scores that come with runs from published evidence or from W&B, which can't be scored again."""
 
 import contextlib
 import re
@@ -13,7 +13,7 @@ from dcgan import UserError
 
 
 def by_usual_protocol(runs: Sequence[Run]) -> Callable[[Run], tuple[Protocol, Scores] | None]:
-    """Return a function that gives a run's scores, where they are by most runs' protocol, of any version of the lab."""
+    """Return a function that gives a run's scores if they follow most runs' protocol, in any version of the lab."""
     recorded = {run.where: _recorded(run) for run in runs}
     kinds = Counter(_kind(*record) for record in recorded.values() if record)
     usual_kind = kinds.most_common(1)[0][0] if kinds else None
@@ -22,7 +22,7 @@ def by_usual_protocol(runs: Sequence[Run]) -> Callable[[Run], tuple[Protocol, Sc
         if (record := recorded[run.where]) is None:
             return None
         protocol, text = record
-        with contextlib.suppress(UserError):  # its history can't be read, which is noted where its losses are
+        with contextlib.suppress(UserError):  # its history can't be read; `one_run` notes this
             if _kind(protocol, text) == usual_kind:
                 return protocol, read(run, protocol, text)
         return protocol, NOTHING  # noted as lacking scores by this protocol
@@ -42,5 +42,5 @@ def _recorded(run: Run) -> tuple[Protocol, str] | None:
 
 
 def _kind(protocol: Protocol, text: str) -> tuple[str, int, int]:
-    """Which scores share a column: the same but for the real images, which differ in size."""
+    """What two scores must share to stand in one column: all but the real images, which differ in size."""
     return text.replace(protocol.reference, ""), protocol.final, protocol.snapshot

@@ -20,7 +20,7 @@ class StandIn:
     run: Run  # one of the longer runs
     steps: int  # that the recipe takes
     alone: bool  # whether the recipe has no runs of its own
-    table: pd.DataFrame  # experiment, seed, status, image_size, steps and kid_endpoint at these steps; a row a run
+    table: pd.DataFrame  # experiment, seed, status, image_size, steps, kid_endpoint (at these steps); one row per run
     snapshots: pd.DataFrame  # up to these steps
 
     @property
@@ -39,10 +39,10 @@ class StandIn:
 
 
 def find(name: str, experiment: Experiment, runs: Sequence[Run], snapshots: pd.DataFrame) -> StandIn | None:
-    """What can stand for an experiment's seeds that have no finished run; None where nothing can.
+    """Find what can stand in for an experiment's seeds that have no finished run; None if nothing can.
 
-    It is a finished run of the same recipe that is as long and was looked at there. Where several could be, it is the
-    one that comes first in `runs`.
+    A stand-in is a finished run of the same recipe that is at least as long and has a snapshot at the last step. If
+    there are several, the one that comes first in `runs` is taken.
     """
     steps = experiment.total_steps
     own_seeds = {run.seed for run in runs if run.name == name and run.state == "finished"}

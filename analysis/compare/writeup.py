@@ -62,7 +62,7 @@ def _slow_d(table: pd.DataFrame, alternatives: Sequence[Alternative], *, planned
 def contrast(table: pd.DataFrame, alternatives: Sequence[Alternative], arms: Arms) -> list[str]:
     """What the write-up's change of D's rate does by itself, early and in the end; nothing without runs of both.
 
-    It is exploratory: at equal steps the variance is pooled over all arms, at the end over these two.
+    The effect is exploratory: at equal steps the variance is pooled over all arms, at the end over these two.
     """
     long_runs = _long_runs(table, alternatives)
     rates = {str(arm): value for arm, (key, value) in arms.changes.items() if key == plan.DOSE}
@@ -79,7 +79,7 @@ def contrast(table: pd.DataFrame, alternatives: Sequence[Alternative], arms: Arm
     )
     end_ratios = [rows["interleaving_ratio_last"].astype(float).mean() for rows in long_runs]
     sentences = [
-        f"D slowed to half of G's rate, and nothing else changed (n = {early.n[0]} and {early.n[1]} seeds): in steps "
+        f"We slowed D to half of G's rate and changed nothing else (n = {early.n[0]} and {early.n[1]} seeds). In steps "
         f"{arms.steps * 3 // 4 + 1:,} to {arms.steps:,} the curves interleave {_more(ratios)} unsmoothed and "
         f"{_more(smoothed_ratios)} averaged over 5 steps, and the final KID is {own_question.times(early)} times "
         "baseline's (not corrected). "
@@ -90,7 +90,7 @@ def contrast(table: pd.DataFrame, alternatives: Sequence[Alternative], arms: Arm
 
 
 def _as_written(table: pd.DataFrame) -> list[str]:
-    """The same with its initialisation and weight decay; nothing without runs of both."""
+    """Say the same with the write-up's initialisation and weight decay; nothing without runs of both."""
     columns = ["interleaving_ratio_end", "interleaving_ratio_5_end", "kid_endpoint"]
     finished = table[table["status"] == "finished"].dropna(subset=columns)
     arms = [finished[finished["experiment"] == name][columns].astype(float) for name in AS_WRITTEN]
@@ -99,8 +99,8 @@ def _as_written(table: pd.DataFrame) -> list[str]:
     (slow_ratio, slow_ratio_5, slow_kid), (base_ratio, base_ratio_5, base_kid) = (arm.mean() for arm in arms)
     seeds = [len(arm) for arm in arms]
     return [
-        "The same change with the write-up's initialisation and weight decay on both sides "
-        f"(`{AS_WRITTEN[0]}` and `{AS_WRITTEN[1]}`, n = {seeds[0]} and {seeds[1]}): the curves interleave "
+        "We made the same change with the write-up's initialisation and weight decay on both sides "
+        f"(`{AS_WRITTEN[0]}` and `{AS_WRITTEN[1]}`, n = {seeds[0]} and {seeds[1]}). The curves interleave "
         f"{_more((slow_ratio, base_ratio))} unsmoothed and {_more((slow_ratio_5, base_ratio_5))} averaged over 5 "
         f"steps, and the final KID is {slow_kid / base_kid:.2f} times that of `{AS_WRITTEN[1]}`."
         + (" One seed can't rank the two." if min(seeds) == 1 else "")
@@ -113,7 +113,7 @@ def _more(pair: Sequence[float]) -> str:
 
 
 def _long_runs(table: pd.DataFrame, alternatives: Sequence[Alternative]) -> list[pd.DataFrame]:
-    """The finished and scored long runs of a slow D and of the baseline, a row a seed."""
+    """The finished and scored long runs of a slow D and of the baseline, one row per seed."""
     finished = table[table["status"] == "finished"].dropna(subset="kid_endpoint")
     return [
         finished[finished["experiment"].isin(_same_course(name, alternatives))].drop_duplicates("seed") for name in LONG
@@ -125,7 +125,7 @@ def _logs(rows: pd.DataFrame) -> list[float]:
 
 
 def _same_course(name: str, alternatives: Sequence[Alternative]) -> list[str]:
-    """The experiment, and it with another number of snapshots."""
+    """The names of the experiment as it is and with another number of snapshots."""
     return [
         alternative.name
         for alternative in alternatives
@@ -146,19 +146,19 @@ def image_size(alternatives: Sequence[Alternative], snapshots: pd.DataFrame) -> 
     follow_ups = [alternative for alternative in by_name.values() if alternative.parent == HIRES]
     if not follow_ups:
         *names, last = FOLLOW_UPS
-        text = f"That takes {', '.join(names)} and {last}, and none is among these runs."
+        text = f"An answer needs {', '.join(names)} and {last}; none of them is among these runs."
         return answer("open", text, evidence=evidence, not_run=True)
     evidence += [_follow_up_evidence(recipe, hires) for recipe in follow_ups]
     seeds = min(len(recipe.seeds) for recipe in (hires, *follow_ups))
     if "fid_at_64" not in hires.differences:
-        text = f"The gap to 64 px is not known: that takes scored runs of {hires.parent}."
+        text = f"The gap to 64 px is not known: it needs scored runs of {hires.parent}."
         return answer("open", text, evidence=evidence)
     causes = [recipe.name for recipe in follow_ups if _is_cause(recipe, hires)]
     if causes:
         verb = "does" if len(causes) == 1 else "do"
-        text = f"By the rule, {' and '.join(causes)} {verb} better (n = {seeds} at least)."
+        text = f"By the rule, {' and '.join(causes)} {verb} better (n is at least {seeds})."
         return answer("better", text, evidence=evidence)
-    return answer("open", f"By the rule, no follow-up is a cause (n = {seeds} at least).", evidence=evidence)
+    return answer("open", f"By the rule, no follow-up is a cause (n is at least {seeds}).", evidence=evidence)
 
 
 def _is_cause(follow_up: Alternative, hires: Alternative) -> bool:
@@ -196,7 +196,7 @@ def _is_narrow(recipe: Alternative) -> bool:
 
 
 def _narrow_evidence(narrow: Alternative, by_name: Mapping[str, Alternative]) -> str:
-    """How it compares with its parent: at 128 px the layers near the image have as few channels."""
+    """Compare a narrow recipe with its parent: at 128 px the layers near the image have as few channels."""
     old, new = narrow.changes["width_multiplier"]
     text = "its endpoint is not known."
     if narrow.outcome:

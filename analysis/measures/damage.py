@@ -12,7 +12,7 @@ from cv2.data import haarcascades
 EYE = (0.33, 0.53)  # x and y of the left eye where none is found; it is the usual place in aligned photographs
 CORE, EDGE = 0.07, 0.15  # radius of what moves as a whole, and the width over which the movement fades
 EYE_MOVES = 6 / 64  # down: 6 px at 64 px
-SIDE = 192  # px, at which the eye is looked for: the cascade was trained on eyes of 20 px
+SIDE = 192  # px of the image in which the eye is searched for: the cascade was trained on eyes of 20 px
 #: Where the left eye can be: from and to, x then y.
 REGION = ((0.0, 0.54), (0.25, 0.69))
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 # Chosen on aligned photographs at 64 and 128 px, to accept the fewest images without a face while accepting 98 % of
 # the photographs. The border matters most: where a face fills the image, windows that hold it go beyond the edge, and
 # without a border no setting accepted more than 92 %.
-SIDE = 96  # px, to which every image is scaled: the cascade was trained on faces of 24 px
+SIDE = 96  # px; every image is scaled to this, as the cascade was trained on faces of 24 px
 BORDER = 0.2  # of the side, the outermost pixels repeated
 SCALE_FACTOR = 1.05  # from one window size to the next; 1.1 is twice as fast and counts half as finely
 MIN_FACE = 0.4  # of the side

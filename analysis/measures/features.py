@@ -40,8 +40,8 @@ log = logging.getLogger(__name__)
 NAMES = ("inception", "effnet_lite0")
 
 EFFNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # as released on PyPI
-#: Of the file at torch-fidelity's URL, whose name holds the first 8 digits. Several public repositories pin this
-#: hash; we did not compute it from a download of our own.
+#: The URL is torch-fidelity's, and the file's name holds the first 8 digits of its hash. Several public repositories
+#: pin this hash; we did not compute it from a download of our own.
 INCEPTION_URL = (  # torch-fidelity's own, which takes five seconds to import
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 )
@@ -66,7 +66,7 @@ class Extractor:
 
 @dataclass(frozen=True)
 class Features:
-    """An extractor's outputs, one row an image."""
+    """An extractor's outputs, one row per image."""
 
     features: np.ndarray  # (total, dims) float32, for FID, KID, precision and recall
     logits: np.ndarray  # (total, classes) float32, for the Inception Score
@@ -80,12 +80,12 @@ def choose(
     device: torch.device | str,
     memory_format: torch.memory_format = torch.channels_last,
 ) -> Extractor:
-    """The extractor called `name`; for None `inception` when its weights can be had, otherwise `effnet_lite0`.
+    """The extractor called `name`; for None `inception` if its weights are available, otherwise `effnet_lite0`.
 
     inception_weights: the user's file; None: the published one, from `cache`/weights or downloaded into it once.
 
     Raises UserError for a name that isn't one of NAMES, for a file without such weights, and when inception is wanted
-    but its weights can't be had.
+    but its weights are not available.
     """
     if name not in (None, *NAMES):
         raise UserError(f"extractor {name!r}: there are {' and '.join(NAMES)}")
@@ -123,7 +123,7 @@ def extract(extractor: Extractor, images: Iterable[Tensor], *, total: int, desc:
             rows.append([output[: len(chunk)].cpu().numpy() for output in extractor.network(padded.to(device))])
             bar.update(len(chunk))
     if (count := sum(len(pooled) for pooled, _ in rows)) != total:
-        raise ValueError(f"{total} images were announced, and there are {count}")
+        raise ValueError(f"expected {total} images, got {count}")
     return Features(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
 
 
@@ -253,7 +253,7 @@ def _inception(path: Path) -> Extractor:
         raise UserError(f"{path}: weights of another network; it should be {_right_file()}") from error
     if sha256 != INCEPTION_SHA256:
         log.warning(
-            "%s: not the published weights (SHA-256 %s...); its scores compare only with each other", path, sha256[:16]
+            "%s: not the published weights (SHA-256 %s...); compare its scores only with each other", path, sha256[:16]
         )
     return Extractor("inception", sha256[:16], network)
 

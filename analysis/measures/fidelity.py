@@ -1,7 +1,8 @@
 """Inception Score, FID, KID, precision and recall: arrays of features in, numbers out.
 
-All arrays are (images, dims), of one extractor. Everything is computed in float64, on a GPU where there is one, and
-drawn by seed. The numbers are torch-fidelity's, with less work: whatever depends only on the real images is cached.
+All arrays are (images, dims), of one extractor. Everything is computed in float64, on a GPU where there is one.
+Every random draw has a seed. The numbers are torch-fidelity's with less work: we cache whatever depends only on the
+real images.
 """
 
 from collections.abc import Iterator
@@ -71,8 +72,8 @@ def fid(*, real: np.ndarray | Points, fake: np.ndarray | Points) -> float:
     """Fréchet Inception Distance (Heusel 2017, arXiv:1706.08500): |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
 
     The Fréchet distance of two Gaussians with the sets' means and covariances. It is biased: fewer images give a
-    higher one, so only FIDs of equal counts compare. C1 C2 has the eigenvalues of C1^(1/2) C2 C1^(1/2), a symmetric
-    matrix, for which they are computed much faster.
+    higher FID, so compare only FIDs of equal counts. C1 C2 has the eigenvalues of C1^(1/2) C2 C1^(1/2). That matrix is
+    symmetric, so its eigenvalues are computed much faster.
     """
     real_points, fake_points = _pair(real, fake)
     shift = real_points.mean - fake_points.mean
@@ -88,8 +89,8 @@ def kid(*, real: np.ndarray | Points, fake: np.ndarray | Points, seed: int) -> t
     """Kernel Inception Distance (Bińkowski 2018, arXiv:1801.01401): its mean over subsets and their deviation.
 
     The unbiased estimate of the squared maximum mean discrepancy under the kernel (x.y / dims + 1)^3, over 100
-    random subsets of min(1000, half the smaller count) images a side. Unbiased: it may come out below zero where
-    the sets are alike, and does not fall with the count as FID does.
+    random subsets of min(1000, half the smaller count) images a side. The estimate is unbiased: it may be below
+    zero where the sets are alike, and it does not fall as the count grows, unlike FID.
     """
     y, x = _pair(real, fake)
     size = min(SUBSET_SIZE, min(len(x), len(y)) // 2)
@@ -136,7 +137,7 @@ def precision_recall(*, real: np.ndarray | Points, fake: np.ndarray | Points, se
 
 
 def _covered(points: Tensor, *, centres: Tensor) -> float:
-    """The share of points that lie in the sphere around one of `centres`: as far as its third nearest neighbour."""
+    """The share of points within the sphere of any of `centres`, which reaches to its third nearest neighbour."""
 
     def distances(features: Tensor) -> Iterator[Tensor]:
         return (torch.cdist(rows, centres) for rows in features.split(AT_ONCE))
@@ -160,7 +161,7 @@ def inception_score(logits: np.ndarray, *, seed: int) -> tuple[float, float]:
 def halves(features: np.ndarray, *, seed: int, most: int = HALF) -> tuple[np.ndarray, np.ndarray]:
     """Two disjoint random sets of n = min(most, half of them) rows each.
 
-    Of real images' features their FID is the floor: what a perfect generator would score at that n.
+    For features of real images, the FID of the two sets is the floor: what a perfect generator would score at that n.
     """
     count = min(most, len(features) // 2)
     if count < MINIMUM:
@@ -179,7 +180,7 @@ def _double(features: np.ndarray) -> Tensor:
     if not np.isfinite(features).all():
         rows = len(features) - int(np.isfinite(features).all(axis=1).sum())
         raise UserError(
-            f"{rows} of {len(features)} images have features that are not finite, so no score of them means anything"
+            f"{rows} of {len(features)} images have features that are not finite, so their scores would mean nothing"
         )
     return torch.from_numpy(np.array(features, dtype=np.float64))
 

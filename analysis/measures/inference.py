@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtri, stdtr, stdtrit
 
 NAN = float("nan")
-EXACT_UP_TO = 12  # values; more orders than theirs are drawn at random
+EXACT_UP_TO = 12  # values; with more of them, orders are drawn at random
 RANDOM_ORDERS = 100_000
 
 
@@ -158,7 +158,7 @@ def _all_orders(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def r_squared_interval(r: float, n: int) -> tuple[float, float]:
     """The 95 % interval of a squared correlation by Fisher's z; NaN for fewer than four points.
 
-    For 12 Gaussian points it holds the true value in 94.5 % of draws where that is 0, in 96.9 % where it is 0.25. From
+    For 12 Gaussian points it holds the true value in 94.5 % of draws where that is 0, in 96.9 % where it is 0.25. With
     fewer than 16 points its upper end is above 0.25 whatever r is.
     """
     if n < 4 or not abs(r) < 1:

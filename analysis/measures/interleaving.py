@@ -18,18 +18,18 @@ MIN_REFERENCE reference crossings says too little and is left out.
 
     lead balance = mean over windows of 4 p (1 - p),  p = share of the window's steps with g > d, a tie half
 
-The simpler sibling: how evenly the two take the lead, 0 to 1. On white noise around any gap the two agree in
-expectation: for independent signs the chance of a crossing is 2 p (1 - p), and around the median it is 1/2.
+This simpler measure says how evenly the two take the lead, 0 to 1. On white noise around any gap both measures agree
+in expectation: for independent signs the chance of a crossing is 2 p (1 - p), and around the median it is 1/2.
 
-Caveats. Both feed on the noise from minibatch to minibatch, so the batch size, the smoothing and how
-r is correlated over steps all move them. Compare runs of equal batch size over equal ranges of steps only, and look
-at more than one smoothing. And the theoretical optimum, D(x) = 1/2 everywhere (Goodfellow et al. 2014,
+Caveats. Both measures depend on the noise between minibatches. So the batch size, the smoothing and r's correlation
+over steps all change them. Compare runs of equal batch size over equal ranges of steps only, and look at more than one
+smoothing. The theoretical optimum, D(x) = 1/2 everywhere (Goodfellow et al. 2014,
 arXiv:1406.2661, section 4), has d = 2 ln 2 and g = ln 2 (for the non-saturating loss): the plotted curves do not
 cross there. For interleaving around the optimum instead, pass `loss_d / 2`, which makes r = log(2 g / d).
 
 Companion measures. If r is a stationary Gaussian series of a given correlation over steps, the ratio depends only on
 z = gap / spread: it is exp(-z^2 / 2) for one that is smooth over steps (Rice 1945) and 4 p (1 - p) with p = Phi(z) for
-white noise. So it is the gap in units of the noise, and the parts are worth seeing one by one, from the same losses:
+white noise. So the ratio measures the gap in units of the noise. These parts, from the same losses, are worth a look:
 
     gap                median of r over all steps, in nats: 0 where G's loss is typically as high as D's
     spread             root of the mean over windows of r's variance in the window, in nats: the noise
@@ -121,7 +121,7 @@ class Windows:
         if len(self) < 2:
             return float("nan"), float("nan")
         rng = np.random.default_rng(0)
-        ratios = self[rng.integers(len(self), size=(RESAMPLES, len(self)))].ratio  # an array, a row a resample
+        ratios = self[rng.integers(len(self), size=(RESAMPLES, len(self)))].ratio  # an array, one row per resample
         if np.isnan(ratios).all():
             return float("nan"), float("nan")
         low, high = np.nanquantile(ratios, [0.025, 0.975])
@@ -139,7 +139,7 @@ def log_ratio(loss_d: ArrayLike, loss_g: ArrayLike, *, smoothing: int = 1) -> np
     if loss_d.shape != loss_g.shape or loss_d.ndim != 1:
         raise ValueError(f"two series of one length are needed, not of shapes {loss_d.shape} and {loss_g.shape}")
     if (loss_d < 0).any() or (loss_g < 0).any():
-        raise ValueError("a cross-entropy is never negative, so these are not losses as the definition wants them")
+        raise ValueError("a cross-entropy is never negative, so the definition does not fit these losses")
     with np.errstate(divide="ignore", invalid="ignore"):
         r = np.log(loss_g) - np.log(loss_d)
     if smoothing > 1:
@@ -165,7 +165,7 @@ def windows(loss_d: ArrayLike, loss_g: ArrayLike, *, window: int | None = None, 
     """
     window = window_for(smoothing) if window is None else window
     if window < 2:
-        raise ValueError(f"a window of {window} steps has no room for a crossing; 2 is the least")
+        raise ValueError(f"a window of {window} steps has no room for a crossing; it needs at least 2")
     r = log_ratio(loss_d, loss_g, smoothing=smoothing)
     r = r[: len(r) // window * window].reshape(-1, window)
     valid = ~np.isnan(r).any(axis=1)

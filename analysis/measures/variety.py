@@ -25,8 +25,8 @@ def copied_share(*, real: Points, fake: Points) -> float:
 
     One minus the authenticity of Alaa et al. 2022 (arXiv:2102.08921, section 3): 1 for copies with little noise, near 0
     where all generated images keep their distance. New images of the real distribution are near too, by chance: about a
-    half of them in few dimensions, fewer in many. So compare it with the share of held-out real images. It hardly
-    depends on either count, but only copies of the real images given are seen.
+    half of them in few dimensions, fewer in many. So compare it with the share of held-out real images. The
+    share hardly depends on either count. It sees only copies of the real images that it is given.
     """
     distances, places = (values[:, 0] for values in nearest(real=real, fake=fake))
     originals, inverse = places.unique(return_inverse=True)

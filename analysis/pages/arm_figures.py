@@ -1,4 +1,4 @@
-"""The plan's primary question at a glance: a candidate against quality, a point a recipe, and over the plan's doses."""
+"""The plan's primary question at a glance: a candidate against quality, recipe by recipe, and over the plan's doses."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ DOSE = "D's learning rate, as labelled"
 def against_quality(comparison: Comparison, x: str, looks: Mapping[str, plots.Style]) -> tuple[Figure, str] | None:
     """KID at the end against a candidate, and what it shows in words; None for fewer than three arms.
 
-    Interleaving has both measures over D's learning rate beside it, where the plan's doses are among the arms.
+    The figure of interleaving also shows both measures over D's learning rate, if the plan's doses are among the arms.
     """
     arms, column = comparison.arms, plan.CANDIDATES[x][0]
     rows = arms.runs.assign(kid=np.exp(arms.runs["q"])).dropna(subset=[column, "q"])
@@ -88,7 +88,7 @@ def courses(
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, plots.Style]] | None:
     """The snapshots and windows of the plan's doses at equal steps, as `plots` takes them; None where there are few.
 
-    A recipe is called by its dose there, and a longer run stands with its first steps.
+    Recipes are named by their dose, and longer runs are cut to these steps.
     """
     arms = comparison.arms
     shades = ramp(list(doses(arms)["arm"]))
@@ -141,9 +141,9 @@ def draw(
     xlabel: str,
     ylabel: str,
 ) -> None:
-    """Each arm's means of two measures, a pale point a seed beside it, and its label, in turns above and below.
+    """Draw each arm's means of two measures, with a pale point per seed and a label, by turns above and below.
 
-    rows: arm, x, y, a row a run. means: the same, a row an arm, by which it is indexed. joined: arms that a line joins.
+    rows: arm, x, y, one row per run. means: the same, one row per arm, indexed by arm. joined: arms that a line joins.
     """
     line = means.loc[list(joined)]
     axis.plot(line[x], line[y], color=plots.PALE, linewidth=1, zorder=1)
@@ -165,7 +165,7 @@ def draw(
 
 
 def _log_rates(axis: Axes, values: pd.Series) -> None:
-    """Turn the x axis, of learning rates, to a log scale with a tick a value."""
+    """Turn the x axis, of learning rates, to a log scale with one tick per value."""
     axis.set_xscale("log")
     axis.set_xticks(values, [setting(value) for value in values], rotation=45)
     axis.xaxis.set_minor_formatter(NullFormatter())
@@ -173,7 +173,7 @@ def _log_rates(axis: Axes, values: pd.Series) -> None:
 
 
 def _seeds(rows: pd.DataFrame) -> str:
-    """How many runs an arm has: 'n = 1 to 3 seeds'. rows: a row a run."""
+    """How many runs an arm has: 'n = 1 to 3 seeds'. rows: one row per run."""
     least, *counts = sorted(rows.groupby("arm").size().unique())
     if not counts:
         return "one seed each" if least == 1 else f"n = {least} seeds each"

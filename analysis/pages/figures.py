@@ -187,7 +187,7 @@ def _measures(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
         title = capital(measure.title) + (f": {measure.better} is better" if measure.better else "")
         label = measure.title + (" (% of images)" if measure.percent else "")
         axis = plots.seeds(figure.subplots(), values, means, looks, title=title, label=label)
-        if measure.percent:  # an interval from two seeds may leave what is possible
+        if measure.percent:  # an interval from two seeds may include impossible values
             low, high = axis.get_xlim()
             axis.set_xlim(max(0, low), min(100, high))
         listing = "; ".join(f"{row.experiment} {number(row.mean)}" for row in means.itertuples())
@@ -224,8 +224,10 @@ def _overview(comparison: Comparison, windows: pd.DataFrame, looks: Looks) -> It
 
 
 def _kinds(comparison: Comparison) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """What scores can be compared within, an image size or runs on other images of one: its name for people, and in a
-    file's, and its snapshots."""
+    """The groups within which scores compare: an image size, or runs of one size on other images.
+
+    Yields a group's name for people, its part of a file's name, and its snapshots.
+    """
     for label, members in by_size(comparison).items():
         names = [recipe.name for recipe in members]
         run = next(run for run in comparison.runs if run.name == names[0])
@@ -252,7 +254,7 @@ def _quality(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
 
 
 def _floor(comparison: Comparison, names: Sequence[str]) -> tuple[float, str] | None:
-    """What the experiments' real images score against each other, and of how many."""
+    """What the experiments' real images score against each other, and how many there are."""
     rows = comparison.table[comparison.table["experiment"].isin(names)].dropna(subset=["fid_floor"])
     if rows.empty:
         return None
@@ -270,7 +272,7 @@ def _windows(windows: pd.DataFrame, measure: str, looks: Looks) -> Iterator[Draw
 
 
 def _scatter(comparison: Comparison, snapshots: pd.DataFrame, looks: Looks) -> Iterator[Drawing]:
-    """Both candidates against KID: at the end, a point a recipe; and here and at the next snapshot, a point each.
+    """Both candidates against KID: a point per recipe at the end, then a point per snapshot, here and at the next one.
 
     All are of the image size that most runs have.
     """

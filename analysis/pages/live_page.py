@@ -159,7 +159,7 @@ def small_figure(losses: np.ndarray) -> dict[str, Any] | None:
 
 
 def _top(values: np.ndarray) -> float:
-    """The greatest loss to leave room for: a few wild steps do not press the curves flat."""
+    """The greatest loss to leave room for: a few extreme steps do not flatten the curves."""
     high = values[:, 2][np.isfinite(values[:, 2])]
     return 1.08 * max(0.1, float(np.nanmax(values[:, 1])), float(np.quantile(high, 0.98)))
 

@@ -34,7 +34,7 @@ class LiveReport:
         self._done, self._next = 0, 0.0
 
     def write(self) -> Comparison:
-        """Compare the runs by the scores they have, and write the report; it says if more are coming."""
+        """Compare the runs by the scores they have, and write the report, which says whether more scores are coming."""
         began = time.monotonic()
         waiting = dict.fromkeys(job.run.title for job in self.jobs[self._done :])
         comparison = compare(

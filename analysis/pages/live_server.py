@@ -59,7 +59,7 @@ class LiveServer(ThreadingHTTPServer):
         return content if content.startswith(PNG) else None
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a tab that was closed halfway; the page itself says when a request fails."""
+        """Print nothing about a tab that was closed halfway; the page itself says when a request fails."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -67,7 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 10  # seconds for a request to arrive
 
     def do_GET(self) -> None:
-        # A page elsewhere can make its name stand for 127.0.0.1 and read along; its requests name it as the host.
+        # Another site can point its own name at 127.0.0.1 and read our answers. Its requests still carry that name.
         if not re.fullmatch(r"(127\.0\.0\.1|localhost)(:\d+)?", self.headers.get("Host", "")):
             return self._answer("this page is for this machine only", status=HTTPStatus.MISDIRECTED_REQUEST)
         address = urlsplit(self.path)
@@ -101,4 +101,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing of a request: the terminal shows the page's address."""
+        """Print nothing about a request: the terminal shows the page's address."""

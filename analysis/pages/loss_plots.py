@@ -76,7 +76,7 @@ class Limits:
 
 
 def shared_limits(runs: Sequence[Losses]) -> Limits:
-    """Heights at which all runs fit; one that blows up does not press the others flat, it leaves the figure."""
+    """Axis limits that fit all runs. A run that blows up leaves the figure and does not flatten the others."""
     tops = sorted(map(_top, runs))
     zoomed = np.concatenate([run.zoom[0].raw[CURVES].to_numpy().ravel() for run in runs if run.zoom] or [np.empty(0)])
     zoomed = zoomed[np.isfinite(zoomed) & (zoomed > 1e-4)]
@@ -143,7 +143,7 @@ def loss_curves(axis: Axes, run: Losses, limits: Limits) -> None:
 
 def crossing_strip(axis: Axes, steps: np.ndarray, last: float) -> None:
     """A tick at each crossing: the darker, the more often the curves cross there. last: the run's last step."""
-    # White noise crosses at every second step. That shall be dark and a tenth of it still be seen, at any length.
+    # White noise crosses at every second step. That should be dark, and a tenth of it still visible, at any length.
     pixels = 0.8 * WIDTH * DPI
     alpha = float(np.clip(2.5 * pixels / max(last, 1), 0.06, 0.9))
     axis.vlines(steps, 0, 1, color=INK, alpha=alpha, linewidth=0.6, rasterized=True)
@@ -168,7 +168,7 @@ def crossing_zoom(axis: Axes, window: Losses, reference: int, limits: Limits) ->
     ratio = f", ratio {len(crossings) / reference:.2f}" if reference else ""
     axis.set_title(
         f"steps {first:,} to {last:,}: {counted(len(crossings), 'crossing')} (dots);\n"
-        f"with the typical gap removed it would be {reference}{ratio}",
+        f"with the typical gap removed there would be {reference}{ratio}",
         fontsize=9,
         fontweight="normal",
     )

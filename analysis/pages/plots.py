@@ -48,7 +48,7 @@ class Style:
         return (0, self.dashes) if self.dashes else "-"
 
 
-#: The documented experiments keep their looks, whichever of them are there (but in a study of the plan's doses).
+#: The documented experiments keep their looks, whichever of them are there (except in a study of the plan's doses).
 DOCUMENTED = {
     "baseline": Style("#555555", "o"),
     "regularized": Style("#E69F00", "s", (5, 1.5)),
@@ -134,7 +134,7 @@ def quality(
     floor: tuple[float, str] | None = None,
     legend: bool = True,
 ) -> None:
-    """A score along the snapshots: a thin line a seed, a thick one the mean at the steps that all seeds have.
+    """A score along the snapshots: a thin line per seed, and a thick one for the mean at the steps that all seeds have.
 
     rows: experiment, seed, step, `measure`, and perhaps its standard deviation `error`. floor: a height and its name.
     """
@@ -174,10 +174,10 @@ def windows(
     smoothing: int,
     points: bool = True,
 ) -> None:
-    """A measure of the loss curves by window: a pale point a window, a line the seeds' mean over `smoothing` windows.
+    """A measure of the loss curves: a pale point for each window, a line for the seeds' mean over `smoothing` windows.
 
-    rows: experiment, seed, step, `measure`. meanings: heights, and what they mean. points: if not, thin lines are
-    the seeds.
+    rows: experiment, seed, step, `measure`. meanings: heights, and what they mean. points: if False,
+    thin lines show the seeds.
     """
     shared: dict[str, Any] = {"x": "step", "y": measure, "ax": axis, "legend": False}
     line = _by_experiment(rows, looks, dashes=True) | {"markers": False, "errorbar": None}
@@ -252,10 +252,10 @@ def scatter(
 def seeds(
     axis: Axes, rows: pd.DataFrame, means: pd.DataFrame, looks: Mapping[str, Style], *, title: str, label: str
 ) -> Axes:
-    """A line an experiment: a pale point a seed, the mean and its interval in full colour; groups set apart.
+    """One line per experiment: a pale point per seed, the mean and its interval in full colour; groups stand apart.
 
     rows: experiment, value, one row per seed. means: experiment, group, n, mean, low and high (NaN where there is no
-    interval), perhaps the same of real images, `real`, a row an experiment; different groups can't be compared.
+    interval), perhaps the same of real images, `real`; one row per experiment. Different groups can't be compared.
     """
     groups = means["group"].ne(means["group"].shift()).cumsum().to_numpy() - 1
     means = means.assign(y=np.arange(len(means)) + 0.8 * groups)

@@ -1,8 +1,8 @@
 """A comparison -> the files that people read: index.html, compare.md, compare.csv and figures/.
 
-Everything has been computed before; this only chooses, words and draws. The page is one file that needs no server, no
-network and no other file. All text from files is escaped, and the content security policy lets in no script but the
-page's own.
+Everything has been computed before; this module only chooses, words and draws. The page is one file that needs no
+server, no network and no other file. All text from files is escaped, and the content security policy admits only the
+page's own script.
 """
 
 import math
@@ -28,7 +28,7 @@ from analysis.score import NEAREST
 from dcgan.tools.files import save
 
 LISTED = 200  # runs in a table of the page; compare.csv has all
-RELOAD_SECONDS = 30  # after which a page whose scores are still being computed reloads itself
+RELOAD_SECONDS = 30  # between two reloads of a page whose scores are still being computed
 
 
 def write(comparison: Comparison, folder: Path, *, pending: str = "") -> Path:

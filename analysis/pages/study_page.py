@@ -220,7 +220,7 @@ def _experiments(comparison: Comparison) -> list[list[str]]:
 
 
 def _gallery(samples: Mapping[str, str], table: pd.DataFrame, columns: int = 4) -> list[list[str]]:
-    """The pictures in rows, each below its name and step. table: a row a run."""
+    """The pictures in rows, each below its name and step. table: one row per run."""
     names, steps = list(samples), table.groupby("experiment")["steps"].min()
     rows = []
     for group in (names[i : i + columns] for i in range(0, len(names), columns)):

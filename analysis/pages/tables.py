@@ -39,10 +39,10 @@ class Measure:
 MEASURES = (
     Measure("kid_mean", "KID", "distance between generated and real images' features, unbiased", "lower", 4),
     Measure(
-        "fid", "FID", "another such distance, Fréchet's; fewer images give a higher one", "lower", 1,
+        "fid", "FID", "another such distance, Fréchet's; fewer images give a higher FID", "lower", 1,
         real="fid_floor"),
     Measure(
-        "isc_mean", "IS", "Inception Score: distinct and varied ImageNet classes; faces are none of them", "higher", 2),
+        "isc_mean", "IS", "Inception Score: distinct and varied ImageNet classes; no face belongs to one", "higher", 2),
     Measure(
         "precision", "precision", "share of generated images that look like some real one", "higher",
         real="precision_real"),
@@ -145,7 +145,7 @@ def arm_names(arms: Arms) -> dict[str, str]:
 
 
 def arms_table(arms: Arms) -> list[list[str]]:
-    """What the figure of the arms shows: a row an arm of the primary question, in the order of what they set.
+    """What the figure of the arms shows: one row per arm of the primary question, in the order of what they set.
 
     KID is compared with baseline's by Student's t of the logs, the variance pooled over all arms.
     """
@@ -172,7 +172,7 @@ def arms_table(arms: Arms) -> list[list[str]]:
 
 
 def noise(arms: Arms) -> str:
-    """How unequally noisy the arms are, which the intervals of `arms_table` pass over; "" for one seed each."""
+    """Say how unequally noisy the arms are, which the intervals of `arms_table` ignore; "" for one seed each."""
     logs = arms.runs.dropna(subset="q").groupby("arm")["q"]
     deviations = logs.std().dropna().sort_values()
     if len(deviations) < 2:
@@ -187,8 +187,9 @@ def noise(arms: Arms) -> str:
     return (
         "The intervals assume that all recipes are equally noisy. They aren't: within a recipe the SD of the final "
         f"log KID is {deviations.iloc[0]:.3f} to {deviations.iloc[-2]:.3f}, and {deviations.iloc[-1]:.3f} at "
-        f"{arm_names(arms)[noisiest]}. Pooled it is {sd:.3f}; {100 * share:.0f} % of that variance is this one "
-        f"recipe's, and without it the SD is {other_sd:.3f}." + (f" The plan counted on {SD}." if arms.planned else "")
+        f"{arm_names(arms)[noisiest]}. The pooled SD is {sd:.3f}; {100 * share:.0f} % of its variance comes "
+        f"from this one recipe, and without it the SD is {other_sd:.3f}."
+        + (f" The plan counted on {SD}." if arms.planned else "")
     )
 
 
@@ -199,7 +200,7 @@ def longer(comparison: Comparison, recipe: Alternative) -> str:
 
 
 def part(comparison: Comparison, recipe: Alternative, measure: Measure) -> str:
-    """' (to step 5,000)' for what the losses do in a longer run: its scores are of its end."""
+    """' (to step 5,000)' for a measure of the losses in a longer run, whose scores are of its end; else ''."""
     of_losses = measure.key in OF_LOSSES and recipe.measures[measure.key].n
     return f" (to step {comparison.steps_compared:,})" if of_losses and longer(comparison, recipe) else ""
 

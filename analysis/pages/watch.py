@@ -24,7 +24,7 @@ class History:
     """The losses in a growing `history.csv`."""
 
     path: Path
-    losses: np.ndarray = field(default_factory=lambda: np.empty((2, 0)))  # D's and G's, a column a step
+    losses: np.ndarray = field(default_factory=lambda: np.empty((2, 0)))  # D's and G's, one column per step
     _inode: int = 0
     _read: int = 0  # bytes
 

@@ -32,7 +32,7 @@ def write_history(path: Path, history: pd.DataFrame) -> None:
 def read_history(path: Path, *, most: int) -> pd.DataFrame:
     """The losses as the run folder has them, a row per step from the first on.
 
-    most: rows that the run can have. Raises ValueError for any other file: one that is larger, damaged or no numbers.
+    most: rows that the run can have. Raises ValueError for a file that is larger, damaged or without numbers.
     """
     try:
         with zipfile.ZipFile(path) as archive:

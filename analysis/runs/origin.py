@@ -34,7 +34,7 @@ def of_one_origin(runs: Sequence[Run]) -> tuple[list[Run], list[Note]]:
         return [], []
     usual = Counter(map(origin, runs)).most_common(1)[0][0]
     notes = [
-        Note(f"left out: {run_origin.text}, and most runs are of {usual.text}", run.title)
+        Note(f"left out: it is of {run_origin.text}, and most runs are of {usual.text}", run.title)
         for run in runs
         if (run_origin := origin(run)) != usual
     ]
@@ -60,7 +60,7 @@ def with_evidence(runs: Path, evidence: Path) -> tuple[list[Run], list[str]]:
         twin = by_name.setdefault(key, run)
         if twin.state != "finished":
             by_name[key] = run
-            problems.append(f"{twin.where}: left out, it is {twin.state} and {run.where} is the same run, finished")
+            problems.append(f"{twin.where}: left out: it is {twin.state}, and {run.where} is the same run, finished")
         elif origin(twin) != origin(run):
-            problems.append(f"{run.where}: left out, {twin.where} is the same run of {origin(twin).text}")
+            problems.append(f"{run.where}: left out: {twin.where} is the same run of {origin(twin).text}")
     return list(by_name.values()), [*problems, *unusable]

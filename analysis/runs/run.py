@@ -110,13 +110,13 @@ class Run:
 
 
 def each_once(runs: Iterable[Run], problems: list[str]) -> list[Run]:
-    """The runs sorted. Of those with the same recipe, data and seed only the last: two would pass for two seeds."""
+    """The runs, sorted, and only the last of those with one recipe, data and seed: two would count as two seeds."""
     by_key: dict[tuple, Run] = {}
     for run in runs:
         key = (run.data, run.profile, run.name, run.seed)
         if key in by_key:
             identity = f"({run.name}, seed {run.seed}, {run.profile}, {run.data})"
-            problems.append(f"{by_key[key].where}: skipped, {run.where} is the same run {identity}")
+            problems.append(f"{by_key[key].where}: skipped: {run.where} is the same run {identity}")
         by_key[key] = run
     return [by_key[key] for key in sorted(by_key)]
 

@@ -1,4 +1,4 @@
-"""A run's `scores.csv`: one row a number.
+"""A run's `scores.csv`: one row per number.
 
 step, generator (hash of its weights), score, value, protocol
 """
@@ -46,7 +46,7 @@ def read_rows(run: "Run") -> list[Row]:
     try:
         return parse(path)
     except (OSError, ValueError) as error:
-        log.warning("%s", one_line(f"{path}: not read, its run is scored again ({first_line(error)})"))
+        log.warning("%s", one_line(f"{path}: can't be read, so its run is scored again ({first_line(error)})"))
         return []
 
 

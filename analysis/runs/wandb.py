@@ -82,7 +82,7 @@ def _from_wandb(upload: Any, where: str) -> Run:
     summary = dict(upload.summary_metrics)  # `summary` holds the same, wrapped
     state = _state(upload.state, summary, experiment)
     status = {"wandb_url": upload.url, "state": state, "step": summary.get("step", 0)}
-    # A run writes the speed of the whole when it ends in order; before, W&B has that of the last rows.
+    # A run writes its overall speed when it ends in order. Until then, W&B has the speed of the last rows.
     if summary.get("state") in ENDED or (upload.state == "finished" and state == summary.get("state")):
         status |= {key: summary[key] for key in (*SPEED, "seconds") if key in summary}
     try:

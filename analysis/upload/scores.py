@@ -2,8 +2,8 @@
 
 A run's rows get the names that they have in `scores.csv`, under "scores/"; its summary gets the comparison's columns
 (`fid`, `best_fid`, ...). Online the run is resumed; otherwise a further offline piece of the same id waits beside the
-training's for `wandb sync`, which appends one to the other. What a piece sends lies in it, in SENT, so nothing is sent
-twice. Only ended runs are touched, each under its folder's lock: nobody else writes to it meanwhile.
+training's for `wandb sync`, which appends one to the other. The file SENT in a piece records what it sends, so nothing
+is sent twice. Only ended runs are touched, each under its folder's lock: nobody else writes to it meanwhile.
 """
 
 import json
@@ -43,7 +43,7 @@ Found = Callable[[Run], tuple[Protocol, Scores] | None]
 
 
 def upload(comparison: Comparison, scored: Found) -> list[str]:
-    """Bring the scores to the runs in W&B; return what a person should know, in lines. Never raises for W&B's trouble.
+    """Send the scores to the runs in W&B; return lines for a person. Trouble with W&B is never raised.
 
     scored: gives a run's protocol and scores.
     """
@@ -235,7 +235,8 @@ class _Sender:
             project = (url or "").partition("/runs/")[0]
             self._lines.append(f"W&B: {_count(runs)} {'has its' if runs == 1 else 'have their'} scores now: {project}")
         if deleted:
-            self._lines.append(f"W&B: deleted there, so their scores were not sent: {', '.join(deleted)}")
+            titles = ", ".join(deleted)
+            self._lines.append(f"W&B: these runs were deleted there, so their scores were not sent: {titles}")
         self._lines += [f"W&B: {line}" for line in refusals]
         return [*self._lines, *self._to_upload(online)]
 
@@ -264,12 +265,12 @@ class _Sender:
 
 def _send(wandb: Any, upload: _Upload, *, online: bool) -> str | None:
     run = upload.run
-    # Another comparison may have sent them since: only now, under the lock, nobody else does.
+    # Another comparison may have sent them since we looked. From now on, under the lock, nobody else does.
     upload.scores = _all_sent(upload.folder, str(run.record["wandb_id"]))
     if not upload.new(online=online):
         return None
     for piece in filter(_waits, list(upload.scores)):
-        shutil.rmtree(piece)  # one for all that waits: a piece half written when its process was killed goes, too
+        shutil.rmtree(piece)  # one new piece replaces all that wait, also one left half-written by a kill
         del upload.scores[piece]
     content = upload.new(online=online)
     config = {key: value for key, value in run.record.items() if key != "code_files"}
@@ -282,7 +283,7 @@ def _send(wandb: Any, upload: _Upload, *, online: bool) -> str | None:
     offset = None if online else upload.rows_sent
     for number, (step, values) in enumerate(content.rows.items()):
         session.log({"step": step, **values}, step=None if offset is None else offset + number)
-    # An upload replaces the summary as a whole, so the training's is in it, too.
+    # An upload replaces the whole summary, so the training's part is sent again.
     session.summary.update({**_summary_of_training(run), **content.summary})
     if content.rows:
         _log_generator(wandb, session, upload, config)
@@ -306,7 +307,7 @@ def _start(wandb: Any, upload: _Upload, config: Mapping[str, Any], *, online: bo
 
 
 def _log_generator(wandb: Any, session: Any, upload: _Upload, config: Mapping[str, Any]) -> None:
-    """Log the generator again, with its scores. Without it, the scores are no less sent."""
+    """Log the generator again, with its scores. If this fails, the scores are still sent."""
     run = upload.run
     if run.folder is None or not run.folder.generator.is_file():
         return

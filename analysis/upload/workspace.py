@@ -65,7 +65,7 @@ def save(runs: Sequence[Run], reports: Path) -> tuple[str | None, list[str]]:
 
 
 def side_by_side(runs: Sequence[Run]) -> Shown | None:
-    """Choose the runs to show: of the last one's data, profile and project, one of each recipe.
+    """Choose the runs to show: one of each recipe, with the data, profile and project of the last run.
 
     The documented experiments if there are two of them, otherwise all recipes.
     """

@@ -45,7 +45,7 @@ def share_of_floor(
 def flops_per_image(experiment: Experiment) -> int:
     """Count the floating-point operations of one adversarial step for one image, two per multiplication and addition.
 
-    From the shapes of the layers: torch's own counter takes seconds to import, and a test compares the two.
+    The count follows from the layers' shapes. torch's own counter takes seconds to import; a test compares the two.
     """
     size = experiment.image_size
     g = _multiplications(size, experiment.generator_channels)
@@ -53,9 +53,9 @@ def flops_per_image(experiment: Experiment) -> int:
     g_first = 16 * experiment.latent_dim * experiment.generator_channels  # one 4x4 map from each latent
     d_last = 16 * experiment.discriminator_channels  # one logit from a 4x4 map
     g_all, d_all, d_first = g_first + sum(g), d_last + sum(d), d[-1]
-    # Each pass costs as much forward as for the gradient of its weights, and as for that of its input.
+    # The forward pass, the gradient of the weights and the gradient of the input cost the same each.
     d_step = 2 * (3 * d_all - d_first)  # on real and on fake images; images need no gradient
-    g_step = g_all + 2 * d_all + (2 * g_all - g_first)  # D is frozen: its weights get no gradient; nor do latents
+    g_step = g_all + 2 * d_all + (2 * g_all - g_first)  # frozen D's weights and the latents get no gradient
     return 2 * (d_step + g_step)
 
 

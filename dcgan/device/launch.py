@@ -66,8 +66,9 @@ def processes(count: int, device: Device, arguments: Sequence[str]) -> int:
 def wait(workers: Sequence[subprocess.Popen]) -> dict[int, int]:
     """Wait until all processes have ended; return their exit codes by rank, in the order in which they ended.
 
-    Once one has failed, the others have GRACE_SECONDS: one that waits for a device which waits for the lost process
-    can't even handle a signal. Processes that are asked to stop leave together, once the first one has saved.
+    Once one has failed, the others have GRACE_SECONDS. A device may wait for the lost process; a process that waits
+    for that device can't even handle a signal. Processes that are asked to stop leave together, once the first one has
+    saved.
     """
     codes: dict[int, int] = {}
     deadline = float("inf")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dcgan.run import Request
     from dcgan.study.plan import PlannedRun
 
-# torch, Ray and rich take seconds to import: what needs them is imported where it is used.
+# torch, Ray and rich take seconds to import, so modules that need them are imported inside functions.
 
 
 def add_command(commands: Any, measures: Callable[[], dict[str, Any]]) -> None:

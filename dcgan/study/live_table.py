@@ -65,7 +65,7 @@ def overall(rows: Sequence[Row], slots: int = 1) -> str:
 
 
 def _seconds_left(rows: Sequence[Row], slots: int) -> float | None:
-    """Divide the work left among the active runs; a waiting run is taken to be as fast as its experiment's others."""
+    """Divide the work left among the active runs. Assume that a waiting run is as fast as its experiment's others."""
     running = sum(row.state == "running" and bool(row.images_per_s) for row in rows)
     if not running:
         return None
@@ -135,7 +135,7 @@ class Watched:
         self._rows = {
             run: _row(run, run.folder.read_status()["state"] if run in self._over else "waiting") for run in runs
         }
-        self.slots = 1  # the most runs seen at once: between one's end and the next one's start there seem to be fewer
+        self.slots = 1  # the most runs seen at once; fewer are seen between the end of one and the start of the next
 
     def rows(self) -> list[Row]:
         """Return how each run stands now."""

@@ -92,7 +92,7 @@ def connected(shares: Shares) -> Iterator[tuple[Shares, str]]:
                 host, _, port = address.rpartition(":")
                 socket.create_connection((host, int(port)), timeout=5).close()
             ray.init(address, **log_options)
-    except Exception as error:  # of many kinds; a plain one when a busy machine takes long to start it
+    except Exception as error:  # Ray raises many kinds, a plain Exception if a busy machine is slow to start it
         target = f"RAY_ADDRESS={address}" if address else "Ray"
         raise UserError(f"{target}: can't be {'reached' if address else 'started'} ({first_line(error)})") from error
     try:
@@ -104,7 +104,7 @@ def connected(shares: Shares) -> Iterator[tuple[Shares, str]]:
 def _available(shares: Shares) -> tuple[Shares, str]:
     """Return the shares with GPUs and device decided, and a line on all machines.
 
-    Raises UserError where no machine has as much.
+    Raises UserError if no machine has as much as one run needs.
     """
     import ray
 
@@ -121,7 +121,7 @@ def _available(shares: Shares) -> tuple[Shares, str]:
         )
     device = "cpu" if shares.device == "auto" and all_gpus and not gpus else shares.device
     inventory = f"{len(machines)} machine{'s' * (len(machines) > 1)}, {all_cpus:g} CPUs, {all_gpus:g} GPUs"
-    return Shares(shares.cpus, gpus, device), f"{inventory}; a run gets {shares.cpus:g} and {gpus:g}"
+    return Shares(shares.cpus, gpus, device), f"{inventory}; per run: {shares.cpus:g} CPU, {gpus:g} GPU"
 
 
 # --- the study's side: start all tasks, wait for them ---
@@ -142,7 +142,7 @@ def train_all(
         try:
             _collect(tasks, failures, show)
         except KeyboardInterrupt:
-            show.line("stopping: the running ones save first")
+            show.line("stopping: the runs in progress save first")
             for reference in reversed(tasks):  # the waiting ones first, so that none of them starts
                 ray.cancel(reference)
             _collect(tasks, failures, show, seconds=STOP_SECONDS)

@@ -38,7 +38,7 @@ def speed(seconds: Mapping[str, float], *, steps: int, batch_size: int) -> dict[
     """Return the speed of `steps` steps that took the `Stopwatch`'s seconds.
 
     images_per_s counts all parts, step_ms (milliseconds) only the computing; data_wait_fraction is the share of the
-    input. None where there was no time or no step.
+    waits for input. None where there was no time or no step.
     """
     total = sum(seconds.values())
     return {

@@ -1,7 +1,7 @@
 """Install locks into .venv: `TORCH=auto python3 dcgan/tools/install.py requirements.lock [another.lock ...]`.
 
 `make` runs this as a file before any package is there, so it needs nothing but the standard library and imports nothing
-of ours. uv does the work, with what pip is configured to. `.venv/.installed` records what was installed and is written
+of ours. uv does the work, with pip's configuration. `.venv/.installed` records what was installed and is written
 last: a .venv without it was left half-made and is made again, from the downloads in uv's cache.
 """
 
@@ -35,9 +35,9 @@ BEFORE = Path(".venv.before")  # the previous .venv, while a new one is installe
 
 #: Older versions lack options used below.
 OLDEST_UV = (0, 9)
-#: What uv and pip ask unless they are configured.
+#: The index of uv and pip unless they are configured.
 PACKAGE_INDEX = "https://pypi.org/simple"
-#: What uv asks for `--torch-backend cpu`.
+#: The index of uv for `--torch-backend cpu`.
 PYTORCH_INDEX = "https://download.pytorch.org/whl/cpu/torch/"
 #: The advice where that index can't be used.
 ORDINARY = "make setup TORCH=pypi takes the ordinary build"
@@ -46,7 +46,7 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 OLDEST_CARD_OF_CUDA_13 = 7.5
 OLDEST_DRIVER_OF_CUDA_13 = 580
 
-#: pip's settings, and how uv and the standard library are given the same.
+#: pip's settings -> the variables that give uv and the standard library the same.
 SETTINGS = {
     "index-url": ("UV_DEFAULT_INDEX",),
     "extra-index-url": ("UV_INDEX",),
@@ -62,7 +62,7 @@ class InstallError(Exception):
 
 
 def main(locks: list[Path], wish: str) -> None:
-    """Make .venv hold what the locks say, with the torch that is wished for ("": as before, or what fits)."""
+    """Make .venv hold what the locks say, with the torch that is asked for ("": as before, or what fits)."""
     if not re.fullmatch(r"|auto|pypi|cpu|cu\d+|rocm[\d.]+", wish):
         raise InstallError(f"TORCH={wish}: choose auto, cpu, cu126, cu130 or pypi")
     checksums = {lock.name: hashlib.sha256(lock.read_bytes()).hexdigest() for lock in locks}
@@ -83,7 +83,7 @@ def main(locks: list[Path], wish: str) -> None:
         print(f"updating .venv to {' and '.join(stale)}", flush=True)
     else:
         if installed and (torch != "pypi" or wish == "auto") and not reachable(PYTORCH_INDEX, seconds=30):
-            raise InstallError(f"PyTorch's own index can't be reached, .venv stays as it is: {ORDINARY}")
+            raise InstallError(f"PyTorch's own index can't be reached, so .venv stays as it is: {ORDINARY}")
         size = "1.7 GB" if torch == "cpu" else "up to 7 GB"
         print(f"installing into .venv ({size}, once){reason and ': ' + reason}", flush=True)
     with emptied() if rebuild else contextlib.nullcontext():
@@ -101,7 +101,7 @@ def main(locks: list[Path], wish: str) -> None:
 
 @contextlib.contextmanager
 def emptied() -> Iterator[None]:
-    """Make an empty .venv; put the one that was there back unless all goes well."""
+    """Make an empty .venv; restore the previous one unless all goes well."""
     if recorded():
         VENV.rename(BEFORE)
     try:
@@ -143,7 +143,7 @@ def python_version() -> str:
 
 
 def configure() -> None:
-    """Hand on what pip is configured to, unless UV_* says otherwise, and a cache that can be written."""
+    """Pass pip's configuration on to uv unless UV_* says otherwise, and choose a cache that can be written."""
     pip = pip_settings()
     own_indexes = {"UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL"} & os.environ.keys()
     for name, variables in SETTINGS.items():
@@ -152,7 +152,7 @@ def configure() -> None:
         for variable in variables:
             if not variable.startswith("UV_") or variable not in os.environ:
                 os.environ[variable] = ",".join(pip[name].split()) if name == "find-links" else pip[name]
-    if "extra-index-url" in pip and not own_indexes:  # to pip all indexes are one
+    if "extra-index-url" in pip and not own_indexes:  # pip treats all indexes as one
         os.environ.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
     os.environ.pop("PIP_NO_INDEX", None)
     if pip.get("no-index", "").lower() in ("y", "yes", "t", "true", "on", "1") and not own_indexes:
@@ -198,9 +198,9 @@ def writable(folder: Path) -> bool:
 def fitting_torch(wish: str) -> tuple[str, str]:
     """Return which torch fits this machine ("pypi", or one of uv's --torch-backend) if the wish is "auto", and why.
 
-    uv's own choice, "auto", goes by the driver. It would also take an Intel GPU, which the lab doesn't use, CUDA 13 for
-    a card that is too old for it, and for an older driver the latest CUDA 12 that torch was ever built for, where the
-    lock's torch is missing.
+    uv's own choice, "auto", goes by the driver, and three of its choices don't fit. It would take an Intel GPU, which
+    the lab doesn't use. It would take CUDA 13 for a card that is too old for it. For an older driver it would take the
+    latest CUDA 12 that torch was ever built for, which lacks the lock's torch.
     """
     if wish != "auto" or sys.platform == "darwin":  # for macOS there is one build
         return wish.replace("auto", "pypi"), ""
@@ -332,12 +332,12 @@ def unpacked(wheel: bytes, folder: Path) -> str:
 def run(command: list[str], trouble: str, remedy: str = "", *, verbose: bool = False) -> None:
     """Run a program; if it fails, raise InstallError with the trouble, its own reason and what helps.
 
-    verbose: what it reports goes to the terminal, its progress and its reason included.
+    verbose: the program's output goes to the terminal, its progress and its reason included.
     """
     child = subprocess.run(command, stderr=None if verbose else subprocess.PIPE, text=True, check=False)
     if child.returncode == 0:
         return
-    advice = "run the same command again, downloads are kept"
+    advice = "run the same command again; downloads are kept"
     if verbose:
         raise InstallError(f"{trouble}, for the reason above: {remedy or advice}")
     lines = [line.strip() for line in child.stderr.splitlines() if line.strip()] or [f"exit code {child.returncode}"]

@@ -4,7 +4,7 @@ import re
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether the error says that memory ran out, the host's or the device's: torch has a class for CUDA's only.
+    """Return whether the error says that the host's or the device's memory ran out: torch has a class for CUDA's only.
 
     cuBLAS and cuDNN have codes of their own for it: CUBLAS_STATUS_ALLOC_FAILED, ..._ALLOCATION_FAILED.
     """

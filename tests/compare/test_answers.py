@@ -58,7 +58,7 @@ def test_the_write_ups_change_of_ds_rate_is_told_at_equal_steps_and_at_the_end(t
     comparison = compared(tmp_path, found)
     (told,) = writeup.contrast(comparison.table, comparison.alternatives, comparison.arms)
     early, late = told.split(" In the last quarter of 3,600 steps ")
-    assert re.search(r"in steps 901 to 1,200 the curves interleave more \(.* against .*\) unsmoothed", early)
+    assert re.search(r"In steps 901 to 1,200 the curves interleave more \(.* against .*\) unsmoothed", early)
     assert re.search(r"and the final KID is 1\.30 \[.*\] times baseline's \(not corrected\)\.$", early)
     assert re.search(r"the ratios are .* the final KID is 0\.90 \[.*\] times baseline's\.", late)
     one = comparison.table[comparison.table["seed"] == 10]
@@ -74,7 +74,7 @@ def test_with_its_initialisation_the_write_ups_change_is_told_beside_it_with_the
         make_run(tmp_path, name, steps=1200, gap=gap)
         found[name] = scores(kid, along=[kid] * 6)
     (told,) = writeup._as_written(compared(tmp_path, found).table)
-    assert "(`tuned_lr` and `regularized`, n = 1 and 1): the curves interleave more (" in told
+    assert "(`tuned_lr` and `regularized`, n = 1 and 1). The curves interleave more (" in told
     assert told.endswith("the final KID is 1.20 times that of `regularized`. One seed can't rank the two.")
 
 
@@ -115,7 +115,7 @@ def test_no_claim_about_interleaving_from_few_recipes_however_many_their_seeds(t
     answer = compared(tmp_path, found).answers[0]
     assert answer.question == "Does interleaving predict quality?"
     assert answer.sentence == (
-        "Can't tell. It takes at least three recipes with three scored snapshots at their end, and there are 2."
+        "Can't tell. An answer needs at least three recipes with three scored snapshots at their end; there are 2."
     )
     assert not answer.primary
 
@@ -166,35 +166,35 @@ LEARNT, UNLEARNT = [0.1] * 7, [0.5] * 7
     [
         (
             [(FALLS, FIRST, LEARNT)] * 6,
-            "No. Most runs without a turn have a false alarm: FID turned in 0 of 6 runs (that takes 25 %",
+            "No. Most runs without a turn have a false alarm: FID turned in 0 of 6 runs (a turn is 25 %",
         ),
         (
             [(TURNS, FIRST, LEARNT)] * 6,
-            "Can't tell. FID turned in 6 of 6 runs, in 6 after a collapse [61 to 100 %, Wilson].",
+            "Can't tell. FID turned in 6 of 6 runs, and a collapse came first in 6 of these [61 to 100 %, Wilson].",
         ),
         (
             [(TURNS, FIRST, UNLEARNT)] * 6,
-            "Can't tell. FID turned in 6 of 6 runs, in 0 after a collapse [0 to 39 %, Wilson].",
+            "Can't tell. FID turned in 6 of 6 runs, and a collapse came first in 0 of these [0 to 39 %, Wilson].",
         ),
         (
             [(TURNS, LAST, LEARNT)] * 6,
-            "Can't tell. FID turned in 6 of 6 runs, in 0 after a collapse [0 to 39 %, Wilson].",
+            "Can't tell. FID turned in 6 of 6 runs, and a collapse came first in 0 of these [0 to 39 %, Wilson].",
         ),
         (
             [(FALLS, ALWAYS, LEARNT)] * 6,
-            "Can't tell. FID turned in 0 of 6 runs (that takes 25 % above its best; the",
+            "Can't tell. FID turned in 0 of 6 runs (a turn is 25 % above the best; the",
         ),
         (
             [(TURNS, FIRST, LEARNT)] * 6 + [(FALLS, ALWAYS, LEARNT)] * 6,
-            "Yes. It comes before a turn more often than elsewhere: FID turned in 6 of 12 runs, in 6 after a",
+            "Yes. A collapse comes before a turn more often than elsewhere: FID turned in 6 of 12 runs, and a collapse",
         ),
         (  # the plan's rule comes first: 100 % [94, 100] lies above 68 % [55, 79]
             [(TURNS, FIRST, LEARNT)] * 60 + [(FALLS, FIRST, LEARNT)] * 41 + [(FALLS, ALWAYS, LEARNT)] * 19,
-            "Yes. It comes before a turn more often than elsewhere: FID turned in 60 of 120 runs",
+            "Yes. A collapse comes before a turn more often than elsewhere: FID turned in 60 of 120 runs",
         ),
         (  # without a ratio the turn counts all the same
             [(TURNS, [0.9, 0.8, *[np.nan] * 5], LEARNT)],
-            "Can't tell. FID turned in 1 of 1 runs, in 0 after a collapse [0 to 79 %, Wilson].",
+            "Can't tell. FID turned in 1 of 1 runs, and a collapse came first in 0 of these [0 to 79 %, Wilson].",
         ),
         (  # one bad snapshot is no turn, however bad
             [([100, 80, 60, 50, 50, 50, 80], ALWAYS, LEARNT)],
@@ -265,9 +265,9 @@ def test_a_cause_closes_half_of_the_gap_to_64_px_with_more_diverse_samples(
     assert answer.rule.startswith("A cause of the worse faces at 128 px is accepted if")
     assert share in evidence if share else "closes the gap" not in evidence
     if is_cause:
-        assert answer.sentence == "Better. By the rule, hires_128_equal_lr does better (n = 3 at least)."
+        assert answer.sentence == "Better. By the rule, hires_128_equal_lr does better (n is at least 3)."
     else:
-        assert answer.sentence == f"Can't tell. By the rule, no follow-up is a cause (n = {seeds} at least)."
+        assert answer.sentence == f"Can't tell. By the rule, no follow-up is a cause (n is at least {seeds})."
 
 
 def test_a_face_rate_carries_its_interval_and_its_name(tmp_path):
@@ -285,13 +285,13 @@ def test_a_face_rate_carries_its_interval_and_its_name(tmp_path):
         (slice(0), "No. It is never below 0.1 (n = 1 runs)."),
         (
             slice(1000),
-            "No. It is below 0.1 in up to 50 % of a run's steps, and stays there in none of 1 runs. In a run's last "
-            "quarter it is there in at most 0 % (all recipes, 2,000 steps).",
+            "No. It is below 0.1 in up to 50 % of a run's steps, but stays there in none of 1 runs. In a run's last "
+            "quarter it is below 0.1 in at most 0 % (all recipes, 2,000 steps).",
         ),
         (
             slice(1500, 1980),
-            "It depends. It is below 0.1 in up to 24 % of a run's steps, and stays there in none of 1 runs. In a run's "
-            "last quarter it is there in 96 % of the steps (baseline, 2,000 steps).",
+            "It depends. It is below 0.1 in up to 24 % of a run's steps, but stays there in none of 1 runs. In a run's "
+            "last quarter it is below 0.1 in 96 % of the steps (baseline, 2,000 steps).",
         ),
         (slice(990, 2000), "Yes. It stays below 0.1 in 1 of 1 runs: baseline seed 0."),
     ],

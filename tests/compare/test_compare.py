@@ -137,7 +137,7 @@ def test_a_snapshot_has_the_interleaving_of_the_steps_since_the_one_before(tmp_p
     assert math.isnan(first) or first == 0
     assert second > 0.8
     answer = next(answer for answer in found.answers if answer.key == "alarm")
-    assert answer.sentence.startswith("Can't tell. FID turned in 0 of 1 runs (that takes 25 %")
+    assert answer.sentence.startswith("Can't tell. FID turned in 0 of 1 runs (a turn is 25 %")
 
 
 def test_data_sets_and_profiles_are_grouped_apart(tmp_path):
@@ -212,7 +212,7 @@ def test_too_few_real_images_for_a_floor_are_a_note(tmp_path):
     del scored.final["fid_floor"]
     found = compared(tmp_path, {"baseline": scored})
     (note,) = found.notes
-    assert note == Note("no real-against-real floor: that takes 200 real images, and there are 150", "baseline seed 0")
+    assert note == Note("no real-against-real floor: it needs 200 real images, and there are 150", "baseline seed 0")
 
 
 def test_a_note_on_seed_10_does_not_hide_that_seed_1_has_no_scores(tmp_path):

@@ -43,10 +43,10 @@ def test_where_the_curves_cross_most_is_said_with_smoothing_and_with_its_kid():
     assert said(arms(PLAIN)).startswith(
         "Among the 3 rates of D, the unsmoothed interleaving ratio is highest at rate 0.0001 (0.25). With the losses "
         "averaged over 5 steps, it is highest at rate 0.0002 (0.15; 0.00 at rate 0.0001). The final KID is 0.15 at "
-        "rate 0.0001. The lowest is 0.11, at rate 0.0004; rate 0.0002 can't be told from it (not corrected)."
+        "rate 0.0001. The lowest final KID is 0.11, at rate 0.0004; rate 0.0002 can't be told from it (not corrected)."
     )
     alone = [(1e-4, 0.25, 0.1, 0.05), *PLAIN[1:]]
-    assert "The lowest is 0.05, at rate 0.0001. " in said(arms(alone))
+    assert "The lowest final KID is 0.05, at rate 0.0001. " in said(arms(alone))
 
 
 def test_few_smoothed_crossings_are_not_ranked():
@@ -61,8 +61,8 @@ def test_what_the_correlation_rests_on_is_said_with_what_it_is_without_that():
     text = said(arms([STUCK, *PLAIN], others=[AHEAD]))
     assert "hardly meet (ratio below 0.05): rate betas and rate 5e-05, with a final KID of 0.43 to 0.46." in text
     assert "At rate 5e-05 D's loss is twice G's, as if D gave every image a probability of 1/2." in text
-    assert "At rate betas D is far ahead. A ratio near 0 doesn't say which." in text
-    assert "Over the other 3 recipes (final KID 0.11 to 0.15) the rank correlation is +0.50 (p = 1; chosen" in text
+    assert "At rate betas D is far ahead. A ratio near 0 doesn't tell these cases apart." in text
+    assert "Over the other 3 recipes (final KID 0.11 to 0.15) the rank correlation is +0.50 (p = 1; these" in text
     found = dose.split(arms([STUCK, *PLAIN], others=[AHEAD]))
     assert (len(found.apart), len(found.others), found.rho) == (2, 3, pytest.approx(0.5))
     assert "hardly meet" not in said(arms([(5e-5, 0.5, -LN2, 0.43), *PLAIN])), "they do meet"

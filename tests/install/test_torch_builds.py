@@ -55,7 +55,7 @@ def test_another_build_makes_the_venv_again(lab, pytorch_index):
 
 def test_a_build_that_can_t_be_had_leaves_the_venv_as_it_is(ready):
     assert ready.refused("TORCH=cpu") == (
-        "error: PyTorch's own index can't be reached, .venv stays as it is: "
+        "error: PyTorch's own index can't be reached, so .venv stays as it is: "
         "make setup TORCH=pypi takes the ordinary build"
     )
     assert ready.setup() == ""

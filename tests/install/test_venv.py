@@ -71,7 +71,7 @@ def test_a_torch_that_was_fitted_to_the_card_is_kept_without_a_network(ready, in
     ready.lock("tiny==2.0")
     assert ready.setup().startswith("updating .venv")
     assert ready.installed() == {"tiny==2.0"}
-    assert "can't be reached, .venv stays as it is" in ready.refused("TORCH=auto")
+    assert "can't be reached, so .venv stays as it is" in ready.refused("TORCH=auto")
     assert ready.setup() == ""
     assert (ready.folder / ".venv/mine").exists()
 

@@ -161,7 +161,7 @@ def test_other_weights_of_lite0_than_the_pinned_ones_are_refused(tmp_path, monke
 
 def test_extraction_says_when_there_are_more_or_fewer_images_than_announced(lite0):
     for total, there in ((3, 4), (3, 2), (1, 0)):
-        with pytest.raises(ValueError, match=f"{total} images were announced"):
+        with pytest.raises(ValueError, match=f"expected {total} images"):
             features.extract(lite0, [noise(there)], total=total, desc="images")
 
 

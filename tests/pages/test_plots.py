@@ -88,7 +88,7 @@ def test_the_zoom_has_a_dot_a_crossing_and_counts_them_against_the_reference(axi
     assert axis.lines[-1].get_ydata().tolist() == [1, 1]
     title = axis.get_title(loc="left")
     assert title.startswith("steps 0 to 3: 2 crossings")
-    assert "it would be 8, ratio 0.25" in title
+    assert "there would be 8, ratio 0.25" in title
 
 
 def test_runs_share_their_heights_and_a_run_that_leaves_them_says_how_far():

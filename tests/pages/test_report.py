@@ -135,7 +135,7 @@ def test_the_page_says_what_a_reader_asks_for(comparison, page):
     for said in (
         "discriminator.learning_rate: 2e-4 → 1e-4",
         "image_size: 64 → 128",
-        "200 a run, 200 a snapshot",
+        "200 per run, 200 per snapshot",
         "floor 6.2 both 400 images",
         "detectable as a face",
         "Nobody has rated any images yet. make rate EXP=...",

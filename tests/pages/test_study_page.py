@@ -241,7 +241,7 @@ def test_with_all_runs_of_the_plan_the_answer_is_the_plans_and_what_we_see_besid
     assert (
         verdict
         < seen.index("was written before any of its runs was scored. We looked")
-        < seen.index("exploratory:")
+        < seen.index("What we see (exploratory):")
         < dose
     )
     assert seen.count("| by the plan |") == 2
@@ -319,7 +319,7 @@ def test_runs_of_another_profile_are_shown_by_themselves_beside_the_study(compar
     page = tmp_path / "docs" / "study.md"
     text = page.read_text(encoding="utf-8")
     shown = folds(text)[f"Beside the study: {len(comparison.runs)} runs of the profile `full`"]
-    assert "No answer on this page counts them" in shown
+    assert "The answers on this page don't count these runs" in shown
     assert "| baseline" in shown
     assert "study/samples-faces-01234567-full-baseline.webp" in shown
     assert "Beside the study" not in (docs / "study.md").read_text(encoding="utf-8")

@@ -113,7 +113,7 @@ def test_of_two_trainings_of_a_run_the_newer_counts_and_of_two_uploads_the_longe
     ]
     ((run,), problems) = read_wandb("e/p", api_of(*there))
     assert run.where == "e/p/bbbbbbbb-whole"
-    assert [line.partition(": skipped, ")[0] for line in problems] == ["e/p/aaaaaaaa", "e/p/bbbbbbbb"]
+    assert [line.partition(": skipped: ")[0] for line in problems] == ["e/p/aaaaaaaa", "e/p/bbbbbbbb"]
 
 
 @pytest.mark.parametrize(
