@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.compare import plan
-from analysis.compare.comparison import Answer, Comparison
+from analysis.compare.comparison import Answer, Comparison, titles
 from analysis.compare.correlations import AMONG, WHEN
 from analysis.compare.own_question import times
 from analysis.compare.quality import LAST, MUCH_WORSE, running_means
@@ -120,35 +120,43 @@ class _Course(NamedTuple):
     text: str  # on the collapse and the turn; "" without both
 
 
-def alarm(snapshots: pd.DataFrame, few_image_runs: Collection[str] = ()) -> Answer:
+def alarm(snapshots: pd.DataFrame, few_image_runs: Collection[str] = (), *, steps: int = 0) -> Answer:
     """Does a collapse of interleaving come before FID turns? Counted over runs.
 
-    few_image_runs: titles of the plan's runs on few images. If there are any, the verdict rests on them alone, and the
-    numbers of the others stand beside it.
+    few_image_runs: titles of the plan's runs on few images. If there are any, the verdict rests on their first `steps`
+    alone. The numbers of the others, and of those that are longer, stand beside it.
     """
     question = "Does interleaving collapse before FID turns, so that it could serve as an alarm?"
-    by_run = snapshots.dropna(subset=["fid"]).groupby(["experiment", "seed"])
-    courses = {title: _course(title, rows) for (name, seed), rows in by_run for title in [f"{name} seed {seed}"]}
-    if not courses:
+    scored = snapshots.dropna(subset=["fid"])
+    if scored.empty:
         return Answer(question, "open", "No run has scored snapshots.", key="alarm")
-    planned_courses = [course for title, course in courses.items() if title in few_image_runs]
-    other_courses = [course for title, course in courses.items() if title not in few_image_runs]
+    in_plan = titles(scored).isin(few_image_runs)
+    planned_courses = _courses(scored[in_plan & (scored["step"] <= steps)])
+    longer_runs = titles(scored[in_plan & (scored["step"] > steps)])
+    other_courses = _courses(scored[~in_plan | titles(scored).isin(longer_runs)])
     finding, text = _counted(planned_courses or other_courses)
     verdict, reason = ALARMS[finding]
     text, more = reason + text, ""
     if planned_courses:
-        text += " These are the plan's runs on few images."
-        more = f"Of the other runs, exploratory: {_counted(other_courses)[1]}" if other_courses else ""
+        text += f" These are the plan's runs on few images, up to step {steps:,}."
+        more = (
+            f"Of all other runs and of longer ones, exploratory: {_counted(other_courses)[1]}" if other_courses else ""
+        )
     return Answer(
         question,
         verdict,
         text,
         more,
-        evidence=[course.text for course in courses.values() if course.text],
+        evidence=[course.text for course in (*planned_courses, *other_courses) if course.text],
         key="alarm",
         rule=plan.RULES["alarm"],
         primary=len(planned_courses) == plan.FEW_RUNS,
     )
+
+
+def _courses(snapshots: pd.DataFrame) -> list[_Course]:
+    by_run = snapshots.groupby(["experiment", "seed"])
+    return [_course(f"{name} seed {seed}", rows) for (name, seed), rows in by_run]
 
 
 def _counted(courses: Sequence[_Course]) -> tuple[str, str]:

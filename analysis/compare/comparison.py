@@ -65,10 +65,14 @@ def sentence(verdict: str, text: str) -> str:
     return f"{VERDICTS[verdict]}. {text}" if VERDICTS[verdict] else text
 
 
-def without_runs(snapshots: pd.DataFrame, titles: Collection[str]) -> pd.DataFrame:
-    """The snapshots of all other runs."""
-    row_titles = snapshots["experiment"] + " seed " + snapshots["seed"].astype(str)
-    return snapshots[~row_titles.isin(titles)].reset_index(drop=True)
+def titles(rows: pd.DataFrame) -> pd.Series:
+    """The title of each row's run."""
+    return rows["experiment"] + " seed " + rows["seed"].astype(str)
+
+
+def without_runs(snapshots: pd.DataFrame, without: Collection[str]) -> pd.DataFrame:
+    """The snapshots of all runs but those of these titles."""
+    return snapshots[~titles(snapshots).isin(without)].reset_index(drop=True)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,11 @@ def answers_to(comparison: Comparison, twins: Sequence[Twin]) -> list[Answer]:
         *(replace(answer, evidence=answers.associated(x, comparison)) for x, answer in comparison.predictions.items()),
         *_slow_d(table, alternatives, planned=arms.planned),
         *(answers.useful(x, plan.useful(arms, x), primary=arms.complete) for x in plan.CANDIDATES),
-        answers.alarm(snapshots, {run.title for run in comparison.runs if plan.is_of_few_images(run)}),
+        answers.alarm(
+            snapshots,
+            {run.title for run in comparison.runs if plan.is_of_few_images(run)},
+            steps=comparison.steps_compared,
+        ),
         answers.dives(whole_runs),
         image_size(alternatives, snapshots),
         answers.speed(table),
@@ -201,7 +205,7 @@ def _narrow_evidence(narrow: Alternative, by_name: Mapping[str, Alternative]) ->
     text = "its endpoint is not known."
     if narrow.outcome:
         text = sentence(*own_question.judge_outcome(narrow.outcome, str(narrow.parent)))
-    recipes = [by_name[name] for name in (narrow.name, narrow.parent) if name in by_name]
+    recipes = [narrow, *(recipe for name, recipe in by_name.items() if name == narrow.parent)]
     varieties = ", ".join(f"{recipe.name} {own_question.number(recipe.measures['variety'])}" for recipe in recipes)
     return f"{narrow.name}, with {new / old:.2g} times the channels: {text} Variety: {varieties}."
 

@@ -143,36 +143,56 @@ def test_runs_of_other_seeds_or_profiles_are_judged_by_the_same_rule_and_called_
     assert "Over 7 recipes" in prediction.text
 
 
+MANY, TURNS, FALLS = 4000, (70, 60, 50, 80, 100, 120), (100, 90, 80, 70, 60, 50)
+
+
+def run_on(tmp_path, found, name, seed, images, *, collapses, fid, overrides=()):
+    """A run on so many images with a snapshot every 200 steps; its curves part after the first, or never."""
+    few = [f"images={images}"] if images < MANY else []
+    folder = make_run(
+        tmp_path, name, seed, steps=200 * len(fid), gap=2.0, overrides=[f"snapshots={len(fid)}", *few, *overrides],
+        profile=plan.PROFILE, data={**DATA, "count": images},
+    )  # fmt: skip
+    measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
+    measures[: 200 if collapses else None, 3] /= np.exp(2.0)
+    folder.append_history(1, measures)
+    found[f"{folder.path.parent.name} seed {seed}"] = scores(fid[-1], along=fid)
+
+
+def alarm_of(tmp_path, found):
+    return next(answer for answer in compared(tmp_path, found).answers if answer.key == "alarm")
+
+
 @pytest.mark.parametrize("seeds", [(10,), plan.FEW_SEEDS])
 def test_the_plans_runs_on_few_images_alone_decide_on_the_alarm(tmp_path, seeds):
-    """On 500 images FID turns after a collapse, on 1,000 it falls without one, and in two other runs without a turn."""
-    many, worse, better = 4000, (70, 60, 50, 80, 100, 120), (100, 90, 80, 70, 60, 50)
+    """On 500 images FID turns after a collapse, on 1,000 it falls without one, and in three other runs after one."""
     found = {}
-
-    def run(name, seed, images, *, collapses, fid):
-        data = {**DATA, "count": images}
-        overrides = ["snapshots=6"] + ([f"images={images}"] if images < many else [])
-        folder = make_run(
-            tmp_path, name, seed, steps=1200, gap=2.0, overrides=overrides, profile=plan.PROFILE, data=data
-        )
-        measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-        measures[: 200 if collapses else 1200, 3] /= np.exp(2.0)
-        folder.append_history(1, measures)
-        found[f"{folder.path.parent.name} seed {seed}"] = scores(fid[-1], along=fid)
-
     for seed in seeds:
         for name in ("baseline", "slow_d_only"):
-            run(name, seed, 500, collapses=True, fid=worse)
-            run(name, seed, 1000, collapses=False, fid=better)
+            run_on(tmp_path, found, name, seed, 500, collapses=True, fid=TURNS)
+            run_on(tmp_path, found, name, seed, 1000, collapses=False, fid=FALLS)
     for seed in (10, 11):
-        run("regularized", seed, many, collapses=True, fid=better)
-    run("regularized", 12, 1000, collapses=True, fid=better)
-    answer = next(each for each in compared(tmp_path, found).answers if each.key == "alarm")
+        run_on(tmp_path, found, "regularized", seed, MANY, collapses=True, fid=FALLS)
+    run_on(tmp_path, found, "regularized", 12, 1000, collapses=True, fid=FALLS)
+    answer = alarm_of(tmp_path, found)
     n, all_there = 4 * len(seeds), seeds == plan.FEW_SEEDS
     assert f"FID turned in {n // 2} of {n} runs, and a collapse came first in {n // 2} of these" in answer.text
     assert f"interleaving collapsed in 0 of the {n // 2} runs without a turn" in answer.text
-    assert "Of the other runs, exploratory: FID turned in 0 of 3 runs" in answer.more
+    assert "exploratory: FID turned in 0 of 3 runs" in answer.more
     assert (answer.verdict, answer.primary) == (("yes", True) if all_there else ("open", False))
+
+
+def test_of_a_longer_run_on_few_images_the_rule_sees_the_plans_steps_only(tmp_path):
+    found = {}
+    for seed in (10, 11):
+        run_on(tmp_path, found, "baseline", seed, 500, collapses=True, fid=FALLS)
+    run_on(
+        tmp_path, found, "baseline", 12, 500, collapses=True, fid=(*FALLS, *TURNS), overrides=["duration_multiplier=2"]
+    )
+    answer = alarm_of(tmp_path, found)
+    assert "FID turned in 0 of 3 runs" in answer.text
+    assert "up to step 1,200" in answer.text
+    assert "exploratory: FID turned in 1 of 1 runs, and a collapse came first in 1 of these" in answer.more
 
 
 def test_a_long_run_stands_for_its_arm_at_equal_steps_and_a_shared_trajectory_counts_once(tmp_path):
