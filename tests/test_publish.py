@@ -175,7 +175,7 @@ def test_runs_of_other_code_are_left_out_of_the_study_with_a_note(runs, tmp_path
         for path in runs.glob(f"*/*/{name}/*/config.yaml"):
             path.write_text(path.read_text().replace("environment:\n", "environment:\n  code: usual\n"))
     files = study(tmp_path / "docs", runs)
-    assert "slow_d_only seed 0: left out: training code - on cpu" in files["docs/study.md"].decode()
+    assert "slow_d_only seed 0: left out: it is of training code - on cpu" in files["docs/study.md"].decode()
     assert set(pd.read_csv(tmp_path / "docs" / "study" / "runs.csv")["experiment"]) == set(NAMES[1:])
 
 
