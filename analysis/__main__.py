@@ -120,7 +120,7 @@ def _reports(
         reports[data, profile] = LiveReport(
             members,
             folder / data / profile,
-            scorer.found if scorer else by_usual_protocol(members),
+            scorer.scores_of if scorer else by_usual_protocol(members),
             scorer=scorer,
             cost_per_hour=options.cost_per_hour,
             notes=list(map(Note, unusable)),
@@ -141,7 +141,7 @@ def _reports(
         print(f"{data}, {profile}: {counted(len(report.runs), 'run')}: {report.page}")
         if show_page and not waiting and report is first:
             show(report.page)
-        _report(upload.upload(comparison, report.found))
+        _report(upload.upload(comparison, report.scores_of))
         yield comparison, report.page
 
 
@@ -189,8 +189,8 @@ def _run(options: argparse.Namespace) -> int:
     flags = ["--cache", str(arguments.cache), "--device", arguments.device]
     scorer = _scorer(_parser().parse_args(["compare", *flags, *(["--data", arguments.data] if arguments.data else [])]))
     notes = scorer.score(scorer.missing(runs))
-    _report([*map(str, notes), *upload.upload(compare(runs, scorer.found), scorer.found)])
-    final = scorer.found(runs[0])[1].final
+    _report([*map(str, notes), *upload.upload(compare(runs, scorer.scores_of), scorer.scores_of)])
+    final = scorer.scores_of(runs[0])[1].final
     scores = [f"{name} {final[name]:.4g}" for name in ("fid", "kid_mean") if name in final]
     print(f"{runs[0].title}: {', '.join(scores) or 'no final generator to score'}")
     return 0

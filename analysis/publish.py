@@ -56,7 +56,7 @@ def _lack(run: Run, scorer: Scorer) -> str:
     """Why a run can't be published yet; "" if it can."""
     if run.state != "finished":
         return f"it is {run.state} at step {run.steps:,} of {run.experiment.total_steps:,}"
-    scored_steps = set(scorer.found(run)[1].snapshots["step"])
+    scored_steps = set(scorer.scores_of(run)[1].snapshots["step"])
     unscored_steps = {job.step for job in scorer.missing([run])} | (set(run.experiment.snapshot_steps) - scored_steps)
     steps = ", ".join(f"{step:,}" for step in sorted(unscored_steps))
     return f"no scores of step {steps} by this protocol; `make compare` scores it" if steps else ""
@@ -98,7 +98,7 @@ def _write(run: Run, folder: Path, scorer: Scorer) -> str:
 def _write_scores(run: Run, folder: Path, scorer: Scorer) -> None:
     """Copy the scores and record their protocol: the run may have been scored by another protocol since."""
     assert run.folder is not None
-    protocol = scorer.found(run)[0]
+    protocol = scorer.scores_of(run)[0]
     status = {key: run.status[key] for key in STATUS if key in run.status}
     status["scored_by"] = {**asdict(protocol), "text": protocol.text}
     save(folder / "status.json", json.dumps(status, indent=2) + "\n")

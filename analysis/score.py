@@ -74,6 +74,10 @@ class Scores:
     snapshots: pd.DataFrame  # step and measures, one row per scored snapshot in order
 
 
+#: A run -> how it is scored and its scores, which are empty if it has none; None if it can't have any.
+ScoresOf = Callable[[Run], tuple[Protocol, Scores] | None]
+
+
 def read(run: Run, protocol: Protocol, text: str | None = None) -> Scores:
     """The scores in the run's folder that were made by `protocol`; text: its text if an earlier version made them."""
     rows = [row for row in read_rows(run) if row.protocol == (text or protocol.text)]
@@ -136,7 +140,7 @@ class Scorer:
         self._scores_on = device if float64 else "cpu"
         self._references: dict[str, Reference | UserError] = {}
 
-    def found(self, run: Run) -> tuple[Protocol, Scores]:
+    def scores_of(self, run: Run) -> tuple[Protocol, Scores]:
         """How this run is scored, and the scores it has."""
         protocol = Protocol.of(run, self.extractor, self.samples)
         return protocol, read(run, protocol)

@@ -40,7 +40,7 @@ def test_an_old_run_is_compared_with_its_old_numbers_but_not_by_the_scores_of_an
     assert [run.state for run in found] == ["finished"]
     extractor = Extractor("effnet_lite0", EFFNET_SHA256[:16], None)  # no network: nothing is scored here
     scorer = Scorer(extractor, cache=tmp_path / "cache")
-    comparison = compare(found, scorer.found)
+    comparison = compare(found, scorer.scores_of)
     (row,) = pd.read_csv(io.StringIO(tables.csv(comparison.table))).to_dict("records")
     assert {key: row[key] for key in ROW} == ROW
     assert "fid_200_effnet_lite0" in (runs / PLACE / "scores.csv").read_text()

@@ -98,7 +98,7 @@ def test_the_final_generator_and_the_snapshots_are_scored_under_names_that_say_w
     (protocol,) = set(rows["protocol"])
     for part in ("tiny:feedbeef", drawn["fingerprint"][:8], "64px", "300", "seed=0", "eval-batchnorm"):
         assert part in protocol
-    found = scorer.found(_run(folder))[1]
+    found = scorer.scores_of(_run(folder))[1]
     assert list(found.snapshots["step"]) == [200, 400]
     assert found.final["fid"] == found.snapshots["fid"].iloc[1] > found.final["fid_floor"] > 0
     assert 0 <= found.final["precision"] <= 1
@@ -115,7 +115,7 @@ def test_a_final_generator_is_looked_at_for_copies_and_variety_beside_the_real_i
     folder = _trained(tmp_path, drawn)
     scorer = _scorer(extractor, cache)
     _score(scorer, [_run(folder)])
-    final = scorer.found(_run(folder))[1].final
+    final = scorer.scores_of(_run(folder))[1].final
     assert set(VARIED) <= set(final)
     # An untrained generator's noise is far from any face, and one patch of noise is much like another.
     assert final["copied"] == 0 < final["copied_real"] < 1
@@ -143,7 +143,7 @@ def test_a_generator_scored_before_there_was_variety_is_measured_again(tmp_path,
     old = whole[~whole["score"].isin([f"{measure}_{SAMPLES}_tiny" for measure in VARIED])]
     old.to_csv(path, index=False)
     scorer = _scorer(extractor, cache)
-    assert scorer.found(_run(folder))[1].final["fid"] > 0, "readable as they are"
+    assert scorer.scores_of(_run(folder))[1].final["fid"] > 0, "readable as they are"
     (job,) = scorer.missing([_run(folder)])
     assert job.counts == {"final": SAMPLES}
     scorer.score([job])
@@ -158,10 +158,10 @@ def test_what_has_scores_is_not_scored_again_and_what_changed_is(tmp_path, drawn
     calls = extractor.network.calls
     _score(_scorer(extractor, cache), [_run(folder)])
     assert extractor.network.calls == calls
-    before = _scorer(extractor, cache).found(_run(folder))[1]
+    before = _scorer(extractor, cache).scores_of(_run(folder))[1]
     weights.save(folder.snapshot(200), _generator(5))
     _score(_scorer(extractor, cache), [_run(folder)])
-    after = _scorer(extractor, cache).found(_run(folder))[1]
+    after = _scorer(extractor, cache).scores_of(_run(folder))[1]
     assert after.final == before.final
     assert after.snapshots["fid"].iloc[0] != before.snapshots["fid"].iloc[0]
     assert after.snapshots["fid"].iloc[1] == before.snapshots["fid"].iloc[1]
@@ -174,7 +174,7 @@ def test_scores_do_not_depend_on_what_else_is_scored(tmp_path, drawn, cache, ext
         pruned.snapshot(step).unlink()
     scorer = _scorer(extractor, cache)
     _score(scorer, [_run(whole), _run(pruned)])
-    assert scorer.found(_run(whole))[1].final == scorer.found(_run(pruned))[1].final
+    assert scorer.scores_of(_run(whole))[1].final == scorer.scores_of(_run(pruned))[1].final
 
 
 def test_generators_are_compared_with_a_fixed_sample_of_the_real_images(tmp_path, drawn, cache, extractor, monkeypatch):
@@ -210,10 +210,13 @@ def test_scores_of_two_extractors_never_meet(tmp_path, drawn, cache, extractor):
     folder = _trained(tmp_path, drawn)
     other = features.Extractor("tiny", "0" * 16, Tiny())
     _score(_scorer(extractor, cache), [_run(folder)])
-    assert _scorer(other, cache).found(_run(folder))[1].final == {}
+    assert _scorer(other, cache).scores_of(_run(folder))[1].final == {}
     _score(_scorer(other, cache), [_run(folder)])
     assert len(set(pd.read_csv(folder.path / "scores.csv")["protocol"])) == 2
-    assert _scorer(extractor, cache).found(_run(folder))[1].final == _scorer(other, cache).found(_run(folder))[1].final
+    assert (
+        _scorer(extractor, cache).scores_of(_run(folder))[1].final
+        == _scorer(other, cache).scores_of(_run(folder))[1].final
+    )
 
 
 def test_a_deleted_snapshot_keeps_its_scores_and_a_broken_one_costs_only_its_own(tmp_path, drawn, cache, extractor):
@@ -222,12 +225,12 @@ def test_a_deleted_snapshot_keeps_its_scores_and_a_broken_one_costs_only_its_own
     (note,) = _score(_scorer(extractor, cache), [_run(folder)])
     assert str(note).startswith("baseline seed 0: step 400 not scored: step-000400.pt: ")
     assert "\n" not in note.text
-    found = _scorer(extractor, cache).found(_run(folder))[1]
+    found = _scorer(extractor, cache).scores_of(_run(folder))[1]
     assert found.final
     folder.snapshot(200).unlink()
     scorer = _scorer(extractor, cache)
     _score(scorer, [_run(folder)])
-    assert 200 in list(scorer.found(_run(folder))[1].snapshots["step"])
+    assert 200 in list(scorer.scores_of(_run(folder))[1].snapshots["step"])
 
 
 def test_an_unfinished_run_is_left_alone(tmp_path, drawn, cache, extractor):
@@ -243,7 +246,7 @@ def test_a_damaged_score_file_is_made_again(tmp_path, drawn, cache, extractor, c
     folder = _trained(tmp_path, drawn)
     (folder.path / "scores.csv").write_bytes(content)
     _score(_scorer(extractor, cache), [_run(folder)])
-    assert _scorer(extractor, cache).found(_run(folder))[1].final
+    assert _scorer(extractor, cache).scores_of(_run(folder))[1].final
 
 
 def test_too_few_samples_are_refused_before_anything_is_scored(cache, extractor):
@@ -257,7 +260,7 @@ def test_a_larger_run_is_also_scored_at_64_px(tmp_path, drawn, cache, extractor)
     large = _trained(tmp_path, drawn, "hires_128", size=128)
     scorer = _scorer(extractor, cache)
     assert _score(scorer, [_run(large)]) == []
-    found = scorer.found(_run(large))[1].final
+    found = scorer.scores_of(_run(large))[1].final
     # Mean colours of a 4x4 grid are the same at both sizes but for rounding and the drawing.
     assert found["fid_at_64"] == pytest.approx(found["fid"], rel=0.05)
     assert found["fid_at_64"] != found["fid"]
@@ -273,10 +276,10 @@ def test_missing_scores_are_added_once_the_real_images_are_there(tmp_path, drawn
         (note,) = _score(scorer, [run])
         assert "no fid_at_64" in note.text
         assert "DATA=path" in note.text
-        assert "fid_at_64" not in scorer.found(run)[1].final
+        assert "fid_at_64" not in scorer.scores_of(run)[1].final
     with_data = _scorer(extractor, cache, data=str(photographs))
     assert _score(with_data, [run]) == []
-    assert with_data.found(run)[1].final["fid_at_64"] > 0
+    assert with_data.scores_of(run)[1].final["fid_at_64"] > 0
 
 
 def test_other_pixels_make_other_scores_and_features(tmp_path, drawn, cache, extractor, monkeypatch):
@@ -285,7 +288,7 @@ def test_other_pixels_make_other_scores_and_features(tmp_path, drawn, cache, ext
     kept = set((cache / "features").iterdir())
     for module in ("reference", "score"):
         monkeypatch.setattr(f"analysis.{module}.PIXELS_VERSION", 99)
-    assert not _scorer(extractor, cache).found(run)[1].final
+    assert not _scorer(extractor, cache).scores_of(run)[1].final
     _score(_scorer(extractor, cache), [run])
     assert set((cache / "features").iterdir()) > kept
 

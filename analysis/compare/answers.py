@@ -25,7 +25,7 @@ LEARNT_KID = 0.3
 #: What the fourth rule finds -> its verdict, and why in words.
 ALARMS = {
     "yes": ("yes", "A collapse comes before a turn more often than elsewhere: "),
-    "false": ("no", "Most runs without a turn have a false alarm: "),
+    "too often": ("no", "Most runs without a turn have a false alarm: "),
     "rarer": ("no", "A collapse is rarer before a turn than elsewhere: "),
     "open": ("open", ""),
 }
@@ -117,7 +117,7 @@ class _Course(NamedTuple):
     learnt: bool  # its KID got low enough for a collapse to count
     steps: float
     rise: float  # of FID at the end above its best, as a share; NaN for few snapshots
-    text: str  # on the collapse and the turn; "" without both
+    text: str  # on the collapse and the turn; "" if there is neither
 
 
 def alarm(snapshots: pd.DataFrame, few_image_runs: Collection[str] = (), *, steps: int = 0) -> Answer:
@@ -137,21 +137,16 @@ def alarm(snapshots: pd.DataFrame, few_image_runs: Collection[str] = (), *, step
     finding, text = _counted(planned_courses or other_courses)
     verdict, reason = ALARMS[finding]
     text, more = reason + text, ""
+    complete = len(planned_courses) == plan.FEW_RUNS and all(course.steps == steps for course in planned_courses)
     if planned_courses:
-        text += f" These are the plan's runs on few images, up to step {steps:,}."
-        more = (
-            f"Of all other runs and of longer ones, exploratory: {_counted(other_courses)[1]}" if other_courses else ""
-        )
-    return Answer(
-        question,
-        verdict,
-        text,
-        more,
-        evidence=[course.text for course in (*planned_courses, *other_courses) if course.text],
-        key="alarm",
-        rule=plan.RULES["alarm"],
-        primary=len(planned_courses) == plan.FEW_RUNS,
-    )
+        count = "all" if complete else len(planned_courses)
+        text += f" (This counts {count} of the plan's {plan.FEW_RUNS} runs on few images, up to step {steps:,}.)"
+    if planned_courses and other_courses:
+        more = f"Of all other runs and of longer ones, exploratory: {_counted(other_courses)[1]}"
+    label = "exploratory, " if planned_courses else ""
+    evidence = [course.text for course in planned_courses if course.text]
+    evidence += [label + course.text for course in other_courses if course.text]
+    return Answer(question, verdict, text, more, evidence, key="alarm", rule=plan.RULES["alarm"], primary=complete)
 
 
 def _courses(snapshots: pd.DataFrame) -> list[_Course]:
@@ -176,8 +171,8 @@ def _counted(courses: Sequence[_Course]) -> tuple[str, str]:
         text += (
             f"; interleaving collapsed in {false_alarms} of the {calm} runs without a turn {_share(false_alarms, calm)}"
         )
-    lengths = sorted({course.steps for course in courses})
     text += "."
+    lengths = sorted({course.steps for course in courses})
     if len(lengths) > 1:
         text += (
             " By length: "
@@ -193,7 +188,7 @@ def _counted(courses: Sequence[_Course]) -> tuple[str, str]:
         text += (
             f" Only {len(learnt)} of the {len(courses)} runs ever got below KID {LEARNT_KID}, where a collapse counts."
         )
-    return plan.alarm_verdict(warned=warned, turned=turned, false=false_alarms, calm=calm), text
+    return plan.alarm_verdict(warned=warned, turned=turned, false_alarms=false_alarms, calm=calm), text
 
 
 def _share(count: int, total: int) -> str:
@@ -236,7 +231,7 @@ def dives(table: pd.DataFrame) -> Answer:
     if runs.empty:
         text = f"No finished run has {interleaving.D_WON_STEPS:,} steps whose losses could be read."
         return Answer(question, "open", text, key="dive")
-    runs = runs.assign(run=runs["experiment"] + " seed " + runs["seed"].astype(str))
+    runs = runs.assign(run=titles(runs))
     evidence = [
         f"{row.run}: below 0.1 in {100 * row.d_win_share_whole:.1f} % of its {row.steps:,} steps, in "
         f"{100 * row.d_win_share_last:.1f} % of the last quarter, in {row.d_win_longest:,.0f} steps in a row at most"

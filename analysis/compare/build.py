@@ -1,7 +1,7 @@
 """Compare runs of one data set and profile, scored by one protocol. All that the report shows is computed here."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +30,7 @@ from analysis.measures.interleaving import SMOOTHINGS
 from analysis.measures.stats import t_interval
 from analysis.runs.ratings import read_ratings
 from analysis.runs.run import Run, table
-from analysis.score import Protocol, Scores
+from analysis.score import Protocol, ScoresOf
 from dcgan import UserError, config
 
 
@@ -49,7 +49,7 @@ def _place(run: Run, parents: Mapping[str, str | None]) -> tuple[int, float, str
 
 def compare(
     runs: Sequence[Run],
-    scores_of: Callable[[Run], tuple[Protocol, Scores] | None],
+    scores_of: ScoresOf,
     *,
     cost_per_hour: float | None = None,
     notes: Sequence[Note] = (),
@@ -78,12 +78,12 @@ def compare(
         parts.append(part)
 
     run_table = pd.DataFrame([part.row for part in parts], columns=list(RUN_COLUMNS))
-    all_snapshots, other_images = _all_snapshots(parts), eligible.of_other_images(runs)
-    titles_apart = frozenset(str(note.run) for note in other_images)
+    all_snapshots, runs_apart = _all_snapshots(parts), eligible.of_other_images(runs)
+    titles_apart = [run.title for run in runs_apart]
     snapshots = without_runs(all_snapshots, titles_apart)
     twins = eligible.twins([(run, part.opening) for run, part in zip(runs, parts, strict=True)])
     notes += [Note(f"{twin.text}; the two count as one run, except in the speeds", twin.longer.title) for twin in twins]
-    alternatives = _alternatives(runs, parents, run_table, snapshots, twins)
+    alternatives = _alternatives(runs, parents, run_table, all_snapshots, twins)
     notes += [
         Note(text)
         for text in dict.fromkeys(alternative.stand_in for alternative in alternatives if alternative.stand_in)
@@ -109,7 +109,7 @@ def compare(
         step_correlations={x: step_correlations(x, distinct_snapshots, runs) for x in CANDIDATES},
         experiment_answers={alternative.name: own_question.of_experiment(alternative) for alternative in alternatives},
         alarms=alarms_of(run_table),
-        notes=[*notes, *refused, *other_images],
+        notes=[*notes, *refused, *map(eligible.on_other_images, runs_apart)],
         ratings=[
             looks_normal.rates(run, rating) for run in runs if run.folder for rating in read_ratings(run.folder.path)
         ],
@@ -190,6 +190,7 @@ def _alternatives(
     stand_in_of = _standing_in(by_name, parents, runs, snapshots)
     own_courses = _own_courses(by_name, parents, stand_in_of, table, snapshots, twins)
     parent_runs = {parent: stand_in.run for parent, stand_in in stand_in_of.items()} | by_name
+    kinds = {name: (run.experiment.image_size, run.images) for name, run in parent_runs.items()}
     qualities = {name: _quality_measure(run, parent_runs.get(parents[name] or "")) for name, run in by_name.items()}
     outcome_of = outcomes(
         pd.concat([table, *(stand_in.table for stand_in in stand_in_of.values())], ignore_index=True),
@@ -199,6 +200,7 @@ def _alternatives(
             for name, quality in qualities.items()
             if quality == "kid_endpoint" and name not in own_courses
         },
+        kinds,
     )
     finished_runs = table[table["status"] == "finished"]
     alternatives = []
@@ -218,7 +220,7 @@ def _alternatives(
                 parent_known=ancestor is not None,
                 seeds=sorted(finished["seed"]),
                 measures={measure: t_interval(finished[measure].astype(float)) for measure in AVERAGED},
-                differences=_differences(finished_runs, (name, parent), qualities[name], copies),
+                differences=_differences(finished_runs, (name, parent), qualities[name], copies, kinds),
                 quality=qualities[name],
                 outcome=outcome_of.get(name),
                 stand_in=stand_in_of[str(parent)].text if parent in stand_in_of and name in outcome_of else "",
@@ -289,20 +291,24 @@ def _quality_measure(run: Run, parent_run: Run | None) -> str | None:
 
 
 def _differences(
-    finished: pd.DataFrame, names: Sequence[str | None], quality: str | None, copies: Sequence[eligible.Twin]
+    finished: pd.DataFrame,
+    names: Sequence[str | None],
+    quality: str | None,
+    copies: Sequence[eligible.Twin],
+    kinds: Mapping[str, Hashable],
 ) -> dict[str, Effect]:
     """An experiment's measures minus its parent's, without runs that repeat a parent's run over the compared steps.
 
-    names: the experiment's and its parent's. For scores, the variance within recipes is pooled over all recipes of the
-    same image size that are as long as one of the two.
+    names: the experiment's and its parent's. kinds: experiment -> its image size and real images. For scores, the
+    variance within recipes is pooled over all recipes of the same kind that are as long as one of the two.
     Recipes of two image sizes are not equally noisy, nor are measures of the losses (in the first study the ratio's
     standard deviation was 0.02 in one recipe and 0.29 in another). Those are compared by Welch's t of the two.
     """
     measures = {"kid_endpoint": AVERAGED, "fid_at_64": ("fid_at_64", *DYNAMICS), None: DYNAMICS}[quality]
     experiment_mask, parent_mask = (finished["experiment"] == name for name in names)
     copied_mask = experiment_mask & finished["seed"].isin([twin.longer.seed for twin in copies])
-    kinds = finished["image_size"].astype(str) + " " + finished["steps"].astype(str)
-    rows = finished[kinds.isin(kinds[experiment_mask | parent_mask]) & ~copied_mask]
+    kinds_and_lengths = finished["experiment"].map(kinds).astype(str) + " " + finished["steps"].astype(str)
+    rows = finished[kinds_and_lengths.isin(kinds_and_lengths[experiment_mask | parent_mask]) & ~copied_mask]
     differences = {}
     for measure in measures:
         measured_rows = rows.assign(value=rows[measure].astype(float)).dropna(subset="value")

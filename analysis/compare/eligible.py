@@ -107,18 +107,22 @@ def without_shorter_twins(rows: pd.DataFrame, pairs: Sequence[Twin]) -> pd.DataF
     return rows
 
 
-def of_other_images(runs: Sequence[Run]) -> list[Note]:
-    """The runs that were scored against other real images than most of their size, each with a note that says so."""
-    notes = []
-    for size in dict.fromkeys(run.experiment.image_size for run in runs):
-        runs_of_size = [run for run in runs if run.experiment.image_size == size]
-        usual_images, _ = Counter(run.images for run in runs_of_size).most_common(1)[0]
-        text = (
-            f"scored against other real images than most runs of {size} px, so its scores are neither compared with "
-            "theirs nor drawn beside them"
-        )
-        notes += [Note(text, run.title) for run in runs_of_size if run.images != usual_images]
-    return notes
+def of_other_images(runs: Sequence[Run]) -> list[Run]:
+    """The runs whose real images are not those of most runs of their size."""
+    usual_images = {
+        size: Counter(run.images for run in runs if run.experiment.image_size == size).most_common(1)[0][0]
+        for size in {run.experiment.image_size for run in runs}
+    }
+    return [run for run in runs if run.images != usual_images[run.experiment.image_size]]
+
+
+def on_other_images(run: Run) -> Note:
+    """Say that a run's scores stand apart."""
+    text = (
+        f"its real images are not those of most runs of {run.experiment.image_size} px, so its scores are neither "
+        "compared with theirs nor drawn beside them"
+    )
+    return Note(text, run.title)
 
 
 def unscored(run: Run, scores: Scores, noted_titles: Collection[str | None]) -> list[Note]:

@@ -157,7 +157,7 @@ def _ratios_between(steps: Sequence[int], history: pd.DataFrame) -> list[float]:
 
 
 def _snapshots(run: Run, scores: Scores) -> pd.DataFrame:
-    """The scores along the run, one row for each planned snapshot; NaN if a snapshot has no scores."""
+    """The scores along the run, one row per snapshot that was due: NaN if it has none. No rows without any scores."""
     due_steps = [step for step in run.experiment.snapshot_steps if step <= run.steps] if run.state == "finished" else []
     steps = sorted({*due_steps, *scores.snapshots["step"]}) if len(scores.snapshots) else []
     rows = scores.snapshots.set_index("step").reindex(steps).rename_axis("step").reset_index()

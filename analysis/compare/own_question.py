@@ -132,10 +132,10 @@ def judge(change: Effect, parent: str, measure: str) -> tuple[str, str]:
 def _interleaving_change(recipe: Alternative) -> str:
     """Say whether the curves interleave more or less than the parent's, and whether that survives smoothing."""
     change = recipe.differences.get("interleaving_ratio")
+    if change is None and not recipe.copied:
+        return ""
     if change is None:
-        return (
-            f"Its losses can't be compared with {recipe.parent}'s: {'; '.join(recipe.copied)}." if recipe.copied else ""
-        )
+        return f"Its losses can't be compared with {recipe.parent}'s: {'; '.join(recipe.copied)}."
     direction = "more" if change.difference > 0 else "less"
     if math.isnan(change.p):
         size = f"{abs(change.difference):.2f} {'higher' if direction == 'more' else 'lower'}"

@@ -259,17 +259,18 @@ def _signs(arms: int) -> np.ndarray:
 # --- rule 4 ---
 
 
-def alarm_verdict(*, warned: int, turned: int, false: int, calm: int) -> str:
-    """The fourth rule: 'yes', 'open', or one of its two kinds of no, 'false' (too often) and 'rarer' (before a turn).
+def alarm_verdict(*, warned: int, turned: int, false_alarms: int, calm: int) -> str:
+    """The fourth rule: 'yes', 'open', or one of its two kinds of no: 'too often' without a turn, 'rarer' before one.
 
-    warned: how many of the `turned` runs had a collapse before the turn. false: how many of the `calm` runs had one.
+    warned: how many of the `turned` runs had a collapse before the turn.
+    false_alarms: how many of the `calm` runs had a collapse.
     """
     hit_low, hit_high = wilson(warned, turned)
-    false_low, false_high = wilson(false, calm)
+    false_low, false_high = wilson(false_alarms, calm)
     if hit_low > false_high:
         return "yes"
     if false_low > 0.5:
-        return "false"
+        return "too often"
     return "rarer" if hit_high < false_low else "open"
 
 

@@ -5,7 +5,7 @@ one and 0.053 for the mean of the last three. Recipes are compared with the vari
 and length, not paired by seed: pairing gained nothing there, and costs degrees of freedom.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
 
@@ -49,7 +49,7 @@ class Outcome:
     p: float  # corrected by Holm over all experiments of the comparison
     n: tuple[int, int]  # seeds of the experiment and of its parent
     falling: int  # seeds in which KID still falls at its end
-    reached: float | None  # the step before its own end at which the parent was as good as this ends
+    reached: float | None  # the step, before the parent's end, at which the parent was as good as this is at its end
 
     @property
     def settled(self) -> bool:
@@ -57,20 +57,30 @@ class Outcome:
         return min(self.n) > 1 and self.p < 0.05
 
 
-def outcomes(table: pd.DataFrame, snapshots: pd.DataFrame, parents: Mapping[str, str | None]) -> dict[str, Outcome]:
+def outcomes(
+    table: pd.DataFrame,
+    snapshots: pd.DataFrame,
+    parents: Mapping[str, str | None],
+    kinds: Mapping[str, Hashable],
+) -> dict[str, Outcome]:
     """Experiment -> its outcome, where both it and its parent have endpoints and are of one image size.
 
     table: one row per run, with `kid_endpoint`. parents: experiment -> the experiment that it is compared with.
-    The variance is pooled over the arms that are as long as one of the two: it may change later in training.
+    kinds: experiment -> its image size and real images. The variance is pooled over the arms of the same kind that are
+    as long as one of the two: it may change later in training.
     """
     runs = table[(table["status"] == "finished") & table["kid_endpoint"].notna()]
     snapshots = snapshots.merge(runs[["experiment", "seed"]])  # runs without an endpoint are left out
     logs = {name: np.log(rows["kid_endpoint"].astype(float)).to_list() for name, rows in runs.groupby("experiment")}
-    kinds = dict(zip(runs["experiment"], runs[["image_size", "steps"]].itertuples(index=False), strict=True))
+    lengths = dict(zip(runs["experiment"], runs["steps"], strict=True))
     effects: dict[str, Effect] = {}
     for name, parent in parents.items():
-        if parent in logs and name in logs and kinds[name].image_size == kinds[parent].image_size:
-            arms = {arm: values for arm, values in logs.items() if kinds[arm] in (kinds[name], kinds[parent])}
+        if parent in logs and name in logs and kinds[name] == kinds[str(parent)]:
+            arms = {
+                arm: values
+                for arm, values in logs.items()
+                if kinds[arm] == kinds[name] and lengths[arm] in (lengths[name], lengths[parent])
+            }
             sd, df = pooled_sd(arms)
             effects[name] = pooled_effect(logs[name], logs[parent], sd=sd, df=df)
     corrected = holm({name: effect.p for name, effect in effects.items() if min(effect.n) > 1})

@@ -3,22 +3,22 @@
 import contextlib
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, get_type_hints
 
 from analysis.compare.one_run import NOTHING
 from analysis.runs.run import Run
-from analysis.score import Protocol, Scores, read
+from analysis.score import Protocol, Scores, ScoresOf, read
 from dcgan import UserError
 
 
-def by_usual_protocol(runs: Sequence[Run]) -> Callable[[Run], tuple[Protocol, Scores] | None]:
+def by_usual_protocol(runs: Sequence[Run]) -> ScoresOf:
     """Return a function that gives a run's scores if they follow most runs' protocol, in any version of the lab."""
     recorded = {run.where: _recorded(run) for run in runs}
     kinds = Counter(_kind(*record) for record in recorded.values() if record)
     usual_kind = kinds.most_common(1)[0][0] if kinds else None
 
-    def found(run: Run) -> tuple[Protocol, Scores] | None:
+    def scores_of(run: Run) -> tuple[Protocol, Scores] | None:
         if (record := recorded[run.where]) is None:
             return None
         protocol, text = record
@@ -27,7 +27,7 @@ def by_usual_protocol(runs: Sequence[Run]) -> Callable[[Run], tuple[Protocol, Sc
                 return protocol, read(run, protocol, text)
         return protocol, NOTHING  # noted as lacking scores by this protocol
 
-    return found
+    return scores_of
 
 
 def _recorded(run: Run) -> tuple[Protocol, str] | None:

@@ -41,8 +41,8 @@ class StandIn:
 def find(name: str, experiment: Experiment, runs: Sequence[Run], snapshots: pd.DataFrame) -> StandIn | None:
     """Find what can stand in for an experiment's seeds that have no finished run; None if nothing can.
 
-    A stand-in is a finished run of the same recipe that is at least as long and has a snapshot at the last step. If
-    there are several, the one that comes first in `runs` is taken.
+    A stand-in is a finished run of the same recipe that is at least as long and has a snapshot at the experiment's
+    last step. If there are several, the one that comes first in `runs` is taken.
     """
     steps = experiment.total_steps
     own_seeds = {run.seed for run in runs if run.name == name and run.state == "finished"}

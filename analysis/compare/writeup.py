@@ -30,7 +30,7 @@ def answers_to(comparison: Comparison, twins: Sequence[Twin]) -> list[Answer]:
         *(answers.useful(x, plan.useful(arms, x), primary=arms.complete) for x in plan.CANDIDATES),
         answers.alarm(
             snapshots,
-            {run.title for run in comparison.runs if plan.is_of_few_images(run)},
+            {run.title for run in comparison.runs if run.state == "finished" and plan.is_of_few_images(run)},
             steps=comparison.steps_compared,
         ),
         answers.dives(whole_runs),
@@ -194,9 +194,9 @@ def _hires_evidence(hires: Alternative, small: Alternative | None, snapshots: pd
 
 
 def _is_narrow(recipe: Alternative) -> bool:
-    """Whether both networks have fewer channels than the parent's, and nothing else is changed."""
+    """Whether both networks have fewer channels than those of its parent at 64 px, and nothing else is changed."""
     old, new = recipe.changes.get("width_multiplier", (0, 0))
-    return [*recipe.changes] == ["width_multiplier"] and new < old
+    return [*recipe.changes] == ["width_multiplier"] and new < old and recipe.parent != HIRES
 
 
 def _narrow_evidence(narrow: Alternative, by_name: Mapping[str, Alternative]) -> str:
@@ -204,7 +204,8 @@ def _narrow_evidence(narrow: Alternative, by_name: Mapping[str, Alternative]) ->
     old, new = narrow.changes["width_multiplier"]
     text = "its endpoint is not known."
     if narrow.outcome:
-        text = sentence(*own_question.judge_outcome(narrow.outcome, str(narrow.parent)))
+        _, text = own_question.judge_outcome(narrow.outcome, str(narrow.parent))
+        text += f" ({narrow.stand_in}.)" if narrow.stand_in else ""
     recipes = [narrow, *(recipe for name, recipe in by_name.items() if name == narrow.parent)]
     varieties = ", ".join(f"{recipe.name} {own_question.number(recipe.measures['variety'])}" for recipe in recipes)
     return f"{narrow.name}, with {new / old:.2g} times the channels: {text} Variety: {varieties}."

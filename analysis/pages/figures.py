@@ -201,19 +201,18 @@ def _overview(comparison: Comparison, windows: pd.DataFrame, looks: Looks) -> It
     have a figure of their own.
     """
     usual = usual_size(comparison.comparable)
-    for label, stem, snapshots in _kinds(comparison):
+    for label, stem, apart, snapshots in _kinds(comparison):
         kind_windows, line_looks = windows[windows["experiment"].isin(snapshots["experiment"])], looks
         doses = arm_figures.courses(comparison, kind_windows) if stem == f"{usual}px" else None
         if doses:
             snapshots, kind_windows, line_looks = doses
         scored, windowed = _known(snapshots, "fid"), _known(kind_windows, "interleaving_ratio")
-        apart = not comparison.comparable["experiment"].isin(scored["experiment"]).any()
         if scored.empty or windowed.empty or not (apart or stem == f"{usual}px"):
             continue
         figure = plots.figure(4.3, 2 * plots.WIDTH)
         left, right = figure.subplots(1, 2)
         when = " by D's learning rate" if doses else " over training"
-        title = f"FID at {label if apart else f'{usual} px'}{when}: lower is better"
+        title = f"FID at {label}{when}: lower is better"
         plots.quality(left, scored, "fid", line_looks, title=title, label="FID of the snapshot", legend=False)
         plots.windows(
             right, windowed, "interleaving_ratio", line_looks, smoothing=SMOOTHING_WINDOWS, points=not doses,
@@ -223,23 +222,23 @@ def _overview(comparison: Comparison, windows: pd.DataFrame, looks: Looks) -> It
         yield Drawing(f"overview-{stem}", figure, alt)
 
 
-def _kinds(comparison: Comparison) -> Iterator[tuple[str, str, pd.DataFrame]]:
+def _kinds(comparison: Comparison) -> Iterator[tuple[str, str, bool, pd.DataFrame]]:
     """The groups within which scores compare: an image size, or runs of one size on other images.
 
-    Yields a group's name for people, its part of a file's name, and its snapshots.
+    Yields a group's name for people, its part of a file's name, whether it stands apart, and its snapshots.
     """
     for label, members in by_size(comparison).items():
         names = [recipe.name for recipe in members]
         run = next(run for run in comparison.runs if run.name == names[0])
-        stem = f"{run.experiment.image_size}px"
-        if not comparison.comparable["experiment"].isin(names).any():
+        stem, apart = f"{run.experiment.image_size}px", run.title in comparison.apart
+        if apart:
             stem += f"-{'-'.join(str(part) for part in run.images if part)}"
         # A run without scores has an empty frame, and frames put together with one hold objects and no numbers.
-        yield label, stem, comparison.snapshots[comparison.snapshots["experiment"].isin(names)].infer_objects()
+        yield label, stem, apart, comparison.snapshots[comparison.snapshots["experiment"].isin(names)].infer_objects()
 
 
 def _quality(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
-    for label, stem, snapshots in _kinds(comparison):
+    for label, stem, _, snapshots in _kinds(comparison):
         for key, error in (("fid", None), ("kid_mean", "kid_std")):
             rows = _known(snapshots, key)
             if rows.empty:

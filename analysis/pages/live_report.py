@@ -1,14 +1,14 @@
 """A report written before its runs are scored, updated as scores arrive."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.compare.build import compare
 from analysis.compare.comparison import Comparison, Note
 from analysis.pages import report
 from analysis.runs.run import Run
-from analysis.score import Job, Protocol, Scorer, Scores
+from analysis.score import Job, Scorer, ScoresOf
 
 REWRITE_SECONDS = 30  # at least, between two versions of the page while scores come
 REST = 10  # times the seconds that writing a version took, if that is more: most of the time is for scoring
@@ -21,14 +21,14 @@ class LiveReport:
         self,
         runs: Sequence[Run],
         folder: Path,
-        scored: Callable[[Run], tuple[Protocol, Scores] | None],
+        scores_of: ScoresOf,
         *,
         scorer: Scorer | None = None,
         cost_per_hour: float | None = None,
         notes: Sequence[Note] = (),
     ):
-        """scored: gives a run's protocol and scores. scorer: makes the missing ones. notes: further ones to show."""
-        self.runs, self.folder, self.page, self.found = runs, folder, folder / "index.html", scored
+        """scores_of: gives a run's protocol and scores. scorer: makes the missing ones. notes: further ones to show."""
+        self.runs, self.folder, self.page, self.scores_of = runs, folder, folder / "index.html", scores_of
         self.jobs: Sequence[Job] = scorer.missing(runs) if scorer else ()
         self._scorer, self._cost_per_hour, self._notes = scorer, cost_per_hour, list(notes)
         self._done, self._next = 0, 0.0
@@ -39,7 +39,7 @@ class LiveReport:
         waiting = dict.fromkeys(job.run.title for job in self.jobs[self._done :])
         comparison = compare(
             self.runs,
-            self.found,
+            self.scores_of,
             cost_per_hour=self._cost_per_hour,
             notes=[*self._notes, *(Note("its scores are being computed", run=title) for title in waiting)],
         )

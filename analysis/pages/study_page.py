@@ -127,7 +127,8 @@ def _fronts(docs: Path, facts: Mapping[str, Any]) -> dict[Path, str]:
 def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str, str]) -> dict[str, Any]:
     """What the templates say, by the names that they use."""
     finished = comparison.table[comparison.table["status"] == "finished"]
-    records = [run.record for run in comparison.runs if run.state == "finished"]
+    finished_runs = [run for run in comparison.runs if run.state == "finished"]
+    runs_apart = [run for run in finished_runs if run.title in comparison.apart]
     seeds = finished.groupby("experiment").size()
     bench = _benchmarks()
     provenance = _provenance(comparison)
@@ -159,7 +160,7 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "one_line": "scatter-arms-interleaving_ratio" in figures and not dose.doses(comparison.arms).empty,
         "names": tables.arm_names(comparison.arms) if comparison.arms.planned else {},
         "fall": own_question.FALL,
-        "few": any(is_of_few_images(run) for run in comparison.runs if run.state == "finished"),
+        "few": any(map(is_of_few_images, finished_runs)),
         "few_images": FEW_IMAGES,
         "plan_arms": ARMS if comparison.arms.planned else 0,
         "noise": tables.noise(comparison.arms),
@@ -170,7 +171,9 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "commands": _commands(comparison),
         "front": _front(comparison, samples),
         "claim": comparison.predictions["interleaving_ratio"],
-        "real_variety": number(comparison.table["variety_real"].astype(float).mean(), 3),
+        "real_variety": number(
+            finished[finished["experiment"].isin(DOCUMENTED)]["variety_real"].astype(float).mean(), 3
+        ),
         "extractor": _extractor(comparison),
         "bench": bench,
         "gflop_64": next(
@@ -179,12 +182,14 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "loop_ms": {row["measure"]: float(row["value"]) for row in bench.get("writeup", []) if row["unit"] == "ms"},
         "runs": len(finished),
         "repeats": comparison.repeats,
-        "recipes": len({recipe(run.experiment) for run in comparison.runs if run.state == "finished"}),
+        "recipes": len({recipe(run.experiment) for run in finished_runs}),
         "recipe_rows": len(seeds),
         "seeds": _range(seeds),
         "steps": _range(finished["steps"]),
-        "images": _range([record["data"]["count"] for record in records]),
-        "kind": "drawn faces" if records[0]["data"]["name"] == "embedded" else "photographs",
+        "images": _range(run.images[0] for run in finished_runs if run.title not in comparison.apart),
+        "apart": runs_apart,
+        "apart_images": _range(run.images[0] for run in runs_apart),
+        "kind": "drawn faces" if finished_runs[0].record["data"]["name"] == "embedded" else "photographs",
         "devices": _devices(comparison),
     }
 

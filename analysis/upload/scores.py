@@ -21,7 +21,7 @@ from typing import Any
 from analysis.compare.comparison import RUN_COLUMNS, SNAPSHOT_COLUMNS, Comparison
 from analysis.runs.run import COLUMNS, Run
 from analysis.runs.wandb import SCORES
-from analysis.score import SNAPSHOT_MEASURES, Protocol, Scores
+from analysis.score import SNAPSHOT_MEASURES, Protocol, Scores, ScoresOf
 from dcgan import UserError, first_line
 from dcgan.record import wandb_client
 from dcgan.record.folder import ENDED
@@ -39,19 +39,18 @@ SUMMARY = tuple(name for name in RUN_COLUMNS if name not in COLUMNS and name not
 BESIDE = tuple(name for name in SNAPSHOT_COLUMNS[4:] if name not in SNAPSHOT_MEASURES)
 
 Rows = dict[int, dict[str, float]]  # step -> name -> value
-Found = Callable[[Run], tuple[Protocol, Scores] | None]
 
 
-def upload(comparison: Comparison, scored: Found) -> list[str]:
+def upload(comparison: Comparison, scores_of: ScoresOf) -> list[str]:
     """Send the scores to the runs in W&B; return lines for a person. Trouble with W&B is never raised.
 
-    scored: gives a run's protocol and scores.
+    scores_of: gives a run's protocol and scores.
     """
     if os.environ.get("WANDB_MODE") == "disabled":
         return []
     facts = comparison.table.to_dict("records")
-    uploads = [_upload(run, row, comparison, scored) for run, row in zip(comparison.runs, facts, strict=True)]
-    waiting = [upload for upload in uploads if upload and (upload.new(online=True) or upload.unsynced)]
+    uploads = [_upload(run, row, comparison, scores_of) for run, row in zip(comparison.runs, facts, strict=True)]
+    waiting = [item for item in uploads if item and (item.new(online=True) or item.unsynced)]
     return _Sender(waiting).send() if waiting else []
 
 
@@ -119,9 +118,9 @@ class _Upload:
         return self.run.steps + sum(len(content.rows) for piece, content in self.scores.items() if not _waits(piece))
 
 
-def _upload(run: Run, row: Mapping[str, Any], comparison: Comparison, scored: Found) -> _Upload | None:
+def _upload(run: Run, row: Mapping[str, Any], comparison: Comparison, scores_of: ScoresOf) -> _Upload | None:
     """What to send of a run; None for one without scores, one that trains, and one that was never logged to W&B."""
-    scoring = scored(run)
+    scoring = scores_of(run)
     has_id = re.fullmatch(r"[\w-]{1,64}", str(run.record.get("wandb_id") or ""))  # somebody may have edited it
     if run.folder is None or run.state not in ENDED or scoring is None or not has_id:
         return None
@@ -207,22 +206,22 @@ class _Sender:
         """Send what can be sent, and return the lines."""
         import wandb  # takes seconds
 
-        runs, url, deleted, refusals = 0, None, [], []
+        sent, url, deleted, refusals = 0, None, [], []
         variables = wandb_client.own_places(self._uploads[0].folder)
         with wandb_client.variables_set(variables):
             wandb_client.be_quiet(wandb)
             online, _ = wandb_client.wants_online(wandb)
             try:
-                for upload in self._uploads:
-                    to_server = online and upload.is_there
-                    if not upload.new(online=to_server):
+                for item in self._uploads:
+                    to_server = online and item.is_there
+                    if not item.new(online=to_server):
                         continue
                     try:
-                        address = self._in_time(wandb, upload, online=to_server)
-                        runs += bool(address)
+                        address = self._in_time(wandb, item, online=to_server)
+                        sent += bool(address)
                         url = address or url
                     except _Gone:
-                        deleted.append(upload.run.title)
+                        deleted.append(item.run.title)
                     except UserError as error:  # somebody trains it again, or another comparison sends
                         refusals.append(str(error))
             except (Exception, SystemExit) as error:  # wandb exits when its process has died
@@ -231,18 +230,20 @@ class _Sender:
                 )
             finally:
                 wandb_client.teardown(wandb, 5)
-        if runs:
+        if sent:
             project = (url or "").partition("/runs/")[0]
-            self._lines.append(f"W&B: {_count(runs)} {'has its' if runs == 1 else 'have their'} scores now: {project}")
+            self._lines.append(f"W&B: {_count(sent)} {'has its' if sent == 1 else 'have their'} scores now: {project}")
         if deleted:
-            titles = ", ".join(deleted)
-            self._lines.append(f"W&B: these runs were deleted there, so their scores were not sent: {titles}")
+            verb = "was" if len(deleted) == 1 else "were"
+            self._lines.append(
+                f"W&B: {_count(len(deleted))} {verb} deleted there, so no scores were sent: {', '.join(deleted)}"
+            )
         self._lines += [f"W&B: {line}" for line in refusals]
         return [*self._lines, *self._to_upload(online)]
 
     def _to_upload(self, online: bool) -> list[str]:
         """Say which runs must be uploaded by hand."""
-        folders = [upload.folder for upload in self._uploads if any(_waits(piece) for piece in _all_pieces(upload))]
+        folders = [item.folder for item in self._uploads if any(_waits(piece) for piece in _all_pieces(item))]
         if not folders:
             return []
         # A run's folder lies four below RUNS; one pattern instead of fifty paths.

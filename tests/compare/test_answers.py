@@ -192,6 +192,10 @@ LEARNT, UNLEARNT = [0.1] * 7, [0.5] * 7
             [(TURNS, FIRST, LEARNT)] * 60 + [(FALLS, FIRST, LEARNT)] * 41 + [(FALLS, ALWAYS, LEARNT)] * 19,
             "Yes. A collapse comes before a turn more often than elsewhere: FID turned in 60 of 120 runs",
         ),
+        (
+            [(TURNS, ALWAYS, LEARNT)] * 9 + [(FALLS, FIRST, LEARNT)] * 5 + [(FALLS, ALWAYS, LEARNT)] * 2,
+            "No. A collapse is rarer before a turn than elsewhere: FID turned in 9 of 16 runs",
+        ),
         (  # without a ratio the turn counts all the same
             [(TURNS, [0.9, 0.8, *[np.nan] * 5], LEARNT)],
             "Can't tell. FID turned in 1 of 1 runs, and a collapse came first in 0 of these [0 to 79 %, Wilson].",

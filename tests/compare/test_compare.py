@@ -197,13 +197,32 @@ def test_scores_against_other_real_images_are_not_compared_with_each_other(tmp_p
     make_run(tmp_path, "baseline")
     make_run(tmp_path, "regularized")
     make_run(tmp_path, "baseline", overrides=["images=200"], data={**DATA, "count": 200})
-    found = compared(tmp_path, {run: scores(50.0, along=[60, 50]) for run in ("baseline", "regularized")})
+    names = ("baseline", "regularized", "baseline+images=200")
+    found = compared(tmp_path, {run: scores(50.0, along=[60, 50]) for run in names})
     (fewer,) = [each for each in found.alternatives if each.name.startswith("baseline+")]
     assert fewer.quality is None
     assert "fid" not in fewer.differences
     assert "baseline, was trained on other images" in found.experiment_answers[fewer.name].text
-    assert any(str(note).startswith(f"{fewer.name} seed 0: scored against other real images") for note in found.notes)
-    assert fewer.name not in set(found.comparable["experiment"])
+    assert any(
+        str(note).startswith(f"{fewer.name} seed 0: its real images are not those of most") for note in found.notes
+    )
+    assert fewer.name in set(found.snapshots["experiment"]) - set(found.comparable["experiment"])
+
+
+def test_recipes_on_other_images_have_no_part_in_the_variance_that_others_are_judged_by(tmp_path):
+    def differences(place, *, others):
+        found = {}
+        for seed in range(3):
+            for name, level in (("baseline", 50), ("regularized", 60)):
+                make_run(place, name, seed)
+                found[f"{name} seed {seed}"] = scores(level + seed, along=[level + seed] * 4)
+            if others and seed < 2:
+                make_run(place, "baseline", seed, overrides=["images=200"], data={**DATA, "count": 200})
+                found[f"baseline+images=200 seed {seed}"] = scores(50 * 3**seed, along=[50 * 3**seed] * 4)
+        recipe = alternative(compared(place, found), "regularized")
+        return recipe.outcome, recipe.differences["fid"]
+
+    assert differences(tmp_path / "with", others=True) == differences(tmp_path / "without", others=False)
 
 
 def test_too_few_real_images_for_a_floor_are_a_note(tmp_path):

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from support import ROOT
-from support.made_runs import DATA, compared, make_run, scores
-from support.planned_runs import RATES, ROUTES, made
+from support.made_runs import compared, make_run, scores
+from support.planned_runs import MANY, RATES, ROUTES, made, run_on
 
 from analysis.compare import answers, plan, prediction, quality
 from analysis.compare.comparison import Arms
@@ -143,20 +143,7 @@ def test_runs_of_other_seeds_or_profiles_are_judged_by_the_same_rule_and_called_
     assert "Over 7 recipes" in prediction.text
 
 
-MANY, TURNS, FALLS = 4000, (70, 60, 50, 80, 100, 120), (100, 90, 80, 70, 60, 50)
-
-
-def run_on(tmp_path, found, name, seed, images, *, collapses, fid, overrides=()):
-    """A run on so many images with a snapshot every 200 steps; its curves part after the first, or never."""
-    few = [f"images={images}"] if images < MANY else []
-    folder = make_run(
-        tmp_path, name, seed, steps=200 * len(fid), gap=2.0, overrides=[f"snapshots={len(fid)}", *few, *overrides],
-        profile=plan.PROFILE, data={**DATA, "count": images},
-    )  # fmt: skip
-    measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-    measures[: 200 if collapses else None, 3] /= np.exp(2.0)
-    folder.append_history(1, measures)
-    found[f"{folder.path.parent.name} seed {seed}"] = scores(fid[-1], along=fid)
+TURNS, FALLS = (70, 60, 50, 80, 100, 120), (100, 90, 80, 70, 60, 50)
 
 
 def alarm_of(tmp_path, found):

@@ -110,7 +110,7 @@ def test_a_score_that_is_none_stops_no_other_run(lab, changed):
     with lab.with_file("scores.csv", "\n".join([*lines, ""]).encode()):
         lab.look()
         ((run,), _) = read_folders(lab.broken.path)
-        _, found = lab.scorer.found(run)
+        _, found = lab.scorer.scores_of(run)
     assert all(abs(value) < 1e9 for value in found.final.values())
 
 

@@ -78,7 +78,7 @@ def test_of_more_than_two_hundred_runs_the_page_lists_some_and_says_so(tmp_path,
     monkeypatch.setattr(figures, "SVG_BYTES", 20_000)
     found, _ = read_folders(tmp_path / "runs")
     extractor = Extractor("effnet_lite0", EFFNET_SHA256[:16], None)
-    comparison = compare(found, Scorer(extractor, cache=tmp_path / "cache").found)
+    comparison = compare(found, Scorer(extractor, cache=tmp_path / "cache").scores_of)
     written = []
     monkeypatch.setattr(
         report, "draw_figures", _after(report.draw_figures, lambda: written.extend(tmp_path.rglob("*.csv")))

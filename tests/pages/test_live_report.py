@@ -24,15 +24,15 @@ class Slow:
     def __init__(self):
         self.seen = []
 
-    def found(self, run):
+    def scores_of(self, run):
         protocol = Protocol.of(run, self.extractor, None)
         return protocol, read(run, protocol)
 
     def missing(self, runs):
         return [
-            Job(run, self.found(run)[0], run.folder.generator, run.steps, "0" * 32)
+            Job(run, self.scores_of(run)[0], run.folder.generator, run.steps, "0" * 32)
             for run in runs
-            if not self.found(run)[1].final
+            if not self.scores_of(run)[1].final
         ]
 
     def score(self, jobs, *, each):
@@ -59,7 +59,7 @@ def test_the_page_is_there_before_the_scores_and_ends_as_one_written_after_them(
     monkeypatch.setattr(live_report, "REWRITE_SECONDS", 0)
     monkeypatch.setattr(live_report, "REST", 0)
     scorer = Slow()
-    live = LiveReport(runs, tmp_path / "live", scorer.found, scorer=scorer)
+    live = LiveReport(runs, tmp_path / "live", scorer.scores_of, scorer=scorer)
     scorer.page = live.page
     live.write()
     text = _page(live.page)
@@ -71,7 +71,7 @@ def test_the_page_is_there_before_the_scores_and_ends_as_one_written_after_them(
     live.complete()
     assert ["1 of 3 generators" in scorer.seen[0], "2 of 3 generators" in scorer.seen[1]] == [True, True]
     assert pd.read_csv(live.page.with_name("compare.csv"))["fid"].notna().all()
-    after = LiveReport(runs, tmp_path / "after", scorer.found, scorer=scorer)
+    after = LiveReport(runs, tmp_path / "after", scorer.scores_of, scorer=scorer)
     assert not after.jobs
     after.complete()
     for name in ("index.html", "compare.csv", "compare.md"):
@@ -84,7 +84,7 @@ def test_the_page_is_not_drawn_again_for_every_generator(tmp_path, runs, monkeyp
     written = []
     monkeypatch.setattr(report, "write", lambda *_, **__: written.append(True))
     scorer = Slow()
-    live = LiveReport(runs, tmp_path / "live", scorer.found, scorer=scorer)
+    live = LiveReport(runs, tmp_path / "live", scorer.scores_of, scorer=scorer)
     scorer.page = tmp_path / "nothing.html"
     scorer.page.write_text("")
     live.write()

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 from support import ROOT
-from support.made_runs import make_run
-from support.planned_runs import ROUTES, made
+from support.made_runs import compared, make_run
+from support.planned_runs import MANY, ROUTES, made, run_on
 
 from analysis.__main__ import main
 from analysis.compare.comparison import Answer, Note
 from analysis.compare.plan import RULES, SEEDS
-from analysis.pages import study_page
+from analysis.pages import report, study_page
 from analysis.pages.arm_figures import against_quality, courses, dose_looks
 from analysis.pages.figures import file_stem
 from analysis.pages.plots import styles
@@ -253,6 +253,27 @@ def test_with_all_runs_of_the_plan_the_answer_is_the_plans_and_what_we_see_besid
     )
     assert "D's learning rate differs along the line" in front, "and other settings elsewhere"
     assert "scatter-arms-interleaving_ratio.png" in front
+
+
+def test_runs_on_few_images_have_a_table_and_a_figure_of_their_own_and_decide_on_the_alarm(tmp_path):
+    found, fid = {}, (100, 90, 80, 70, 60, 50)
+    for name in ("baseline", "regularized"):
+        run_on(tmp_path / "runs", found, name, 10, MANY, collapses=True, fid=fid)
+    run_on(tmp_path / "runs", found, "baseline", 10, 500, collapses=True, fid=fid)
+    comparison = compared(tmp_path / "runs", found)
+    figures = tmp_path / "report" / "figures"
+    report.draw_figures(comparison, figures)
+    study_page.write(comparison, figures, tmp_path / "docs")
+    parts = folds((tmp_path / "docs" / "study.md").read_text(encoding="utf-8"))
+    assert "4,000 photographs (1 of these runs on 500 of them)." in parts[""]
+    assert "**64 px (500 real images)**" in parts["Each recipe in numbers"]
+    alarm = next(text for question, text in parts.items() if question.startswith("Does interleaving collapse"))
+    assert "(This counts 1 of the plan's 16 runs on few images, up to step 1,200.)" in alarm
+    assert "Of all other runs and of longer ones, exploratory: FID turned in 0 of 2 runs" in alarm
+    assert "study/overview-64px-500.png" in alarm
+    with Image.open(tmp_path / "docs" / "study" / "overview-64px-500.png") as two_panels:
+        assert two_panels.width > 2 * two_panels.height
+    assert (tmp_path / "docs" / "study" / "overview-64px.png").is_file()
 
 
 def test_the_figure_of_the_doses_has_both_measures_over_the_rate_beside_one_against_the_other(planned):

@@ -137,7 +137,7 @@ class Lab:
             for (data, profile), members in groups(found).items():
                 assert (self.out / data / profile).resolve().parent.parent == self.out.resolve()
                 before = [*map(Note, problems), *self.scorer.score(self.scorer.missing(members))]
-                comparison = compare(members, self.scorer.found, notes=before)
+                comparison = compare(members, self.scorer.scores_of, notes=before)
                 page = report.html(comparison, dict.fromkeys(SECTIONS, ()))
                 for text in (page, tables.csv(comparison.table), tables.markdown(comparison)):
                     text.encode()

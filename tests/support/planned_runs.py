@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from analysis.compare import plan
-from support.made_runs import compared, make_run, scores
+from support.made_runs import DATA, compared, make_run, scores
 
 RATES = ("2.5e-5", "5e-5", "2e-4", "4e-4", "8e-4")
 ROUTES = (
@@ -16,6 +16,8 @@ ROUTES = (
     "discriminator.width_multiplier=0.5",
     "discriminator.width_multiplier=2",
 )
+
+MANY = 4000  # images
 
 
 def made(tmp_path, *, seeds=(10, 11), routes=(), profile=plan.PROFILE):
@@ -40,3 +42,16 @@ def made(tmp_path, *, seeds=(10, 11), routes=(), profile=plan.PROFILE):
             run("baseline", seed, gap, 100 * math.exp(gap), [] if setting.endswith("=2e-4") else [setting])
         run("regularized", seed, 0.9, 5.0)
     return compared(tmp_path, found)
+
+
+def run_on(tmp_path, found, name, seed, images, *, collapses, fid, overrides=()):
+    """A run on so many images with a snapshot every 200 steps; its curves part after the first, or never."""
+    few = [f"images={images}"] if images < MANY else []
+    folder = make_run(
+        tmp_path, name, seed, steps=200 * len(fid), gap=2.0, overrides=[f"snapshots={len(fid)}", *few, *overrides],
+        profile=plan.PROFILE, data={**DATA, "count": images},
+    )  # fmt: skip
+    measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
+    measures[: 200 if collapses else None, 3] /= np.exp(2.0)
+    folder.append_history(1, measures)
+    found[f"{folder.path.parent.name} seed {seed}"] = scores(fid[-1], along=fid)

@@ -56,8 +56,8 @@ class Scored:
 
     def upload(self):
         """Compare the run and bring its scores to W&B."""
-        self.comparison = compare([self.run], self.scorer.found)
-        return upload.upload(self.comparison, self.scorer.found)
+        self.comparison = compare([self.run], self.scorer.scores_of)
+        return upload.upload(self.comparison, self.scorer.scores_of)
 
     @property
     def row(self):
@@ -186,7 +186,7 @@ def test_two_comparisons_at_once_send_the_scores_once(scored, online, monkeypatc
 def test_a_run_deleted_online_is_a_line(scored, online):
     scored.train()
     online.exists = False
-    assert scored.upload() == [f"W&B: these runs were deleted there, so their scores were not sent: {scored.run.title}"]
+    assert scored.upload() == [f"W&B: 1 run was deleted there, so no scores were sent: {scored.run.title}"]
 
 
 def test_trained_offline_and_then_online_the_training_must_be_uploaded_first(scored, tmp_path, monkeypatch):
