@@ -183,7 +183,7 @@ def _measures(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
         real = finished.groupby("experiment")[measure.real].mean() if measure.real else pd.Series(dtype=float)
         means = means.assign(real=scale * means["experiment"].map(real).astype(float))
         name_width = 0.07 * max(0, means["experiment"].str.len().max() - 25)  # long ones take room of their own
-        figure = plots.figure(1.0 + 0.5 * len(means), plots.WIDTH + name_width)
+        figure = plots.figure(1.25 + 0.5 * len(means), plots.WIDTH + name_width)
         title = capital(measure.title) + (f": {measure.better} is better" if measure.better else "")
         label = measure.title + (" (% of images)" if measure.percent else "")
         axis = plots.seeds(figure.subplots(), values, means, looks, title=title, label=label)

@@ -252,7 +252,7 @@ def scatter(
 def seeds(
     axis: Axes, rows: pd.DataFrame, means: pd.DataFrame, looks: Mapping[str, Style], *, title: str, label: str
 ) -> Axes:
-    """One line per experiment: a pale point per seed, the mean and its interval in full colour; groups stand apart.
+    """One line per experiment: a pale point per seed, the mean and its interval in full colour, groups below headings.
 
     rows: experiment, value, one row per seed. means: experiment, group, n, mean, low and high (NaN where there is no
     interval), perhaps the same of real images, `real`; one row per experiment. Different groups can't be compared.
@@ -269,12 +269,13 @@ def seeds(
     sns.scatterplot(means, x="mean", y="y", s=75, zorder=3, **shared)
     if "real" in means and means["real"].notna().any():
         legend_below(axis, axis.plot(means["real"], means["y"], "|", color=INK, markersize=13, label="real images"))
-    for top, bottom in zip(means.itertuples(), means[1:].itertuples(), strict=False):
-        if top.group != bottom.group:
-            axis.axhline((top.y + bottom.y) / 2, color=PALE, linewidth=0.8)
-    names = [f"{row.experiment} ({row.group})\n{seeds_text(row.n)}" for row in means.itertuples()]
-    axis.set_yticks(means["y"], names)
-    axis.set_ylim(means["y"].max() + 0.6, -0.6)
+    firsts = means.drop_duplicates("group")
+    for first in firsts.itertuples():
+        axis.text(0.02, first.y - 0.5, first.group, transform=axis.get_yaxis_transform(), fontsize=9, weight="bold")
+    for first in firsts[1:].itertuples():
+        axis.axhline(first.y - 1.1, color=PALE, linewidth=0.8)
+    axis.set_yticks(means["y"], [f"{row.experiment}\n{seeds_text(row.n)}" for row in means.itertuples()])
+    axis.set_ylim(means["y"].max() + 0.6, -1.1)
     set_title(axis, title, 28)
     axis.set(xlabel=label, ylabel="")
     axis.xaxis.set_major_locator(MaxNLocator(4))
