@@ -114,39 +114,50 @@ class _Course(NamedTuple):
     turned: bool  # FID is much worse at the end than at its best
     collapsed: bool  # interleaving has collapsed
     warned: bool  # FID turned, and interleaving had collapsed by its best snapshot
+    early: bool  # interleaving collapsed only where it doesn't count, before KID got low enough
     learnt: bool  # its KID got low enough for a collapse to count
     steps: float
     rise: float  # of FID at the end above its best, as a share; NaN for few snapshots
-    text: str  # on the collapse and the turn; "" if there is neither
+    text: str  # on the collapse and the turn
+
+    @property
+    def notable(self) -> bool:
+        """Whether there is a collapse or a turn."""
+        return self.collapsed or self.turned
 
 
 def alarm(snapshots: pd.DataFrame, few_image_runs: Collection[str] = (), *, steps: int = 0) -> Answer:
     """Does a collapse of interleaving come before FID turns? Counted over runs.
 
     few_image_runs: titles of the plan's runs on few images. If there are any, the verdict rests on their first `steps`
-    alone. The numbers of the others, and of those that are longer, stand beside it.
+    alone. The numbers of those that are longer, and of all other runs, stand beside it.
     """
     question = "Does interleaving collapse before FID turns, so that it could serve as an alarm?"
+    answer = partial(Answer, question, key="alarm", rule=plan.RULES["alarm"])
     scored = snapshots.dropna(subset=["fid"])
     if scored.empty:
-        return Answer(question, "open", "No run has scored snapshots.", key="alarm")
-    in_plan = titles(scored).isin(few_image_runs)
-    planned_courses = _courses(scored[in_plan & (scored["step"] <= steps)])
-    longer_runs = titles(scored[in_plan & (scored["step"] > steps)])
-    other_courses = _courses(scored[~in_plan | titles(scored).isin(longer_runs)])
+        return answer("open", "No run has scored snapshots.")
+    in_plan, late = titles(scored).isin(few_image_runs), scored["step"] > steps
+    planned_courses = _courses(scored[in_plan & ~late])
+    longer_courses = _courses(scored[in_plan & titles(scored).isin(titles(scored[late]))])
+    other_courses = _courses(scored[~in_plan] if planned_courses else scored)
     finding, text = _counted(planned_courses or other_courses)
     verdict, reason = ALARMS[finding]
-    text, more = reason + text, ""
     complete = len(planned_courses) == plan.FEW_RUNS and all(course.steps == steps for course in planned_courses)
-    if planned_courses:
-        count = "all" if complete else len(planned_courses)
-        text += f" (This counts {count} of the plan's {plan.FEW_RUNS} runs on few images, up to step {steps:,}.)"
-    if planned_courses and other_courses:
-        more = f"Of all other runs and of longer ones, exploratory: {_counted(other_courses)[1]}"
-    label = "exploratory, " if planned_courses else ""
-    evidence = [course.text for course in planned_courses if course.text]
-    evidence += [label + course.text for course in other_courses if course.text]
-    return Answer(question, verdict, text, more, evidence, key="alarm", rule=plan.RULES["alarm"], primary=complete)
+    if not planned_courses:
+        evidence = [course.text for course in other_courses if course.notable]
+        return answer(verdict, reason + text, evidence=evidence)
+    count = "all" if complete else len(planned_courses)
+    text += f" (This counts {count} of the plan's {plan.FEW_RUNS} runs on few images, up to step {steps:,}.)"
+    exploratory = {
+        "the longer runs on few images, over all of their steps": longer_courses,
+        "all runs on more images": other_courses,
+    }
+    more = [f"Exploratory, {name}: {_counted(courses)[1]}" for name, courses in exploratory.items() if courses]
+    evidence = [course.text for course in planned_courses]
+    evidence += [f"exploratory, {course.text}" for course in longer_courses]
+    evidence += [f"exploratory, {course.text}" for course in other_courses if course.notable]
+    return answer(verdict, reason + text, more=" ".join(more), evidence=evidence, primary=complete)
 
 
 def _courses(snapshots: pd.DataFrame) -> list[_Course]:
@@ -165,12 +176,13 @@ def _counted(courses: Sequence[_Course]) -> tuple[str, str]:
         text += f", and a collapse came first in {warned} of these {_share(warned, turned)}"
     else:
         rise = 100 * np.nanmax([0.0, *(course.rise for course in courses)])
-        text += f" (a turn is {100 * (MUCH_WORSE - 1):.0f} % above the best; the largest rise is {rise:.0f} %)"
-        text += ", so there was nothing to warn of"
+        text += f" (a turn is a rise of {100 * (MUCH_WORSE - 1):.0f} % above the best, both over {LAST} snapshots in a "
+        text += f"row; the largest rise is {rise:.0f} %), so there was nothing to warn of"
     if calm:
-        text += (
-            f"; interleaving collapsed in {false_alarms} of the {calm} runs without a turn {_share(false_alarms, calm)}"
-        )
+        text += f"; interleaving collapsed in {false_alarms} of the {calm} runs without a turn"
+        text += f" {_share(false_alarms, calm)}"
+    if early := sum(course.early for course in courses):
+        text += f", and in {early} more only while KID was above {LEARNT_KID}, which doesn't count"
     text += "."
     lengths = sorted({course.steps for course in courses})
     if len(lengths) > 1:
@@ -202,25 +214,35 @@ def _course(title: str, rows: pd.DataFrame) -> _Course:
     )
     means, onset = running_means(fid), interleaving.collapse(ratio, counts=kid < LEARNT_KID)
     rise = float(means[-1] / np.nanmin(means) - 1) if len(means) else math.nan
-    turned, text = rise > MUCH_WORSE - 1, ""
+    turned = rise > MUCH_WORSE - 1
     if onset is not None:
         text = (
             f"the first collapse that counts is at step {step[onset]:,.0f} of {step[-1]:,.0f} "
             f"(ratio {ratio[onset]:.2f}, from a peak of {np.nanmax(ratio[:onset]):.2f}); the ratio ends at "
             f"{ratio[-1]:.2f}"
         )
-    elif turned:
-        text = f"no collapse that counts in {step[-1]:,.0f} steps"
-    if text and len(means):
+    else:
+        peak = (
+            f"; the ratio between two snapshots is at most {np.nanmax(ratio):.2f}" if np.isfinite(ratio).any() else ""
+        )
+        text = f"no collapse that counts in {step[-1]:,.0f} steps{peak}, and the lowest KID is {np.nanmin(kid):.2f}"
+    if len(means):
         text += (
             f"; FID over {LAST} snapshots is {means[-1]:.1f} at the end and {np.nanmin(means):.1f} at its best, so it "
             f"has {'' if turned else 'not '}turned"
         )
     if turned:
         text += f"; the lowest FID of a snapshot is at step {step[fid.argmin()]:,.0f}"
-    warned = turned and onset is not None and onset <= int(fid.argmin())
-    learnt = bool((kid < LEARNT_KID).any())
-    return _Course(turned, onset is not None, warned, learnt, step[-1], rise, f"{title}: {text}" if text else "")
+    return _Course(
+        turned=turned,
+        collapsed=onset is not None,
+        warned=turned and onset is not None and onset <= int(fid.argmin()),
+        early=onset is None and interleaving.collapse(ratio) is not None,
+        learnt=bool((kid < LEARNT_KID).any()),
+        steps=step[-1],
+        rise=rise,
+        text=f"{title}: {text}",
+    )
 
 
 def dives(table: pd.DataFrame) -> Answer:
@@ -244,11 +266,14 @@ def dives(table: pd.DataFrame) -> Answer:
     if len(won_runs):
         text = f"It stays below 0.1 in {len(won_runs)} of {len(runs)} runs: {', '.join(won_runs['run'])}."
         return answer("yes" if len(won_runs) == len(runs) else "depends", text)
-    shares = runs.groupby("experiment", sort=False)["d_win_share_last"].agg(["min", "max"]).sort_values("max")[::-1]
+    shares = (
+        runs.groupby("experiment", sort=False)["d_win_share_last"].agg(["min", "max", "size"]).sort_values("max")[::-1]
+    )
     lengths = runs.groupby("experiment")["steps"].max()
     high_shares, low_shares = shares[shares["max"] > 0.05], shares[shares["max"] <= 0.05]
     parts = [
-        f"{_percent(share['min'], share['max'])} of the steps ({name}, {lengths[name]:,} steps)"
+        f"{_percent(share['min'], share['max'])} of the steps ({name}, n = {share['size']:.0f}, {lengths[name]:,} "
+        "steps)"
         for name, share in high_shares.iterrows()
     ]
     if len(low_shares):

@@ -119,8 +119,8 @@ def of_other_images(runs: Sequence[Run]) -> list[Run]:
 def on_other_images(run: Run) -> Note:
     """Say that a run's scores stand apart."""
     text = (
-        f"its real images are not those of most runs of {run.experiment.image_size} px, so its scores are neither "
-        "compared with theirs nor drawn beside them"
+        f"its real images are not those of most runs of {run.experiment.image_size} px, so its scores are not compared "
+        "with theirs"
     )
     return Note(text, run.title)
 

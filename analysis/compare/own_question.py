@@ -53,7 +53,7 @@ def _outcome(recipe: Alternative) -> tuple[str, str]:
     if recipe.parent is None:
         return "plain", _levels(recipe)
     if recipe.quality is None:
-        return "open", f"Its parent, {recipe.parent}, was trained on other images."
+        return "open", f"Not compared with its parent, {recipe.parent}: the two have other real images."
     verdict, text = _compared(recipe)
     return verdict, f"{text} {_interleaving_change(recipe)}".strip()
 

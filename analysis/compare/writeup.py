@@ -150,7 +150,7 @@ def image_size(alternatives: Sequence[Alternative], snapshots: pd.DataFrame) -> 
     follow_ups = [alternative for alternative in by_name.values() if alternative.parent == HIRES]
     if not follow_ups:
         *names, last = FOLLOW_UPS
-        text = f"An answer needs {', '.join(names)} and {last}; none of them is among these runs."
+        text = f"Neither the plan's recipes at 128 px nor {', '.join(names)} and {last} are among these runs."
         return answer("open", text, evidence=evidence, not_run=True)
     evidence += [_follow_up_evidence(recipe, hires) for recipe in follow_ups]
     seeds = min(len(recipe.seeds) for recipe in (hires, *follow_ups))
@@ -208,7 +208,7 @@ def _narrow_evidence(narrow: Alternative, by_name: Mapping[str, Alternative]) ->
         text += f" ({narrow.stand_in}.)" if narrow.stand_in else ""
     recipes = [narrow, *(recipe for name, recipe in by_name.items() if name == narrow.parent)]
     varieties = ", ".join(f"{recipe.name} {own_question.number(recipe.measures['variety'])}" for recipe in recipes)
-    return f"{narrow.name}, with {new / old:.2g} times the channels: {text} Variety: {varieties}."
+    return f"exploratory: {narrow.name}, with {new / old:.2g} times the channels: {text} Variety: {varieties}."
 
 
 def _follow_up_evidence(follow_up: Alternative, hires: Alternative) -> str:

@@ -8,6 +8,7 @@ import csv
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,10 @@ def _beside(comparison: Comparison, samples: Mapping[str, str]) -> dict[str, Any
     }
 
 
-def _devices(comparison: Comparison) -> list[str]:
-    return sorted({str(run.environment.get("device_name", "-")) for run in comparison.runs if run.state == "finished"})
+def _devices(comparison: Comparison) -> dict[str, int]:
+    """Device -> the number of finished runs that were trained on it."""
+    names = [str(run.environment.get("device_name", "-")) for run in comparison.runs if run.state == "finished"]
+    return dict(sorted(Counter(names).items()))
 
 
 def _fronts(docs: Path, facts: Mapping[str, Any]) -> dict[Path, str]:

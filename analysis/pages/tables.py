@@ -268,7 +268,7 @@ def by_size(comparison: Comparison) -> dict[str, list[Alternative]]:
         size, count, crop_px = kind
         several = sum(key[0] == size for key in by_kind) > 1
         crop = f", the {crop_px} px in their centre" if crop_px else ""
-        labelled[f"{size} px" + (f" ({count:,} real images{crop})" if several else "")] = by_kind[kind]
+        labelled[f"{size} px" + (f" (trained on {count:,} images{crop})" if several else "")] = by_kind[kind]
     return labelled
 
 

@@ -166,7 +166,7 @@ LEARNT, UNLEARNT = [0.1] * 7, [0.5] * 7
     [
         (
             [(FALLS, FIRST, LEARNT)] * 6,
-            "No. Most runs without a turn have a false alarm: FID turned in 0 of 6 runs (a turn is 25 %",
+            "No. Most runs without a turn have a false alarm: FID turned in 0 of 6 runs (a turn is a rise of 25 %",
         ),
         (
             [(TURNS, FIRST, LEARNT)] * 6,
@@ -174,7 +174,7 @@ LEARNT, UNLEARNT = [0.1] * 7, [0.5] * 7
         ),
         (
             [(TURNS, FIRST, UNLEARNT)] * 6,
-            "Can't tell. FID turned in 6 of 6 runs, and a collapse came first in 0 of these [0 to 39 %, Wilson].",
+            "Can't tell. FID turned in 6 of 6 runs, and a collapse came first in 0 of these [0 to 39 %, Wilson], and",
         ),
         (
             [(TURNS, LAST, LEARNT)] * 6,
@@ -182,7 +182,7 @@ LEARNT, UNLEARNT = [0.1] * 7, [0.5] * 7
         ),
         (
             [(FALLS, ALWAYS, LEARNT)] * 6,
-            "Can't tell. FID turned in 0 of 6 runs (a turn is 25 % above the best; the",
+            "Can't tell. FID turned in 0 of 6 runs (a turn is a rise of 25 % above the best,",
         ),
         (
             [(TURNS, FIRST, LEARNT)] * 6 + [(FALLS, ALWAYS, LEARNT)] * 6,
@@ -237,7 +237,7 @@ def test_a_narrow_recipe_at_64_px_stands_beside_the_one_at_128_px(tmp_path):
             level = 60 + 60 * len(overrides) + seed
             found[f"{folder.path.parent.name} seed {seed}"] = scores(level, along=[level] * 4, variety=variety)
     size = next(answer for answer in compared(tmp_path, found).answers if answer.key == "size")
-    (line,) = [line for line in size.evidence if line.startswith("tuned_lr+width_multiplier=0.03, with ")]
+    (line,) = [line for line in size.evidence if line.startswith("exploratory: tuned_lr+width_multiplier=0.03, with ")]
     assert "KID over the last 3 snapshots is 1.99 times tuned_lr's" in line
     assert "Variety: tuned_lr+width_multiplier=0.03 0.1 [0.1, 0.1], n = 2 seeds, tuned_lr 0.17" in line
 
@@ -295,7 +295,7 @@ def test_a_face_rate_carries_its_interval_and_its_name(tmp_path):
         (
             slice(1500, 1980),
             "It depends. It is below 0.1 in up to 24 % of a run's steps, but stays there in none of 1 runs. In a run's "
-            "last quarter it is below 0.1 in 96 % of the steps (baseline, 2,000 steps).",
+            "last quarter it is below 0.1 in 96 % of the steps (baseline, n = 1, 2,000 steps).",
         ),
         (slice(990, 2000), "Yes. It stays below 0.1 in 1 of 1 runs: baseline seed 0."),
     ],

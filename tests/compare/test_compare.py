@@ -137,7 +137,7 @@ def test_a_snapshot_has_the_interleaving_of_the_steps_since_the_one_before(tmp_p
     assert math.isnan(first) or first == 0
     assert second > 0.8
     answer = next(answer for answer in found.answers if answer.key == "alarm")
-    assert answer.sentence.startswith("Can't tell. FID turned in 0 of 1 runs (a turn is 25 %")
+    assert answer.sentence.startswith("Can't tell. FID turned in 0 of 1 runs (a turn is a rise of 25 %")
 
 
 def test_data_sets_and_profiles_are_grouped_apart(tmp_path):
@@ -202,7 +202,10 @@ def test_scores_against_other_real_images_are_not_compared_with_each_other(tmp_p
     (fewer,) = [each for each in found.alternatives if each.name.startswith("baseline+")]
     assert fewer.quality is None
     assert "fid" not in fewer.differences
-    assert "baseline, was trained on other images" in found.experiment_answers[fewer.name].text
+    assert (
+        "Not compared with its parent, baseline: the two have other real images."
+        in found.experiment_answers[fewer.name].text
+    )
     assert any(
         str(note).startswith(f"{fewer.name} seed 0: its real images are not those of most") for note in found.notes
     )

@@ -165,7 +165,7 @@ def test_the_plans_runs_on_few_images_alone_decide_on_the_alarm(tmp_path, seeds)
     n, all_there = 4 * len(seeds), seeds == plan.FEW_SEEDS
     assert f"FID turned in {n // 2} of {n} runs, and a collapse came first in {n // 2} of these" in answer.text
     assert f"interleaving collapsed in 0 of the {n // 2} runs without a turn" in answer.text
-    assert "exploratory: FID turned in 0 of 3 runs" in answer.more
+    assert "Exploratory, all runs on more images: FID turned in 0 of 3 runs" in answer.more
     assert (answer.verdict, answer.primary) == (("yes", True) if all_there else ("open", False))
 
 
@@ -179,7 +179,7 @@ def test_of_a_longer_run_on_few_images_the_rule_sees_the_plans_steps_only(tmp_pa
     answer = alarm_of(tmp_path, found)
     assert "FID turned in 0 of 3 runs" in answer.text
     assert "up to step 1,200" in answer.text
-    assert "exploratory: FID turned in 1 of 1 runs, and a collapse came first in 1 of these" in answer.more
+    assert "all of their steps: FID turned in 1 of 1 runs, and a collapse came first in 1 of these" in answer.more
 
 
 def test_a_long_run_stands_for_its_arm_at_equal_steps_and_a_shared_trajectory_counts_once(tmp_path):
