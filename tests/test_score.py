@@ -332,7 +332,7 @@ def test_real_images_that_the_cache_has_lost_are_asked_for_and_taken(tmp_path, e
     others = _photographs(tmp_path / "others", 150, seed=1)
     assert _score(_scorer(extractor, elsewhere, data=str(others)), [run]), "other images are not taken for them"
     assert _score(_scorer(extractor, elsewhere, data=str(photographs)), [run]) == []
-    assert _scorer(extractor, elsewhere).found(run)[1].final["fid"] > 0
+    assert _scorer(extractor, elsewhere).scores_of(run)[1].final["fid"] > 0
 
 
 def test_profiles_say_how_many_images_and_samples_overrules_them(tmp_path, drawn, extractor):
