@@ -130,7 +130,7 @@ def alarm(snapshots: pd.DataFrame, few_image_runs: Collection[str] = (), *, step
     """Does a collapse of interleaving come before FID turns? Counted over runs.
 
     few_image_runs: titles of the plan's runs on few images. If there are any, the verdict rests on their first `steps`
-    alone. The numbers of those that are longer, and of all other runs, stand beside it.
+    only. The numbers of the longer ones, and of all other runs, stand beside it.
     """
     question = "Does interleaving collapse before FID turns, so that it could serve as an alarm?"
     answer = partial(Answer, question, key="alarm", rule=plan.RULES["alarm"])
@@ -151,7 +151,7 @@ def alarm(snapshots: pd.DataFrame, few_image_runs: Collection[str] = (), *, step
     text += f" (This counts {count} of the plan's {plan.FEW_RUNS} runs on few images, up to step {steps:,}.)"
     exploratory = {
         "the longer runs on few images, over all of their steps": longer_courses,
-        "all runs on more images": other_courses,
+        "all other runs": other_courses,
     }
     more = [f"Exploratory, {name}: {_counted(courses)[1]}" for name, courses in exploratory.items() if courses]
     evidence = [course.text for course in planned_courses]

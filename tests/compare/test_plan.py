@@ -165,7 +165,7 @@ def test_the_plans_runs_on_few_images_alone_decide_on_the_alarm(tmp_path, seeds)
     n, all_there = 4 * len(seeds), seeds == plan.FEW_SEEDS
     assert f"FID turned in {n // 2} of {n} runs, and a collapse came first in {n // 2} of these" in answer.text
     assert f"interleaving collapsed in 0 of the {n // 2} runs without a turn" in answer.text
-    assert "Exploratory, all runs on more images: FID turned in 0 of 3 runs" in answer.more
+    assert "Exploratory, all other runs: FID turned in 0 of 3 runs" in answer.more
     assert (answer.verdict, answer.primary) == (("yes", True) if all_there else ("open", False))
 
 

@@ -269,7 +269,7 @@ def test_runs_on_few_images_have_a_table_and_a_figure_of_their_own_and_decide_on
     assert "**64 px (trained on 500 images)**" in parts["Each recipe in numbers"]
     alarm = next(text for question, text in parts.items() if question.startswith("Does interleaving collapse"))
     assert "(This counts 1 of the plan's 16 runs on few images, up to step 1,200.)" in alarm
-    assert "Exploratory, all runs on more images: FID turned in 0 of 2 runs" in alarm
+    assert "Exploratory, all other runs: FID turned in 0 of 2 runs" in alarm
     assert "study/overview-64px-500.png" in alarm
     with Image.open(tmp_path / "docs" / "study" / "overview-64px-500.png") as two_panels:
         assert two_panels.width > 2 * two_panels.height
