@@ -10,7 +10,6 @@ import pandas as pd
 
 from analysis.compare.comparison import Note
 from analysis.compare.quality import MUCH_WORSE
-from analysis.compare.writeup import SLOWER_D
 from analysis.measures import interleaving
 
 
@@ -44,8 +43,7 @@ def _diverged(row: Any) -> str:
 def _d_has_won(row: Any) -> str:
     return (
         f"D has won: its loss is below {interleaving.D_WINS_BELOW} in {100 * row.d_win_share_at_end:.1f} % of the last "
-        f"{interleaving.D_WON_STEPS:,} steps, so G learns next to nothing; try a lower discriminator.learning_rate "
-        f"({SLOWER_D})"
+        f"{interleaving.D_WON_STEPS:,} steps, so G gets little to learn from; try a lower discriminator.learning_rate"
     )
 
 

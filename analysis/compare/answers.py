@@ -29,6 +29,7 @@ ALARMS = {
     "rarer": ("no", "A collapse is rarer before a turn than elsewhere: "),
     "open": ("open", ""),
 }
+TURN = f"FID has turned where it ends over {100 * (MUCH_WORSE - 1):.0f} % above its best, both over {LAST} snapshots."
 LONG_WAIT = 5  # percent of a run's time; a longer wait for input explains where the time goes
 
 
@@ -56,7 +57,9 @@ def useful(x: str, test: plan.Usefulness, *, primary: bool) -> Answer:
         text = f"Adding it does not lower the error of predicting the next snapshot's log KID: {errors})."
     else:
         p_text = f"p = {test.p:.2g} over sign flips, not corrected for two candidates"
-        p_text += f"; the lowest possible is {test.least_p:.2g}" if test.p > test.least_p else "; no p can be lower"
+        p_text += f"; the smallest that {test.arms} recipes allow" + (
+            f" is {test.least_p:.2g}" if test.p > test.least_p else ""
+        )
         drop = 100 * (1 - test.with_it / test.without)
         text = f"The error of predicting the next snapshot's log KID is {errors}), a drop of {drop:.0f} % ({p_text})."
         text += f" A higher value goes with a {'lower' if test.slope < 0 else 'higher'} next KID."
@@ -71,7 +74,7 @@ def slower_or_worse(
     planned: whether the runs are the plan's; their seeds are checked here. With fewer than three seeds the numbers get
     no verdict; the plan says why.
     """
-    question = "Does a slow D end up worse, or does it merely take longer?"
+    question = "Does a slow D (half of G's rate) end up worse, or does it merely take longer?"
     answer = partial(Answer, question, evidence=evidence, key="slower", rule=plan.RULES["slower"])
     if not (slow and baseline):
         return answer("open", "Only one of the two recipes has finished runs.")
@@ -146,9 +149,9 @@ def alarm(snapshots: pd.DataFrame, few_image_runs: Collection[str] = (), *, step
     complete = len(planned_courses) == plan.FEW_RUNS and all(course.steps == steps for course in planned_courses)
     if not planned_courses:
         evidence = [course.text for course in other_courses if course.notable]
-        return answer(verdict, reason + text, evidence=evidence)
+        return answer(verdict, f"{reason}{text} ({TURN})", evidence=evidence)
     count = "all" if complete else len(planned_courses)
-    text += f" (This counts {count} of the plan's {plan.FEW_RUNS} runs on few images, up to step {steps:,}.)"
+    text += f" (This counts {count} of the plan's {plan.FEW_RUNS} runs on few images, up to step {steps:,}. {TURN})"
     exploratory = {
         "the longer runs on few images, over all of their steps": longer_courses,
         "all other runs": other_courses,
@@ -171,19 +174,18 @@ def _counted(courses: Sequence[_Course]) -> tuple[str, str]:
     warned = sum(course.warned for course in courses)
     calm = len(courses) - turned
     false_alarms = sum(course.collapsed and not course.turned for course in courses)
-    text = f"FID turned in {turned} of {len(courses)} runs"
     if turned:
-        text += f", and a collapse came first in {warned} of these {_share(warned, turned)}"
+        text = f"FID turned in {turned} of {len(courses)} runs, and interleaving had collapsed before in {warned} of "
+        text += f"these {_share(warned, turned)}."
     else:
         rise = 100 * np.nanmax([0.0, *(course.rise for course in courses)])
-        text += f" (a turn is a rise of {100 * (MUCH_WORSE - 1):.0f} % above the best, both over {LAST} snapshots in a "
-        text += f"row; the largest rise is {rise:.0f} %), so there was nothing to warn of"
+        text = f"FID turned in none of {len(courses)} runs (the largest rise is {rise:.0f} %), so there was nothing to "
+        text += "warn of."
     if calm:
-        text += f"; interleaving collapsed in {false_alarms} of the {calm} runs without a turn"
-        text += f" {_share(false_alarms, calm)}"
+        text += f" Interleaving collapsed in {false_alarms} of the {calm} runs without a turn "
+        text += f"{_share(false_alarms, calm)}: false alarms." if false_alarms else f"{_share(0, calm)}."
     if early := sum(course.early for course in courses):
-        text += f", and in {early} more only while KID was above {LEARNT_KID}, which doesn't count"
-    text += "."
+        text += f" In {early} more it collapsed only while KID was above {LEARNT_KID}, which doesn't count."
     lengths = sorted({course.steps for course in courses})
     if len(lengths) > 1:
         text += (

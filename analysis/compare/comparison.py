@@ -31,7 +31,7 @@ SNAPSHOT_COLUMNS = (
     "interleaving_ratio",
 )  # fmt: skip
 #: One row per window of steps.
-WINDOW_COLUMNS = ("experiment", "seed", "step", "interleaving_ratio", "lead_balance")
+WINDOW_COLUMNS = ("experiment", "seed", "step", "interleaving_ratio", "lead_balance", "reference_crossings")
 
 #: What the losses do. Runs on other images can be compared only by these; runs of two image sizes by these and by FID
 #: at 64 px.

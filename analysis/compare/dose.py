@@ -131,8 +131,8 @@ def _extremes(arms: Arms, names: Mapping[str, str]) -> list[str]:
     text += f"ratio of {means['ratio'][best]:.2f}."
     if best == peak:
         return [f"{text} That is the highest ratio, too."]
-    text += f" {names[peak]} has the highest mean ratio, {means['ratio'][peak]:.2f}, and is number {ranks[peak]} by "
-    text += f"final KID, {facts[peak]}."
+    text += f" {names[peak]} has the highest mean ratio, {means['ratio'][peak]:.2f}. Its final KID, {facts[peak]}, "
+    text += f"ranks {ranks[peak]} of {len(means)}."
     runs = arms.runs.dropna(subset=["q", "interleaving_ratio_end"])
     seeds = runs[runs["arm"] == peak].sort_values("interleaving_ratio_end")
     if len(seeds) > 1:
@@ -161,7 +161,8 @@ def _alike(arms: Arms, means: pd.DataFrame, names: Mapping[str, str]) -> list[st
     return [
         f"{names[better]} and {names[worse]} have nearly the same ratio ({meeting['ratio'][better]:.2f} and "
         f"{meeting['ratio'][worse]:.2f}), and the second one's final KID is {times(effect)} times the first one's. So "
-        "KID doesn't depend on the ratio alone there. (These two differ most of all such pairs; not corrected.)"
+        "KID doesn't depend on the ratio alone there. (We picked this pair because its KIDs differ most among pairs "
+        f"whose ratios differ by less than {SAME}, so the interval is too narrow.)"
     ]
 
 
@@ -186,14 +187,15 @@ def _apart(arms: Arms, names: Mapping[str, str]) -> list[str]:
     text = f"The correlation depends on the recipes whose curves hardly meet (ratio below {APART}): "
     text += f"{listed(parts.apart)}, with a final KID of {kids(parts.apart)}."
     if len(undecided):
-        text += f" At {listed(undecided)} D's loss is twice G's, as if D gave every image a probability of 1/2."
+        text += f" At {listed(undecided)} D's loss is twice G's, as it is for a D that gives every image a "
+        text += "probability of 1/2."
     if len(ahead):
         text += f" At {listed(ahead)} D is far ahead."
     if len(undecided) and len(ahead):
         text += " A ratio near 0 doesn't tell these cases apart."
     return [
         f"{text} Over the other {len(parts.others)} recipes (final KID {kids(parts.others)}) the rank correlation is "
-        f"{parts.rho:+.2f} (p = {parts.p:.2g}; these recipes were chosen after seeing the data)."
+        f"{parts.rho:+.2f} (p = {parts.p:.2g}; we chose these recipes after seeing the data)."
     ]
 
 

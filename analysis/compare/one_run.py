@@ -146,7 +146,7 @@ def _dynamics(history: pd.DataFrame) -> dict[str, float]:
 
 def _windows(run: Run, history: pd.DataFrame) -> pd.DataFrame:
     windows = interleaving.windows(history["loss_d"], history["loss_g"])
-    columns = (run.name, run.seed, windows.last_step, windows.ratios, windows.lead)
+    columns = (run.name, run.seed, windows.last_step, windows.ratios, windows.lead, windows.reference)
     return pd.DataFrame(dict(zip(WINDOW_COLUMNS, columns, strict=True)))
 
 

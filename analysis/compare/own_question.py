@@ -53,7 +53,7 @@ def _outcome(recipe: Alternative) -> tuple[str, str]:
     if recipe.parent is None:
         return "plain", _levels(recipe)
     if recipe.quality is None:
-        return "open", f"Not compared with its parent, {recipe.parent}: the two have other real images."
+        return "open", f"Not compared with its parent, {recipe.parent}: the two were trained on different images."
     verdict, text = _compared(recipe)
     return verdict, f"{text} {_interleaving_change(recipe)}".strip()
 
@@ -69,8 +69,7 @@ def _compared(recipe: Alternative) -> tuple[str, str]:
         return "plain", recipe.own_course
     if recipe.outcome is None:
         return "open", f"No run has {LAST} scored snapshots at its end both here and in {recipe.parent}."
-    verdict, text = judge_outcome(recipe.outcome, str(recipe.parent))
-    return verdict, f"{text} ({recipe.stand_in}.)" if recipe.stand_in else text
+    return judge_outcome(recipe.outcome, str(recipe.parent))
 
 
 def judge_outcome(outcome: Outcome, parent: str) -> tuple[str, str]:
@@ -113,8 +112,9 @@ def _levels(recipe: Alternative) -> str:
     parts = [f"FID {number(fid)}" if fid.n else "Not scored"]
     if win_share.n:
         parts.append(f"D's loss is below 0.1 in {100 * win_share.mean:.1f} % of the steps")
+        parts[-1] += f" and has won for good in {len(recipe.d_won)} of {win_share.n} runs"
     if ratio.n:
-        parts.append(f"the interleaving ratio is {ratio.mean:.2f}")
+        parts.append(f"the interleaving ratio over all compared steps is {ratio.mean:.2f}")
     return "; ".join(parts) + "."
 
 

@@ -11,6 +11,7 @@ from analysis.compare.plan import ARMS, BOUND, CANDIDATES, RULES, USELESS_R2, ve
 from analysis.measures.inference import EXACT_UP_TO, holm, least_settled, r_squared_interval, spearman
 from analysis.measures.stats import partial_association
 
+AVERAGED = "losses averaged over 5 steps"
 NAMES = {"interleaving_ratio": "the interleaving ratio", "isc_mean": "the Inception Score"}
 #: A candidate -> the question and its key.
 QUESTIONS = {
@@ -72,13 +73,14 @@ def _association(arms: Arms, x: str) -> dict[str, float]:
 
 
 def _which(arms: Arms, n: int) -> str:
-    """'all 12 recipes of the plan (6 with 3 seeds, 6 with 1)', or only some of these, or recipes outside the plan."""
+    """'all 12 recipes that the plan names for this question (3 seeds each)', or some of these, or any recipes."""
     if not arms.planned:
         return f"{n} recipes"
     seeds = arms.runs.dropna(subset="q").groupby("arm").size().value_counts().sort_index(ascending=False)
     first, *rest = (f"{count} with {k}" for k, count in seeds.items())
     seed_counts = ", ".join([f"{first} seeds", *rest]) if rest else f"{seeds.index[0]} seeds each"
-    return (f"all {n} recipes of the plan" if n == ARMS else f"{n} of the plan's {ARMS} recipes") + f" ({seed_counts})"
+    count = f"all {n}" if n == ARMS else f"{n} of the {ARMS}"
+    return f"{count} recipes that the plan names for this question ({seed_counts})"
 
 
 def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Arms) -> Answer:
@@ -92,36 +94,38 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
     share = "less than 1 %" if facts["p"] < 0.01 else f"{100 * facts['p']:.0f} %"
     text = (
         f"Over {_which(arms, n)} at {arms.steps:,} steps, the rank correlation of {NAMES[x]} with the final KID is "
-        f"{facts['rho']:+.3f} (below 0, more of it goes with better faces). If the recipes' KIDs are shuffled, a "
-        f"correlation at least as strong, of either sign, turns up in {share} of orders ({exact}p = {facts['p']:.2g}; "
-        f"{corrected_p:.2g} after Holm's correction for two candidates)."
+        f"{facts['rho']:+.3f} (negative: recipes with more of it have better faces). If the recipes' KIDs are "
+        f"shuffled, a correlation at least as strong, of either sign, turns up in {share} of orders "
+        f"({exact}p = {facts['p']:.2g}; {corrected_p:.2g} after Holm's correction for two candidates)."
     )
     if isnan(facts["within"]):
-        text += " The correlation between seeds is not known: it needs two seeds."
+        text += " The correlation among seeds is not known: it needs two seeds."
     else:
         caveat = "; the interval includes 0" if facts["within_low"] <= 0 <= facts["within_high"] else ""
         text += (
-            f" Between seeds of the same recipe, at equal steps, its rank correlation with the next snapshot's KID is "
+            f" Among seeds of the same recipe, at equal steps, its rank correlation with the next snapshot's KID is "
             f"{facts['within']:+.2f}{caveat}."
         )
     finding = verdict(facts, corrected_p)
-    line_fit = f"R² of a straight-line fit of log KID on it (r = {facts['r']:+.2f}) is {facts['r2']:.2f}"
-    line_fit += "" if isnan(facts["r2_low"]) else f" [{facts['r2_low']:.2f}, {facts['r2_high']:.2f}]"
+    line_fit = f"a straight line explains {100 * facts['r2']:.0f} % of the differences in log KID"
+    if not isnan(facts["r2_low"]):
+        line_fit += f" [{100 * facts['r2_low']:.0f} to {100 * facts['r2_high']:.0f} %]"
+    line_fit += f" (r = {facts['r']:+.2f})"
     smoothed = CANDIDATES[x][1] and not isnan(facts["smoothed"])
     if finding == "no":
-        text += f" {line_fit}."
+        text += f" {line_fit[0].upper()}{line_fit[1:]}."
     elif finding == "open":
-        rhos = {"between seeds": facts["within"], "at smoothing 5": facts["smoothed"] if smoothed else facts["rho"]}
-        opposite = [place for place, rho in rhos.items() if rho * facts["rho"] < 0]
+        rhos = {"among seeds": facts["within"], f"with {AVERAGED}": facts["smoothed"] if smoothed else facts["rho"]}
+        opposite = [where for where, rho in rhos.items() if rho * facts["rho"] < 0]
         reasons = ["the corrected p is above 0.05"] * (corrected_p >= BOUND)
         reasons += [f"the sign is opposite {' and '.join(opposite)}"] * bool(opposite)
         text += f" The rule can't say yes: {', and '.join(reasons) or 'a sign is not known'}."
         if corrected_p >= BOUND and not isnan(facts["least"]):
-            text += f" (With {n} recipes, p is low enough for a correlation of -{facts['least']:.3f} or stronger.)"
-        text += f" The rule can't say no either: {line_fit}, and for a no the interval must end below {USELESS_R2}."
-    more = "" if finding in ("no", "open") else f"{line_fit}."
+            text += f" (With {n} recipes, only a correlation of -{facts['least']:.3f} or stronger would have passed.)"
+        text += f" Nor can it say no: {line_fit}, and a no needs the upper end below {100 * USELESS_R2:.0f} %."
+    more = "" if finding in ("no", "open") else f"{line_fit[0].upper()}{line_fit[1:]}."
     if smoothed:
-        more += f" At smoothing 5, where only the sign counts, the correlation is {facts['smoothed']:+.2f}."
+        more += f" With {AVERAGED}, where only the sign counts, the correlation is {facts['smoothed']:+.2f}."
     if arms.planned:
         more += " Recipes that are neighbours in one setting are alike, but p treats all recipes as exchangeable. "
         more += "So p may be too small."

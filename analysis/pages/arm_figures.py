@@ -13,14 +13,19 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullFormatter
 
 from analysis.compare import plan
-from analysis.compare.comparison import VERDICTS, Comparison
+from analysis.compare.comparison import VERDICTS, Arms, Comparison
 from analysis.compare.dose import doses
 from analysis.pages import plots
 from analysis.pages.tables import BY_KEY, arm_names, experiments
 from analysis.pages.words import number, setting
 
 KID = "final KID (lower is better), log scale"
-DOSE = "D's learning rate, as labelled"
+#: The setting of an arm that is no dose -> its colour, apart from the doses' scale; its values differ in their marker.
+COLOURS = {
+    "adam.betas": "#E69F00",
+    "generator.learning_rate": plots.INK,
+    "discriminator.width_multiplier": "#D55E00",
+}
 
 
 def against_quality(comparison: Comparison, x: str, looks: Mapping[str, plots.Style]) -> tuple[Figure, str] | None:
@@ -36,14 +41,12 @@ def against_quality(comparison: Comparison, x: str, looks: Mapping[str, plots.St
     means = means.assign(kid=np.exp(means["q"]))  # the geometric mean
     names, dose_rows = arm_names(arms), doses(arms)
     rates = {arm: rate for arm, rate in zip(dose_rows["arm"], dose_rows["rate"], strict=True) if arm in means.index}
-    labels = {arm: setting(rate) for arm, rate in rates.items()} or names
-    looks = {**looks, **ramp(list(rates))}
+    looks = {**looks, **(_arm_looks(arms, list(rates)) if rates else {})}
     measure, span = {
         "interleaving_ratio": ("interleaving ratio", f"steps {arms.steps * 3 // 4 + 1:,} to {arms.steps:,}"),
         "isc_mean": ("Inception Score", f"after {arms.steps:,} steps"),
     }[x]
     rate_panels = 2 if rates and x == "interleaving_ratio" else 0
-    legend_looks = {names[arm]: looks[arm] for arm in means.index if arm not in labels}
     figure = plots.figure(4.4 if rates else 3.9, (1 + 0.8 * rate_panels) * plots.WIDTH)
     *rate_axes, candidate_axis = figure.subplots(1, 1 + rate_panels, squeeze=False)[0]
     if rate_axes:
@@ -59,22 +62,23 @@ def against_quality(comparison: Comparison, x: str, looks: Mapping[str, plots.St
         plots.log_scale(rate_axes[0])
     verdict = VERDICTS[comparison.predictions[x].verdict]
     draw(
-        candidate_axis, rows, means, column, "kid", looks, labels=labels, joined=[*rates],
+        candidate_axis, rows, means, column, "kid", looks, labels={} if rates else names,
         title=f"Final KID against the {BY_KEY[x].title}: {verdict[:1].lower()}{verdict[1:]}",
         xlabel=f"{measure}, {span} ({_seeds(rows)})", ylabel=KID,
     )  # fmt: skip
     plots.log_scale(candidate_axis)
     if rates:
-        shades = ramp(list(rates))
-        middle = shades[list(rates)[len(rates) // 2]]
-        marker_style: dict[str, Any] = {"marker": middle.marker, "mfc": middle.color, "mec": middle.color}
-        dose = Line2D([], [], color=plots.PALE, markersize=7, label=DOSE, **marker_style)
-        seed = Line2D([], [], linestyle="none", markersize=4, alpha=0.45, label="one seed", **marker_style)
+        dots: dict[str, Any] = {"linestyle": "none", "markersize": 7}
         markers = [
-            Line2D([], [], color=style.color, linestyle="none", marker=style.marker, markersize=7, label=name)
-            for name, style in legend_looks.items()
+            Line2D([], [], color=looks[arm].color, marker=looks[arm].marker, label=name, **dots)
+            for arm, name in names.items()
+            if arm in means.index
         ]
-        plots.legend_below(candidate_axis, [dose, *([seed] if rows["arm"].duplicated().any() else []), *markers])
+        if rows["arm"].duplicated().any():
+            markers.append(
+                Line2D([], [], color=plots.PALE, marker="o", label="small: one seed", **dots | {"markersize": 4})
+            )
+        plots.legend_below(candidate_axis, markers)
     listing = "; ".join(
         f"{name} {number(means.loc[arm, column])} and {number(means.loc[arm, 'kid'])}"
         for arm, name in names.items()
@@ -117,6 +121,16 @@ def dose_looks(comparison: Comparison) -> dict[str, plots.Style]:
         names = dict.fromkeys(name for name, recipe in recipes.items() if recipe == recipes[arm])
         for name, dashes in zip(names, (style.dashes, (1, 1), (8, 2)), strict=False):  # of several lengths
             looks[name] = plots.Style(style.color, style.marker, dashes)
+    return looks
+
+
+def _arm_looks(arms: Arms, doses: Sequence[str]) -> dict[str, plots.Style]:
+    """The looks of the plan's arms: the doses as in `ramp`, the others by their setting and value."""
+    looks = ramp(doses)
+    for arm in sorted(set(arms.changes) - set(doses), key=lambda arm: str(arms.changes[arm])):
+        key, _ = arms.changes[arm]
+        higher = any(style.color == COLOURS[key] for style in looks.values())
+        looks[arm] = plots.Style(COLOURS[key], "^" if higher else "v")
     return looks
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.compare import plan
 from analysis.compare.comparison import Comparison
 from analysis.compare.correlations import KID, WHEN, usual_size
 from analysis.measures import interleaving
@@ -27,12 +28,13 @@ SECTIONS = ("losses", "measure", "overview", "quality", "windows", "scatter")
 WINDOWED: dict[str, dict[str, Any]] = {
     "interleaving_ratio": {
         "title": "Interleaving ratio over training",
-        "label": "crossings / reference crossings, by window",
+        "label": f"interleaving ratio per {interleaving.WINDOW} steps",
+        "weight": "reference_crossings",  # a line pools crossings, as the ratio of more steps does
         "meanings": {0: "curves\nnever\nmeet", 1: "centred\non each\nother"},
     },
     "lead_balance": {
         "title": "Lead balance over training",
-        "label": "4 p (1 - p), by window",
+        "label": f"4 p (1 - p) per {interleaving.WINDOW} steps",
         "meanings": {0: "one is\nalways\nhigher", 1: "each is\nhigher half\nthe time"},
     },
 }
@@ -198,14 +200,18 @@ def _overview(comparison: Comparison, windows: pd.DataFrame, looks: Looks) -> It
     """The write-up's claim at a glance: FID and interleaving over the same steps, of the size that most runs have.
 
     Where the plan's doses are there it is about these only: more lines could not be told apart. Runs on other images
-    have a figure of their own.
+    have a figure of their own, in which a longer run is one more seed of its recipe.
     """
-    usual = usual_size(comparison.comparable)
+    usual, recipe_names = usual_size(comparison.comparable), _recipe_names(comparison)
     for label, stem, apart, snapshots in _kinds(comparison):
         kind_windows, line_looks = windows[windows["experiment"].isin(snapshots["experiment"])], looks
         doses = arm_figures.courses(comparison, kind_windows) if stem == f"{usual}px" else None
         if doses:
             snapshots, kind_windows, line_looks = doses
+        if apart:
+            snapshots, kind_windows = (
+                rows.assign(experiment=rows["experiment"].map(recipe_names)) for rows in (snapshots, kind_windows)
+            )
         scored, windowed = _known(snapshots, "fid"), _known(kind_windows, "interleaving_ratio")
         if scored.empty or windowed.empty or not (apart or stem == f"{usual}px"):
             continue
@@ -215,8 +221,8 @@ def _overview(comparison: Comparison, windows: pd.DataFrame, looks: Looks) -> It
         title = f"FID at {label}{when}: lower is better"
         plots.quality(left, scored, "fid", line_looks, title=title, label="FID of the snapshot", legend=False)
         plots.windows(
-            right, windowed, "interleaving_ratio", line_looks, smoothing=SMOOTHING_WINDOWS, points=not doses,
-            **WINDOWED["interleaving_ratio"],
+            right, windowed, "interleaving_ratio", line_looks, smoothing=SMOOTHING_WINDOWS,
+            points=not (doses or apart), **WINDOWED["interleaving_ratio"],
         )  # fmt: skip
         alt = f"FID and interleaving ratio over training, side by side. {_listed(windowed, line_looks)}"
         yield Drawing(f"overview-{stem}", figure, alt)
@@ -237,19 +243,34 @@ def _kinds(comparison: Comparison) -> Iterator[tuple[str, str, bool, pd.DataFram
         yield label, stem, apart, comparison.snapshots[comparison.snapshots["experiment"].isin(names)].infer_objects()
 
 
+def _recipe_names(comparison: Comparison) -> dict[str, str]:
+    """Each experiment -> the shortest name of its recipe: runs of several lengths have one recipe."""
+    recipes = {run.name: plan.recipe(run.experiment) for run in comparison.runs}
+    shortest = {recipes[name]: name for name in sorted(recipes, key=lambda name: (-len(name), name))}
+    return {name: shortest[recipe] for name, recipe in recipes.items()}
+
+
 def _quality(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
+    """Both distances along the snapshots; where there are longer runs, KID of these only once more."""
+    lengths = comparison.table.groupby("experiment")["steps"].max()
+    longer = lengths.index[lengths > comparison.steps_compared]
     for label, stem, _, snapshots in _kinds(comparison):
-        for key, error in (("fid", None), ("kid_mean", "kid_std")):
-            rows = _known(snapshots, key)
-            if rows.empty:
+        longer_snapshots = snapshots[snapshots["experiment"].isin(longer)]
+        for key, error, part, rows in (
+            ("fid", None, "", snapshots),
+            ("kid_mean", "kid_std", "", snapshots),
+            ("kid_mean", "kid_std", "-long", longer_snapshots),
+        ):
+            rows = _known(rows, key)
+            if rows.empty or (part and set(rows["experiment"]) == set(snapshots["experiment"])):
                 continue
             figure, measure = plots.figure(4.1), BY_KEY[key]
-            title = f"{measure.title} at {label} over training: lower is better"
+            title = f"{measure.title} at {label} over training{', longer runs' if part else ''}: lower is better"
             plots.quality(
                 figure.subplots(), rows, key, looks, title=title, label=f"{measure.title} of the snapshot", error=error,
                 floor=_floor(comparison, rows["experiment"].unique()) if key == "fid" else None,
             )  # fmt: skip
-            yield Drawing(f"quality-{key}-{stem}", figure, f"{title}. {_listed(rows, looks)}")
+            yield Drawing(f"quality-{key}-{stem}{part}", figure, f"{title}. {_listed(rows, looks)}")
 
 
 def _floor(comparison: Comparison, names: Sequence[str]) -> tuple[float, str] | None:
@@ -286,7 +307,7 @@ def _scatter(comparison: Comparison, snapshots: pd.DataFrame, looks: Looks) -> I
             if pairs.empty:
                 continue
             title = f"KID of {snapshot} against {BY_KEY[candidate].title}"
-            caption = "Larger points are later snapshots. All steps are mixed here, so this is no test."
+            caption = "Larger points are later snapshots. All steps are mixed here, so this is not a test."
             figure = plots.figure(4.5)
             plots.scatter(
                 figure.subplots(), pairs, candidate, KID[when], looks, title=title, xlabel=label, caption=caption,

@@ -6,6 +6,7 @@ Blue and vermilion are kept for D and G. Colour-blind readers can tell all colou
 alone.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -172,18 +173,18 @@ def windows(
     label: str,
     meanings: Mapping[float, str],
     smoothing: int,
+    weight: str | None = None,
     points: bool = True,
 ) -> None:
     """A measure of the loss curves: a pale point for each window, a line for the seeds' mean over `smoothing` windows.
 
-    rows: experiment, seed, step, `measure`. meanings: heights, and what they mean. points: if False,
-    thin lines show the seeds.
+    rows: experiment, seed, step, `measure`. weight: the column by which windows count in a mean; None: all equally.
+    meanings: heights, and what they mean. points: if False, thin lines show the seeds.
     """
     shared: dict[str, Any] = {"x": "step", "y": measure, "ax": axis, "legend": False}
     line = _by_experiment(rows, looks, dashes=True) | {"markers": False, "errorbar": None}
-    means = rows.groupby(["experiment", "step"], as_index=False)[measure].mean()
-    smooth = _rolling(means, measure, smoothing, by=["experiment"])
-    seed_rows = rows if points else _rolling(rows, measure, smoothing, by=["experiment", "seed"])
+    smooth = _rolling(rows, measure, weight, smoothing, by=["experiment"])
+    seed_rows = rows if points else _rolling(rows, measure, weight, smoothing, by=["experiment", "seed"])
     if points:
         dots = {"s": 10, "alpha": 0.35, "linewidth": 0, "rasterized": True}
         sns.scatterplot(rows, **shared, **dots, **_by_experiment(rows, looks))
@@ -202,10 +203,15 @@ def windows(
     legend_below(axis, _handles(rows, looks))
 
 
-def _rolling(rows: pd.DataFrame, measure: str, windows: int, *, by: list[str]) -> pd.DataFrame:
-    """The rows with the mean of so many neighbours in place of the measure."""
-    means = rows.groupby(by)[measure].transform(lambda line: line.rolling(windows, min_periods=1, center=True).mean())
-    return rows.assign(**{measure: means})
+def _rolling(rows: pd.DataFrame, measure: str, weight: str | None, windows: int, *, by: list[str]) -> pd.DataFrame:
+    """The mean of the measure over so many neighbouring steps, one row per step of each group."""
+    weights = rows[weight] if weight else 1.0
+    parts = rows.assign(total=rows[measure] * weights, weight=weights).groupby([*by, "step"], as_index=False)
+    sums = parts[["total", "weight"]].sum()
+    near = sums.groupby(by)[["total", "weight"]].transform(
+        lambda line: line.rolling(windows, min_periods=1, center=True).sum()
+    )
+    return sums.assign(**{measure: near["total"] / near["weight"]})
 
 
 # --- does one predict the other? ---
@@ -329,6 +335,7 @@ def legend_below(axis: Axes, handles: Sequence[Line2D], title: str = "") -> None
 
 def set_title(axis: Axes, text: str, length: int = 52) -> None:
     """A title in as many lines as it takes: it starts at the axis and is cut off at the figure's edge."""
+    text = re.sub(r",(?=[a-z])", ", ", text)  # a long name breaks between its settings
     axis.set_title("\n".join(line for part in text.split("\n") for line in wrap(part, length)))
 
 

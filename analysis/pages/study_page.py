@@ -16,8 +16,9 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from analysis.compare import answers, dose, own_question, quality, writeup
-from analysis.compare.comparison import SNAPSHOT_COLUMNS, Comparison
+from analysis.compare import answers, dose, own_question, quality
+from analysis.compare.alarms import d_has_won
+from analysis.compare.comparison import SNAPSHOT_COLUMNS, Comparison, titles
 from analysis.compare.plan import ARMS, CANDIDATES, FEW_IMAGES, is_of_few_images, recipe
 from analysis.measures import interleaving
 from analysis.pages import grids, ladder, report, tables
@@ -35,11 +36,12 @@ from dcgan.tools.files import save
 #: The report's figures that the study shows, if it has them.
 FIGURES = (
     "scatter-arms-interleaving_ratio", "scatter-arms-isc_mean", "windows-overlap", "overview-64px",
-    "scatter-interleaving_ratio-next", "quality-kid_mean-64px", "quality-fid-128px", "measure-face_rate",
+    "quality-kid_mean-64px-long", "measure-face_rate",
     *(f"overview-64px-{count}" for count in FEW_IMAGES),
 )  # fmt: skip
 FRONT = re.compile(r"(<!-- study: [^>]*-->\n).*?(<!-- end of study -->)", re.DOTALL)
 SHOWN_LOSSES = ("baseline", "tuned_lr")  # the write-up's two; else the recipes in which D won most and least
+CAVEATS = Path("study", "caveats.md")  # in the same folder: what only people know of these runs, as a list
 FIRST_STUDY = Path("study", "first", "README.md")  # in the folder of the study, where there was one
 PICTURE_PX = 530  # of a picture of 64 samples, at most: 64 px each
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks" / "results.csv"
@@ -66,6 +68,7 @@ def write(comparison: Comparison, figures: Path, docs: Path, *, beside: Sequence
             _beside(extra, _samples(extra, pictures, prefix=f"{extra.data}-{extra.profile}-")) for extra in beside
         ],
         "ladder": ladder.section(docs / "study"),
+        "caveats": (docs / CAVEATS).read_text(encoding="utf-8") if (docs / CAVEATS).is_file() else "",
         "first_study": FIRST_STUDY.as_posix() if (docs / FIRST_STUDY).is_file() else "",
     }
     texts = {docs / "study.md": _tidy(template("study.md", cell=cell).render(facts))} | _fronts(docs, facts)
@@ -153,10 +156,8 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "experiments": markdown_table(_experiments(comparison)),
         "step_by_step": answers.step_by_step(comparison.step_correlations.get("interleaving_ratio", {})),
         "arms": markdown_table(tables.arms_table(comparison.arms)),
-        "dose": [
-            *dose.sentences(comparison.arms, tables.arm_names(comparison.arms)),
-            *writeup.contrast(comparison.table, comparison.alternatives, comparison.arms),
-        ],
+        "dose": dose.sentences(comparison.arms, tables.arm_names(comparison.arms)),
+        "stand_ins": sorted({recipe.stand_in for recipe in comparison.alternatives if recipe.stand_in}),
         "learning": dose.still_learning(comparison.arms),
         "stalled": dose.stalled(comparison.arms) if comparison.arms.planned else 0,
         "split": dose.split(comparison.arms) if comparison.arms.planned else None,
@@ -198,12 +199,14 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
 
 
 def _shown_losses(comparison: Comparison) -> list[str]:
-    """The experiments, two at most, whose losses say most."""
+    """The experiments whose losses say most: two, and one in which D has won for good."""
     shares = comparison.table.groupby("experiment")["d_win_share_whole"].mean().dropna()
     names = [name for name in SHOWN_LOSSES if name in shares.index]
     if not names and len(shares):
         names = list(dict.fromkeys([shares.idxmax(), shares.idxmin()]))
-    return names
+    drawn = comparison.table[titles(comparison.table).isin([run.title for run in tables.representatives(comparison)])]
+    won = drawn[d_has_won(drawn)].sort_values("d_win_share_whole")["experiment"].to_list()
+    return [*names, *(name for name in won[-1:] if name not in names)]
 
 
 def _range(values: Iterable[int]) -> str:

@@ -137,7 +137,7 @@ def test_a_snapshot_has_the_interleaving_of_the_steps_since_the_one_before(tmp_p
     assert math.isnan(first) or first == 0
     assert second > 0.8
     answer = next(answer for answer in found.answers if answer.key == "alarm")
-    assert answer.sentence.startswith("Can't tell. FID turned in 0 of 1 runs (a turn is a rise of 25 %")
+    assert answer.sentence.startswith("Can't tell. FID turned in none of 1 runs")
 
 
 def test_data_sets_and_profiles_are_grouped_apart(tmp_path):
@@ -203,7 +203,7 @@ def test_scores_against_other_real_images_are_not_compared_with_each_other(tmp_p
     assert fewer.quality is None
     assert "fid" not in fewer.differences
     assert (
-        "Not compared with its parent, baseline: the two have other real images."
+        "Not compared with its parent, baseline: the two were trained on different images."
         in found.experiment_answers[fewer.name].text
     )
     assert any(
@@ -304,7 +304,6 @@ def test_the_first_steps_of_a_longer_run_stand_for_a_parent_without_runs(tmp_pat
     assert this.outcome.n == (2, 2)
     sentence = comparison.experiment_answers[short].text
     assert "2.00 times baseline's [1.98, 2.01], n = 2 and 2 seeds" in sentence
-    assert f"(The first 40 steps of {long} stand in for baseline.)" in sentence
     own = comparison.experiment_answers[long]
     assert own.verdict == "plain", "its end with its own beginning, which is no test"
     assert (

@@ -60,9 +60,11 @@ WIDE = ("wide", 0.08, 3.2, 0.078)
 def test_what_the_correlation_rests_on_is_said_with_what_it_is_without_that():
     text = said(arms([STUCK, *PLAIN], others=[AHEAD]))
     assert "hardly meet (ratio below 0.05): rate betas and rate 5e-05, with a final KID of 0.43 to 0.46." in text
-    assert "At rate 5e-05 D's loss is twice G's, as if D gave every image a probability of 1/2." in text
+    assert "At rate 5e-05 D's loss is twice G's, as it is for a D that gives every image a probability of 1/2." in text
     assert "At rate betas D is far ahead. A ratio near 0 doesn't tell these cases apart." in text
-    assert "Over the other 3 recipes (final KID 0.11 to 0.15) the rank correlation is +0.50 (p = 1; these" in text
+    assert (
+        "Over the other 3 recipes (final KID 0.11 to 0.15) the rank correlation is +0.50 (p = 1; we chose these" in text
+    )
     found = dose.split(arms([STUCK, *PLAIN], others=[AHEAD]))
     assert (len(found.apart), len(found.others), found.rho) == (2, 3, pytest.approx(0.5))
     assert "hardly meet" not in said(arms([(5e-5, 0.5, -LN2, 0.43), *PLAIN])), "they do meet"
@@ -73,7 +75,7 @@ def test_the_best_recipe_and_the_one_that_interleaves_most_are_named():
     assert (
         "Of all 4 recipes, rate wide has the lowest final KID, 0.078 (n = 2), at an interleaving ratio of 0.08." in text
     )
-    assert "rate 0.0001 has the highest mean ratio, 0.25, and is number 4 by final KID, 0.150 (n = 2)." in text
+    assert "rate 0.0001 has the highest mean ratio, 0.25. Its final KID, 0.150 (n = 2), ranks 4 of " in text
     assert "The ratios of its seeds are 0.25 and 0.25, and their final KIDs 0.15 and 0.15." in text
     best = said(arms(PLAIN, others=[("wide", 0.5, 3.2, 0.078)]))
     assert "0.078 (n = 2), at an interleaving ratio of 0.50. That is the highest ratio, too." in best

@@ -115,10 +115,10 @@ def test_only_the_plans_arms_and_seeds_answer_the_plans_question(tmp_path):
     assert answer.rule == plan.RULES["predicts"]
     assert answer.verdict == "yes"
     assert answer.text.startswith(
-        "Over all 12 recipes of the plan (3 seeds each) at 1,200 steps, the rank correlation of the interleaving ratio "
-        f"with the final KID is {prediction.facts['rho']:+.3f} (below 0, more of it goes with better faces). If the "
-        "recipes' KIDs are shuffled, a correlation at least as strong, of either sign, turns up in less than 1 % of "
-        "orders (exact p = "
+        "Over all 12 recipes that the plan names for this question (3 seeds each) at 1,200 steps, the rank correlation "
+        f"of the interleaving ratio with the final KID is {prediction.facts['rho']:+.3f} (negative: recipes with more "
+        "of it have better faces). If the recipes' KIDs are shuffled, a correlation at least as strong, of either "
+        "sign, turns up in less than 1 % of orders (exact p = "
     )
     assert [each.key for each in found.answers if each.primary] == ["interleaving", "isc", "useful"]
 
@@ -131,7 +131,7 @@ def test_before_all_arms_are_there_the_plans_question_is_answered_as_an_explorat
     assert prediction.facts["rho"] == pytest.approx(-1)
     assert 2 / math.factorial(6) <= prediction.facts["p"] <= 4 / math.factorial(6)
     assert found.answers[0].verdict == "yes"
-    assert "Over 6 of the plan's 12 recipes" in found.answers[0].text
+    assert "Over 6 of the 12 recipes that the plan names" in found.answers[0].text
     assert not any(each.primary for each in found.answers)
 
 
@@ -163,9 +163,11 @@ def test_the_plans_runs_on_few_images_alone_decide_on_the_alarm(tmp_path, seeds)
     run_on(tmp_path, found, "regularized", 12, 1000, collapses=True, fid=FALLS)
     answer = alarm_of(tmp_path, found)
     n, all_there = 4 * len(seeds), seeds == plan.FEW_SEEDS
-    assert f"FID turned in {n // 2} of {n} runs, and a collapse came first in {n // 2} of these" in answer.text
-    assert f"interleaving collapsed in 0 of the {n // 2} runs without a turn" in answer.text
-    assert "Exploratory, all other runs: FID turned in 0 of 3 runs" in answer.more
+    assert (
+        f"FID turned in {n // 2} of {n} runs, and interleaving had collapsed before in {n // 2} of these" in answer.text
+    )
+    assert f"Interleaving collapsed in 0 of the {n // 2} runs without a turn" in answer.text
+    assert "Exploratory, all other runs: FID turned in none of 3 runs" in answer.more
     assert (answer.verdict, answer.primary) == (("yes", True) if all_there else ("open", False))
 
 
@@ -177,9 +179,12 @@ def test_of_a_longer_run_on_few_images_the_rule_sees_the_plans_steps_only(tmp_pa
         tmp_path, found, "baseline", 12, 500, collapses=True, fid=(*FALLS, *TURNS), overrides=["duration_multiplier=2"]
     )
     answer = alarm_of(tmp_path, found)
-    assert "FID turned in 0 of 3 runs" in answer.text
+    assert "FID turned in none of 3 runs" in answer.text
     assert "up to step 1,200" in answer.text
-    assert "all of their steps: FID turned in 1 of 1 runs, and a collapse came first in 1 of these" in answer.more
+    assert (
+        "all of their steps: FID turned in 1 of 1 runs, and interleaving had collapsed before in 1 of these"
+        in answer.more
+    )
 
 
 def test_a_long_run_stands_for_its_arm_at_equal_steps_and_a_shared_trajectory_counts_once(tmp_path):
@@ -264,9 +269,9 @@ def test_of_a_long_run_and_a_short_one_that_is_its_beginning_the_answer_takes_th
     ("p", "within", "smoothed", "why"),
     [
         (0.06, -0.2, -0.4, "the corrected p is above 0.05."),
-        (0.06, 0.2, -0.4, "the corrected p is above 0.05, and the sign is opposite between seeds."),
-        (0.06, -0.2, 0.4, "the corrected p is above 0.05, and the sign is opposite at smoothing 5."),
-        (0.01, 0.2, 0.4, "the sign is opposite between seeds and at smoothing 5."),
+        (0.06, 0.2, -0.4, "the corrected p is above 0.05, and the sign is opposite among seeds."),
+        (0.06, -0.2, 0.4, "the corrected p is above 0.05, and the sign is opposite with losses averaged over 5 steps."),
+        (0.01, 0.2, 0.4, "the sign is opposite among seeds and with losses averaged over 5 steps."),
     ],
 )
 def test_when_it_cant_tell_it_says_all_that_speaks_against_a_yes_and_against_a_no(p, within, smoothed, why):
@@ -275,13 +280,14 @@ def test_when_it_cant_tell_it_says_all_that_speaks_against_a_yes_and_against_a_n
     facts |= {"within_low": -1.0, "within_high": 1.0, "smoothed": smoothed, "least": 0.655}
     found = prediction._prediction("interleaving_ratio", facts, p, Arms(rows, rows, planned=True, steps=5000))
     assert found.verdict == "open"
-    assert "all 12 recipes of the plan (3 with 2 seeds, 9 with 1) at 5,000 steps" in found.text
-    assert f"The rule can't say yes: {why}" in found.text
-    assert ("p is low enough for a correlation of -0.655 or stronger" in found.text) == (p > 0.05)
-    assert "The rule can't say no either" in found.text
     assert (
-        "R² of a straight-line fit of log KID on it (r = -0.63) is 0.40 [0.10, 0.80], and for a no the interval must "
-        "end below 0.49." in found.text
+        "all 12 recipes that the plan names for this question (3 with 2 seeds, 9 with 1) at 5,000 steps" in found.text
+    )
+    assert f"The rule can't say yes: {why}" in found.text
+    assert ("only a correlation of -0.655 or stronger would have passed" in found.text) == (p > 0.05)
+    assert found.text.endswith(
+        "Nor can it say no: a straight line explains 40 % of the differences in log KID [10 to 80 %] (r = -0.63), and "
+        "a no needs the upper end below 49 %."
     )
 
 

@@ -78,7 +78,7 @@ def test_what_a_reader_sees_first_is_the_answer_and_everything_long_is_folded(co
     text = (docs / "study.md").read_text(encoding="utf-8")
     assert text.index(comparison.answers[0].text) < text.index("overview-64px.png") < text.index("<details>")
     seen = folds(text)[""].splitlines()
-    assert len(seen) < 90
+    assert len(seen) < 100
     assert sum(line.startswith("|---") for line in seen) == 2, "the words, and the answers"
     assert text.count("<details>") == text.count("</details>") > 8
 
@@ -95,7 +95,7 @@ def test_every_number_has_its_n_and_the_runs_own_questions_their_answers(compari
 def test_the_bands_of_both_losses_are_compared_in_one_table_and_one_figure(docs):
     """The losses are noise of 0.3 nats each: bands whose gap is 1.5 or 0.05 nats."""
     text = (docs / "study.md").read_text(encoding="utf-8")
-    own = folds(text)["Where the two loss curves run"]
+    own = folds(text)["How the two loss curves lie"]
     assert "windows-overlap.png" in own
     rows = {cells[1]: cells[2:] for line in own.splitlines() if len(cells := [c.strip() for c in line.split("|")]) > 8}
     place = {name: number for number, name in enumerate(rows["experiment"])}
@@ -186,11 +186,14 @@ def test_both_fronts_say_what_the_runs_say_and_whether_a_plan_was_there_before(
         (tmp_path / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")
     )
     assert all(sentence in english_front for sentence in said)
-    assert f"the final KID is {rho:+.2f} (below 0, more interleaving goes with better faces; p = 0.012" in english_front
+    assert (
+        f"the final KID is {rho:+.2f} (negative: recipes that interleave more have better faces; p = 0.012"
+        in english_front
+    )
     assert chinese in chinese_front
     assert f"{rho:+.2f}" in chinese_front
-    assert ("written before any of the plan's runs was scored" in english_front) == planned
-    assert ("在给计划中的任何一次训练评分之前就写好了" in chinese_front) == planned
+    assert ("written before scoring began" in english_front) == planned
+    assert ("在开始评分之前就写好了" in chinese_front) == planned
 
 
 def test_each_rule_of_the_plan_stands_beside_its_verdict_and_all_else_is_called_exploratory(comparison, docs):
@@ -236,7 +239,10 @@ def test_each_dose_of_the_plan_has_looks_of_its_own_and_is_called_by_what_it_set
 
 def test_with_all_runs_of_the_plan_the_answer_is_the_plans_and_what_we_see_besides_is_exploratory(planned):
     seen = folds((planned / "study.md").read_text(encoding="utf-8"))[""]
-    said = ("**Yes.** Over all 12 recipes of the plan (3 seeds each)", "Among the 6 rates of D, the unsmoothed")
+    said = (
+        "**Yes.** Over all 12 recipes that the plan names for this question (3 seeds each)",
+        "Among the 6 rates of D, the unsmoothed",
+    )
     verdict, dose = map(seen.index, said)
     assert (
         verdict
@@ -248,10 +254,10 @@ def test_with_all_runs_of_the_plan_the_answer_is_the_plans_and_what_we_see_besid
     assert "differ in one setting" not in seen, "the plan has several"
     front = (planned.parent / "README.md").read_text(encoding="utf-8")
     assert (
-        "Yes. Over all 12 recipes of the study's plan at 1,200 steps, the rank correlation of the interleaving ratio"
+        "Yes. Over all 12 recipes that the study's plan names for this question, at 1,200 steps, the rank correlation"
         in front
     )
-    assert "D's learning rate differs along the line" in front, "and other settings elsewhere"
+    assert "first six recipes differ only in D's learning rate" in front, "and the others in other settings"
     assert "scatter-arms-interleaving_ratio.png" in front
 
 
@@ -268,8 +274,8 @@ def test_runs_on_few_images_have_a_table_and_a_figure_of_their_own_and_decide_on
     assert "4,000 photographs (1 of these runs on 500 of them)." in parts[""]
     assert "**64 px (trained on 500 images)**" in parts["Each recipe in numbers"]
     alarm = next(text for question, text in parts.items() if question.startswith("Does interleaving collapse"))
-    assert "(This counts 1 of the plan's 16 runs on few images, up to step 1,200.)" in alarm
-    assert "Exploratory, all other runs: FID turned in 0 of 2 runs" in alarm
+    assert "(This counts 1 of the plan's 16 runs on few images, up to step 1,200. FID has turned where" in alarm
+    assert "Exploratory, all other runs: FID turned in none of 2 runs" in alarm
     assert "study/overview-64px-500.png" in alarm
     with Image.open(tmp_path / "docs" / "study" / "overview-64px-500.png") as two_panels:
         assert two_panels.width > 2 * two_panels.height
@@ -281,7 +287,7 @@ def test_the_figure_of_the_doses_has_both_measures_over_the_rate_beside_one_agai
         assert three_panels.width > 2 * three_panels.height
     text = (planned / "study.md").read_text(encoding="utf-8")
     assert "Adam's betas [0.9, 0.999]" in text
-    arms = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| D's rate")]
+    arms = [line.split("|")[1].strip() for line in folds(text)[""].splitlines() if line.startswith("| D's rate")]
     assert arms == [f"D's rate {rate}" for rate in ("2.5e-5", "5e-5", "1e-4", "2e-4 (baseline)", "4e-4", "8e-4")]
 
 
@@ -339,11 +345,11 @@ def test_runs_of_another_profile_are_shown_by_themselves_beside_the_study(compar
     study_page.write(comparison, tmp_path / "figures", tmp_path / "docs", beside=[full])
     page = tmp_path / "docs" / "study.md"
     text = page.read_text(encoding="utf-8")
-    shown = folds(text)[f"Beside the study: {len(comparison.runs)} runs of the profile `full`"]
+    shown = folds(text)[f"Outside the study: {len(comparison.runs)} runs of the profile `full`"]
     assert "The answers on this page don't count these runs" in shown
     assert "| baseline" in shown
     assert "study/samples-faces-01234567-full-baseline.webp" in shown
-    assert "Beside the study" not in (docs / "study.md").read_text(encoding="utf-8")
+    assert "Outside the study" not in (docs / "study.md").read_text(encoding="utf-8")
     assert all(target.exists() for target in targets(page) if target.name.startswith("samples-"))
 
 
