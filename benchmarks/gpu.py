@@ -37,6 +37,7 @@ from dcgan.trainer import train
 BATCH, LATENT = 128, 100
 EXAMPLES = [512, 256, 128, 64]  # channels of pytorch/examples' generator, from the 4x4 end
 STEPS, REPEATS = 500, 50
+EPOCH_GOAL = "<= {} s on an H100, {} s on an H200, without samples and checkpoints"
 KERNELS, NAME = 5, 120  # that take longest, and the characters of a name that are shown
 
 
@@ -90,19 +91,8 @@ def step_costs(
     return pairs.ours, pairs.theirs, _way(trainer_step)
 
 
-def bench_epoch64(rounds: int) -> Result:
-    """Time an epoch of baseline at full width."""
-    return _epoch("epoch64", "baseline", "<= 9 s on an H100, 6.5 s on an H200, without samples and checkpoints", rounds)
-
-
-def bench_epoch128(rounds: int) -> Result:
-    """Time an epoch of hires_128 at full width."""
-    return _epoch(
-        "epoch128", "hires_128", "<= 13 s on an H100, 9 s on an H200, without samples and checkpoints", rounds
-    )
-
-
 def _epoch(what: str, name: str, goal: str, rounds: int) -> Result:
+    """Time an epoch of an experiment at full width."""
     device = _cuda()
     overrides = [f"steps={CELEBA // BATCH}", "snapshots=1"]
     experiment = config.load(name, profile="full", overrides=overrides)
@@ -135,6 +125,10 @@ def _epoch(what: str, name: str, goal: str, rounds: int) -> Result:
         measurements.append(Measurement("the same, with cuDNN's choice of algorithms", seconds[0], "s"))
     location = "device" if batches.on_device else "host"
     return Result(what, measurements, f"{_precision(bf16)}, images on the {location} from the start")
+
+
+bench_epoch64 = partial(_epoch, "epoch64", "baseline", EPOCH_GOAL.format("9", "6.5"))
+bench_epoch128 = partial(_epoch, "epoch128", "hires_128", EPOCH_GOAL.format("13", "9"))
 
 
 def bench_examples(rounds: int) -> Result:
