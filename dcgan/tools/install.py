@@ -158,8 +158,11 @@ def configure() -> None:
     if pip.get("no-index", "").lower() in ("y", "yes", "t", "true", "on", "1") and not own_indexes:
         os.environ["PIP_NO_INDEX"] = "1"  # uv has no variable for it
     if "UV_CACHE_DIR" not in os.environ:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        if not writable(home / "uv"):
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "uv"
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=cache).close()
+        except OSError:
             os.environ["UV_CACHE_DIR"] = str(Path("cache/uv").absolute())
 
 
@@ -183,16 +186,6 @@ def pip_settings() -> dict[str, str]:
     variables = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     settings |= {name[4:].lower().replace("_", "-"): value for name, value in variables.items()}
     return {name: value for name, value in settings.items() if value.strip()}
-
-
-def writable(folder: Path) -> bool:
-    """Return whether files can be written in a folder, which is made if it isn't there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError:
-        return False
-    return True
 
 
 def fitting_torch(wish: str) -> tuple[str, str]:
