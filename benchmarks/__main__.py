@@ -20,7 +20,7 @@ BENCHMARKS = {
     "score": ("score", "scoring compared with torch-fidelity from a folder of PNGs"),
     "beside": ("beside", "a step while other programs are busy, for each way of sharing the CPU"),
     "start": ("start", "the time from the command to the first step"),
-    "study": ("study", "the time that Ray adds to many runs, and the disk space of a run"),
+    "study": ("study", "the time that Ray adds to many runs"),
     "setup": ("project", "`make setup` in a fresh clone"),
     "tests": ("project", "`make test`; minutes"),
     "steps": ("gpu", "a step at full width, recorded and eager, at 64 and 128 px; needs CUDA"),

@@ -8,18 +8,18 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from benchmarks.images import jpegs, packed, pil_batches
-from benchmarks.naive import naive_discriminator, naive_generator, naive_train
+from benchmarks.naive import LATENT, loop_cost, naive_discriminator, naive_generator
 from benchmarks.results import Measurement, Result, phrase
 from benchmarks.side_by_side import alternate, quiet_wandb, spread
 from benchmarks.train import CELEBA
@@ -34,9 +34,10 @@ from dcgan.players import Players, build
 from dcgan.record.folder import RunFolder
 from dcgan.trainer import train
 
-BATCH, LATENT = 128, 100
+BATCH = 128
 EXAMPLES = [512, 256, 128, 64]  # channels of pytorch/examples' generator, from the 4x4 end
 STEPS, REPEATS = 500, 50
+EPOCH_GOAL = "<= {} s on an H100, {} s on an H200, without samples and checkpoints"
 KERNELS, NAME = 5, 120  # that take longest, and the characters of a name that are shown
 
 
@@ -90,19 +91,8 @@ def step_costs(
     return pairs.ours, pairs.theirs, _way(trainer_step)
 
 
-def bench_epoch64(rounds: int) -> Result:
-    """Time an epoch of baseline at full width."""
-    return _epoch("epoch64", "baseline", "<= 9 s on an H100, 6.5 s on an H200, without samples and checkpoints", rounds)
-
-
-def bench_epoch128(rounds: int) -> Result:
-    """Time an epoch of hires_128 at full width."""
-    return _epoch(
-        "epoch128", "hires_128", "<= 13 s on an H100, 9 s on an H200, without samples and checkpoints", rounds
-    )
-
-
 def _epoch(what: str, name: str, goal: str, rounds: int) -> Result:
+    """Time an epoch of an experiment at full width."""
     device = _cuda()
     overrides = [f"steps={CELEBA // BATCH}", "snapshots=1"]
     experiment = config.load(name, profile="full", overrides=overrides)
@@ -137,6 +127,10 @@ def _epoch(what: str, name: str, goal: str, rounds: int) -> Result:
     return Result(what, measurements, f"{_precision(bf16)}, images on the {location} from the start")
 
 
+bench_epoch64 = partial(_epoch, "epoch64", "baseline", EPOCH_GOAL.format("9", "6.5"))
+bench_epoch128 = partial(_epoch, "epoch128", "hires_128", EPOCH_GOAL.format("13", "9"))
+
+
 def bench_examples(rounds: int) -> Result:
     """Compare pytorch/examples' layers in our engine with its loop, on the same files and without input."""
     device = _cuda()
@@ -150,15 +144,16 @@ def bench_examples(rounds: int) -> Result:
         batches = Batches(images, batch_size=BATCH, seed=0, device=device, **placement)
         step, real, latents = examples_step(device, bf16=bf16, batches=batches)
         same_batch = itertools.repeat(batches(0).contiguous())
+        their_cost = partial(loop_cost, device, widths=EXAMPLES, kernel=4, batch_size=BATCH)
         with pil_batches(folder, BATCH) as loader:
             with_input = alternate(
                 lambda: _ours(step, latents, lambda i: batches(i, out=real), 100),
-                lambda: loop_cost(device, (batch.to(device) for batch in loader), 100),
+                lambda: their_cost((batch.to(device) for batch in loader), 100),
                 rounds=rounds,
             )
         without_input = alternate(
             lambda: _ours(step, latents, lambda i: None, STEPS),
-            lambda: loop_cost(device, same_batch, STEPS),
+            lambda: their_cost(same_batch, STEPS),
             rounds=rounds,
         )
     measurements = [
@@ -208,32 +203,6 @@ def _ours(step: Callable[[], Tensor], latents: Tensor, fill: Callable[[int], obj
         latents.normal_()
         measures.append(step().clone())
     torch.stack(measures).cpu()
-    return (time.perf_counter() - start) / (steps * BATCH)
-
-
-def loop_cost(
-    device: torch.device,
-    images: Iterable[Tensor],
-    steps: int,
-    *,
-    widths: list[int] = EXAMPLES,
-    kernel: int = 4,
-    read: Callable[[Tensor], Any] = Tensor.item,
-) -> float:
-    """Time the write-up's loop, TF32 as torch has it: seconds an image. The default layers are pytorch/examples'."""
-    generator = naive_generator(LATENT, widths, kernel).to(device)
-    discriminator = naive_discriminator(widths, kernel).to(device)
-    images = iter(images)
-    # The script leaves torch's own settings but for this one; ours are set for the whole process.
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
-        for count in (4, steps):  # the first few to warm up
-            start = time.perf_counter()
-            real = itertools.islice(images, count)
-            noises = (torch.randn(BATCH, LATENT, device=device) for _ in range(count))
-            measures = naive_train(
-                generator, discriminator, real, noises, lr_g=2e-4, lr_d=2e-4, decay_g=0.0, decay_d=0.0, read=read
-            )
-            float(measures[-1][0])  # waits for the device
     return (time.perf_counter() - start) / (steps * BATCH)
 
 

@@ -1,16 +1,11 @@
-"""The costs of a study without its runs: Ray's part of the time, and the disk."""
+"""The cost of a study without its runs: Ray's part of the time."""
 
 import math
 import statistics
-import tempfile
 import time
-from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from benchmarks.results import Measurement, Result
-from benchmarks.side_by_side import quiet_wandb
-from dcgan.__main__ import main
 
 COUNTS = (2, 8, 64)
 SECONDS = 2.0  # of each dummy run
@@ -43,7 +38,7 @@ def bench_study(rounds: int) -> Result:
     for count in COUNTS:
         measurements.append(Measurement(f"{count} runs", walls[count], "s"))
         measurements.append(Measurement(f"{count} runs without any gap", waves[count] * SECONDS, "s"))
-    return Result("study", [*measurements, *_disk()])
+    return Result("study", measurements)
 
 
 def _wall(task: Any, count: int) -> float:
@@ -52,18 +47,3 @@ def _wall(task: Any, count: int) -> float:
     begin = time.perf_counter()
     ray.get([task.remote(SECONDS) for _ in range(count)])
     return time.perf_counter() - begin
-
-
-def _disk() -> list[Measurement]:
-    """Measure what a finished smoke run leaves, in all and by kind."""
-    sizes: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as scratch:
-        with quiet_wandb():
-            args = ["run", "tuned_lr", "--profile", "smoke", "--runs", f"{scratch}/runs", "--cache", f"{scratch}/cache"]
-            assert main(args) == 0
-        (folder,) = (path.parent for path in Path(scratch, "runs").rglob("config.yaml"))
-        for path in folder.rglob("*"):
-            if path.is_file():
-                sizes[path.relative_to(folder).parts[0]] += path.stat().st_size
-    kinds = [Measurement(f"on disk, {kind}", size / 1e6, "MB") for kind, size in sizes.most_common()]
-    return [Measurement("on disk, a smoke run", sizes.total() / 1e6, "MB"), *kinds]

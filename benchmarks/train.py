@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 
 from analysis.measures.interleaving import interleaving_ratio
 from benchmarks.images import jpegs, packed, pil_batches, pil_cost
-from benchmarks.naive import naive_discriminator, naive_generator, naive_train
+from benchmarks.naive import loop_cost
 from benchmarks.results import Measurement, Result
 from benchmarks.side_by_side import alternate, plainly, quiet_wandb
 from dcgan import config
@@ -23,7 +22,7 @@ from dcgan.record.folder import RunFolder
 from dcgan.trainer import train
 
 PROFILE, IMAGES = "laptop", 2048
-STEPS, WARM_UP, SAMPLED = 60, 4, 2000  # steps of training, before it, and batches without training
+STEPS, SAMPLED = 60, 2000  # steps of training, and batches without training
 CELEBA = 202_599  # images
 GOAL = ">= 2.8x with bf16 by AVX512, 3.6x by AMX, 1.7x without"
 CPU = torch.device("cpu")
@@ -62,17 +61,13 @@ def bench_train(rounds: int) -> Result:
     return Result("train", [*speed, wait], f"{threads} threads, {'bf16' if bf16 else 'fp32'}")
 
 
-def naive_cost(folder: str, widths: list[int], *, batch_size: int, steps: int, latent_dim: int = 100) -> float:
+def naive_cost(folder: str, widths: list[int], *, batch_size: int, steps: int) -> float:
     """Time the write-up's loop on all cores, its workers started: seconds an image."""
     use_threads("auto")
-    generator, discriminator = naive_generator(latent_dim, widths), naive_discriminator(widths)
     with pil_batches(Path(folder), batch_size) as batches:
-        for count in (WARM_UP, steps):
-            start = time.perf_counter()
-            noises = (torch.randn(batch_size, latent_dim) for _ in range(count))
-            real = itertools.islice(batches, count)
-            naive_train(generator, discriminator, real, noises, lr_g=2e-4, lr_d=1e-4, decay_g=1e-6, decay_d=1e-4)
-    return (time.perf_counter() - start) / (steps * batch_size)
+        return loop_cost(
+            CPU, batches, steps, widths=widths, batch_size=batch_size, lr_d=1e-4, decay_g=1e-6, decay_d=1e-4
+        )
 
 
 def bench_input(rounds: int) -> Result:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from benchmarks import gpu
 from benchmarks.images import jpegs, pil_batches, pil_cost
+from benchmarks.naive import loop_cost
 from benchmarks.results import Measurement, Result
 from benchmarks.side_by_side import alternate
 from benchmarks.train import CELEBA, IMAGES, STEPS
@@ -51,7 +52,7 @@ def taken_apart(folder: Path, device: torch.device, rounds: int) -> list[Measure
     """Take the write-up's loop at 64 px apart on a device: its step as it is, then without input, and so on."""
     experiment = config.load("tuned_lr", profile=PROFILE)
     widths = map_channels(experiment.image_size, experiment.generator_channels)
-    cost = partial(gpu.loop_cost, device, widths=widths, kernel=5)
+    cost = partial(loop_cost, device, widths=widths, batch_size=gpu.BATCH)
     with pil_batches(folder, gpu.BATCH) as loader:
         real = next(loader).to(device)
         ways = {

@@ -148,15 +148,20 @@ class Tracker:
         self._run.log(media)
 
     def _close(self, generator: Path | None, summary: Mapping[str, Any]) -> None:
-        for seconds, action in (
-            # Has its own limit: starting an upload asks the server, and waits long if there is none.
-            (10, lambda: self._conclude(generator, summary)),
-            (wandb_client.FINISH_TIMEOUT_S + 5, lambda: self._end(exit_code=1 if summary["state"] == "failed" else 0)),
-        ):
-            try:
+        def conclude() -> None:
+            self._run.summary.update(summary)
+            if generator is not None:
+                config = dict(self._run.config)
+                wandb_client.log_generator(self._wandb, self._run, config, [generator], state=summary["state"])
+
+        def end() -> None:
+            self._run.finish(exit_code=1 if summary["state"] == "failed" else 0)
+            self._remove_superseded()
+
+        # The first has its own limit: starting an upload asks the server, and waits long if there is none.
+        for seconds, action in ((10, conclude), (wandb_client.FINISH_TIMEOUT_S + 5, end)):
+            with self._never_stopping_training("finish"):
                 within(seconds, action)
-            except TimeoutError:
-                self._give_up("no answer")
 
     def _start(self, **identity: Any) -> Any:
         import wandb
@@ -205,18 +210,6 @@ class Tracker:
             if samples is not None and Path(samples).is_file():
                 values["samples"] = self._wandb.Image(str(samples), caption=f"step {row['step']}")
             self._run.log(values)
-
-    def _conclude(self, generator: Path | None, summary: Mapping[str, Any]) -> None:
-        with self._never_stopping_training("finish"):
-            self._run.summary.update(summary)
-            if generator is not None:
-                config = dict(self._run.config)
-                wandb_client.log_generator(self._wandb, self._run, config, [generator], state=summary["state"])
-
-    def _end(self, exit_code: int) -> None:
-        with self._never_stopping_training("finish"):
-            self._run.finish(exit_code=exit_code)
-            self._remove_superseded()
 
     def _remove_superseded(self) -> None:
         """Delete older offline pieces: on upload, pieces of one id append to each other; the newest has all rows."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Group, JustifyMethod
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -22,8 +22,7 @@ QUIET_S = 300  # the longest that a log stays silent
 TAIL_BYTES = 1000  # of history.csv: a row has at most some 120
 NOT_OVER = ("waiting", "starting", "running")
 URGENCY = {"running": 0, "starting": 1, "failed": 2, "interrupted": 2, "waiting": 3}  # a low terminal shows these first
-TITLES = ("experiment", "seed", "state", "step", "loss_d", "loss_g", "images/s", "left")
-BAR = TITLES.index("step")  # the bar stands before this column
+TITLES = ("experiment", "seed", "state", "", "step", "loss_d", "loss_g", "images/s", "left")  # "": the bar
 
 
 @dataclass(frozen=True)
@@ -45,13 +44,15 @@ class Row:
         """The time left at the run's own speed so far; None before it has one."""
         return (self.steps - self.step) * self.batch_size / self.images_per_s if self.images_per_s else None
 
-    def cells(self) -> tuple[str, ...]:
-        """Return the run's numbers as text, one for each of TITLES."""
+    def cells(self) -> tuple[RenderableType, ...]:
+        """Return what the table shows of the run, one for each of TITLES."""
         losses = ("" if loss is None else f"{loss:.3f}" for loss in (self.loss_d, self.loss_g))
         speed = f"{self.images_per_s:,.0f}" if self.images_per_s else ""
         time_left = duration(self.seconds_left) if self.state == "running" else ""
+        bar = ProgressBar(total=self.steps, completed=self.step, width=10)
         step = f"{self.step:,}/{self.steps:,}"
-        return (self.experiment, str(self.seed), self.state, step, *losses, speed, time_left)
+        # In a plain string rich would take brackets for markup.
+        return (Text(self.experiment), str(self.seed), Text(self.state), bar, step, *losses, speed, time_left)
 
 
 def overall(rows: Sequence[Row], slots: int = 1) -> str:
@@ -195,13 +196,11 @@ def table(rows: Sequence[Row], slots: int, height: int) -> Group:
     room = max(0, height - 2)  # beside the titles and the overall line
     visible = sorted(range(len(rows)), key=lambda index: URGENCY.get(rows[index].state, 4))[:room]
     grid = Table(box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)
-    for title in (*TITLES[:BAR], "", *TITLES[BAR:]):
+    for title in TITLES:
         justify: JustifyMethod = "left" if title in ("experiment", "state") else "right"
         grid.add_column(title, no_wrap=bool(title), justify=justify)  # on a narrow terminal the bar gives way first
     for row in (rows[index] for index in sorted(visible)):
-        cells = [Text(cell) for cell in row.cells()]
-        bar = ProgressBar(total=row.steps, completed=row.step, width=10)
-        grid.add_row(*cells[:BAR], bar, *cells[BAR:])
+        grid.add_row(*row.cells())
     hidden = len(rows) - len(visible)
     text = overall(rows, slots) + f"; {hidden} not shown" * bool(hidden)
     return Group(grid, Text(text, style="bold", no_wrap=True))

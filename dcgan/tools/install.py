@@ -95,8 +95,9 @@ def main(locks: list[Path], wish: str) -> None:
                 if not rebuild:  # uv changes nothing before it has everything
                     RECORD.write_text(json.dumps(installed))
                 raise
-        previous = {} if rebuild else installed
-        RECORD.write_text(json.dumps({**previous, **checksums, "torch": torch, "python": python_version()}))
+        # An empty .venv is made with the Python that runs this.
+        previous = {"python": ".".join(platform.python_version_tuple()[:2])} if rebuild else installed
+        RECORD.write_text(json.dumps({**previous, **checksums, "torch": torch}))
 
 
 @contextlib.contextmanager
@@ -124,22 +125,15 @@ def put_back() -> None:
 
 def recorded() -> dict[str, str]:
     """Return what .venv holds (each lock's checksum, torch, python), or {} if it is missing, half-made or broken."""
+    command = [str(PYTHON), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
     try:
-        text, python = RECORD.read_text(), python_version()
+        text = RECORD.read_text()
+        python = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         # Empty: the Makefile of an older version made it, with the ordinary build.
         record = json.loads(text) if text else {"torch": "pypi", "python": python}
-    except (OSError, ValueError):
+    except (OSError, ValueError, subprocess.SubprocessError):
         return {}
     return record if record["python"] == python else {}
-
-
-def python_version() -> str:
-    """Return the version of .venv's Python, such as "3.11"; raise OSError or ValueError if it doesn't run."""
-    command = [str(PYTHON), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    if not answer:
-        raise ValueError
-    return answer
 
 
 def configure() -> None:
@@ -158,8 +152,11 @@ def configure() -> None:
     if pip.get("no-index", "").lower() in ("y", "yes", "t", "true", "on", "1") and not own_indexes:
         os.environ["PIP_NO_INDEX"] = "1"  # uv has no variable for it
     if "UV_CACHE_DIR" not in os.environ:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        if not writable(home / "uv"):
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "uv"
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=cache).close()
+        except OSError:
             os.environ["UV_CACHE_DIR"] = str(Path("cache/uv").absolute())
 
 
@@ -183,16 +180,6 @@ def pip_settings() -> dict[str, str]:
     variables = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     settings |= {name[4:].lower().replace("_", "-"): value for name, value in variables.items()}
     return {name: value for name, value in settings.items() if value.strip()}
-
-
-def writable(folder: Path) -> bool:
-    """Return whether files can be written in a folder, which is made if it isn't there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError:
-        return False
-    return True
 
 
 def fitting_torch(wish: str) -> tuple[str, str]:

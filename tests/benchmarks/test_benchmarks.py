@@ -64,7 +64,7 @@ def small(monkeypatch):
     noise = np.random.default_rng(0).integers(0, 256, (200, 128, 128, 3), dtype=np.uint8)
     monkeypatch.setattr("benchmarks.images.faces.draw", lambda seeds, size: noise[: len(seeds), :size, :size])
     for name, value in {
-        "train.PROFILE": "smoke", "train.IMAGES": 130, "train.CELEBA": 200, "train.STEPS": 2, "train.WARM_UP": 1,
+        "train.PROFILE": "smoke", "train.IMAGES": 130, "train.CELEBA": 200, "train.STEPS": 2,
         "train.SAMPLED": 2, "writeup.PROFILE": "smoke", "writeup.IMAGES": 130, "writeup.STEPS": 2,
         "packing.PROFILE": "smoke", "packing.PACKED": 20, "packing.COUNTS": (140,), "packing.TRAINED": 2,
         "score.IMAGES": 100, "score.REAL": 100, "start.PROFILE": "smoke", "start.IMAGES": 130,
