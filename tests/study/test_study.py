@@ -91,52 +91,6 @@ def test_a_run_of_another_recipe_is_not_done(tmp_path):
     assert [run.done for run in planned(str(own), "--seeds", "1", *TINY)] == [False]
 
 
-# The command, and what its one line must say.
-BAD_INPUTS = {
-    "unknown experiment, the second": ("baseline tunedlr", ["tunedlr", "did you mean tuned_lr"]),
-    "unknown profile": ("baseline --profile huge", ["'huge'", "full, laptop, smoke"]),
-    "unknown key": ("baseline --set lr=1", ["--set lr=1", "unknown key"]),
-    "impossible seed": ("baseline --seeds 5000000000-5000000001", ["seed", "4294967296"]),
-    "a seed for all": ("baseline --set seed=4", ["--set seed", "--seeds"]),
-    "data missing": ("baseline --data nowhere", ["nowhere"]),
-    "data of nobody's": ("baseline --data ~nobody-here/faces", ["no such folder or file", "~nobody-here/faces"]),
-    "data empty": ("baseline --data=", ["--data (DATA=) is an empty name"]),
-    "too few images": ("baseline --set images=20", ["20", "128", "batch_size"]),
-}
-
-
-@pytest.mark.parametrize("case", BAD_INPUTS)
-def test_bad_input_is_reported_in_one_line_before_anything_starts(case, no_ray, tmp_path, capsys):
-    asked, parts = BAD_INPUTS[case]
-    profile = [] if "--profile" in asked else ["--profile", "smoke"]
-    assert main(["study", *asked.split(), *profile, "--device", "cpu"]) == 2
-    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert all(part in errors[0] for part in parts), errors
-    assert not (tmp_path / "runs").exists()
-
-
-@pytest.mark.parametrize(
-    "asked",
-    [
-        "",
-        "baseline --seeds x",
-        "baseline --seeds 0",
-        "baseline --cpus-per-run 1.5",
-        "baseline --cpus-per-run inf",
-        "baseline --seeds 99999999999999999999",
-        "baseline --gpus-per-run 2",
-    ],
-)
-def test_a_mistyped_command_is_reported_in_one_line_too(asked, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["study", *asked.split()])
-    assert ended.value.code == 2
-    errors = capsys.readouterr().err
-    assert errors.startswith("error: ")
-    assert errors.count("\n") == 1
-
-
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "no.such.host.invalid:6379", "junk"])
 def test_a_cluster_that_does_not_answer_is_one_line_within_seconds(address, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RAY_ADDRESS", address)
