@@ -12,17 +12,13 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from support import ROOT
+from support import ROOT, TINY
 from support.waiting import until
 
 from dcgan import config
 from dcgan.__main__ import main, parser
 
-TINY = [
-    *("--profile", "smoke", "--device", "cpu"),
-    *("--set", "image_size=32", "--set", "batch_size=8", "--set", "width_multiplier=0.0079"),
-    *("--set", "steps=6", "--set", "images=40", "--set", "precision=fp32", "--set", "threads=1"),
-]
+RECIPE = ["--profile", "smoke", "--device", "cpu", "--set", *TINY, "steps=6", "threads=1"]
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +38,7 @@ def pictures(tmp_path):
 
 
 def _run(*arguments):
-    return main(["run", "tuned_lr", *TINY, *map(str, arguments)])
+    return main(["run", "tuned_lr", *RECIPE, *map(str, arguments)])
 
 
 def _folder(tmp_path):
@@ -92,7 +88,7 @@ def test_a_finished_run_is_not_trained_again_unless_fresh(tmp_path, pictures, ca
 def test_an_edited_experiment_is_not_taken_for_the_one_that_was_trained(tmp_path, pictures, capsys):
     edited = tmp_path / "edited.yaml"
     edited.write_text("extends: baseline\ndiscriminator: {learning_rate: 5e-5}\n")
-    command = ["run", str(edited), *TINY, "--data", str(pictures)]
+    command = ["run", str(edited), *RECIPE, "--data", str(pictures)]
     assert main(command) == 0
     edited.write_text("extends: baseline\ndiscriminator: {learning_rate: 9e-5}\n")
     capsys.readouterr()
@@ -220,20 +216,20 @@ def test_a_device_that_is_not_there_is_refused(capsys):
 
 def test_sample_draws_from_a_run_or_from_any_generator_params(tmp_path, pictures, capsys):
     _run("--data", pictures)
-    assert main(["sample", "tuned_lr", *TINY, "--data", str(pictures), "--seeds", "2,5-7"]) == 0
+    assert main(["sample", "tuned_lr", *RECIPE, "--data", str(pictures), "--seeds", "2,5-7"]) == 0
     drawn = _folder(tmp_path) / "sampled"
     names = {path.name for path in drawn.iterdir()}
     assert names == {"grid.png", "walk.gif", "training.webp", *(f"seed-{n:05d}.png" for n in (2, 5, 6, 7))}
     assert main(["sample", str(_folder(tmp_path) / "generator.params"), "--seeds", "6", "--out", "alone"]) == 0
     assert (tmp_path / "alone" / "seed-00006.png").read_bytes() == (drawn / "seed-00006.png").read_bytes()
     next((_folder(tmp_path) / "snapshots").iterdir()).write_bytes(b"damaged")
-    assert main(["sample", "tuned_lr", *TINY, "--data", str(pictures), "--seeds", "9"]) == 0
+    assert main(["sample", "tuned_lr", *RECIPE, "--data", str(pictures), "--seeds", "9"]) == 0
     assert (drawn / "seed-00009.png").is_file()
     assert "warning: left out of the film: " in capsys.readouterr().err
 
 
 def test_a_missing_generator_is_reported_in_one_line(tmp_path, pictures, capsys):
-    assert main(["sample", "tuned_lr", *TINY, "--data", str(pictures)]) == 2
+    assert main(["sample", "tuned_lr", *RECIPE, "--data", str(pictures)]) == 2
     assert "no generator.params" in capsys.readouterr().err
 
 
@@ -249,7 +245,7 @@ def test_help_names_every_option_and_does_not_wait_for_torch(capsys):
 
 @pytest.mark.slow
 def test_ctrl_c_saves_and_says_how_to_resume_and_the_same_command_does(tmp_path, pictures, caplog):
-    command = ["run", "tuned_lr", *TINY, "--set", "steps=300", "--data", str(pictures)]
+    command = ["run", "tuned_lr", *RECIPE, "--set", "steps=300", "--data", str(pictures)]
     process = subprocess.Popen(
         [sys.executable, "-m", "dcgan", *command],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -284,7 +280,7 @@ def test_prune_deletes_what_only_resuming_needs_of_ended_runs_and_sampling_still
     assert main(["prune"]) == 0
     assert "MB freed: the checkpoints of 1 runs that have ended" in capsys.readouterr().out
     assert {path for path in folder.rglob("*") if path.is_file()} == others
-    assert main(["sample", "tuned_lr", *TINY, "--data", str(pictures), "--seeds", "0-3"]) == 0
+    assert main(["sample", "tuned_lr", *RECIPE, "--data", str(pictures), "--seeds", "0-3"]) == 0
     assert _run("--data", pictures) == 0  # already finished
     assert main(["prune"]) == 0
     assert "0 runs" in capsys.readouterr().out

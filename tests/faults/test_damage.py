@@ -28,10 +28,8 @@ def cache(tmp_path_factory):
 
 
 def _run(runs, cache, *more):
-    settings = [word for setting in SETTINGS for word in ("--set", setting)]
-    return command.main(
-        ["run", "tuned_lr", "--profile", "smoke", *settings, "--runs", str(runs), "--cache", str(cache), *more]
-    )
+    where = ["--runs", str(runs), "--cache", str(cache)]
+    return command.main(["run", "tuned_lr", "--profile", "smoke", "--set", *SETTINGS, *where, *more])
 
 
 def _folder(runs):
@@ -188,7 +186,7 @@ def test_too_little_memory_is_one_line_with_a_batch_to_try(tmp_path, cache):
         "resource.setrlimit(resource.RLIMIT_AS, (taken + 2**31, -1))\n"
         "sys.exit(__main__.main(sys.argv[1:]))"
     )
-    settings = ["--set", "batch_size=4096", "--set", "images=5000", "--set", "steps=2", "--set", "width_multiplier=0.5"]
+    settings = ["--set", "batch_size=4096", "images=5000", "steps=2", "width_multiplier=0.5"]
     asked = ["run", "tuned_lr", "--profile", "smoke", *settings, "--runs", str(tmp_path), "--cache", str(cache)]
     done = subprocess.run(
         [sys.executable, "-c", limited, *asked], cwd=ROOT, capture_output=True, text=True, timeout=200
@@ -228,8 +226,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(free_kb,
 @pytest.mark.long
 def test_on_a_disk_that_fills_up_wandb_has_every_step_in_the_end(small_disk, cache):
     (small_disk / "filler").write_bytes(b"\0" * (shutil.disk_usage(small_disk).free - 400 * 1024))
-    settings = [word for setting in (*SETTINGS, "steps=300") for word in ("--set", setting)]
-    asked = [sys.executable, "-m", "dcgan", "run", "tuned_lr", "--profile", "smoke", *settings]
+    asked = [sys.executable, "-m", "dcgan", "run", "tuned_lr", "--profile", "smoke", "--set", *SETTINGS, "steps=300"]
     asked += ["--runs", small_disk / "runs", "--cache", cache]
     for code in (2, 0):
         done = subprocess.run(
