@@ -192,6 +192,14 @@ def test_the_advice_when_memory_runs_out_names_resident_images_before_the_batch(
     assert ("images take room on the device" in message) == resident
 
 
+def test_the_record_has_what_moves_a_result():
+    facts = environment.describe(CPU, bf16=True)
+    assert set(environment.BITS) <= set(facts)
+    assert facts["precision"] == "bf16"
+    assert len(facts["git_commit"]) == 40
+    assert len(facts["code"]) == 16
+
+
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
 def test_the_record_of_a_gpu_has_its_memory_and_on_cuda_driver_and_capability(monkeypatch, kind):
     monkeypatch.setattr(nvidia, "driver", lambda: "570.86.15")

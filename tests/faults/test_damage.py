@@ -162,11 +162,12 @@ def test_a_run_is_not_mixed_with_other_training_code(stopped, cache, whole, monk
     assert _result(stopped) == whole
 
 
-def test_the_checksums_of_the_code_change_with_the_training_code_and_not_with_the_readme(tmp_path, monkeypatch):
+def test_the_checksums_of_the_code_change_with_the_training_code_and_with_nothing_else(tmp_path, monkeypatch):
     shutil.copytree(environment.PACKAGE, tmp_path / "dcgan", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(environment, "PACKAGE", tmp_path / "dcgan")
     before = environment.code_files()
     (tmp_path / "README.md").write_text("changed")
+    (tmp_path / "dcgan/study/live_table.py").write_text("changed")
     assert environment.code_files() == before
     for name in ("adversarial.py", "data/batches.py"):
         with (tmp_path / "dcgan" / name).open("a") as file:
