@@ -26,25 +26,22 @@ def results(layer, features, compute):
 
 
 @pytest.mark.parametrize("memory_format", FORMATS, ids=["channels_last", "contiguous"])
-def test_a_convolution_to_one_pixel_is_a_matrix_product(memory_format):
+@pytest.mark.parametrize(
+    ("make_layer", "shape", "ours"),
+    [
+        (lambda: To1x1(7, 1, 4), (3, 7, 4, 4), on_rows),
+        (lambda: FromRGB(3, 9, 5, stride=2, padding=2), (2, 3, 12, 16), on_squares),
+    ],
+    ids=["to one pixel, as a matrix product", "on squares of pixels"],
+)
+def test_a_convolution_in_another_way_is_pytorchs_own(make_layer, shape, ours, memory_format):
     torch.manual_seed(0)
-    layer = To1x1(7, 1, 4).double().to(memory_format=memory_format)
-    features = torch.randn(3, 7, 4, 4, dtype=torch.float64).contiguous(memory_format=memory_format)
-    product = results(layer, features, lambda x: on_rows(x, layer.weight, layer.bias))
+    layer = make_layer().double().to(memory_format=memory_format)
+    features = torch.randn(shape, dtype=torch.float64).contiguous(memory_format=memory_format)
+    found = results(layer, features, lambda x: ours(x, layer.weight, layer.bias))
     own = results(layer, features, lambda x: nn.Conv2d.forward(layer, x))
-    for found, expected in zip(product, own, strict=True):
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("memory_format", FORMATS, ids=["channels_last", "contiguous"])
-def test_a_convolution_on_squares_of_pixels_is_the_one_on_pixels(memory_format):
-    torch.manual_seed(0)
-    layer = FromRGB(3, 9, 5, stride=2, padding=2).double().to(memory_format=memory_format)
-    images = torch.randn(2, 3, 12, 16, dtype=torch.float64).contiguous(memory_format=memory_format)
-    squares = results(layer, images, lambda x: on_squares(x, layer.weight, layer.bias))
-    own = results(layer, images, lambda x: nn.Conv2d.forward(layer, x))
-    for found, expected in zip(squares, own, strict=True):
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    for mine, expected in zip(found, own, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
 
 
 def test_squares_of_pixels_are_in_bfloat16_where_autocast_asks_for_it():

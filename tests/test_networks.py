@@ -18,17 +18,6 @@ def test_latents_become_images_and_images_become_logits(size, channels, latents)
     assert Discriminator(size, channels)(images).shape == (2,)
 
 
-@pytest.mark.parametrize("size", IMAGE_SIZES)
-def test_each_discriminator_layer_maps_a_side_of_h_to_half_of_h_plus_1_rounded_down(size):
-    images = torch.zeros(2, 3, size, size)
-    sides = [size]
-    for layer in list(Discriminator(size, 8).layers)[:-1]:
-        images = layer(images)
-        sides.append(images.shape[-1])
-        assert sides[-1] == (sides[-2] + 1) // 2
-    assert sides == map_sizes(size)[::-1]
-
-
 def test_channels_halve_from_the_4x4_end():
     assert map_channels(64, 1024) == [1024, 512, 256, 128]
     assert map_channels(128, 1024) == [1024, 512, 256, 128, 64]
@@ -38,16 +27,6 @@ def test_channels_halve_from_the_4x4_end():
 def test_a_size_that_does_not_fit_is_refused(size):
     with pytest.raises(ValueError, match="choose one of 32, 64, 128, 256"):
         map_sizes(size)
-
-
-def test_there_is_no_bias_in_front_of_a_batchnorm_and_no_batchnorm_at_the_pixels():
-    generator, discriminator = Generator(64, 100, 64), Discriminator(64, 64)
-    for stage in [*generator.layers, *discriminator.layers]:
-        if isinstance(stage, nn.Sequential):
-            convolution, follower = stage[0], stage[1]
-            assert (convolution.bias is None) == isinstance(follower, nn.BatchNorm2d)
-    assert not isinstance(generator.layers.to_rgb[1], nn.BatchNorm2d)
-    assert not isinstance(discriminator.layers.to_32x32[1], nn.BatchNorm2d)
 
 
 @pytest.mark.parametrize("mean", [0.0, 1.0])

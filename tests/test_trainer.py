@@ -70,18 +70,13 @@ def test_the_last_snapshot_is_the_final_generator(whole):
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(whole, images, tmp_path):
+    torch.manual_seed(12345)  # of the global generators, which move nothing
+    np.random.seed(12345)
     _, again = train(tmp_path / "again", images)
     _, other = train(tmp_path / "other", images, seed=1)
     assert again.history.read_bytes() == whole.history.read_bytes()
     assert same(weights(again), weights(whole))
     assert not same(weights(other), weights(whole))
-
-
-def test_the_state_of_the_global_generator_of_numbers_moves_nothing(whole, images, tmp_path):
-    torch.manual_seed(12345)
-    np.random.seed(12345)
-    _, again = train(tmp_path, images)
-    assert same(weights(again), weights(whole))
 
 
 def test_previews_change_nothing(whole, images, tmp_path):
@@ -309,10 +304,3 @@ def test_a_signal_that_comes_while_a_run_fails_leaves_it_failed(tmp_path, images
     with pytest.raises(RuntimeError, match="another process is gone"):
         train(tmp_path / "run", images)
     assert RunFolder(tmp_path / "run").read_status()["state"] == "failed"
-
-
-def test_bf16_is_another_run_close_to_the_same(whole, images, tmp_path):
-    _, folder = train(tmp_path, images, bf16=True)
-    ours, theirs = folder.read_history(), whole.read_history()
-    assert not ours.equals(theirs)
-    np.testing.assert_allclose(ours["loss_d"], theirs["loss_d"], rtol=0.05)

@@ -11,18 +11,14 @@ import sys
 import time
 
 import pytest
-from support import ROOT
+from support import ROOT, TINY
 from support.waiting import until, with_variable
 
 from dcgan.__main__ import main
 from dcgan.record.folder import RunFolder
 
 EXPERIMENTS, SEEDS = ("baseline", "tuned_lr"), 2
-TINY = [
-    *("--profile", "smoke", "--device", "cpu"),
-    *("--set", "image_size=32", "--set", "batch_size=8", "--set", "width_multiplier=0.0079"),
-    *("--set", "steps=800", "--set", "images=40", "--set", "precision=fp32"),
-]
+RECIPE = ["--profile", "smoke", "--device", "cpu", "--set", *TINY, "steps=800"]
 MARK = "STUDY_UNDER_TEST"  # in the environment of every process of a study
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -37,7 +33,7 @@ def alone(tmp_path_factory):
         for name in EXPERIMENTS:
             for seed in range(SEEDS):
                 words = ["--seed", str(seed), "--runs", str(runs), "--cache", str(runs / "cache")]
-                assert main(["run", name, *TINY, "--set", "threads=1", *words]) == 0
+                assert main(["run", name, *RECIPE, "--set", "threads=1", *words]) == 0
     return _weights(runs)
 
 
@@ -48,7 +44,7 @@ def start(tmp_path):
     def started(address=""):
         words = ["--seeds", str(SEEDS), "--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache")]
         return subprocess.Popen(
-            [sys.executable, "-m", "dcgan", "study", *EXPERIMENTS, *TINY, *words],
+            [sys.executable, "-m", "dcgan", "study", *EXPERIMENTS, *RECIPE, *words],
             env=os.environ | {"PYTHONPATH": str(ROOT), "RAY_ADDRESS": address, MARK: str(tmp_path)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from support import ROOT
+from support import ROOT, TINY
 from support.waiting import until, worker
 
 from dcgan.record.folder import RunFolder
@@ -15,11 +15,10 @@ pytestmark = pytest.mark.long
 
 
 def test_torchrun_restarts_a_run_when_one_of_its_processes_dies(tmp_path):
-    settings = ("image_size=32", "batch_size=8", "width_multiplier=0.0079", "images=40", "steps=600", "threads=1")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["--max-restarts", "1", "-m", "dcgan", "run", "tuned_lr", "--profile", "smoke", "--device", "cpu"]
     command += ["--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache")]
-    command += [word for setting in settings for word in ("--set", setting)]
+    command += ["--set", *TINY, "steps=600", "threads=1"]
     with (tmp_path / "output").open("w+") as output:
         started = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
         found = until(lambda: list((tmp_path / "runs").glob("*/*/*/*/history.csv")), seconds=120, alive=started)

@@ -105,17 +105,6 @@ def test_batches_are_the_same_wherever_they_are_made(device, on_device, pin_memo
         torch.testing.assert_close(made(step).cpu(), sampler(pixels)(step), rtol=0, atol=last_bit)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_never_makes_the_host_wait():
-    batches = sampler(images(60), device="cuda", on_device=True, pin_memory=True)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        for step in range(30):
-            batches(step)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
 def test_too_few_images_for_a_batch_says_both_numbers_and_the_remedy():
     with pytest.raises(DataError, match=r"^1 image doesn't fill one batch of 5: use more images$"):
         sampler(images(1))

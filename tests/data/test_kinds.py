@@ -12,8 +12,6 @@ from support.images import encoded, packed, picture, refused, some, tarred, writ
 
 from dcgan.data import files, kinds, open_source
 
-pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")  # torchvision 0.29
-
 COLOUR = (200, 40, 90)
 PLAIN = Image.new("RGB", (24, 24), COLOUR)
 #: One image of each kind, by an extension that it has.

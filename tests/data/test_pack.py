@@ -1,6 +1,5 @@
 """Images of every kind become one packed array of RGB squares; those that can't be read are left out and named."""
 
-import importlib
 import zipfile
 
 import numpy as np
@@ -8,14 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from support.images import by_pillow, encoded, one, packed, picture, psnr, refused, some, written, zipped
-
-packing = importlib.import_module("dcgan.data.pack")  # the package's `pack` is the function
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning"),  # of torchvision 0.29
-    pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning"),
-]
+from support.images import by_pillow, encoded, one, packed, packing, picture, psnr, refused, some, written, zipped
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "WEBP", "TIFF"])

@@ -97,20 +97,6 @@ def test_a_card_that_others_have_filled_is_a_message_and_no_traceback(tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("device", "memory_format", "ahead", "recorded"),
-    [
-        (CPU, torch.channels_last, None, False),
-        (CUDA, torch.channels_last, 8, True),
-        (MPS, torch.contiguous_format, 8, False),
-    ],
-    ids=["cpu", "cuda", "mps"],
-)
-def test_each_kind_of_device_has_its_facts(device, memory_format, ahead, recorded):
-    assert (device.memory_format, device.steps_ahead, device.records_steps) == (memory_format, ahead, recorded)
-    assert device.pins_memory == recorded
-
-
-@pytest.mark.parametrize(
     ("free", "nbytes", "resident"),
     [
         (5.5 * GB, CELEBA, False),  # a card of 6 GB
@@ -123,7 +109,8 @@ def test_on_cuda_4_gb_stay_free_beside_resident_images(monkeypatch, caplog, free
     caplog.set_level("INFO", logger="dcgan")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free), 24 * GB))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA L4")
-    assert Device.of(torch.device("cuda")).placement(nbytes)["on_device"] == resident
+    placement = Device.of(torch.device("cuda")).placement(nbytes)
+    assert placement == {"on_device": resident, "pin_memory": True, "memory_format": torch.channels_last}
     said = (
         f"the images stay on the host: they take {nbytes / 1e9:.1f} GB, and there is room for {free / 1e9 - 4:.1f} GB "
         "on the NVIDIA L4 beside the networks"
@@ -190,6 +177,14 @@ def test_the_advice_when_memory_runs_out_names_resident_images_before_the_batch(
     message = str(raised.value)
     assert message.endswith('try SET="batch_size=4" (--set batch_size=4)')
     assert ("images take room on the device" in message) == resident
+
+
+def test_the_record_has_what_moves_a_result():
+    facts = environment.describe(CPU, bf16=True)
+    assert set(environment.BITS) <= set(facts)
+    assert facts["precision"] == "bf16"
+    assert len(facts["git_commit"]) == 40
+    assert len(facts["code"]) == 16
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])

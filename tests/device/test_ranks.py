@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import yaml
-from support import ROOT, twenty_steps
+from support import ROOT, TINY, twenty_steps
 from support.waiting import until, worker
 
 from dcgan import UserError, config
@@ -25,7 +25,7 @@ from dcgan.players import build
 from dcgan.record.folder import RunFolder
 from dcgan.run import Request
 
-TINY = ("image_size=32", "batch_size=8", "width_multiplier=0.0079", "images=40", "precision=fp32", "threads=1")
+SETTINGS = (*TINY, "steps=400", "threads=1")
 
 
 def _two_processes(command):
@@ -56,9 +56,8 @@ def test_two_processes_take_the_very_steps_of_one(tmp_path):
 
 
 def _command(tmp_path, *more, processes=2):
-    settings = [word for setting in (*TINY, "steps=400") for word in ("--set", setting)]
     where = ["--profile", "smoke", "--device", "cpu", "--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "c")]
-    return ["run", "tuned_lr", *where, *settings, "--gpus", str(processes), *more]
+    return ["run", "tuned_lr", *where, "--set", *SETTINGS, "--gpus", str(processes), *more]
 
 
 def _started(command, env=None):
@@ -231,7 +230,7 @@ def test_a_process_that_hangs_on_a_lost_one_is_killed_within_seconds(monkeypatch
 
 @pytest.mark.parametrize(("code", "state"), [(0, "running"), (1, "failed"), (2, "failed"), (130, "running")])
 def test_a_run_whose_first_process_could_not_write_it_down_is_recorded_as_failed(tmp_path, monkeypatch, code, state):
-    request = Request("tuned_lr", "smoke", tmp_path / "runs", tmp_path / "c", (*TINY, "steps=400"))
+    request = Request("tuned_lr", "smoke", tmp_path / "runs", tmp_path / "c", SETTINGS)
     folder = request.folder(request.resolved(), request.source())
     folder.path.mkdir(parents=True)
     folder.write_status("running", step=7)

@@ -38,39 +38,32 @@ def test_on_cuda_the_wait_for_a_batch_begins_when_the_device_has_done_what_it_ha
 
 
 @pytest.mark.parametrize(
-    ("threads", "cores", "remedy"),
-    [(2, 1.2, 1), (8, 6.5, 6), (2, 1.98, None), (1, 0.5, None)],
-    ids=["shared", "most is left", "alone", "one thread waits for none"],
+    ("threads", "cores", "chosen", "advice"),
+    [
+        (2, 1.2, False, "resume it with OMP_NUM_THREADS=1 before the same command"),
+        (8, 6.5, False, "resume it with OMP_NUM_THREADS=6 before the same command"),
+        (2, 1.0, True, 'end those programs, or give the next run fewer threads, SET="threads=1"'),
+        (2, 1.98, False, None),
+        (1, 0.5, False, None),
+    ],
+    ids=["shared", "most is left", "the settings name the threads", "alone", "one thread waits for none"],
 )
-def test_a_run_whose_cores_others_use_names_the_remedy_once(monkeypatch, caplog, threads, cores, remedy):
+def test_a_run_whose_cores_others_use_names_the_remedy_once(monkeypatch, caplog, threads, cores, chosen, advice):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     now = [0.0]
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(timing.time, "process_time", lambda: cores * now[0])
-    shared_cpu = timing.SharedCpu(Device.of(torch.device("cpu")))
+    shared_cpu = timing.SharedCpu(Device.of(torch.device("cpu")), chosen=chosen)
     with caplog.at_level("WARNING", logger="dcgan"):
         for now[0] in range(1, 29):
             shared_cpu.check()
         assert not caplog.records, "a moment says nothing"
         for now[0] in range(29, 200):
             shared_cpu.check()
-    messages = [record.getMessage() for record in caplog.records]
-    assert len(messages) == (remedy is not None)
-    if remedy:
-        assert f"this run has {100 * cores / threads:.0f} % of {threads} cores" in messages[0]
-        assert f"OMP_NUM_THREADS={remedy} before the same command" in messages[0]
-
-
-def test_a_run_whose_settings_name_its_threads_is_not_told_to_resume_with_fewer(monkeypatch, caplog):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    now = [0.0]
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(timing.time, "process_time", lambda: now[0])
-    shared_cpu = timing.SharedCpu(Device.of(torch.device("cpu")), chosen=True)
-    now[0] = 60.0
-    with caplog.at_level("WARNING", logger="dcgan"):
-        shared_cpu.check()
-    assert caplog.text.strip().endswith('end those programs, or give the next run fewer threads, SET="threads=1"')
+    assert len(caplog.messages) == (advice is not None)
+    for message in caplog.messages:
+        assert f"this run has {100 * cores / threads:.0f} % of {threads} cores" in message
+        assert message.endswith(advice)
 
 
 @pytest.mark.parametrize(("resident", "waits"), [(True, 0), (False, 1)])

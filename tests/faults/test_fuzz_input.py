@@ -3,7 +3,6 @@
 How many cases comes from the Hypothesis profile: `make test-faults` runs thousands of each.
 """
 
-import importlib
 import io
 import os
 import tempfile
@@ -18,15 +17,13 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from support.hostile import command, image, mutated, mutations, packed, padded, tar_header, tree
-from support.images import tar_of, zip_of
+from support.images import packing, tar_of, zip_of
 
 from dcgan import config
 from dcgan.networks import Generator
 from dcgan.tools import plain_yaml
 
-packing = importlib.import_module("dcgan.data.pack")  # the package's `pack` is the function
-
-pytestmark = [pytest.mark.thorough, pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")]
+pytestmark = pytest.mark.thorough
 
 
 @pytest.fixture(scope="module")

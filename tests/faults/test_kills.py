@@ -39,9 +39,8 @@ def _left(life, kinds):
 )
 def test_a_training_that_is_killed_again_and_again_ends_like_one_that_was_not(tmp_path, kills):
     _photographs(tmp_path / "my fäces", 60)
-    settings = [word for setting in TINY for word in ("--set", setting)]
     places = ["--data", tmp_path / "my fäces", "--runs", "{}/läufe", "--cache", "{}/cache"]
-    told = _killed(kills, tmp_path, "dcgan", "run", "tuned_lr", "--profile", "smoke", *settings, *map(str, places))
+    told = _killed(kills, tmp_path, "dcgan", "run", "tuned_lr", "--profile", "smoke", "--set", *TINY, *map(str, places))
     kinds = ("history.csv", "generator.params", "step-*.png", "snapshots/*.pt", "*.npy")
     whole = _left(tmp_path / "life-0", kinds)
     assert len(whole) == 1 + 1 + 3 + 3 + 1
@@ -58,7 +57,7 @@ def test_a_comparison_that_is_killed_again_and_again_finds_the_same_scores(tmp_p
     run = ["run", "baseline", "--profile", "smoke"]
     run += ["--runs", str(template / "runs"), "--cache", str(template / "cache")]
     settings = ["steps=6", "snapshots=2", "images=240", "batch_size=32", "threads=1"]
-    assert command.main(run + [word for setting in settings for word in ("--set", setting)]) == 0
+    assert command.main([*run, "--set", *settings]) == 0
     places = ["--runs", "{}/runs", "--cache", "{}/cache", "--out", "{}/reports"]
     told = _killed(6, tmp_path, "analysis", "compare", "--samples", "100", *places)
     kinds = ("scores.csv", "compare.csv", "compare.md", "history.csv", "*.params")

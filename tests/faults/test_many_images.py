@@ -24,8 +24,7 @@ def test_a_hundred_thousand_images_in_one_folder_are_packed_and_found_again(tmp_
         os.link(tmp_path / f"{number % 100}.jpg", folder / f"{number:06d}.jpg")
     settings = ["image_size=32", "batch_size=16", "steps=2", "snapshots=1", "width_multiplier=0.0079", "images=all"]
     command = [sys.executable, "-m", "dcgan", "run", "baseline", "--profile", "smoke", "--data", folder]
-    command += [word for setting in settings for word in ("--set", setting)]
-    command += ["--runs", tmp_path / "runs", "--cache", tmp_path / "cache"]
+    command += ["--set", *settings, "--runs", tmp_path / "runs", "--cache", tmp_path / "cache"]
     for more in ([], ["--fresh"]):
         with (tmp_path / "said").open("w") as said:
             process = subprocess.Popen([*command, *more], cwd=ROOT, stdout=said, stderr=said)

@@ -1,5 +1,6 @@
 """Small images, and folders and archives of them."""
 
+import importlib
 import io
 import tarfile
 import warnings
@@ -10,6 +11,8 @@ import pytest
 from PIL import Image
 
 from dcgan.data import DataError, open_source, pack
+
+packing = importlib.import_module("dcgan.data.pack")  # the package's `pack` is the function
 
 
 def picture(width: int = 40, height: int = 30, seed: int = 0) -> np.ndarray:
