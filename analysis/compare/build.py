@@ -29,9 +29,12 @@ from analysis.measures.inference import Effect, pooled_effect, pooled_sd, welch_
 from analysis.measures.interleaving import SMOOTHINGS
 from analysis.measures.stats import t_interval
 from analysis.runs.ratings import read_ratings
-from analysis.runs.run import Run, table
+from analysis.runs.run import Run
 from analysis.score import Protocol, ScoresOf
 from dcgan import UserError, config
+
+#: What may be unknown of a run is a float, NaN where it is.
+_NUMBERS = {name: float for name in RUN_COLUMNS[8:] if name not in ("extractor", "g_has_won")}
 
 
 def groups(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
@@ -67,17 +70,17 @@ def compare(
     notes = [*notes, *other_recipes, *eligible.unfinished(runs)]
 
     parts, protocols = [], []
-    for run, facts in zip(runs, table(runs).to_dict("records"), strict=True):
+    for run in runs:
         protocol, scores = scores_of(run) or (None, NOTHING)
         if protocol:
             protocols.append(protocol)
             notes += eligible.unscored(run, scores, noted_titles)
         limit = steps_compared.get(run.title)
-        part = part_of(run, facts, protocol, scores, steps_compared=limit, cost_per_hour=cost_per_hour)
+        part = part_of(run, protocol, scores, steps_compared=limit, cost_per_hour=cost_per_hour)
         notes += part.notes
         parts.append(part)
 
-    run_table = pd.DataFrame([part.row for part in parts], columns=list(RUN_COLUMNS))
+    run_table = pd.DataFrame([part.row for part in parts], columns=list(RUN_COLUMNS)).astype(_NUMBERS)
     all_snapshots, runs_apart = _all_snapshots(parts), eligible.of_other_images(runs)
     titles_apart = [run.title for run in runs_apart]
     snapshots = without_runs(all_snapshots, titles_apart)
@@ -129,8 +132,8 @@ def _comparable(runs: Sequence[Run], steps_compared: Mapping[str, int]) -> list[
 def _all_snapshots(parts: Sequence[Part]) -> pd.DataFrame:
     """The snapshots of all runs, each with the KID of its run's next snapshot."""
     snapshots = pd.concat([part.snapshots for part in parts], ignore_index=True)
-    snapshots = snapshots.reindex(columns=list(SNAPSHOT_COLUMNS)).astype(dict.fromkeys(SNAPSHOT_COLUMNS[4:], float))
-    return _with_next(snapshots)
+    kinds = dict.fromkeys(SNAPSHOT_COLUMNS[1:4], int) | dict.fromkeys(SNAPSHOT_COLUMNS[4:], float)
+    return _with_next(snapshots.reindex(columns=list(SNAPSHOT_COLUMNS)).astype(kinds))
 
 
 def _with_next(snapshots: pd.DataFrame) -> pd.DataFrame:
@@ -219,7 +222,7 @@ def _alternatives(
                 changes={key: change for key, change in changes.items() if key not in config.HOW},
                 parent_known=ancestor is not None,
                 seeds=sorted(finished["seed"]),
-                measures={measure: t_interval(finished[measure].astype(float)) for measure in AVERAGED},
+                measures={measure: t_interval(finished[measure]) for measure in AVERAGED},
                 differences=_differences(finished_runs, (name, parent), qualities[name], copies, kinds),
                 quality=qualities[name],
                 outcome=outcome_of.get(name),
@@ -244,7 +247,7 @@ def _own_courses(
     twins: Sequence[eligible.Twin],
 ) -> dict[str, str]:
     """Each experiment whose first steps are its parent's -> how its runs went on from there."""
-    endpoints = table.set_index(["experiment", "seed"])["kid_endpoint"].astype(float)
+    endpoints = table.set_index(["experiment", "seed"])["kid_endpoint"]
     courses = {}
     for name, run in by_name.items():
         early_kids: dict[int, float] = {}  # seed -> KID at the parent's end
@@ -311,8 +314,8 @@ def _differences(
     rows = finished[kinds_and_lengths.isin(kinds_and_lengths[experiment_mask | parent_mask]) & ~copied_mask]
     differences = {}
     for measure in measures:
-        measured_rows = rows.assign(value=rows[measure].astype(float)).dropna(subset="value")
-        arms = {name: values.to_list() for name, values in measured_rows.groupby("experiment")["value"]}
+        measured_rows = rows.dropna(subset=measure)
+        arms = {name: values.to_list() for name, values in measured_rows.groupby("experiment")[measure]}
         if not all(name in arms for name in names):
             continue
         arm, parent_arm = (arms[name] for name in names)

@@ -71,7 +71,7 @@ def outcomes(
     """
     runs = table[(table["status"] == "finished") & table["kid_endpoint"].notna()]
     snapshots = snapshots.merge(runs[["experiment", "seed"]])  # runs without an endpoint are left out
-    logs = {name: np.log(rows["kid_endpoint"].astype(float)).to_list() for name, rows in runs.groupby("experiment")}
+    logs = {name: np.log(rows["kid_endpoint"]).to_list() for name, rows in runs.groupby("experiment")}
     lengths = dict(zip(runs["experiment"], runs["steps"], strict=True))
     effects: dict[str, Effect] = {}
     for name, parent in parents.items():

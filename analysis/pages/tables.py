@@ -213,7 +213,7 @@ def real_images(
     FID, precision, recall and copies are those of two disjoint halves, of `floor_n` images each.
     """
     rows = comparison.table[comparison.table["experiment"].isin([recipe.name for recipe in members])]
-    means = {m.key: rows[m.real].astype(float).mean() if m.real else math.nan for m in measures}
+    means = {m.key: rows[m.real].mean() if m.real else math.nan for m in measures}
     return {
         m.key: "" if math.isnan(means[m.key]) else number(means[m.key], m.decimals, percent=m.percent) for m in measures
     }

@@ -1,7 +1,6 @@
 """Run folders as one set of runs; `wandb.py` reads the same numbers from a W&B project.
 
     runs, problems = read_folders(Path("runs"))
-    table(runs)          one row per run
     runs[0].history()    one row per step
 
 A run that can't be used is one line in `problems`; the others are read.
