@@ -25,9 +25,8 @@ from analysis.compare.one_run import NOTHING, Part, part_of
 from analysis.compare.plan import CANDIDATES
 from analysis.compare.quality import outcomes
 from analysis.measures import interleaving
-from analysis.measures.inference import Effect, pooled_effect, pooled_sd, welch_effect
+from analysis.measures.inference import Effect, pooled_effect, pooled_sd, t_interval, welch_effect
 from analysis.measures.interleaving import SMOOTHINGS
-from analysis.measures.stats import t_interval
 from analysis.runs.ratings import read_ratings
 from analysis.runs.run import Run
 from analysis.score import Protocol, ScoresOf

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.compare.quality import Outcome
-from analysis.measures.inference import Effect
-from analysis.measures.stats import Association, Estimate
+from analysis.measures.inference import Association, Effect, Estimate
 from analysis.runs.run import Note, Run
 
 #: The columns of compare.csv in order: 32 documented ones, then details of them.

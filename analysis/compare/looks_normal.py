@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.special import ndtri
 
 from analysis.compare.comparison import Answer
-from analysis.measures.stats import wilson
+from analysis.measures.inference import wilson
 from analysis.runs.ratings import KINDS, Rating
 from analysis.runs.run import Run
 

@@ -12,8 +12,8 @@ import pandas as pd
 from analysis.compare.comparison import WINDOW_COLUMNS, Note
 from analysis.compare.quality import LAST, endpoint, running_means
 from analysis.measures import interleaving
+from analysis.measures.inference import wilson
 from analysis.measures.interleaving import SMOOTHINGS, interleaving_ratio
-from analysis.measures.stats import wilson
 from analysis.runs.run import SPEED, Run, whole
 from analysis.runs.system_metrics import gpu_use
 from analysis.score import SNAPSHOT_MEASURES, Protocol, Scores

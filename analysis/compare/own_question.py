@@ -8,8 +8,7 @@ import math
 from analysis.compare.comparison import Alternative, Answer
 from analysis.compare.quality import LAST, STILL_FALLS, Outcome
 from analysis.measures import interleaving
-from analysis.measures.inference import Effect
-from analysis.measures.stats import Estimate
+from analysis.measures.inference import Effect, Estimate
 
 FALL = f"{100 * (1 - STILL_FALLS):.0f} %"  # of KID, from some snapshots to the next: it still improves
 #: The measures that are evidence, in this order.

@@ -11,8 +11,7 @@ import pandas as pd
 from analysis.compare import own_question
 from analysis.compare.comparison import Alternative, Arms, Comparison
 from analysis.compare.plan import DOSE, SD
-from analysis.measures.inference import pooled_effect, pooled_sd
-from analysis.measures.stats import Estimate
+from analysis.measures.inference import Estimate, pooled_effect, pooled_sd
 from analysis.pages.markdown import cell, table
 from analysis.pages.words import number, setting
 from analysis.runs.run import Run

@@ -15,7 +15,7 @@ from support.made_runs import compared, make_run, scores
 
 from analysis.compare import looks_normal
 from analysis.compare.comparison import RUN_COLUMNS, Alternative, Answer, Claim, Note
-from analysis.measures.stats import Association, Estimate, t_interval
+from analysis.measures.inference import Association, Estimate, t_interval
 from analysis.pages import arm_figures, grids, markdown, plots, report, tables, words
 from analysis.pages.figures import SECTIONS
 from analysis.runs.ratings import Rating
