@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.compare import eligible, looks_normal, own_question, plan, prediction, stand_ins, writeup
+from analysis.compare import eligible, looks_normal, own_question, plan, prediction, writeup
 from analysis.compare.alarms import alarms_of, d_has_won
 from analysis.compare.comparison import (
     AVERAGED,
@@ -240,7 +240,7 @@ def _alternatives(
 def _own_courses(
     by_name: Mapping[str, Run],
     parents: Mapping[str, str | None],
-    stand_in_of: Mapping[str, stand_ins.StandIn],
+    stand_in_of: Mapping[str, eligible.StandIn],
     table: pd.DataFrame,
     snapshots: pd.DataFrame,
     twins: Sequence[eligible.Twin],
@@ -257,20 +257,20 @@ def _own_courses(
             if (twin.longer.name, twin.shorter.name) == (name, parents[name]):
                 early_kids[twin.shorter.seed] = endpoints[twin.shorter.name, twin.shorter.seed]
                 steps = twin.shorter.steps
-        if early_kids and (text := stand_ins.own_course(run, steps, dict(sorted(early_kids.items())), snapshots)):
+        if early_kids and (text := eligible.own_course(run, steps, dict(sorted(early_kids.items())), snapshots)):
             courses[name] = text
     return courses
 
 
 def _standing_in(
     by_name: Mapping[str, Run], parents: Mapping[str, str | None], runs: Sequence[Run], snapshots: pd.DataFrame
-) -> dict[str, stand_ins.StandIn]:
+) -> dict[str, eligible.StandIn]:
     """Each parent -> what stands in for its seeds that have no run here, if anything can."""
     stand_in_of = {}
     for name, run in by_name.items():
         if parent := parents[name]:
             experiment = by_name[parent].experiment if parent in by_name else _in_repository(parent, run.profile)
-            stand_in_of[parent] = stand_ins.find(parent, experiment, runs, snapshots) if experiment else None
+            stand_in_of[parent] = eligible.find_stand_in(parent, experiment, runs, snapshots) if experiment else None
     return {parent: stand_in for parent, stand_in in stand_in_of.items() if stand_in}
 
 

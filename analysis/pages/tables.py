@@ -12,8 +12,7 @@ from analysis.compare import own_question
 from analysis.compare.comparison import Alternative, Arms, Comparison
 from analysis.compare.plan import DOSE, SD
 from analysis.measures.inference import Estimate, pooled_effect, pooled_sd
-from analysis.pages.markdown import cell, table
-from analysis.pages.words import number, setting
+from analysis.pages.words import cell, number, setting, table
 from analysis.runs.run import Run
 
 
