@@ -17,7 +17,6 @@ from analysis.measures.interleaving import SMOOTHINGS, interleaving_ratio
 from analysis.runs.run import SPEED, Run, whole
 from analysis.runs.system_metrics import gpu_use
 from analysis.score import SNAPSHOT_MEASURES, Protocol, Scores
-from dcgan import UserError
 
 NOTHING = Scores({}, pd.DataFrame(columns=["step", *SNAPSHOT_MEASURES]))  # of a run without scores
 OPENING_STEPS = 100
@@ -62,7 +61,7 @@ def part_of(
     )
     try:
         _add_losses(part, run, steps_compared)
-    except (UserError, ValueError) as error:  # a ValueError: numbers that are no losses
+    except ValueError as error:  # a UserError, or numbers that are no losses
         part.notes.append(Note(str(error), run.title))
     return part
 

@@ -103,8 +103,6 @@ def read_history(path: Path, *, most: int) -> pd.DataFrame:
         columns.setdefault("loss_d", columns["loss_d_real"] + columns["loss_d_fake"])
     if columns.keys() != set(HISTORY[1:]):
         raise ValueError(f"has {', '.join(sorted(columns))} and not {', '.join(HISTORY[1:])}")
-    if len({values.shape for values in columns.values()}) > 1 or columns["loss_g"].ndim != 1:
-        raise ValueError("its columns are not of one length")
     if any(values.dtype != np.float32 for values in columns.values()):
         raise ValueError("its columns are not float32")
     steps = {"step": np.arange(1, len(columns["loss_g"]) + 1)}
