@@ -80,8 +80,8 @@ def compare(
         parts.append(part)
 
     run_table = pd.DataFrame([part.row for part in parts], columns=list(RUN_COLUMNS)).astype(_NUMBERS)
-    all_snapshots, runs_apart = _all_snapshots(parts), eligible.of_other_images(runs)
-    titles_apart = [run.title for run in runs_apart]
+    all_snapshots, on_other_images = _all_snapshots(parts), eligible.on_other_images(runs)
+    titles_apart = [str(note.run) for note in on_other_images]
     snapshots = without_runs(all_snapshots, titles_apart)
     twins = eligible.twins([(run, part.opening) for run, part in zip(runs, parts, strict=True)])
     notes += [Note(f"{twin.text}; the two count as one run, except in the speeds", twin.longer.title) for twin in twins]
@@ -111,7 +111,7 @@ def compare(
         step_correlations={x: step_correlations(x, distinct_snapshots, runs) for x in CANDIDATES},
         experiment_answers={alternative.name: own_question.of_experiment(alternative) for alternative in alternatives},
         alarms=alarms_of(run_table),
-        notes=[*notes, *refused, *map(eligible.on_other_images, runs_apart)],
+        notes=[*notes, *refused, *on_other_images],
         ratings=[
             looks_normal.rates(run, rating) for run in runs if run.folder for rating in read_ratings(run.folder.path)
         ],

@@ -69,9 +69,9 @@ def titles(rows: pd.DataFrame) -> pd.Series:
     return rows["experiment"] + " seed " + rows["seed"].astype(str)
 
 
-def without_runs(snapshots: pd.DataFrame, without: Collection[str]) -> pd.DataFrame:
-    """The snapshots of all runs but those of these titles."""
-    return snapshots[~titles(snapshots).isin(without)].reset_index(drop=True)
+def without_runs(rows: pd.DataFrame, without: Collection[str]) -> pd.DataFrame:
+    """The rows of all runs, or of their snapshots, but those of these titles."""
+    return rows[~titles(rows).isin(without)].reset_index(drop=True)
 
 
 @dataclass(frozen=True)

@@ -107,29 +107,18 @@ def without_shared_steps(snapshots: pd.DataFrame, pairs: Sequence[Twin]) -> pd.D
     return snapshots
 
 
-def without_shorter_twins(rows: pd.DataFrame, pairs: Sequence[Twin]) -> pd.DataFrame:
-    """The runs, or their snapshots, without runs that a longer one contains: for questions about whole runs."""
-    for twin in pairs:
-        rows = rows[~((rows["experiment"] == twin.shorter.name) & (rows["seed"] == twin.shorter.seed))]
-    return rows
-
-
-def of_other_images(runs: Sequence[Run]) -> list[Run]:
-    """The runs whose real images are not those of most runs of their size."""
+def on_other_images(runs: Sequence[Run]) -> list[Note]:
+    """Name the runs whose real images are not those of most runs of their size: their scores stand apart."""
     usual_images = {
         size: Counter(run.images for run in runs if run.experiment.image_size == size).most_common(1)[0][0]
         for size in {run.experiment.image_size for run in runs}
     }
-    return [run for run in runs if run.images != usual_images[run.experiment.image_size]]
-
-
-def on_other_images(run: Run) -> Note:
-    """Say that a run's scores stand apart."""
-    text = (
-        f"its real images are not those of most runs of {run.experiment.image_size} px, so its scores are not compared "
-        "with theirs"
-    )
-    return Note(text, run.title)
+    text = "its real images are not those of most runs of {} px, so its scores are not compared with theirs"
+    return [
+        Note(text.format(run.experiment.image_size), run.title)
+        for run in runs
+        if run.images != usual_images[run.experiment.image_size]
+    ]
 
 
 def unscored(run: Run, scores: Scores, noted_titles: Collection[str | None]) -> list[Note]:

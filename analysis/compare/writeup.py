@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.compare import answers, looks_normal, own_question, plan
-from analysis.compare.comparison import Alternative, Answer, Arms, Comparison, sentence
-from analysis.compare.eligible import Twin, without_shorter_twins
+from analysis.compare.comparison import Alternative, Answer, Arms, Comparison, sentence, without_runs
+from analysis.compare.eligible import Twin
 from analysis.measures.inference import pooled_effect, pooled_sd
 
 HIRES = "hires_128"
@@ -23,7 +23,8 @@ SLOWER_D = "tuned_lr does"  # a hint beside an alarm: the recipe with a lower le
 def answers_to(comparison: Comparison, twins: Sequence[Twin]) -> list[Answer]:
     """Answer the questions that the write-up left open, as far as these runs do. The plan's own come first."""
     table, alternatives, arms = comparison.table, comparison.alternatives, comparison.arms
-    whole_runs, snapshots = (without_shorter_twins(rows, twins) for rows in (table, comparison.snapshots))
+    repeated = {twin.shorter.title for twin in twins}
+    whole_runs, snapshots = (without_runs(rows, repeated) for rows in (table, comparison.snapshots))
     return [
         *(replace(answer, evidence=answers.associated(x, comparison)) for x, answer in comparison.predictions.items()),
         *_slow_d(table, alternatives, planned=arms.planned),
