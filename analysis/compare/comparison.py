@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.compare.quality import Outcome
-from analysis.measures.inference import Association, Effect, Estimate
+from analysis.measures.inference import Association, Effect, Estimate, pooled_effect, pooled_sd
 from analysis.runs.run import Note, Run
 
 #: The columns of compare.csv in order: 32 documented ones, then details of them.
@@ -134,6 +134,17 @@ class Arms:
     def means(self) -> pd.DataFrame:
         """The means of each arm, one row per arm."""
         return self.runs.groupby("arm").mean(numeric_only=True)
+
+    @property
+    def logs(self) -> dict[str, list[float]]:
+        """Each arm's log KIDs, one per scored run."""
+        return {str(arm): q.dropna().to_list() for arm, q in self.runs.groupby("arm")["q"]}
+
+    def effect(self, arm: str, other: str) -> Effect:
+        """The log KID of one arm minus another's, the variance pooled over all arms. Both have scored runs."""
+        logs = self.logs
+        sd, df = pooled_sd(logs)
+        return pooled_effect(logs[arm], logs[other], sd=sd, df=df)
 
 
 class Claim(NamedTuple):
