@@ -14,7 +14,7 @@ import torch
 
 from analysis.measures import damage, face_rate, features, fidelity
 from analysis.pages import ladder as page
-from analysis.pages.markdown import table
+from analysis.pages.words import table
 from analysis.reference import SEED
 from dcgan import UserError, config
 from dcgan.data import Source, open_source, pack

@@ -1,7 +1,14 @@
 """Run folders -> published evidence: what the study needs of each finished and scored run, and nothing else.
 
-The first published run of each documented experiment also keeps its generator, in float16, to draw from at once. The
-status says by which protocol the run was scored, so the evidence can still be read when the protocol has changed.
+    <experiment>/seed-<n>/config.yaml    as the run recorded it
+                          status.json    how it ended, how fast it was, and by which protocol it was scored
+                          history.npz    the losses of every step, float32: the very numbers of history.csv
+                          scores.csv     as scored
+                          grid.webp      64 generated faces after the last step
+
+A folder with a history.npz is read like a run folder, see `runs.folders`. It holds no photograph. The first published
+run of each documented experiment also keeps its generator, in float16, to draw from at once. The status names the
+protocol, so the evidence can still be read when the protocol has changed.
 """
 
 import json
@@ -10,18 +17,22 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from analysis.pages.plots import DOCUMENTED
 from analysis.pages.study_page import picture
-from analysis.runs.evidence import GENERATOR_NAME, GRID_NAME, HISTORY_NAME, write_history
-from analysis.runs.folders import read_folders
+from analysis.runs.folders import GRID_NAME, HISTORY_NAME, read_folders
 from analysis.runs.origin import origin
 from analysis.runs.run import SPEED, Run
 from analysis.runs.scores import NAME as SCORES_NAME
 from analysis.score import Scorer
 from dcgan.record import weights
+from dcgan.record.folder import HISTORY
 from dcgan.tools import plain_yaml
 from dcgan.tools.files import save
 
+GENERATOR_NAME = "generator.params"
 MOST_BYTES = 400_000  # of a run's evidence, without its generator
 STATUS = ("state", "step", "steps", *SPEED, "seconds")
 
@@ -93,6 +104,14 @@ def _write(run: Run, folder: Path, scorer: Scorer) -> str:
         return f"its evidence takes {size:,} bytes; the limit is {MOST_BYTES:,}"
     aside.rename(folder)
     return ""
+
+
+def write_history(path: Path, history: pd.DataFrame) -> None:
+    """Write the losses as compressed float32. D's loss is left out where it is the sum of its parts."""
+    columns = {name: history[name].to_numpy(dtype=np.float32) for name in HISTORY[1:]}
+    if np.array_equal(columns["loss_d"], columns["loss_d_real"] + columns["loss_d_fake"], equal_nan=True):
+        del columns["loss_d"]
+    np.savez_compressed(path, allow_pickle=False, **columns)
 
 
 def _write_scores(run: Run, folder: Path, scorer: Scorer) -> None:

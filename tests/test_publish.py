@@ -19,8 +19,7 @@ from analysis.__main__ import main
 from analysis.measures.features import EFFNET_SHA256, Extractor
 from analysis.pages import report
 from analysis.pages.figures import SECTIONS
-from analysis.runs.evidence import read_history, write_history
-from analysis.runs.folders import read_folders
+from analysis.runs.folders import read_folders, read_history
 from analysis.score import NEAREST, Protocol
 from dcgan import config, sample
 from dcgan.networks import Generator
@@ -188,7 +187,7 @@ def test_a_history_comes_back_to_the_last_bit_also_one_that_diverged(tmp_path):
             values[:, 0] = values[:, 1] + values[:, 2]
         history = pd.DataFrame(values.astype(float), columns=HISTORY[1:])
         history.insert(0, "step", np.arange(1, 1001))
-        write_history(tmp_path / "history.npz", history)
+        publish.write_history(tmp_path / "history.npz", history)
         pd.testing.assert_frame_equal(read_history(tmp_path / "history.npz", most=1000), history)
         values[:, 0] += 1
 

@@ -17,8 +17,7 @@ from analysis.compare.correlations import AMONG, WHEN
 from analysis.compare.own_question import times
 from analysis.compare.quality import LAST, MUCH_WORSE, running_means
 from analysis.measures import interleaving
-from analysis.measures.inference import pooled_sd
-from analysis.measures.stats import wilson
+from analysis.measures.inference import pooled_sd, wilson
 
 #: A collapse of interleaving is an alarm only where KID is below this: before that, training has hardly begun.
 LEARNT_KID = 0.3

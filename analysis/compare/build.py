@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.compare import eligible, looks_normal, own_question, plan, prediction, stand_ins, writeup
+from analysis.compare import eligible, looks_normal, own_question, plan, prediction, writeup
 from analysis.compare.alarms import alarms_of, d_has_won
 from analysis.compare.comparison import (
     AVERAGED,
@@ -25,13 +25,15 @@ from analysis.compare.one_run import NOTHING, Part, part_of
 from analysis.compare.plan import CANDIDATES
 from analysis.compare.quality import outcomes
 from analysis.measures import interleaving
-from analysis.measures.inference import Effect, pooled_effect, pooled_sd, welch_effect
+from analysis.measures.inference import Effect, pooled_effect, pooled_sd, t_interval, welch_effect
 from analysis.measures.interleaving import SMOOTHINGS
-from analysis.measures.stats import t_interval
 from analysis.runs.ratings import read_ratings
-from analysis.runs.run import Run, table
+from analysis.runs.run import Run
 from analysis.score import Protocol, ScoresOf
 from dcgan import UserError, config
+
+#: What may be unknown of a run is a float, NaN where it is.
+_NUMBERS = {name: float for name in RUN_COLUMNS[8:] if name not in ("extractor", "g_has_won")}
 
 
 def groups(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
@@ -67,19 +69,19 @@ def compare(
     notes = [*notes, *other_recipes, *eligible.unfinished(runs)]
 
     parts, protocols = [], []
-    for run, facts in zip(runs, table(runs).to_dict("records"), strict=True):
+    for run in runs:
         protocol, scores = scores_of(run) or (None, NOTHING)
         if protocol:
             protocols.append(protocol)
             notes += eligible.unscored(run, scores, noted_titles)
         limit = steps_compared.get(run.title)
-        part = part_of(run, facts, protocol, scores, steps_compared=limit, cost_per_hour=cost_per_hour)
+        part = part_of(run, protocol, scores, steps_compared=limit, cost_per_hour=cost_per_hour)
         notes += part.notes
         parts.append(part)
 
-    run_table = pd.DataFrame([part.row for part in parts], columns=list(RUN_COLUMNS))
-    all_snapshots, runs_apart = _all_snapshots(parts), eligible.of_other_images(runs)
-    titles_apart = [run.title for run in runs_apart]
+    run_table = pd.DataFrame([part.row for part in parts], columns=list(RUN_COLUMNS)).astype(_NUMBERS)
+    all_snapshots, on_other_images = _all_snapshots(parts), eligible.on_other_images(runs)
+    titles_apart = [str(note.run) for note in on_other_images]
     snapshots = without_runs(all_snapshots, titles_apart)
     twins = eligible.twins([(run, part.opening) for run, part in zip(runs, parts, strict=True)])
     notes += [Note(f"{twin.text}; the two count as one run, except in the speeds", twin.longer.title) for twin in twins]
@@ -109,7 +111,7 @@ def compare(
         step_correlations={x: step_correlations(x, distinct_snapshots, runs) for x in CANDIDATES},
         experiment_answers={alternative.name: own_question.of_experiment(alternative) for alternative in alternatives},
         alarms=alarms_of(run_table),
-        notes=[*notes, *refused, *map(eligible.on_other_images, runs_apart)],
+        notes=[*notes, *refused, *on_other_images],
         ratings=[
             looks_normal.rates(run, rating) for run in runs if run.folder for rating in read_ratings(run.folder.path)
         ],
@@ -129,8 +131,8 @@ def _comparable(runs: Sequence[Run], steps_compared: Mapping[str, int]) -> list[
 def _all_snapshots(parts: Sequence[Part]) -> pd.DataFrame:
     """The snapshots of all runs, each with the KID of its run's next snapshot."""
     snapshots = pd.concat([part.snapshots for part in parts], ignore_index=True)
-    snapshots = snapshots.reindex(columns=list(SNAPSHOT_COLUMNS)).astype(dict.fromkeys(SNAPSHOT_COLUMNS[4:], float))
-    return _with_next(snapshots)
+    kinds = dict.fromkeys(SNAPSHOT_COLUMNS[1:4], int) | dict.fromkeys(SNAPSHOT_COLUMNS[4:], float)
+    return _with_next(snapshots.reindex(columns=list(SNAPSHOT_COLUMNS)).astype(kinds))
 
 
 def _with_next(snapshots: pd.DataFrame) -> pd.DataFrame:
@@ -219,7 +221,7 @@ def _alternatives(
                 changes={key: change for key, change in changes.items() if key not in config.HOW},
                 parent_known=ancestor is not None,
                 seeds=sorted(finished["seed"]),
-                measures={measure: t_interval(finished[measure].astype(float)) for measure in AVERAGED},
+                measures={measure: t_interval(finished[measure]) for measure in AVERAGED},
                 differences=_differences(finished_runs, (name, parent), qualities[name], copies, kinds),
                 quality=qualities[name],
                 outcome=outcome_of.get(name),
@@ -238,13 +240,13 @@ def _alternatives(
 def _own_courses(
     by_name: Mapping[str, Run],
     parents: Mapping[str, str | None],
-    stand_in_of: Mapping[str, stand_ins.StandIn],
+    stand_in_of: Mapping[str, eligible.StandIn],
     table: pd.DataFrame,
     snapshots: pd.DataFrame,
     twins: Sequence[eligible.Twin],
 ) -> dict[str, str]:
     """Each experiment whose first steps are its parent's -> how its runs went on from there."""
-    endpoints = table.set_index(["experiment", "seed"])["kid_endpoint"].astype(float)
+    endpoints = table.set_index(["experiment", "seed"])["kid_endpoint"]
     courses = {}
     for name, run in by_name.items():
         early_kids: dict[int, float] = {}  # seed -> KID at the parent's end
@@ -255,20 +257,20 @@ def _own_courses(
             if (twin.longer.name, twin.shorter.name) == (name, parents[name]):
                 early_kids[twin.shorter.seed] = endpoints[twin.shorter.name, twin.shorter.seed]
                 steps = twin.shorter.steps
-        if early_kids and (text := stand_ins.own_course(run, steps, dict(sorted(early_kids.items())), snapshots)):
+        if early_kids and (text := eligible.own_course(run, steps, dict(sorted(early_kids.items())), snapshots)):
             courses[name] = text
     return courses
 
 
 def _standing_in(
     by_name: Mapping[str, Run], parents: Mapping[str, str | None], runs: Sequence[Run], snapshots: pd.DataFrame
-) -> dict[str, stand_ins.StandIn]:
+) -> dict[str, eligible.StandIn]:
     """Each parent -> what stands in for its seeds that have no run here, if anything can."""
     stand_in_of = {}
     for name, run in by_name.items():
         if parent := parents[name]:
             experiment = by_name[parent].experiment if parent in by_name else _in_repository(parent, run.profile)
-            stand_in_of[parent] = stand_ins.find(parent, experiment, runs, snapshots) if experiment else None
+            stand_in_of[parent] = eligible.find_stand_in(parent, experiment, runs, snapshots) if experiment else None
     return {parent: stand_in for parent, stand_in in stand_in_of.items() if stand_in}
 
 
@@ -311,8 +313,8 @@ def _differences(
     rows = finished[kinds_and_lengths.isin(kinds_and_lengths[experiment_mask | parent_mask]) & ~copied_mask]
     differences = {}
     for measure in measures:
-        measured_rows = rows.assign(value=rows[measure].astype(float)).dropna(subset="value")
-        arms = {name: values.to_list() for name, values in measured_rows.groupby("experiment")["value"]}
+        measured_rows = rows.dropna(subset=measure)
+        arms = {name: values.to_list() for name, values in measured_rows.groupby("experiment")[measure]}
         if not all(name in arms for name in names):
             continue
         arm, parent_arm = (arms[name] for name in names)

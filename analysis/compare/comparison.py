@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.compare.quality import Outcome
-from analysis.measures.inference import Effect
-from analysis.measures.stats import Association, Estimate
+from analysis.measures.inference import Association, Effect, Estimate, pooled_effect, pooled_sd
 from analysis.runs.run import Note, Run
 
 #: The columns of compare.csv in order: 32 documented ones, then details of them.
@@ -70,9 +69,9 @@ def titles(rows: pd.DataFrame) -> pd.Series:
     return rows["experiment"] + " seed " + rows["seed"].astype(str)
 
 
-def without_runs(snapshots: pd.DataFrame, without: Collection[str]) -> pd.DataFrame:
-    """The snapshots of all runs but those of these titles."""
-    return snapshots[~titles(snapshots).isin(without)].reset_index(drop=True)
+def without_runs(rows: pd.DataFrame, without: Collection[str]) -> pd.DataFrame:
+    """The rows of all runs, or of their snapshots, but those of these titles."""
+    return rows[~titles(rows).isin(without)].reset_index(drop=True)
 
 
 @dataclass(frozen=True)
@@ -135,6 +134,17 @@ class Arms:
     def means(self) -> pd.DataFrame:
         """The means of each arm, one row per arm."""
         return self.runs.groupby("arm").mean(numeric_only=True)
+
+    @property
+    def logs(self) -> dict[str, list[float]]:
+        """Each arm's log KIDs, one per scored run."""
+        return {str(arm): q.dropna().to_list() for arm, q in self.runs.groupby("arm")["q"]}
+
+    def effect(self, arm: str, other: str) -> Effect:
+        """The log KID of one arm minus another's, the variance pooled over all arms. Both have scored runs."""
+        logs = self.logs
+        sd, df = pooled_sd(logs)
+        return pooled_effect(logs[arm], logs[other], sd=sd, df=df)
 
 
 class Claim(NamedTuple):

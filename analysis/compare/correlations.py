@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.compare.comparison import Claim
 from analysis.compare.plan import CANDIDATES, recipe
-from analysis.measures.stats import Association, partial_association
+from analysis.measures.inference import Association, partial_association
 from analysis.runs.run import Run
 
 WHEN = {"here": "the same snapshot", "next": "the next snapshot"}

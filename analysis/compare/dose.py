@@ -13,7 +13,7 @@ from analysis.compare.comparison import Arms
 from analysis.compare.own_question import times
 from analysis.compare.plan import DOSE
 from analysis.compare.quality import still_falls
-from analysis.measures.inference import pooled_effect, pooled_sd, spearman
+from analysis.measures.inference import spearman
 
 APART = 0.05  # an interleaving ratio below this: the curves hardly meet
 SAME = 0.02  # ratios that differ by less are nearly the same
@@ -100,13 +100,7 @@ def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
     else:
         text += f"With the losses averaged over 5 steps, it is highest at {names[smoothed_peak.arm]} "
         text += f"({smoothed_peak.smoothed:.2f}; {peak.smoothed:.2f} at {names[peak.arm]})."
-    logs = {str(arm): log_kids.dropna().to_list() for arm, log_kids in arms.runs.groupby("arm")["q"]}
-    sd, df = pooled_sd(logs)
-    ties = [
-        names[arm]
-        for arm in table["arm"]
-        if arm != best.arm and not pooled_effect(logs[arm], logs[best.arm], sd=sd, df=df).settled
-    ]
+    ties = [names[arm] for arm in table["arm"] if arm != best.arm and not arms.effect(arm, best.arm).settled]
     kid_text = f"The final KID is {kid[peak.arm]} at {names[peak.arm]}. The lowest final KID is {kid[best.arm]}, at "
     kid_text += f"{names[best.arm]}"
     kid_text += f"; {_listed(ties)} can't be told from it (not corrected)." if ties else "."
@@ -143,8 +137,6 @@ def _extremes(arms: Arms, names: Mapping[str, str]) -> list[str]:
 
 def _alike(arms: Arms, means: pd.DataFrame, names: Mapping[str, str]) -> list[str]:
     """The two recipes of nearly the same ratio whose KIDs differ most; there KID doesn't depend on the ratio alone."""
-    logs = {str(arm): log_kids.dropna().to_list() for arm, log_kids in arms.runs.groupby("arm")["q"]}
-    sd, df = pooled_sd(logs)
     meeting = means[means["ratio"] >= APART]
     pairs = [
         (better, worse)
@@ -155,7 +147,7 @@ def _alike(arms: Arms, means: pd.DataFrame, names: Mapping[str, str]) -> list[st
     if not pairs:
         return []
     better, worse = max(pairs, key=lambda pair: meeting["q"][pair[1]] - meeting["q"][pair[0]])
-    effect = pooled_effect(logs[worse], logs[better], sd=sd, df=df)
+    effect = arms.effect(worse, better)
     if not effect.settled:
         return []
     return [

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.special import ndtri
 
 from analysis.compare.comparison import Answer
-from analysis.measures.stats import wilson
+from analysis.measures.inference import wilson
 from analysis.runs.ratings import KINDS, Rating
 from analysis.runs.run import Run
 
@@ -102,7 +102,7 @@ def _rated(rating: Mapping[str, Any]) -> str:
 def _variety(rating: Mapping[str, Any], table: pd.DataFrame) -> str:
     """How varied the rated run's images are: images that are all alike can look normal, too."""
     rows = table[(table["experiment"] == rating["experiment"]) & (table["seed"] == rating["seed"])]
-    scored = rows[["variety", "variety_real"]].astype(float).dropna()
+    scored = rows[["variety", "variety_real"]].dropna()
     return "".join(f"; variety {row.variety:.3f}, of real images {row.variety_real:.3f}" for row in scored.itertuples())
 
 

@@ -1,8 +1,9 @@
 """One run -> its part of a comparison: a row of the table, its snapshots and its windows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import fsum
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,11 @@ import pandas as pd
 from analysis.compare.comparison import WINDOW_COLUMNS, Note
 from analysis.compare.quality import LAST, endpoint, running_means
 from analysis.measures import interleaving
+from analysis.measures.inference import wilson
 from analysis.measures.interleaving import SMOOTHINGS, interleaving_ratio
-from analysis.measures.stats import wilson
-from analysis.runs.run import Run
+from analysis.runs.run import SPEED, Run, whole
 from analysis.runs.system_metrics import gpu_use
 from analysis.score import SNAPSHOT_MEASURES, Protocol, Scores
-from dcgan import UserError
 
 NOTHING = Scores({}, pd.DataFrame(columns=["step", *SNAPSHOT_MEASURES]))  # of a run without scores
 OPENING_STEPS = 100
@@ -39,7 +39,6 @@ class Part:
 
 def part_of(
     run: Run,
-    facts: Mapping[str, Any],
     protocol: Protocol | None,
     scores: Scores,
     *,
@@ -48,14 +47,13 @@ def part_of(
 ) -> Part:
     """Put together what is known of one run.
 
-    facts: its row of `runs.run.table`. protocol: None for a run that can't have scores. steps_compared: the steps,
-    from the first on, over which its losses are compared; None: not at all.
+    protocol: None for a run that can't have scores. steps_compared: the steps, from the first on, over which its
+    losses are compared; None: not at all.
     """
     snapshots = _snapshots(run, scores)
-    recorded = {key: value for key, value in facts.items() if key != "precision"}  # bf16 or fp32, not the score
     part = Part(
-        row=recorded
-        | _cost(facts, cost_per_hour)
+        row=_facts(run)
+        | _cost(run, cost_per_hour)
         | gpu_use(run)
         | _quality(run, protocol, scores)
         | _best_and_last(snapshots),
@@ -63,7 +61,7 @@ def part_of(
     )
     try:
         _add_losses(part, run, steps_compared)
-    except (UserError, ValueError) as error:  # a ValueError: numbers that are no losses
+    except ValueError as error:  # a UserError, or numbers that are no losses
         part.notes.append(Note(str(error), run.title))
     return part
 
@@ -93,9 +91,27 @@ def _add_losses(part: Part, run: Run, steps_compared: int | None) -> None:
         part.notes.append(Note(NO_RATIO, run.title))
 
 
-def _cost(facts: Mapping[str, Any], cost_per_hour: float | None) -> dict[str, float | None]:
-    devices = facts["processes"] if facts["device"] == "cuda" and pd.notna(facts["processes"]) else 1  # a GPU each
-    hours = facts["seconds"] * devices / 3600
+def _facts(run: Run) -> dict[str, Any]:
+    """What the run is and how fast it was; the same for a run's folder and its W&B copy."""
+    return {
+        "experiment": run.name,
+        "seed": run.seed,
+        "data": run.data,
+        "profile": run.profile,
+        "image_size": run.experiment.image_size,
+        "batch_size": run.experiment.batch_size,
+        "steps": run.steps,
+        "status": run.state,
+        **{name: run.status.get(name) for name in SPEED},
+    }
+
+
+def _cost(run: Run, cost_per_hour: float | None) -> dict[str, float | None]:
+    """The hours over all sessions, times its GPUs, and what they cost; NaN where no time was recorded."""
+    seconds = run.status.get("seconds") or {"unknown": np.nan}
+    on_gpus = run.environment.get("device") == "cuda"
+    devices = (whole(run.environment.get("processes")) or 1) if on_gpus else 1  # a process has a GPU of its own
+    hours = fsum(seconds.values()) * devices / 3600  # fsum: W&B has them in another order
     return {"gpu_hours": hours, "cost": None if cost_per_hour is None else hours * cost_per_hour}
 
 

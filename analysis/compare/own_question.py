@@ -8,8 +8,7 @@ import math
 from analysis.compare.comparison import Alternative, Answer
 from analysis.compare.quality import LAST, STILL_FALLS, Outcome
 from analysis.measures import interleaving
-from analysis.measures.inference import Effect
-from analysis.measures.stats import Estimate
+from analysis.measures.inference import Effect, Estimate
 
 FALL = f"{100 * (1 - STILL_FALLS):.0f} %"  # of KID, from some snapshots to the next: it still improves
 #: The measures that are evidence, in this order.
@@ -74,20 +73,22 @@ def _compared(recipe: Alternative) -> tuple[str, str]:
 
 def judge_outcome(outcome: Outcome, parent: str) -> tuple[str, str]:
     """Judge a ratio of endpoints: a verdict and its text. Worse is worse only where KID no longer falls."""
-    ratio = f"KID over the last {LAST} snapshots is {outcome.ratio:.2f} times {parent}'s"
-    n = f"n = {outcome.n[0]} and {outcome.n[1]} seeds"
-    if min(outcome.n) < 2:
-        return "open", f"{ratio} ({n}): one seed is too few to tell."
-    facts = f"{ratio} [{outcome.low:.2f}, {outcome.high:.2f}], {n}"
+    ratio, _, interval = times(outcome.effect).partition(" ")
+    seeds, parent_seeds = outcome.effect.n
+    kid = f"KID over the last {LAST} snapshots is {ratio} times {parent}'s"
+    n = f"n = {seeds} and {parent_seeds} seeds"
+    if min(outcome.effect.n) < 2:
+        return "open", f"{kid} ({n}): one seed is too few to tell."
+    facts = f"{kid} {interval}, {n}"
     if not outcome.settled:
         return "open", f"{facts}: not settled (p = {outcome.p:.2g}, corrected by Holm)."
     facts += f", {'p < 0.001' if outcome.p < 0.001 else f'p = {outcome.p:.1g}'}, corrected by Holm."
-    if outcome.ratio < 1:
+    if outcome.effect.difference < 0:
         return "better", facts
     if not outcome.falling:
         return "worse", f"{facts} It no longer falls by over {FALL} in any seed."
-    if outcome.falling < outcome.n[0]:
-        trend = f"It still falls by over {FALL} in {outcome.falling} of {outcome.n[0]} seeds"
+    if outcome.falling < seeds:
+        trend = f"It still falls by over {FALL} in {outcome.falling} of {seeds} seeds"
         return "open", f"Behind at equal steps: {facts} {trend}, so slower and worse can't be told apart."
     if not outcome.reached:
         return "worse", f"{facts} It still falls, but ends above where {parent} was at its first {LAST} snapshots."

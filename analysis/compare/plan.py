@@ -13,8 +13,7 @@ import pandas as pd
 
 from analysis.compare.comparison import Arms
 from analysis.compare.quality import endpoint
-from analysis.measures.inference import EXACT_UP_TO, Effect, pooled_effect, pooled_sd
-from analysis.measures.stats import wilson
+from analysis.measures.inference import EXACT_UP_TO, Effect, pooled_effect, pooled_sd, wilson
 from analysis.runs.run import Run
 from dcgan import config
 

@@ -8,8 +8,14 @@ import numpy as np
 
 from analysis.compare.comparison import Answer, Arms
 from analysis.compare.plan import ARMS, BOUND, CANDIDATES, RULES, USELESS_R2, verdict
-from analysis.measures.inference import EXACT_UP_TO, holm, least_settled, r_squared_interval, spearman
-from analysis.measures.stats import partial_association
+from analysis.measures.inference import (
+    EXACT_UP_TO,
+    holm,
+    least_settled,
+    partial_association,
+    r_squared_interval,
+    spearman,
+)
 
 AVERAGED = "losses averaged over 5 steps"
 NAMES = {"interleaving_ratio": "the interleaving ratio", "isc_mean": "the Inception Score"}

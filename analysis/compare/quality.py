@@ -7,7 +7,6 @@ and length, not paired by seed: pairing gained nothing there, and costs degrees 
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from math import exp
 
 import numpy as np
 import pandas as pd
@@ -41,20 +40,17 @@ def endpoint(kid: Sequence[float] | pd.Series) -> float:
 
 @dataclass(frozen=True)
 class Outcome:
-    """An experiment's endpoint compared with its parent's, as a ratio of KIDs: above 1 is worse."""
+    """An experiment's endpoint compared with its parent's."""
 
-    ratio: float
-    low: float  # of the 95 % interval; NaN if there are too few seeds
-    high: float
-    p: float  # corrected by Holm over all experiments of the comparison
-    n: tuple[int, int]  # seeds of the experiment and of its parent
+    effect: Effect  # of log KID: above 0 is worse
+    p: float  # corrected by Holm over all experiments of the comparison; NaN if there are too few seeds
     falling: int  # seeds in which KID still falls at its end
     reached: float | None  # the step, before the parent's end, at which the parent was as good as this is at its end
 
     @property
     def settled(self) -> bool:
         """Whether the direction is known."""
-        return min(self.n) > 1 and self.p < 0.05
+        return self.p < 0.05
 
 
 def outcomes(
@@ -71,7 +67,7 @@ def outcomes(
     """
     runs = table[(table["status"] == "finished") & table["kid_endpoint"].notna()]
     snapshots = snapshots.merge(runs[["experiment", "seed"]])  # runs without an endpoint are left out
-    logs = {name: np.log(rows["kid_endpoint"].astype(float)).to_list() for name, rows in runs.groupby("experiment")}
+    logs = {name: np.log(rows["kid_endpoint"]).to_list() for name, rows in runs.groupby("experiment")}
     lengths = dict(zip(runs["experiment"], runs["steps"], strict=True))
     effects: dict[str, Effect] = {}
     for name, parent in parents.items():
@@ -86,11 +82,8 @@ def outcomes(
     corrected = holm({name: effect.p for name, effect in effects.items() if min(effect.n) > 1})
     return {
         name: Outcome(
-            ratio=exp(effect.difference),
-            low=exp(effect.low),
-            high=exp(effect.high),
+            effect,
             p=corrected.get(name, float("nan")),
-            n=effect.n,
             falling=still_falls(snapshots[snapshots["experiment"] == name]),
             reached=_reached(snapshots, name, str(parents[name])),
         )

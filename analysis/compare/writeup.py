@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.compare import answers, looks_normal, own_question, plan
-from analysis.compare.comparison import Alternative, Answer, Arms, Comparison, sentence
-from analysis.compare.eligible import Twin, without_shorter_twins
-from analysis.measures.inference import Effect, pooled_effect, pooled_sd
+from analysis.compare.comparison import Alternative, Answer, Arms, Comparison, sentence, without_runs
+from analysis.compare.eligible import Twin
+from analysis.measures.inference import Effect
 
 HIRES = "hires_128"
 FOLLOW_UPS = ("hires_128_longer", "hires_128_equal_lr", "hires_128_strong_d")
@@ -23,7 +23,8 @@ COMPARED = {"better": "they are better", "worse": "they are worse", "open": "we 
 def answers_to(comparison: Comparison, twins: Sequence[Twin]) -> list[Answer]:
     """Answer the questions that the write-up left open, as far as these runs do. The plan's own come first."""
     table, alternatives, arms = comparison.table, comparison.alternatives, comparison.arms
-    whole_runs, snapshots = (without_shorter_twins(rows, twins) for rows in (table, comparison.snapshots))
+    repeated = {twin.shorter.title for twin in twins}
+    whole_runs, snapshots = (without_runs(rows, repeated) for rows in (table, comparison.snapshots))
     return [
         *(replace(answer, evidence=answers.associated(x, comparison)) for x, answer in comparison.predictions.items()),
         *slowing_d(table, alternatives, arms),
@@ -72,12 +73,10 @@ def slowing_d(table: pd.DataFrame, alternatives: Sequence[Alternative], arms: Ar
     slow_long, baseline_long = _long_runs(table, alternatives)
     rates = {str(arm): value for arm, (key, value) in arms.changes.items() if key == plan.DOSE}
     slow = next((arm for arm, rate in rates.items() if arms.baseline and 2 * rate == rates[arms.baseline]), None)
-    logs = {str(arm): log_kids.dropna().to_list() for arm, log_kids in arms.runs.groupby("arm")["q"]}
     baseline = str(arms.baseline)
-    if slow is None or slow_long.empty or baseline_long.empty or not (logs[slow] and logs[baseline]):
+    if slow is None or slow_long.empty or baseline_long.empty or not (arms.logs[slow] and arms.logs[baseline]):
         return []
-    sd, df = pooled_sd(logs)
-    early = pooled_effect(logs[slow], logs[baseline], sd=sd, df=df)
+    early = arms.effect(slow, baseline)
     _, late = plan.slower_or_worse(_logs(slow_long), _logs(baseline_long))
     ratios = arms.runs.groupby("arm")[["interleaving_ratio_end", "interleaving_ratio_5_end"]].mean()
     end = int(slow_long["steps"].min())

@@ -288,13 +288,8 @@ def d_win_share_at_end(loss_d: ArrayLike) -> float:
     return d_win_share(loss_d[-D_WON_STEPS:]) if len(loss_d) >= D_WON_STEPS else float("nan")
 
 
-def d_has_won(loss_d: ArrayLike) -> bool:
-    """Whether D has won for good: its loss was below D_WINS_BELOW in more than D_WON_SHARE of the last steps."""
-    return d_win_share_at_end(loss_d) > D_WON_SHARE
-
-
 def g_has_won(loss_d: ArrayLike, loss_g: ArrayLike) -> bool:
-    """Whether G has won for good, the mirror image of `d_has_won`: D takes nearly all generated images for real."""
+    """Whether G has won for good, as D has in `d_win_share_at_end`: D takes nearly all generated images for real."""
     loss_d, loss_g = (np.asarray(loss, dtype=float)[-D_WON_STEPS:] for loss in (loss_d, loss_g))
     won = (loss_g < D_WINS_BELOW) & (loss_d > G_WINS_ABOVE)
     return len(won) == D_WON_STEPS and bool(won.mean() > D_WON_SHARE)
@@ -302,7 +297,7 @@ def g_has_won(loss_d: ArrayLike, loss_g: ArrayLike) -> bool:
 
 def winner(loss_d: ArrayLike, loss_g: ArrayLike) -> str | None:
     """Return the player that has won for good, "D" or "G"; None while both still learn from each other."""
-    if d_has_won(loss_d):
+    if d_win_share_at_end(loss_d) > D_WON_SHARE:
         return "D"
     return "G" if g_has_won(loss_d, loss_g) else None
 

@@ -1,4 +1,4 @@
-"""How pages are made from templates: HTML escapes everything that comes from files; Markdown has `markdown.cell`."""
+"""How pages are made from templates: HTML escapes everything that comes from files; Markdown has `words.cell`."""
 
 import base64
 import hashlib

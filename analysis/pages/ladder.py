@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.pages import plots
-from analysis.pages.markdown import cell, table
 from analysis.pages.tables import BY_KEY, csv
-from analysis.pages.words import number
+from analysis.pages.words import cell, number, table
 from dcgan.tools.files import save
 
 TABLE, PICTURE = "ladder.csv", "ladder.png"

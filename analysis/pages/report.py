@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.compare import looks_normal
 from analysis.compare.comparison import Claim, Comparison
 from analysis.compare.correlations import AMONG, WHEN
-from analysis.measures.stats import Association, Estimate
+from analysis.measures.inference import Association, Estimate
 from analysis.pages import tables
 from analysis.pages.arm_figures import all_looks
 from analysis.pages.figures import Picture, draw_figures

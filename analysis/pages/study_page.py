@@ -24,11 +24,10 @@ from analysis.measures import interleaving
 from analysis.pages import grids, ladder, report, tables
 from analysis.pages.figures import file_stem
 from analysis.pages.html import TEMPLATES, template
-from analysis.pages.markdown import cell
-from analysis.pages.markdown import table as markdown_table
 from analysis.pages.plots import DOCUMENTED
-from analysis.pages.words import number, setting
-from analysis.runs.evidence import GRID_NAME
+from analysis.pages.words import cell, number, setting
+from analysis.pages.words import table as markdown_table
+from analysis.runs.folders import GRID_NAME
 from analysis.runs.run import Run
 from dcgan import UserError, one_line
 from dcgan.tools.files import save

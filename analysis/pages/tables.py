@@ -11,10 +11,8 @@ import pandas as pd
 from analysis.compare import own_question
 from analysis.compare.comparison import Alternative, Arms, Comparison
 from analysis.compare.plan import DOSE, SD
-from analysis.measures.inference import pooled_effect, pooled_sd
-from analysis.measures.stats import Estimate
-from analysis.pages.markdown import cell, table
-from analysis.pages.words import number, setting
+from analysis.measures.inference import Estimate, pooled_sd
+from analysis.pages.words import cell, number, setting, table
 from analysis.runs.run import Run
 
 
@@ -151,8 +149,7 @@ def arms_table(arms: Arms) -> list[list[str]]:
     """
     heads = "recipe, n, interleaving ratio, smoothed over 5 steps, gap, IS, final KID ↓, times baseline's"
     rows = [["", *heads.split(", ")]]
-    logs = {str(arm): q.dropna().to_list() for arm, q in arms.runs.groupby("arm")["q"]}
-    sd, df = pooled_sd(logs)
+    scored = [arm for arm, logs in arms.logs.items() if logs]
     for arm, name in arm_names(arms).items():
         runs = arms.runs[arms.runs["arm"] == arm].dropna(subset="q")
         if runs.empty:
@@ -160,9 +157,8 @@ def arms_table(arms: Arms) -> list[list[str]]:
         measures = {"interleaving_ratio_end": 3, "interleaving_ratio_5_end": 3, "dominance_end": 2, "isc_end": 2}
         means = [number(runs[measure].mean(), decimals) for measure, decimals in measures.items()]
         times = "-"
-        if logs[arm] and logs.get(arms.baseline or "") and arm != arms.baseline:
-            effect = pooled_effect(logs[arm], logs[str(arms.baseline)], sd=sd, df=df)
-            times = own_question.times(effect)
+        if arms.baseline in scored and arm != arms.baseline:
+            times = own_question.times(arms.effect(arm, arms.baseline))
             times = times if len(runs) > 1 else times.partition(" ")[0]  # one seed shows no noise of its own
         kid = number(math.exp(runs["q"].mean()), 4)
         if len(runs) > 1:
@@ -173,17 +169,16 @@ def arms_table(arms: Arms) -> list[list[str]]:
 
 def noise(arms: Arms) -> str:
     """Say how unequally noisy the arms are, which the intervals of `arms_table` ignore; "" for one seed each."""
-    logs = arms.runs.dropna(subset="q").groupby("arm")["q"]
-    deviations = logs.std().dropna().sort_values()
+    deviations = arms.runs.groupby("arm")["q"].std().dropna().sort_values()
     if len(deviations) < 2:
         return ""
-    groups = {str(arm): values.to_list() for arm, values in logs}
-    sd, df = pooled_sd(groups)
+    logs = arms.logs
+    sd, df = pooled_sd(logs)
     if not sd:
         return ""
     noisiest = str(deviations.index[-1])
-    share = deviations.iloc[-1] ** 2 * (len(groups[noisiest]) - 1) / (sd**2 * df)
-    other_sd, _ = pooled_sd({arm: values for arm, values in groups.items() if arm != noisiest})
+    share = deviations.iloc[-1] ** 2 * (len(logs[noisiest]) - 1) / (sd**2 * df)
+    other_sd, _ = pooled_sd({arm: values for arm, values in logs.items() if arm != noisiest})
     return (
         "The intervals assume that all recipes are equally noisy. They aren't: within a recipe the SD of the final "
         f"log KID is {deviations.iloc[0]:.3f} to {deviations.iloc[-2]:.3f}, and {deviations.iloc[-1]:.3f} at "
@@ -213,7 +208,7 @@ def real_images(
     FID, precision, recall and copies are those of two disjoint halves, of `floor_n` images each.
     """
     rows = comparison.table[comparison.table["experiment"].isin([recipe.name for recipe in members])]
-    means = {m.key: rows[m.real].astype(float).mean() if m.real else math.nan for m in measures}
+    means = {m.key: rows[m.real].mean() if m.real else math.nan for m in measures}
     return {
         m.key: "" if math.isnan(means[m.key]) else number(means[m.key], m.decimals, percent=m.percent) for m in measures
     }

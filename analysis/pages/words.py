@@ -1,6 +1,7 @@
-"""Words for numbers."""
+"""Words for numbers, and text from files as Markdown that stays what it is: no HTML, no link of its own."""
 
 import math
+from collections.abc import Sequence
 from numbers import Number
 from typing import Any
 
@@ -40,3 +41,20 @@ def about(seconds: float) -> str:
     if seconds < 90:
         return f"about {max(10, round(seconds, -1)):.0f} s"
     return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+
+
+def cell(text: object) -> str:
+    """Text that can't break out of a line or cell of Markdown, nor become HTML, a link or a picture there."""
+    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(str(text).split()))
+    for mark, harmless in (("|", "\\|"), ("<", "&lt;"), ("![", "!\\["), ("](", "]\\(")):
+        line = line.replace(mark, harmless)
+    return line
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells, the first one the head, as a table whose columns line up in a terminal too."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])

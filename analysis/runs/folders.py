@@ -1,23 +1,25 @@
 """Run folders as one set of runs; `wandb.py` reads the same numbers from a W&B project.
 
     runs, problems = read_folders(Path("runs"))
-    table(runs)          one row per run
     runs[0].history()    one row per step
 
 A run that can't be used is one line in `problems`; the others are read.
 """
 
+import zipfile
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from analysis.runs.evidence import HISTORY_NAME, read_history
 from analysis.runs.run import Run, each_once, read_experiment, tidy
 from analysis.runs.state import DEPTH, is_held, no_runs, read_status, run_folders
 from dcgan import UserError, first_line, one_line
-from dcgan.record.folder import RunFolder
+from dcgan.record.folder import HISTORY, RunFolder
 from dcgan.tools import plain_yaml
 
+HISTORY_NAME, GRID_NAME = "history.npz", "grid.webp"  # in published evidence, see `analysis.publish`
 ROW_BYTES = 500  # of a row of the history, at most; one that the trainer writes has 100
 
 
@@ -82,6 +84,29 @@ def _read_rows(folder: RunFolder, steps: int, *, published: bool = False) -> pd.
         raise UserError(f"{path}: can't be read: {error.strerror}") from error
     except (ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{path}: not a table of numbers: {first_line(error)}") from error
+
+
+def read_history(path: Path, *, most: int) -> pd.DataFrame:
+    """The losses as the run folder has them, a row per step from the first on.
+
+    most: rows that the run can have. Raises ValueError for a file that is larger, damaged or without numbers.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > (4 * most + 1000) * len(HISTORY):
+                raise ValueError(f"more than {most:,} rows")
+        with np.load(path, allow_pickle=False) as content:
+            columns = {name: content[name] for name in content.files}
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # by which byte is damaged
+        raise ValueError("not a .npz file, or damaged") from error
+    if {"loss_d_real", "loss_d_fake"} <= columns.keys():
+        columns.setdefault("loss_d", columns["loss_d_real"] + columns["loss_d_fake"])
+    if columns.keys() != set(HISTORY[1:]):
+        raise ValueError(f"has {', '.join(sorted(columns))} and not {', '.join(HISTORY[1:])}")
+    if any(values.dtype != np.float32 for values in columns.values()):
+        raise ValueError("its columns are not float32")
+    steps = {"step": np.arange(1, len(columns["loss_g"]) + 1)}
+    return pd.DataFrame(steps | {name: columns[name].astype(float) for name in HISTORY[1:]})
 
 
 def _in_its_place(run: Run) -> bool:

@@ -1,6 +1,5 @@
-"""One training run as it was recorded, in a folder or in W&B, and a table of many."""
+"""One training run as it was recorded, in a folder or in W&B."""
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from dcgan import UserError, config, first_line
 from dcgan.config import Experiment
 from dcgan.record.folder import HISTORY, RunFolder
 
+SPEED = ("images_per_s", "step_ms", "data_wait_fraction", "floor_share")  # of the status
 FOLDER_NAME = r"\w[\w .,()=+~-]{0,149}"  # of the folders above a run
 
 
@@ -121,66 +121,6 @@ def each_once(runs: Iterable[Run], problems: list[str]) -> list[Run]:
     return [by_key[key] for key in sorted(by_key)]
 
 
-# --- the table ---
-
-#: The columns of `table` and their types; `string` and `Int64` can be missing where an older version recorded nothing.
-COLUMNS = {
-    "experiment": "string",
-    "seed": "int64",
-    "data": "string",
-    "profile": "string",
-    "image_size": "int64",
-    "batch_size": "int64",
-    "images": "Int64",  # trained on
-    "steps": "int64",  # done
-    "steps_planned": "int64",
-    "status": "string",  # the state
-    "images_per_s": "float64",
-    "step_ms": "float64",  # milliseconds that a step computes
-    "data_wait_fraction": "float64",
-    "floor_share": "float64",  # of the time, for the arithmetic by itself; see dcgan.device.flops
-    "seconds": "float64",  # spent, over all sessions
-    "device": "string",
-    "device_name": "string",
-    "precision": "string",
-    "threads": "Int64",
-    "processes": "Int64",
-    "torch": "string",
-    "code": "string",
-    "git_commit": "string",
-    "git_changed": "boolean",
-    "wandb_id": "string",
-}
-SPEED = ("images_per_s", "step_ms", "data_wait_fraction", "floor_share")
-
-
-def table(runs: Iterable[Run]) -> pd.DataFrame:
-    """One row a run in the order given, the columns of `COLUMNS`; equal for a run's folder and its W&B copy."""
-    rows = [_row(run) for run in runs]
-    return pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=kind) for name, kind in COLUMNS.items()})
-
-
-def _row(run: Run) -> dict[str, Any]:
-    seconds = run.status.get("seconds") or {}
-    facts = {**run.environment, "wandb_id": run.record.get("wandb_id")}
-    row = {
-        "experiment": run.name,
-        "seed": run.seed,
-        "data": run.data,
-        "profile": run.profile,
-        "image_size": run.experiment.image_size,
-        "batch_size": run.experiment.batch_size,
-        "images": run.record["data"]["count"],
-        "steps": run.steps,
-        "steps_planned": run.experiment.total_steps,
-        "status": run.state,
-        "seconds": math.fsum(seconds.values()) if seconds else None,  # W&B has them in another order
-        **{name: run.status.get(name) for name in SPEED},
-    }
-    kinds = {"string": _text, "Int64": _whole, "boolean": lambda value: value if isinstance(value, bool) else None}
-    return row | {name: kinds[kind](facts.get(name)) for name, kind in COLUMNS.items() if name not in row}
-
-
 # --- what a folder and W&B both hold, checked ---
 
 
@@ -195,7 +135,7 @@ def read_experiment(record: Mapping[str, Any], where: Path) -> Experiment:
     texts, counts = ("name", "fingerprint", "source"), ("count", "unreadable")
     if not isinstance(data, Mapping) or not all(_text(data.get(key)) for key in texts):
         raise UserError(f"{where}: data: no {', '.join(texts)} as text; --fresh (FRESH=1) trains the run again")
-    if any(_whole(data.get(key)) is None for key in counts):
+    if any(whole(data.get(key)) is None for key in counts):
         raise UserError(f"{where}: data: no {' and '.join(counts)} as numbers; --fresh (FRESH=1) trains the run again")
     folders = {"data": f"{data['name']}-{data['fingerprint'][:8]}", "profile": experiment.profile}
     for key, name in (folders | {"name": experiment.slug}).items():
@@ -228,5 +168,6 @@ def _text(value: Any) -> str | None:
     return value if value.encode("utf-8", "ignore").decode() == value else None
 
 
-def _whole(value: Any) -> int | None:
+def whole(value: Any) -> int | None:
+    """A whole number that W&B keeps exactly, else None."""
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < EXACT else None

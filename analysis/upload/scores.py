@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.compare.comparison import RUN_COLUMNS, SNAPSHOT_COLUMNS, Comparison
-from analysis.runs.run import COLUMNS, Run
+from analysis.runs.run import SPEED, Run
 from analysis.runs.wandb import SCORES
 from analysis.score import SNAPSHOT_MEASURES, Protocol, Scores, ScoresOf
 from dcgan import UserError, first_line
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 SENT = "scores.json"  # in a piece of scores: what it sends, empty until all of it is written
 SEND_S = 90.0  # for one run; wandb's own limits end it sooner
 #: What W&B does not know from the training: all measures of the comparison.
-SUMMARY = tuple(name for name in RUN_COLUMNS if name not in COLUMNS and name not in ("cost", "extractor"))
+SUMMARY = tuple(name for name in RUN_COLUMNS[8:] if name not in (*SPEED, "cost", "extractor"))
 #: What is known of a snapshot besides its scores.
 BESIDE = tuple(name for name in SNAPSHOT_COLUMNS[4:] if name not in SNAPSHOT_MEASURES)
 

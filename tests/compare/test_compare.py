@@ -300,8 +300,8 @@ def test_the_first_steps_of_a_longer_run_stand_for_a_parent_without_runs(tmp_pat
 
     this = alternative(comparison, short)
     assert this.parent == "baseline"
-    assert this.outcome.ratio == pytest.approx(200 / (100 * 101 ** (1 / 6) * 100 ** (-1 / 6)))
-    assert this.outcome.n == (2, 2)
+    assert math.exp(this.outcome.effect.difference) == pytest.approx(200 / (100 * 101 ** (1 / 6) * 100 ** (-1 / 6)))
+    assert this.outcome.effect.n == (2, 2)
     sentence = comparison.experiment_answers[short].text
     assert "2.00 times baseline's [1.98, 2.01], n = 2 and 2 seeds" in sentence
     own = comparison.experiment_answers[long]
@@ -338,8 +338,8 @@ def test_longer_runs_stand_for_the_seeds_that_the_parent_lacks(tmp_path):
             found[f"{folder.path.parent.name} seed {seed}"] = scores(level, along, at=range(120, steps + 1, 120))
     comparison = compared(tmp_path, found)
     (double,) = (each for each in comparison.alternatives if each.experiment == "d_rate_double")
-    assert double.outcome.n == (3, 3)
-    assert double.outcome.ratio == pytest.approx((140 * 141 * 142 / (70 * 71 * 72)) ** (1 / 3))
+    assert double.outcome.effect.n == (3, 3)
+    assert math.exp(double.outcome.effect.difference) == pytest.approx((140 * 141 * 142 / (70 * 71 * 72)) ** (1 / 3))
     assert double.stand_in.startswith("The first 1,200 steps of baseline_long")
     assert double.stand_in.endswith(" stand in for baseline's seeds 1, 2")
     (longer,) = (each for each in comparison.alternatives if each.experiment == "baseline_long")

@@ -10,7 +10,7 @@ from support.made_runs import make_run
 
 from analysis.__main__ import main
 from analysis.measures import features
-from analysis.pages import markdown
+from analysis.pages import words
 
 pytestmark = pytest.mark.thorough
 
@@ -93,4 +93,4 @@ def test_in_the_text_nothing_of_what_files_hold_is_a_picture_a_link_or_html(page
 
 def test_ordinary_sentences_stay_as_they_are_in_the_text():
     sentence = "90.0 % [82.6, 94.5] (Wilson), of real images 98 %: `make rate EXP=...` asks you."
-    assert markdown.cell(sentence) == sentence
+    assert words.cell(sentence) == sentence

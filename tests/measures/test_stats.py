@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis.measures.stats import partial_association, t_interval, wilson
+from analysis.measures.inference import partial_association, t_interval, wilson
 
 
 def test_wilson_has_the_published_values():

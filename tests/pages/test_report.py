@@ -15,8 +15,8 @@ from support.made_runs import compared, make_run, scores
 
 from analysis.compare import looks_normal
 from analysis.compare.comparison import RUN_COLUMNS, Alternative, Answer, Claim, Note
-from analysis.measures.stats import Association, Estimate, t_interval
-from analysis.pages import arm_figures, grids, markdown, plots, report, tables, words
+from analysis.measures.inference import Association, Estimate, t_interval
+from analysis.pages import arm_figures, grids, plots, report, tables, words
 from analysis.pages.figures import SECTIONS
 from analysis.runs.ratings import Rating
 from dcgan import UserError
@@ -307,7 +307,7 @@ def test_each_rating_stands_with_its_three_shares_and_the_corrected_one_or_why_i
 
 
 def test_a_line_break_or_a_bar_in_a_name_does_not_break_the_text_table():
-    assert markdown.cell("a|b\nc") == "a\\|b c"
+    assert words.cell("a|b\nc") == "a\\|b c"
 
 
 def test_runs_that_all_are_unfinished_still_give_a_page(comparison, tmp_path):

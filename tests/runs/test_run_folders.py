@@ -11,7 +11,6 @@ from support.recorded_runs import FACTS, make, measures, record_of
 
 from analysis.runs import state
 from analysis.runs.folders import read_folders
-from analysis.runs.run import COLUMNS, table
 from dcgan import UserError, config
 from dcgan.record.folder import HISTORY, RunFolder
 from dcgan.tools import plain_yaml
@@ -38,51 +37,6 @@ def test_a_run_is_what_its_folder_recorded(runs):
     assert list(history.columns) == list(HISTORY)
     assert history["step"].tolist() == list(range(1, 41))
     np.testing.assert_array_equal(history[list(HISTORY[1:])].to_numpy(), measures(40, 7).astype(float))
-
-
-def test_the_table_has_a_row_a_run_and_what_a_comparison_needs(runs):
-    make(runs, "baseline", seed=3)
-    make(runs, "hires_128", rows=10, state="interrupted", images_per_s=None)
-    found, _ = read_folders(runs)
-    rows = table(found)
-    assert list(rows.columns) == list(COLUMNS)
-    assert rows.astype(object).where(rows.notna(), None).to_dict("records") == [
-        {
-            "experiment": name,
-            "seed": seed,
-            "data": "faces-01234567",
-            "profile": "smoke",
-            "image_size": size,
-            "batch_size": 128,
-            "images": 1000,
-            "steps": steps,
-            "steps_planned": 40,
-            "status": state,
-            "images_per_s": speed,
-            "step_ms": 20.5,
-            "data_wait_fraction": 0.0125,
-            "floor_share": 0.25,
-            "seconds": 0.6,
-            "device": "cpu",
-            "device_name": "Some CPU",
-            "precision": "fp32",
-            "threads": 2,
-            "processes": None,  # as before runs on several GPUs
-            "torch": "2.14.1",
-            "code": "0011223344556677",
-            "git_commit": "c" * 40,
-            "git_changed": False,
-            "wandb_id": wandb_id,
-        }
-        for name, seed, size, steps, state, speed, wandb_id in [
-            ("baseline", 3, 64, 40, "finished", 1234.0, "base0003"),
-            ("hires_128", 0, 128, 10, "interrupted", None, "hire0000"),
-        ]
-    ]
-
-
-def test_the_table_of_no_runs_has_the_same_columns():
-    assert table([]).dtypes.astype(str).to_dict() == COLUMNS
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2, 3, 4])
@@ -131,7 +85,7 @@ def test_a_run_with_no_history_yet_is_a_run(runs):
         found, problems = read_folders(runs)
     assert problems == []
     assert [(run.state, run.steps, len(run.history())) for run in found] == [("running", 0, 0), ("interrupted", 0, 0)]
-    assert table(found)["images_per_s"].isna().all()
+    assert [run.status["images_per_s"] for run in found if "images_per_s" in run.status] == [None]
     assert found[0].history().dtypes.equals(read_folders(make(runs, seed=2).path)[0][0].history().dtypes)
 
 
@@ -237,10 +191,10 @@ def test_a_run_of_an_older_version_without_profile_changes_is_read(runs):
     folder.config.write_text(plain_yaml.dump(record))
     ((run,), problems) = read_folders(runs)
     assert (problems, run.experiment.profile_changes, "profile_changes" in run.record) == ([], {}, False)
-    assert table([run])["code"].isna().all()
-    del record["environment"], record["wandb_id"], record["data"]["count"]
+    assert "code" not in run.environment
+    del record["environment"], record["wandb_id"]
     folder.config.write_text(plain_yaml.dump(record))
-    assert table(read_folders(runs)[0])["device_name"].isna().all()
+    assert read_folders(runs)[0][0].environment == {}
 
 
 def test_many_folders_come_in_the_order_of_their_names_and_seeds(runs):
@@ -249,9 +203,9 @@ def test_many_folders_come_in_the_order_of_their_names_and_seeds(runs):
             make(runs, name, seed=seed, rows=5, state="interrupted")
     found, problems = read_folders(runs)
     assert problems == []
-    rows = table(found)
-    assert len(rows) == 48
-    assert rows.sort_values(["experiment", "seed"]).index.tolist() == list(range(48))
+    names = [(run.name, run.seed) for run in found]
+    assert len(names) == 48
+    assert names == sorted(names)
 
 
 @pytest.mark.thorough
@@ -259,8 +213,7 @@ def test_reading_runs_needs_neither_torch_nor_wandb(runs):
     make(runs)
     code = (
         "import sys; from pathlib import Path; from analysis.runs.folders import read_folders\n"
-        "from analysis.runs.run import table\n"
-        "print(len(table(read_folders(Path(sys.argv[1]))[0])), {'torch', 'wandb', 'seaborn'} & set(sys.modules))"
+        "print(len(read_folders(Path(sys.argv[1]))[0]), {'torch', 'wandb', 'seaborn'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code, runs], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "1 set()\n"
