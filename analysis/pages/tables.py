@@ -109,16 +109,19 @@ def markdown(comparison: Comparison) -> str:
 
 
 def result_tables(comparison: Comparison, measures: Sequence[Measure] = MEASURES) -> dict[str, list[list[str]]]:
-    """Image size -> the results as rows of Markdown's cells, the head first: one row per experiment."""
+    """Image size -> the results as rows of Markdown's cells, the head first: one row per experiment.
+
+    Measures of the losses cover the equal steps, also of longer runs: beside scores, which are of a run's end, their
+    heads say so.
+    """
+    steps = f", steps 1 to {comparison.steps_compared:,}" if comparison.steps_compared and measures is MEASURES else ""
     tables = {}
     for size, members in by_size(comparison).items():
         columns = [measure for measure in measures if any(recipe.measures[measure.key].n for recipe in members)]
-        tables[size] = [["experiment", "n", *(measure.heading for measure in columns)]]
+        heads = [measure.heading + (steps if measure.key in OF_LOSSES else "") for measure in columns]
+        tables[size] = [["experiment", "n", *heads]]
         for recipe in members:
-            cells = [
-                estimate_text(recipe.measures[measure.key], measure) + part(comparison, recipe, measure)
-                for measure in columns
-            ]
+            cells = [estimate_text(recipe.measures[measure.key], measure) for measure in columns]
             seeds = f"{len(recipe.seeds)}{''.join(f', {trouble}' for trouble in troubles(recipe))}"
             tables[size].append([cell(recipe.name) + longer(comparison, recipe), seeds, *cells])
         real = real_images(comparison, members, columns)
