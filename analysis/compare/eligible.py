@@ -113,7 +113,7 @@ def on_other_images(runs: Sequence[Run]) -> list[Note]:
         size: Counter(run.images for run in runs if run.experiment.image_size == size).most_common(1)[0][0]
         for size in {run.experiment.image_size for run in runs}
     }
-    text = "its real images are not those of most runs of {} px, so its scores are not compared with theirs"
+    text = "it was trained on other images than most runs of {} px, so its scores are not compared with theirs"
     return [
         Note(text.format(run.experiment.image_size), run.title)
         for run in runs

@@ -207,7 +207,7 @@ def test_scores_against_other_real_images_are_not_compared_with_each_other(tmp_p
         in found.experiment_answers[fewer.name].text
     )
     assert any(
-        str(note).startswith(f"{fewer.name} seed 0: its real images are not those of most") for note in found.notes
+        str(note).startswith(f"{fewer.name} seed 0: it was trained on other images than most") for note in found.notes
     )
     assert fewer.name in set(found.snapshots["experiment"]) - set(found.comparable["experiment"])
 
