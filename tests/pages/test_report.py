@@ -14,15 +14,14 @@ from PIL import Image
 from support.made_runs import compared, make_run, scores
 
 from analysis.compare import looks_normal
-from analysis.compare.comparison import RUN_COLUMNS, Alternative, Answer, Claim, Note
-from analysis.measures.stats import Association, Estimate, t_interval
+from analysis.compare.comparison import RUN_COLUMNS, Alternative, Answer
+from analysis.measures.stats import Estimate, t_interval
 from analysis.pages import arm_figures, grids, markdown, plots, report, tables, words
 from analysis.pages.figures import SECTIONS
 from analysis.runs.ratings import Rating
 from dcgan import UserError
 
 FOUR = ("baseline", "regularized", "tuned_lr", "hires_128")
-HOSTILE = "<script>alert(1)</script>"
 NO_FIGURES = dict.fromkeys(SECTIONS, ())
 
 
@@ -249,39 +248,6 @@ def test_a_grid_of_huge_images_is_shrunk(tmp_path):
     Image.new("RGB", (2200, 2200)).save(tmp_path / "grid.png")
     frame = grids.frame(tmp_path / "grid.png", step=5, quality=60)
     assert (frame.width, frame.height) == (grids.GRID_PX, grids.GRID_PX)
-
-
-def test_names_questions_and_errors_from_files_are_escaped(comparison, tmp_path):
-    evil = Answer(f"{HOSTILE}?", "better", HOSTILE, evidence=[HOSTILE, f"{HOSTILE}|"])
-    name = f"evil{HOSTILE}"
-    renamed = {"experiment": name}
-    alternative = replace(comparison.alternatives[2], name=name, parent=HOSTILE, changes={HOSTILE: (HOSTILE, None)})
-    run = comparison.runs[4]
-    record = {**run.record, "environment": {**run.record["environment"], "device_name": HOSTILE}}
-    run = replace(run, experiment=run.experiment.model_copy(update={"name": name}), record=record)
-    hostile = replace(
-        comparison,
-        data=HOSTILE,
-        protocol={HOSTILE: HOSTILE},
-        runs=[run],
-        arms=no_arms(comparison),
-        alternatives=[alternative],
-        table=comparison.table[4:5].assign(**renamed),
-        snapshots=comparison.snapshots[:0],
-        windows=comparison.windows[:0],
-        associations={Claim("isc_mean", "here", "seeds"): Association(0.1, -0.1, 0.2, 2, 20, 1, HOSTILE)},
-        answers=[evil],
-        experiment_answers={name: evil},
-        alarms=[Note(HOSTILE)],
-        notes=[Note(f"{HOSTILE}\n{HOSTILE}", run=HOSTILE)],
-        ratings=[rated(run, rater=HOSTILE)],
-    )
-    page = report.write(hostile, tmp_path).read_text(encoding="utf-8")
-    assert "<script>alert" not in page
-    assert page.count("&lt;script&gt;alert(1)") > 15
-    assert page.count("<script") == 1
-    assert HOSTILE not in (tmp_path / "compare.md").read_text(encoding="utf-8")
-    assert all(re.fullmatch(r"[\w.+~-]+", path.name) for path in (tmp_path / "figures").iterdir())
 
 
 def rated(run, **changes):
