@@ -83,7 +83,8 @@ def test_unfinished_and_diverged_runs_are_named_and_not_hidden(tmp_path):
     )
     assert any(str(note).startswith("hires_128 seed 0: failed at step 200") for note in found.notes)
     assert alternative(found, "regularized").seeds == []
-    assert found.experiment_answers["regularized"].sentence.startswith("Can't tell")
+    sentence = found.experiment_answers["regularized"].sentence
+    assert sentence == "Can't tell. None of its runs has finished, and 1 diverged."
 
 
 def test_one_run_alone_is_compared_with_nothing(tmp_path):

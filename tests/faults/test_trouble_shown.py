@@ -1,11 +1,9 @@
 """A run that diverged and one that D has won for good: the comparison shows both where its means would hide them."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from support.made_runs import alternative, compared, make_run, row, scores
 
-from analysis.measures import interleaving
 from analysis.pages import report, tables
 from analysis.pages.figures import SECTIONS
 
@@ -24,15 +22,6 @@ def won(last):
         loss_d[-last:] = 0.01
 
     return change
-
-
-def test_fewer_than_a_thousand_steps_are_no_end_to_speak_of():
-    assert np.isnan(interleaving.d_win_share_at_end(np.zeros(999)))
-    assert interleaving.d_win_share_at_end(np.zeros(1000)) == 1
-
-
-def test_a_loss_that_is_not_a_number_is_no_win():
-    assert interleaving.d_win_share_at_end(np.full(1000, np.nan)) == 0
 
 
 def test_a_run_that_d_has_won_is_an_alarm_with_the_remedy_and_marked_in_the_results(tmp_path):
@@ -98,18 +87,3 @@ def test_a_seed_that_diverged_is_an_alarm_and_named_where_the_others_mean_stands
     assert '<span class="badge worse">Seed 2 diverged at step 200</span>' in page
     assert "| 2, 1 diverged |" in text
     assert row(found, "baseline", 2)["status"] == "diverged"
-
-
-def test_an_experiment_of_which_every_seed_diverged_says_so(tmp_path):
-    make_run(tmp_path, "baseline")
-    make_run(tmp_path, "tuned_lr", state="diverged")
-    found = compared(tmp_path)
-    assert found.experiment_answers["tuned_lr"].sentence == "Can't tell. None of its runs has finished, and 1 diverged."
-    assert pd.isna(row(found, "tuned_lr")["fid"])
-
-
-@pytest.mark.parametrize(("won_steps", "share"), [(0, 0.0), (500, 0.5), (990, 0.99), (991, 0.991), (1000, 1.0)])
-def test_the_share_at_the_end_is_of_the_last_thousand_steps(won_steps, share):
-    losses = np.ones(3000)
-    losses[3000 - won_steps :] = 0.01
-    assert interleaving.d_win_share_at_end(losses) == pytest.approx(share)

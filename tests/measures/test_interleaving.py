@@ -250,6 +250,19 @@ def test_equilibrium_gap_and_win_share_by_hand():
     assert math.isnan(interleaving.d_win_share([]))
 
 
+@pytest.mark.parametrize(
+    ("losses", "share"),
+    [
+        (np.zeros(999), math.nan),  # too few steps to speak of an end
+        (np.full(1000, np.nan), 0),
+        (np.repeat([np.nan, 1.0, np.nan, 0.0], [500, 2000, 500, 500]), 0.5),
+        *((np.repeat([1.0, 0.0], [3000 - won, won]), won / 1000) for won in (0, 500, 990, 991, 1000)),
+    ],
+)
+def test_the_share_at_the_end_is_of_the_last_thousand_steps(losses, share):
+    assert interleaving.d_win_share_at_end(losses) == pytest.approx(share, nan_ok=True)
+
+
 def test_whoever_has_won_nearly_all_of_the_last_steps_has_won_for_good():
     n = 1000
     level, low, high = np.full(n, 1.0), np.full(n, 0.01), np.full(n, 70.0)
