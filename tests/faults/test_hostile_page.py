@@ -6,13 +6,11 @@ import re
 import pytest
 import yaml
 from support.browsing import visited
-from support.made_runs import make_run
+from support.made_runs import STUB, make_run
 
 from analysis.__main__ import main
-from analysis.measures import features
 from analysis.pages import markdown
 
-STUB = features.Extractor("effnet_lite0", features.EFFNET_SHA256[:16], None)
 HOSTILE = [
     "<script>window.hit = 1</script>",
     "</script><script>window.hit = 1</script>",

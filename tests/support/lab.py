@@ -14,16 +14,14 @@ from PIL import Image
 from analysis.__main__ import main
 from analysis.compare.build import compare, groups
 from analysis.compare.comparison import Note
-from analysis.measures import features
 from analysis.pages import report, tables
 from analysis.pages.figures import SECTIONS
 from analysis.runs.folders import read_folders
 from analysis.runs.ratings import Answers, Sheet
-from analysis.score import Protocol, Scorer
+from analysis.score import Scorer
 from dcgan import UserError
-from support.made_runs import make_run, write_scores
+from support.made_runs import STUB, make_run, write_scores
 
-STUB = features.Extractor("effnet_lite0", features.EFFNET_SHA256[:16], None)
 STEPS = 200
 PATIENCE_S = 20  # for one case; the slowest takes a fraction of a second without figures
 PAGE_PATIENCE_S = 120
@@ -72,8 +70,7 @@ class Lab:
         self.good = make_run(self.runs, "baseline", 0, steps=STEPS)
         self.broken = make_run(self.runs, "tuned_lr", 1, steps=STEPS)
         for folder in (self.good, self.broken):
-            ((run,), _) = read_folders(folder.path)
-            write_scores(folder, run, Protocol.of(run, STUB, None), seed=3)
+            write_scores(folder, seed=3)
             _rate(folder.path)
             folder.sample(STEPS).parent.mkdir()
             Image.new("RGB", (16, 16), "red").save(folder.sample(STEPS))

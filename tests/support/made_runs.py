@@ -5,6 +5,7 @@ import pandas as pd
 
 from analysis.compare.build import compare
 from analysis.compare.comparison import Note
+from analysis.measures.features import EFFNET_SHA256, Extractor
 from analysis.runs.folders import read_folders
 from analysis.runs.scores import COLUMNS
 from analysis.score import SMALL, SNAPSHOT_MEASURES, Protocol, Scores
@@ -14,6 +15,7 @@ from dcgan.tools import plain_yaml
 from dcgan.tools.files import checksum
 
 DATA = {"name": "faces", "source": "faces.zip", "fingerprint": "0123456789abcdef" * 2, "count": 500, "unreadable": 0}
+STUB = Extractor("effnet_lite0", EFFNET_SHA256[:16], None)  # no network: it scores nothing
 FINAL = (
     "precision", "recall", "n_real", "fid_floor", "floor_n", "fid_at_floor_n", "face_rate_real", "face_setting",
     "copied", "copied_real", "variety", "variety_real", "precision_real", "recall_real",
@@ -95,8 +97,10 @@ def alternative(comparison, name):
     return next(each for each in comparison.alternatives if each.name == name)
 
 
-def write_scores(folder, run, protocol, seed):
+def write_scores(folder, seed=1, *, samples=None):
     """Write scores.csv as scoring would, and weights of a few bytes that are the scored ones."""
+    ((run,), _) = read_folders(folder.path)
+    protocol = Protocol.of(run, STUB, samples)
     rng = np.random.default_rng(seed)
     rows = []
 
