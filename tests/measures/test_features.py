@@ -163,8 +163,3 @@ def test_extraction_says_when_there_are_more_or_fewer_images_than_announced(lite
     for total, there in ((3, 4), (3, 2), (1, 0)):
         with pytest.raises(ValueError, match=f"expected {total} images"):
             features.extract(lite0, [noise(there)], total=total, desc="images")
-
-
-def test_an_unknown_extractor_is_refused_with_the_names(tmp_path):
-    with pytest.raises(UserError, match="'vgg': there are inception and effnet_lite0"):
-        choose("vgg", tmp_path)
