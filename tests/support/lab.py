@@ -5,7 +5,6 @@ import io
 import json
 import resource
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -21,29 +20,12 @@ from analysis.runs.ratings import Answers, Sheet
 from analysis.score import Scorer
 from dcgan import UserError
 from support.made_runs import STUB, make_run, write_scores
+from support.waiting import patience
 
 STEPS = 200
 PATIENCE_S = 20  # for one case; the slowest takes a fraction of a second without figures
 PAGE_PATIENCE_S = 120
 COMPARED = ("fid", "interleaving_ratio", "status", "precision")
-
-
-class Hung(Exception):
-    """A case took too long."""
-
-
-@contextlib.contextmanager
-def patience(seconds):
-    def give_up(*_):
-        raise Hung(f"no end after {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 @contextlib.contextmanager
