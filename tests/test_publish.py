@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from support import ROOT
-from support.made_runs import DATA, make_run, write_scores
+from support.made_runs import DATA, make_run, measures_of, write_scores
 
 import dcgan.__main__
 from analysis import publish
@@ -154,7 +154,8 @@ def test_the_evidence_of_another_run_of_the_same_name_is_kept_and_the_run_named(
     (evidence,) = (tmp_path / "docs").glob("study/evidence/*/*")
     before = {path.name: path.read_bytes() for path in evidence.iterdir()}
     if change == "losses":
-        folder.append_history(1, (2 * folder.read_history().iloc[:, 1:]).to_numpy(dtype=np.float32))
+        with measures_of(folder) as measures:
+            measures *= 2
     else:
         text = folder.config.read_text()
         folder.config.write_text(text.replace("environment:\n", "environment:\n  code: mine\n"))

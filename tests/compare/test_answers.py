@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from support.made_runs import alternative, compared, make_run, row, scores
+from support.made_runs import alternative, begin_alike, compared, make_run, measures_of, row, scores
 
 from analysis.compare import answers, writeup
 from analysis.runs.folders import read_folders
@@ -144,9 +144,8 @@ def test_a_recipe_that_starts_late_is_no_evidence_of_what_changes_go_with(tmp_pa
         late = 3 * (rate % 2)
         overrides = ["snapshots=8", f"discriminator.learning_rate={rate}e-5"]
         folder = make_run(tmp_path, "baseline", seed, steps=1600, overrides=overrides)
-        history = pd.read_csv(folder.history)
-        history["loss_g"] *= np.exp(np.repeat(np.maximum(np.arange(8) - late, 0) * 0.2, 200))
-        history.to_csv(folder.history, index=False)
+        with measures_of(folder) as measures:
+            measures[:, 3] *= np.exp(np.repeat(np.maximum(np.arange(8) - late, 0) * 0.2, 200))
         noise = np.random.default_rng(i).normal(0, 2, 8)
         title = read_folders(folder.path)[0][0].title
         found[title] = scores(50.0, along=[course[max(n - late, 0)] + noise[n] for n in range(8)])
@@ -308,9 +307,8 @@ def test_whether_d_dives_is_asked_of_the_whole_run_and_whether_it_stays_of_the_e
 
 def dive(folder, low):
     """Put D's loss near 0 in some steps."""
-    measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-    measures[low, 0] = 0.001
-    folder.append_history(1, measures)
+    with measures_of(folder) as measures:
+        measures[low, 0] = 0.001
 
 
 def test_a_run_that_is_longer_than_the_others_is_asked_about_its_own_end(tmp_path):
@@ -335,9 +333,7 @@ def test_a_trajectory_that_two_runs_share_is_counted_once(tmp_path):
     twin = make_run(tmp_path, "tuned_lr", steps=2400, overrides=["duration_multiplier=2"])
     first = read_folders(tmp_path)[0]
     short = next(run for run in first if run.name == "tuned_lr")
-    measures = twin.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-    measures[:1200] = short.folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-    twin.append_history(1, measures)
+    begin_alike(twin, short.folder)
     long = next(run for run in first if run.name.startswith("tuned_lr+"))
     found = compared(
         tmp_path,
@@ -366,9 +362,8 @@ def test_an_alarm_says_how_many_runs_could_not_raise_it(tmp_path):
 def test_runs_that_only_begin_alike_are_two(tmp_path):
     for overrides in ([], ["duration_multiplier=2"]):
         folder = make_run(tmp_path, "tuned_lr", steps=1200 * (1 + len(overrides)), overrides=overrides)
-        measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-        measures[:500] = 1
-        folder.append_history(1, measures)
+        with measures_of(folder) as measures:
+            measures[:500] = 1
     assert not any("to the last bit" in note.text for note in compared(tmp_path).notes)
 
 

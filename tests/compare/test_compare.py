@@ -3,10 +3,9 @@
 import dataclasses
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
-from support.made_runs import DATA, alternative, compared, make_run, row, scores
+from support.made_runs import DATA, alternative, begin_alike, compared, make_run, measures_of, row, scores
 
 from analysis.compare.build import compare, groups
 from analysis.compare.comparison import RUN_COLUMNS, SNAPSHOT_COLUMNS, Claim, Note
@@ -129,9 +128,8 @@ def test_last_snapshots_much_worse_than_the_best_are_an_alarm_and_one_bad_snapsh
 
 def test_a_snapshot_has_the_interleaving_of_the_steps_since_the_one_before(tmp_path):
     folder = make_run(tmp_path, "baseline")
-    history = folder.read_history()
-    history.loc[:199, "loss_g"] = history.loc[:199, "loss_d"] * 9  # apart, then together
-    folder.append_history(1, history.iloc[:, 1:].to_numpy(dtype=np.float32))
+    with measures_of(folder) as measures:
+        measures[:200, 3] = 9 * measures[:200, 0]  # apart, then together
     found = compared(tmp_path, {"baseline": scores(48.0, along=[50, 48])})
     assert tuple(found.snapshots) == (*SNAPSHOT_COLUMNS, "next_kid_mean")
     first, second = found.snapshots["interleaving_ratio"]
@@ -159,9 +157,8 @@ def cut_a_row_out(folder):
 
 
 def make_a_loss_negative(folder):
-    measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-    measures[7, 0] = -1
-    folder.append_history(1, measures)
+    with measures_of(folder) as measures:
+        measures[7, 0] = -1
 
 
 @pytest.mark.parametrize(
@@ -333,9 +330,7 @@ def test_longer_runs_stand_for_the_seeds_that_the_parent_lacks(tmp_path):
             if name == "baseline":
                 short = folder
             elif name == "baseline_long" and not seed:
-                measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-                measures[:1200] = short.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-                folder.append_history(1, measures)
+                begin_alike(folder, short)
             along = [level + seed + (0 if place < 10 else -20) for place in range(steps // 120)]
             found[f"{folder.path.parent.name} seed {seed}"] = scores(level, along, at=range(120, steps + 1, 120))
     comparison = compared(tmp_path, found)
@@ -354,9 +349,7 @@ def test_a_run_is_not_tested_against_its_own_first_steps_though_its_parent_has_t
     for seed in (0, 1):
         short = make_run(tmp_path, "baseline", seed, steps=1200, profile="laptop")
         long = make_run(tmp_path, "baseline_long", seed, steps=3600, profile="laptop")
-        measures = long.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-        measures[:1200] = short.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-        long.append_history(1, measures)
+        begin_alike(long, short)
         along = [100 - 3 * place + seed for place in range(10)]
         found[f"baseline seed {seed}"] = scores(70, along=along, at=range(120, 1201, 120))
         found[f"baseline_long seed {seed}"] = scores(50, along=[100, 90, 80, *along[3:]], at=range(360, 3601, 360))

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from support.made_runs import alternative, compared, make_run, scores
+from support.made_runs import alternative, compared, make_run, measures_of, scores
 
 
 def test_one_seed_is_said_to_be_one_seed_and_claims_nothing(tmp_path):
@@ -113,9 +113,8 @@ def test_a_claim_about_interleaving_that_smoothing_takes_away_says_so(tmp_path, 
                 shown += 0.5 * np.sin(np.arange(2000) / 3)
             else:
                 shown += 1
-            measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-            measures[:, 3] = measures[:, 0] * np.exp(shown)
-            folder.append_history(1, measures)
+            with measures_of(folder) as measures:
+                measures[:, 3] = measures[:, 0] * np.exp(shown)
     text = compared(tmp_path).experiment_answers["slow_d_only"].text
     assert sentence in text
     assert ("but not once they are averaged: " in text) == (noise > 0.1)

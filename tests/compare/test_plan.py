@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from support import ROOT
-from support.made_runs import compared, make_run, scores
+from support.made_runs import begin_alike, compared, make_run, measures_of, scores
 from support.planned_runs import MANY, RATES, ROUTES, made, run_on
 
 from analysis.compare import answers, plan, prediction, quality
@@ -188,9 +188,7 @@ def test_a_long_run_stands_for_its_arm_at_equal_steps_and_a_shared_trajectory_co
     for rate in RATES[:2]:
         make_run(tmp_path, "baseline", 10, steps=1200, overrides=["snapshots=6", f"discriminator.learning_rate={rate}"])
     long = make_run(tmp_path, "baseline", 10, steps=3600, overrides=["duration_multiplier=3"])
-    measures = long.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-    measures[:1200] = short.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-    long.append_history(1, measures)
+    begin_alike(long, short)
     found = {}
     for place, folder in enumerate(sorted(tmp_path.glob("*/*/*/seed-10"))):
         if folder != long.path:
@@ -218,10 +216,8 @@ def test_the_third_rule_looks_no_farther_in_a_long_run_than_in_the_others(tmp_pa
             kid = [100 * math.exp(0.1 * arm - 0.3 * i + noise[i]) for i in range(6 * times)]
             found[folder.path.parent.name] = scores(5, along=[*kid[:6], *(1000.0 for _ in kid[6:])])
             # The losses of equal steps are the same, however long the run is.
-            losses = np.random.default_rng(arm).uniform(0.5, 2, (1200, 6)).astype(np.float32)
-            measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-            measures[:1200] = losses
-            folder.append_history(1, measures)
+            with measures_of(folder) as measures:
+                measures[:1200] = np.random.default_rng(arm).uniform(0.5, 2, (1200, 6))
         return next(each.sentence for each in compared(place, found).answers if each.key == "useful")
 
     assert answer(tmp_path / "long", long=True) == answer(tmp_path / "short", long=False)
@@ -247,10 +243,9 @@ def test_of_a_long_run_and_a_short_one_that_is_its_beginning_the_answer_takes_th
         overrides = [] if steps == 3600 else ["snapshots=6"]  # so the long one is the ancestor and comes first
         folder = make_run(tmp_path, name, steps=steps, gap=0.1 * len(name), overrides=overrides)
         if steps == 3600:
-            long = folder.read_history().iloc[:1200, 1:].to_numpy(dtype=np.float32)
+            long = folder
         elif name == "baseline":
-            folder.history.unlink()
-            folder.append_history(1, long)
+            begin_alike(folder, long)
         found[f"{folder.path.parent.name} seed 0"] = scores(50.0, along=[100 - i for i in range(steps // 200)])
     comparison = compared(tmp_path, found)
     assert comparison.repeats == 1

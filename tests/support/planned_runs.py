@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from analysis.compare import plan
-from support.made_runs import DATA, compared, make_run, scores
+from support.made_runs import DATA, compared, make_run, measures_of, scores
 
 RATES = ("2.5e-5", "5e-5", "2e-4", "4e-4", "8e-4")
 ROUTES = (
@@ -51,7 +51,6 @@ def run_on(tmp_path, found, name, seed, images, *, collapses, fid, overrides=())
         tmp_path, name, seed, steps=200 * len(fid), gap=2.0, overrides=[f"snapshots={len(fid)}", *few, *overrides],
         profile=plan.PROFILE, data={**DATA, "count": images},
     )  # fmt: skip
-    measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-    measures[: 200 if collapses else None, 3] /= np.exp(2.0)
-    folder.append_history(1, measures)
+    with measures_of(folder) as measures:
+        measures[: 200 if collapses else None, 3] /= np.exp(2.0)
     found[f"{folder.path.parent.name} seed {seed}"] = scores(fid[-1], along=fid)
