@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from support.made_runs import alternative, begin_alike, compared, make_run, measures_of, row, scores
+from support.made_runs import alternative, begin_alike, compared, make_run, measures_of, row, scored_run, scores
 
 from analysis.compare import answers, writeup
 from analysis.runs.folders import read_folders
@@ -17,8 +17,7 @@ def test_a_slow_d_is_compared_over_long_runs_of_one_recipe_each_seed_once(tmp_pa
     found = {}
 
     def run(name, seed, kid, overrides=()):
-        folder = make_run(tmp_path, name, seed, steps=1200, overrides=overrides)
-        found[f"{folder.path.parent.name} seed {seed}"] = scores(kid, along=[kid + seed / 10] * 6)
+        scored_run(tmp_path, found, name, seed, along=[kid + seed / 10] * 6, steps=1200, overrides=overrides)
 
     for seed in (10, 11, 12):
         run("baseline_long", seed, 100, ["snapshots=18"])
@@ -50,11 +49,9 @@ def test_the_write_ups_change_of_ds_rate_is_told_at_equal_steps_and_at_the_end(t
             ("slow_d_long", 3600, 130, 90, 0.0),
         ):  # fmt: skip
             snapshots = steps // 200
-            folder = make_run(
-                tmp_path, name, seed, steps=steps, gap=gap, profile="laptop", overrides=[f"snapshots={snapshots}"]
-            )
+            options = {"steps": steps, "gap": gap, "profile": "laptop", "overrides": [f"snapshots={snapshots}"]}
             along = [(early if place < 6 else late) + seed / 100 for place in range(snapshots)]
-            found[f"{folder.path.parent.name} seed {seed}"] = scores(late, along)
+            scored_run(tmp_path, found, name, seed, along=along, fid=late, **options)
     comparison = compared(tmp_path, found)
     (told,) = writeup.contrast(comparison.table, comparison.alternatives, comparison.arms)
     early, late = told.split(" In the last quarter of 3,600 steps ")
@@ -71,8 +68,7 @@ def test_the_write_ups_change_of_ds_rate_is_told_at_equal_steps_and_at_the_end(t
 def test_with_its_initialisation_the_write_ups_change_is_told_beside_it_with_the_number_of_seeds(tmp_path):
     found = {}
     for name, kid, gap in (("regularized", 100, 0.8), ("tuned_lr", 120, 0.0)):
-        make_run(tmp_path, name, steps=1200, gap=gap)
-        found[name] = scores(kid, along=[kid] * 6)
+        scored_run(tmp_path, found, name, along=[kid] * 6, steps=1200, gap=gap)
     (told,) = writeup._as_written(compared(tmp_path, found).table)
     assert "(`tuned_lr` and `regularized`, n = 1 and 1). The curves interleave more (" in told
     assert told.endswith("the final KID is 1.20 times that of `regularized`. One seed can't rank the two.")
@@ -82,9 +78,9 @@ def test_one_recipe_under_two_names_is_one_recipe_at_equal_steps(tmp_path):
     found = {}
     for name, seed, length in (("baseline", 0, 1), ("baseline", 1, 2), ("d_rate_double", 0, 1), ("tuned_lr", 0, 1)):
         overrides = [] if length == 1 else [f"duration_multiplier={length}"]
-        folder = make_run(tmp_path, name, seed, steps=1200 * length, gap=0.2 * len(name), overrides=overrides)
-        title = f"{folder.path.parent.name} seed {seed}"
-        found[title] = scores(50.0, along=[100 + len(found) - 5 * i for i in range(6 * length)])
+        along = [100 + len(found) - 5 * i for i in range(6 * length)]
+        options = {"steps": 1200 * length, "gap": 0.2 * len(name), "overrides": overrides}
+        scored_run(tmp_path, found, name, seed, along=along, **options)
     claims = compared(tmp_path, found).associations
     between = claims["interleaving_ratio", "here", "recipes"]
     assert between.clusters == 3
@@ -110,8 +106,8 @@ def test_no_claim_about_interleaving_from_few_recipes_however_many_their_seeds(t
     found = {}
     for seed in range(8):
         for name, gap in (("baseline", 0.0), ("regularized", 0.4)):
-            make_run(tmp_path, name, seed, gap=gap, steps=1200)
-            found[f"{name} seed {seed}"] = scores(50.0, along=[100 + 100 * gap - 5 * i for i in range(6)])
+            along = [100 + 100 * gap - 5 * i for i in range(6)]
+            scored_run(tmp_path, found, name, seed, along=along, gap=gap, steps=1200)
     answer = compared(tmp_path, found).answers[0]
     assert answer.question == "Does interleaving predict quality?"
     assert answer.sentence == (
@@ -126,9 +122,9 @@ def test_what_recipes_of_one_initialisation_say_is_reported_beside_what_all_say(
     for i in range(8):
         init, gap = ("normal", 0.6) if i % 2 else ("pytorch", 0.0)
         overrides = [f"weight_init.kind={init}", f"discriminator.learning_rate={i + 1}e-5"]
-        folder = make_run(tmp_path, "baseline", gap=gap + 0.1 * (i // 2), steps=1200, overrides=overrides)
-        name = read_folders(folder.path)[0][0].name
-        found[name] = scores(50.0, along=[(100 if i % 2 else 200) + 10 * (i // 2) - 5 * n for n in range(6)])
+        along = [(100 if i % 2 else 200) + 10 * (i // 2) - 5 * n for n in range(6)]
+        options = {"gap": gap + 0.1 * (i // 2), "steps": 1200, "overrides": overrides}
+        scored_run(tmp_path, found, "baseline", along=along, **options)
     claims = compared(tmp_path, found).associations
     rho = {among: claims["interleaving_ratio", "here", among].rho for among in ("recipes", "same_init")}
     assert rho["recipes"] > 0.4
@@ -143,12 +139,11 @@ def test_a_recipe_that_starts_late_is_no_evidence_of_what_changes_go_with(tmp_pa
     for i, (rate, seed) in enumerate(itertools.product(range(1, 5), (0, 1))):
         late = 3 * (rate % 2)
         overrides = ["snapshots=8", f"discriminator.learning_rate={rate}e-5"]
-        folder = make_run(tmp_path, "baseline", seed, steps=1600, overrides=overrides)
+        noise = np.random.default_rng(i).normal(0, 2, 8)
+        along = [course[max(n - late, 0)] + noise[n] for n in range(8)]
+        folder = scored_run(tmp_path, found, "baseline", seed, along=along, steps=1600, overrides=overrides)
         with measures_of(folder) as measures:
             measures[:, 3] *= np.exp(np.repeat(np.maximum(np.arange(8) - late, 0) * 0.2, 200))
-        noise = np.random.default_rng(i).normal(0, 2, 8)
-        title = read_folders(folder.path)[0][0].title
-        found[title] = scores(50.0, along=[course[max(n - late, 0)] + noise[n] for n in range(8)])
     claims = compared(tmp_path, found).associations
     levels, changes = (claims["interleaving_ratio", "here", among] for among in ("recipes", "changes"))
     assert levels.rho > 0.5
@@ -232,9 +227,8 @@ def test_a_narrow_recipe_at_64_px_stands_beside_the_one_at_128_px(tmp_path):
         ("hires_128", 0.05, []),
     ):
         for seed in range(2):
-            folder = make_run(tmp_path, name, seed, steps=800, overrides=overrides)
-            level = 60 + 60 * len(overrides) + seed
-            found[f"{folder.path.parent.name} seed {seed}"] = scores(level, along=[level] * 4, variety=variety)
+            options = {"more": {"variety": variety}, "steps": 800, "overrides": overrides}
+            scored_run(tmp_path, found, name, seed, along=[60 + 60 * len(overrides) + seed] * 4, **options)
     size = next(answer for answer in compared(tmp_path, found).answers if answer.key == "size")
     (line,) = [line for line in size.evidence if line.startswith("exploratory: tuned_lr+width_multiplier=0.03, with ")]
     assert "KID over the last 3 snapshots is 1.99 times tuned_lr's" in line
@@ -259,10 +253,9 @@ def test_a_cause_closes_half_of_the_gap_to_64_px_with_more_diverse_samples(
     recipes = {"tuned_lr": (60, 0.17), "hires_128": (100, 0.1), "hires_128_equal_lr": (at_64, variety)}
     for name, (fid, own) in recipes.items():
         for seed in range(seeds):
-            make_run(tmp_path, name, seed, steps=800)
             own_size = fid if name == "tuned_lr" else (2.0 + 0.01 * seed) * fid
             more = {"fid_at_64": fid + 0.1 * seed, "variety": own + 0.001 * seed}
-            found[f"{name} seed {seed}"] = scores(own_size, along=[own_size] * 4, **more)
+            scored_run(tmp_path, found, name, seed, along=[own_size] * 4, more=more, steps=800)
     answer = next(each for each in compared(tmp_path, found).answers if each.key == "size")
     evidence = " ".join(answer.evidence)
     assert answer.rule.startswith("A cause of the worse faces at 128 px is accepted if")

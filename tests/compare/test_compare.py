@@ -5,7 +5,7 @@ import math
 
 import pandas as pd
 import pytest
-from support.made_runs import DATA, alternative, begin_alike, compared, make_run, measures_of, row, scores
+from support.made_runs import DATA, alternative, begin_alike, compared, make_run, measures_of, row, scored_run, scores
 
 from analysis.compare.build import compare, groups
 from analysis.compare.comparison import RUN_COLUMNS, SNAPSHOT_COLUMNS, Claim, Note
@@ -215,11 +215,10 @@ def test_recipes_on_other_images_have_no_part_in_the_variance_that_others_are_ju
         found = {}
         for seed in range(3):
             for name, level in (("baseline", 50), ("regularized", 60)):
-                make_run(place, name, seed)
-                found[f"{name} seed {seed}"] = scores(level + seed, along=[level + seed] * 4)
+                scored_run(place, found, name, seed, along=[level + seed] * 4)
             if others and seed < 2:
-                make_run(place, "baseline", seed, overrides=["images=200"], data={**DATA, "count": 200})
-                found[f"baseline+images=200 seed {seed}"] = scores(50 * 3**seed, along=[50 * 3**seed] * 4)
+                options = {"overrides": ["images=200"], "data": {**DATA, "count": 200}}
+                scored_run(place, found, "baseline", seed, along=[50 * 3**seed] * 4, **options)
         recipe = alternative(compared(place, found), "regularized")
         return recipe.outcome, recipe.differences["fid"]
 
@@ -285,16 +284,12 @@ def test_the_first_steps_of_a_longer_run_stand_for_a_parent_without_runs(tmp_pat
     """The parent is compared where it ends, and the longer run's own end is another thing."""
     found = {}
     for seed in (0, 1):
-        make_run(tmp_path, "d_rate_eighth", seed, steps=40, overrides=["snapshots=4"])
-        make_run(tmp_path, "baseline_long", seed, steps=120, overrides=["snapshots=12"])
-    names = {each.name for each in compared(tmp_path).alternatives}
-    short = next(name for name in names if name.startswith("d_rate"))
-    long = next(name for name in names if name.startswith("baseline_long"))
-    for seed in (0, 1):
-        found[f"{short} seed {seed}"] = scores(80, along=(300, 200, 200, 200), at=range(10, 41, 10))
         course = (300, 100, 100, 100 + seed, 60, 60, 60, 60, 60, 50, 50, 50)
-        found[f"{long} seed {seed}"] = scores(50, along=course, at=range(10, 121, 10))
+        for name, along in (("d_rate_eighth", (300, 200, 200, 200)), ("baseline_long", course)):
+            options = {"steps": 10 * len(along), "overrides": [f"snapshots={len(along)}"]}
+            scored_run(tmp_path, found, name, seed, along=along, at=range(10, 10 * len(along) + 1, 10), **options)
     comparison = compared(tmp_path, found)
+    long, short = sorted(each.name for each in comparison.alternatives)
 
     this = alternative(comparison, short)
     assert this.parent == "baseline"
@@ -324,15 +319,13 @@ def test_longer_runs_stand_for_the_seeds_that_the_parent_lacks(tmp_path):
         for name, steps, level in (("baseline", 1200, 70), ("baseline_long", 3600, 70), ("d_rate_double", 1200, 140)):
             if name == "baseline" and seed:
                 continue
-            folder = make_run(
-                tmp_path, name, seed, steps=steps, profile="laptop", overrides=[f"snapshots={steps // 120}"]
-            )
+            along = [level + seed + (0 if place < 10 else -20) for place in range(steps // 120)]
+            options = {"steps": steps, "profile": "laptop", "overrides": [f"snapshots={steps // 120}"]}
+            folder = scored_run(tmp_path, found, name, seed, along=along, at=range(120, steps + 1, 120), **options)
             if name == "baseline":
                 short = folder
             elif name == "baseline_long" and not seed:
                 begin_alike(folder, short)
-            along = [level + seed + (0 if place < 10 else -20) for place in range(steps // 120)]
-            found[f"{folder.path.parent.name} seed {seed}"] = scores(level, along, at=range(120, steps + 1, 120))
     comparison = compared(tmp_path, found)
     (double,) = (each for each in comparison.alternatives if each.experiment == "d_rate_double")
     assert double.outcome.n == (3, 3)
@@ -347,12 +340,12 @@ def test_longer_runs_stand_for_the_seeds_that_the_parent_lacks(tmp_path):
 def test_a_run_is_not_tested_against_its_own_first_steps_though_its_parent_has_them_too(tmp_path):
     found = {}
     for seed in (0, 1):
-        short = make_run(tmp_path, "baseline", seed, steps=1200, profile="laptop")
-        long = make_run(tmp_path, "baseline_long", seed, steps=3600, profile="laptop")
-        begin_alike(long, short)
         along = [100 - 3 * place + seed for place in range(10)]
-        found[f"baseline seed {seed}"] = scores(70, along=along, at=range(120, 1201, 120))
-        found[f"baseline_long seed {seed}"] = scores(50, along=[100, 90, 80, *along[3:]], at=range(360, 3601, 360))
+        options = {"at": range(120, 1201, 120), "steps": 1200, "profile": "laptop"}
+        short = scored_run(tmp_path, found, "baseline", seed, along=along, **options)
+        options = {"at": range(360, 3601, 360), "steps": 3600, "profile": "laptop"}
+        long = scored_run(tmp_path, found, "baseline_long", seed, along=[100, 90, 80, *along[3:]], **options)
+        begin_alike(long, short)
     comparison = compared(tmp_path, found)
     (longer,) = (each for each in comparison.alternatives if each.experiment == "baseline_long")
     assert longer.outcome is None

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from support import ROOT
-from support.made_runs import begin_alike, compared, make_run, measures_of, scores
+from support.made_runs import begin_alike, compared, make_run, measures_of, scored_run, scores
 from support.planned_runs import MANY, RATES, ROUTES, made, run_on
 
 from analysis.compare import answers, plan, prediction, quality
@@ -211,10 +211,10 @@ def test_the_third_rule_looks_no_farther_in_a_long_run_than_in_the_others(tmp_pa
             times = 3 if long and not arm else 1
             settings = [f"snapshots={6 * times}", f"duration_multiplier={times}"]
             settings += [f"discriminator.learning_rate={rate}"] if arm else []
-            folder = make_run(place, "baseline", 10, gap=0.1 * arm, steps=1200 * times, overrides=settings)
             noise = np.random.default_rng(arm).normal(0, 0.02, 6 * times)
             kid = [100 * math.exp(0.1 * arm - 0.3 * i + noise[i]) for i in range(6 * times)]
-            found[folder.path.parent.name] = scores(5, along=[*kid[:6], *(1000.0 for _ in kid[6:])])
+            along, options = [*kid[:6], *(1000.0 for _ in kid[6:])], {"gap": 0.1 * arm, "steps": 1200 * times}
+            folder = scored_run(place, found, "baseline", 10, along=along, fid=5, overrides=settings, **options)
             # The losses of equal steps are the same, however long the run is.
             with measures_of(folder) as measures:
                 measures[:1200] = np.random.default_rng(arm).uniform(0.5, 2, (1200, 6))
@@ -241,12 +241,12 @@ def test_of_a_long_run_and_a_short_one_that_is_its_beginning_the_answer_takes_th
     found = {}
     for name, steps in (("baseline", 3600), ("baseline", 1200), ("d_rate_double", 1200), ("d_rate_fourfold", 1200)):
         overrides = [] if steps == 3600 else ["snapshots=6"]  # so the long one is the ancestor and comes first
-        folder = make_run(tmp_path, name, steps=steps, gap=0.1 * len(name), overrides=overrides)
+        options = {"steps": steps, "gap": 0.1 * len(name), "overrides": overrides}
+        folder = scored_run(tmp_path, found, name, along=[100 - i for i in range(steps // 200)], **options)
         if steps == 3600:
             long = folder
         elif name == "baseline":
             begin_alike(folder, long)
-        found[f"{folder.path.parent.name} seed 0"] = scores(50.0, along=[100 - i for i in range(steps // 200)])
     comparison = compared(tmp_path, found)
     assert comparison.repeats == 1
     arms = comparison.arms

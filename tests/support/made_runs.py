@@ -89,6 +89,14 @@ def scores(fid=None, along=(), *, at=None, **more):
     return Scores(final, pd.DataFrame(rows, columns=columns, dtype=float).astype({"step": int}))
 
 
+def scored_run(runs, found, name, seed=0, *, along, fid=None, at=None, more=None, **options):
+    """A run folder, its scores in `found` by the run's title; its FID is that of its last snapshot unless given."""
+    folder = make_run(runs, name, seed, **options)
+    fid = along[-1] if fid is None else fid
+    found[f"{folder.path.parent.name} seed {seed}"] = scores(fid, along, at=at, **(more or {}))
+    return folder
+
+
 def compared(runs, found=None, **options):
     """A comparison of the runs under a folder, each title or name with its scores."""
     found = found or {}
