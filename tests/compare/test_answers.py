@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from support.made_runs import alternative, begin_alike, compared, make_run, measures_of, row, scored_run, scores
+from support.made_runs import alternative, answer_to, begin_as, compared, make_run, measures_of, row, scored_run, scores
 
 from analysis.compare import answers, writeup
 from analysis.runs.folders import read_folders
@@ -25,7 +25,7 @@ def test_a_slow_d_is_compared_over_long_runs_of_one_recipe_each_seed_once(tmp_pa
     run("baseline_long", 10, 100)
     run("slow_d_long", 10, 130, ["snapshots=18"])
     run("slow_d_long", 11, 900, ["images=200"])
-    answer = next(each for each in compared(tmp_path, found).answers if each.key == "slower")
+    answer = answer_to(compared(tmp_path, found), "slower")
     assert answer.sentence == (
         "Worse. After 1,200 steps KID over the last three snapshots is 1.30 [1.29, 1.30] times baseline's (n = 3 seeds "
         "each). Within the two recipes the SD of the log KID is 0.00. The plan's power counted on 0.053."
@@ -229,7 +229,7 @@ def test_a_narrow_recipe_at_64_px_stands_beside_the_one_at_128_px(tmp_path):
         for seed in range(2):
             options = {"more": {"variety": variety}, "steps": 800, "overrides": overrides}
             scored_run(tmp_path, found, name, seed, along=[60 + 60 * len(overrides) + seed] * 4, **options)
-    size = next(answer for answer in compared(tmp_path, found).answers if answer.key == "size")
+    size = answer_to(compared(tmp_path, found), "size")
     (line,) = [line for line in size.evidence if line.startswith("exploratory: tuned_lr+width_multiplier=0.03, with ")]
     assert "KID over the last 3 snapshots is 1.99 times tuned_lr's" in line
     assert "Variety: tuned_lr+width_multiplier=0.03 0.1 [0.1, 0.1], n = 2 seeds, tuned_lr 0.17" in line
@@ -256,7 +256,7 @@ def test_a_cause_closes_half_of_the_gap_to_64_px_with_more_diverse_samples(
             own_size = fid if name == "tuned_lr" else (2.0 + 0.01 * seed) * fid
             more = {"fid_at_64": fid + 0.1 * seed, "variety": own + 0.001 * seed}
             scored_run(tmp_path, found, name, seed, along=[own_size] * 4, more=more, steps=800)
-    answer = next(each for each in compared(tmp_path, found).answers if each.key == "size")
+    answer = answer_to(compared(tmp_path, found), "size")
     evidence = " ".join(answer.evidence)
     assert answer.rule.startswith("A cause of the worse faces at 128 px is accepted if")
     assert share in evidence if share else "closes the gap" not in evidence
@@ -271,7 +271,7 @@ def test_a_face_rate_carries_its_interval_and_its_name(tmp_path):
     found = compared(tmp_path, {"baseline": scores(50.0, face_found=90, face_n=100, face_rate_real=0.99)})
     assert row(found, "baseline")["face_rate"] == 0.9
     assert row(found, "baseline")["face_rate_low"] == pytest.approx(0.8256, abs=1e-3)
-    answer = next(each for each in found.answers if "look normal" in each.question)
+    answer = answer_to(found, "normal")
     assert "a face is detected in 90.0 % [82.6, 94.5]" in answer.evidence[0]
 
 
@@ -294,7 +294,7 @@ def test_a_face_rate_carries_its_interval_and_its_name(tmp_path):
 )
 def test_whether_d_dives_is_asked_of_the_whole_run_and_whether_it_stays_of_the_end(tmp_path, low, sentence):
     dive(make_run(tmp_path, "baseline", steps=2000), low)
-    answer = next(answer for answer in compared(tmp_path).answers if "stay there" in answer.question)
+    answer = answer_to(compared(tmp_path), "dive")
     assert answer.sentence.startswith(sentence)
 
 
@@ -313,7 +313,7 @@ def test_a_run_that_is_longer_than_the_others_is_asked_about_its_own_end(tmp_pat
     longer = row(found, "tuned_lr")
     assert longer["d_win_share"] == 0, "at equal steps"
     assert (longer["d_win_share_whole"], longer["d_win_share_last"], longer["d_win_share_at_end"]) == (0.375, 1, 1)
-    answer = next(answer for answer in found.answers if answer.key == "dive")
+    answer = answer_to(found, "dive")
     assert answer.sentence == "It depends. It stays below 0.1 in 1 of 3 runs: tuned_lr seed 0."
     said = "tuned_lr seed 0: below 0.1 in 37.5 % of its 4,000 steps, in 100.0 % of the last quarter, in 1,500 "
     assert any(line.startswith(said) for line in answer.evidence)
@@ -326,7 +326,7 @@ def test_a_trajectory_that_two_runs_share_is_counted_once(tmp_path):
     twin = make_run(tmp_path, "tuned_lr", steps=2400, overrides=["duration_multiplier=2"])
     first = read_folders(tmp_path)[0]
     short = next(run for run in first if run.name == "tuned_lr")
-    begin_alike(twin, short.folder)
+    begin_as(twin, short.folder)
     long = next(run for run in first if run.name.startswith("tuned_lr+"))
     found = compared(
         tmp_path,
@@ -338,9 +338,9 @@ def test_a_trajectory_that_two_runs_share_is_counted_once(tmp_path):
     answer = found.experiment_answers[long.name]
     assert f"Its losses can't be compared with tuned_lr's: seed 0: {text}." in answer.text
     assert "interleaving_ratio" not in alternative(found, long.name).differences
-    alarm = next(each for each in found.answers if each.key == "alarm")
+    alarm = answer_to(found, "alarm")
     assert "FID turned in 0 of 3 runs" in alarm.text, "of four folders"
-    dive = next(each for each in found.answers if each.key == "dive")
+    dive = answer_to(found, "dive")
     assert "(n = 3 runs)" in dive.text
 
 
@@ -348,7 +348,7 @@ def test_an_alarm_says_how_many_runs_could_not_raise_it(tmp_path):
     for name in ("baseline", "regularized"):
         make_run(tmp_path, name, steps=1200)
     found = {"baseline": scores(400.0, along=[500, 450, 400]), "regularized": scores(50.0, along=[500, 100, 50])}
-    alarm = next(each for each in compared(tmp_path, found).answers if each.key == "alarm")
+    alarm = answer_to(compared(tmp_path, found), "alarm")
     assert alarm.text.endswith("Only 1 of the 2 runs ever got below KID 0.3, where a collapse counts.")
 
 

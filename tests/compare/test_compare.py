@@ -5,12 +5,11 @@ import math
 
 import pandas as pd
 import pytest
-from support.made_runs import DATA, alternative, begin_alike, compared, make_run, measures_of, row, scored_run, scores
+from support.made_runs import DATA, alternative, begin_as, compared, make_run, measures_of, row, scored_run, scores
 
 from analysis.compare.build import compare, groups
 from analysis.compare.comparison import RUN_COLUMNS, SNAPSHOT_COLUMNS, Claim, Note
 from analysis.runs.folders import read_folders
-from analysis.score import Protocol
 
 
 def test_the_table_has_a_row_a_run_and_the_documented_columns_in_order(tmp_path):
@@ -237,11 +236,7 @@ def test_too_few_real_images_for_a_floor_are_a_note(tmp_path):
 def test_a_note_on_seed_10_does_not_hide_that_seed_1_has_no_scores(tmp_path):
     for seed in (1, 10):
         make_run(tmp_path, "baseline", seed)
-    read, _ = read_folders(tmp_path)
-    protocol = Protocol("effnet_lite0", "0123456789abcdef", "faces-01234567:64px:500", 200, 200)
-    found = compare(
-        read, lambda run: (protocol, scores()), notes=[Note("not scored: its weights", run="baseline seed 10")]
-    )
+    found = compared(tmp_path, notes=[Note("not scored: its weights", run="baseline seed 10")])
     assert any(
         str(note).startswith("baseline seed 1: finished, but its final generator has no scores") for note in found.notes
     )
@@ -325,7 +320,7 @@ def test_longer_runs_stand_for_the_seeds_that_the_parent_lacks(tmp_path):
             if name == "baseline":
                 short = folder
             elif name == "baseline_long" and not seed:
-                begin_alike(folder, short)
+                begin_as(folder, short)
     comparison = compared(tmp_path, found)
     (double,) = (each for each in comparison.alternatives if each.experiment == "d_rate_double")
     assert double.outcome.n == (3, 3)
@@ -345,7 +340,7 @@ def test_a_run_is_not_tested_against_its_own_first_steps_though_its_parent_has_t
         short = scored_run(tmp_path, found, "baseline", seed, along=along, **options)
         options = {"at": range(360, 3601, 360), "steps": 3600, "profile": "laptop"}
         long = scored_run(tmp_path, found, "baseline_long", seed, along=[100, 90, 80, *along[3:]], **options)
-        begin_alike(long, short)
+        begin_as(long, short)
     comparison = compared(tmp_path, found)
     (longer,) = (each for each in comparison.alternatives if each.experiment == "baseline_long")
     assert longer.outcome is None

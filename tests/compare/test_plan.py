@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from support import ROOT
-from support.made_runs import begin_alike, compared, make_run, measures_of, scored_run, scores
+from support.made_runs import answer_to, begin_as, compared, make_run, measures_of, scored_run, scores
 from support.planned_runs import MANY, RATES, ROUTES, made, run_on
 
 from analysis.compare import answers, plan, prediction, quality
@@ -146,10 +146,6 @@ def test_runs_of_other_seeds_or_profiles_are_judged_by_the_same_rule_and_called_
 TURNS, FALLS = (70, 60, 50, 80, 100, 120), (100, 90, 80, 70, 60, 50)
 
 
-def alarm_of(tmp_path, found):
-    return next(answer for answer in compared(tmp_path, found).answers if answer.key == "alarm")
-
-
 @pytest.mark.parametrize("seeds", [(10,), plan.FEW_SEEDS])
 def test_the_plans_runs_on_few_images_alone_decide_on_the_alarm(tmp_path, seeds):
     """On 500 images FID turns after a collapse, on 1,000 it falls without one, and in three other runs after one."""
@@ -161,7 +157,7 @@ def test_the_plans_runs_on_few_images_alone_decide_on_the_alarm(tmp_path, seeds)
     for seed in (10, 11):
         run_on(tmp_path, found, "regularized", seed, MANY, collapses=True, fid=FALLS)
     run_on(tmp_path, found, "regularized", 12, 1000, collapses=True, fid=FALLS)
-    answer = alarm_of(tmp_path, found)
+    answer = answer_to(compared(tmp_path, found), "alarm")
     n, all_there = 4 * len(seeds), seeds == plan.FEW_SEEDS
     assert f"FID turned in {n // 2} of {n} runs, and a collapse came first in {n // 2} of these" in answer.text
     assert f"interleaving collapsed in 0 of the {n // 2} runs without a turn" in answer.text
@@ -176,7 +172,7 @@ def test_of_a_longer_run_on_few_images_the_rule_sees_the_plans_steps_only(tmp_pa
     run_on(
         tmp_path, found, "baseline", 12, 500, collapses=True, fid=(*FALLS, *TURNS), overrides=["duration_multiplier=2"]
     )
-    answer = alarm_of(tmp_path, found)
+    answer = answer_to(compared(tmp_path, found), "alarm")
     assert "FID turned in 0 of 3 runs" in answer.text
     assert "up to step 1,200" in answer.text
     assert "all of their steps: FID turned in 1 of 1 runs, and a collapse came first in 1 of these" in answer.more
@@ -188,7 +184,7 @@ def test_a_long_run_stands_for_its_arm_at_equal_steps_and_a_shared_trajectory_co
     for rate in RATES[:2]:
         make_run(tmp_path, "baseline", 10, steps=1200, overrides=["snapshots=6", f"discriminator.learning_rate={rate}"])
     long = make_run(tmp_path, "baseline", 10, steps=3600, overrides=["duration_multiplier=3"])
-    begin_alike(long, short)
+    begin_as(long, short)
     found = {}
     for place, folder in enumerate(sorted(tmp_path.glob("*/*/*/seed-10"))):
         if folder != long.path:
@@ -218,7 +214,7 @@ def test_the_third_rule_looks_no_farther_in_a_long_run_than_in_the_others(tmp_pa
             # The losses of equal steps are the same, however long the run is.
             with measures_of(folder) as measures:
                 measures[:1200] = np.random.default_rng(arm).uniform(0.5, 2, (1200, 6))
-        return next(each.sentence for each in compared(place, found).answers if each.key == "useful")
+        return answer_to(compared(place, found), "useful").sentence
 
     assert answer(tmp_path / "long", long=True) == answer(tmp_path / "short", long=False)
 
@@ -246,7 +242,7 @@ def test_of_a_long_run_and_a_short_one_that_is_its_beginning_the_answer_takes_th
         if steps == 3600:
             long = folder
         elif name == "baseline":
-            begin_alike(folder, long)
+            begin_as(folder, long)
     comparison = compared(tmp_path, found)
     assert comparison.repeats == 1
     arms = comparison.arms

@@ -74,7 +74,7 @@ def measures_of(folder):
     folder.append_history(1, measures)
 
 
-def begin_alike(folder, other, steps=1200):
+def begin_as(folder, other, steps=1200):
     """Give a run the first steps of another."""
     with measures_of(folder) as measures:
         measures[:steps] = other.read_history().iloc[:steps, 1:]
@@ -97,7 +97,7 @@ def scored_run(runs, found, name, seed=0, *, along, fid=None, at=None, more=None
     return folder
 
 
-def compared(runs, found=None, **options):
+def compared(runs, found=None, *, notes=(), **options):
     """A comparison of the runs under a folder, each title or name with its scores."""
     found = found or {}
     protocol = Protocol("effnet_lite0", "0123456789abcdef", "faces-01234567:64px:500", 200, 200)
@@ -105,7 +105,7 @@ def compared(runs, found=None, **options):
     return compare(
         read,
         lambda run: (protocol, found.get(run.title) or found.get(run.name) or scores()),
-        notes=[Note(line) for line in lines],
+        notes=[*map(Note, lines), *notes],
         **options,
     )
 
@@ -119,6 +119,11 @@ def row(comparison, name, seed=0):
 def alternative(comparison, name):
     """What the comparison says of an experiment."""
     return next(each for each in comparison.alternatives if each.name == name)
+
+
+def answer_to(comparison, key):
+    """The answer to a question across runs."""
+    return next(each for each in comparison.answers if each.key == key)
 
 
 def write_scores(folder, seed=1, *, samples=None):
