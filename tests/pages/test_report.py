@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from datetime import UTC, datetime
 from html import unescape
 from xml.etree import ElementTree
 
@@ -10,14 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from support.made_runs import compared, make_run, scores
+from support.made_runs import compared, make_run, rated, scores
 
-from analysis.compare import looks_normal
 from analysis.compare.comparison import RUN_COLUMNS, Alternative, Answer
 from analysis.measures.stats import Estimate, t_interval
 from analysis.pages import arm_figures, grids, markdown, plots, report, tables, words
 from analysis.pages.figures import SECTIONS
-from analysis.runs.ratings import Rating
 from dcgan import UserError
 
 FOUR = ("baseline", "regularized", "tuned_lr", "hires_128")
@@ -239,13 +236,6 @@ def test_a_grid_of_huge_images_is_shrunk(tmp_path):
     Image.new("RGB", (2200, 2200)).save(tmp_path / "grid.png")
     frame = grids.frame(tmp_path / "grid.png", step=5, quality=60)
     assert (frame.width, frame.height) == (grids.GRID_PX, grids.GRID_PX)
-
-
-def rated(run, **changes):
-    """A rating as the comparison has it: of a rater who counts, unless changed."""
-    known = {"generated_yes": 32, "generated_n": 64, "real_yes": 30, "real_n": 32, "damaged_yes": 4, "damaged_n": 32}
-    about = {"rater": "me", "time": datetime(2026, 1, 1, tzinfo=UTC), "generator": "abc"}
-    return looks_normal.rates(run, Rating(**{**known, **about, **changes}))
 
 
 def test_each_rating_stands_with_its_three_shares_and_the_corrected_one_or_why_it_does_not_count(comparison):

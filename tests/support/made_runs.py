@@ -1,14 +1,17 @@
 """Run folders as training leaves them, made without training."""
 
 import contextlib
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
 
+from analysis.compare import looks_normal
 from analysis.compare.build import compare
 from analysis.compare.comparison import Note
 from analysis.measures.features import EFFNET_SHA256, Extractor
 from analysis.runs.folders import read_folders
+from analysis.runs.ratings import Rating
 from analysis.runs.scores import COLUMNS
 from analysis.score import SMALL, SNAPSHOT_MEASURES, Protocol, Scores
 from dcgan import config
@@ -124,6 +127,13 @@ def alternative(comparison, name):
 def answer_to(comparison, key):
     """The answer to a question across runs."""
     return next(each for each in comparison.answers if each.key == key)
+
+
+def rated(run, **changes):
+    """A rating as the comparison has it: of a rater who counts, unless changed."""
+    known = {"generated_yes": 32, "generated_n": 64, "real_yes": 30, "real_n": 32, "damaged_yes": 4, "damaged_n": 32}
+    about = {"rater": "me", "time": datetime(2026, 1, 1, tzinfo=UTC), "generator": "abc"}
+    return looks_normal.rates(run, Rating(**{**known, **about, **changes}))
 
 
 def write_scores(folder, seed=1, *, samples=None):
