@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 from support import ROOT
+from support.lab import NO_FIGURES
 from support.made_runs import DATA, make_run, measures_of, write_scores
 
 import dcgan.__main__
 from analysis import publish
 from analysis.__main__ import main
 from analysis.pages import report
-from analysis.pages.figures import SECTIONS
 from analysis.runs.evidence import read_history, write_history
 from analysis.runs.folders import read_folders
 from analysis.score import NEAREST
@@ -63,7 +63,7 @@ def study(docs, runs):
 @pytest.fixture
 def no_figures(monkeypatch):
     """Drawing them is most of a study's time."""
-    monkeypatch.setattr(report, "draw_figures", lambda comparison, folder: dict.fromkeys(SECTIONS, ()))
+    monkeypatch.setattr(report, "draw_figures", lambda comparison, folder: NO_FIGURES)
 
 
 def published(runs, docs, capsys):

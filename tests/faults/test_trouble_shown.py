@@ -1,12 +1,10 @@
 """A run that diverged and one that D has won for good: the comparison shows both where its means would hide them."""
 
 import pytest
+from support.lab import NO_FIGURES
 from support.made_runs import alternative, compared, make_run, measures_of, row, scores
 
 from analysis.pages import report, tables
-from analysis.pages.figures import SECTIONS
-
-NO_FIGURES = dict.fromkeys(SECTIONS, ())
 
 
 def d_wins(folder, last):

@@ -5,10 +5,10 @@ from html import unescape
 
 import pandas as pd
 import pytest
+from support.lab import NO_FIGURES
 from support.made_runs import STUB, make_run, write_scores
 
 from analysis.pages import live_report, report
-from analysis.pages.figures import SECTIONS
 from analysis.pages.live_report import LiveReport
 from analysis.runs.folders import read_folders
 from analysis.score import Job, Protocol, read
@@ -47,7 +47,7 @@ def _page(path):
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "draw_figures", lambda comparison, folder: dict.fromkeys(SECTIONS, ()))
+    monkeypatch.setattr(report, "draw_figures", lambda comparison, folder: NO_FIGURES)
     for seed in range(3):
         make_run(tmp_path / "runs", "baseline", seed, profile="laptop")
     return read_folders(tmp_path / "runs")[0]

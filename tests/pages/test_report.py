@@ -9,16 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from support.lab import NO_FIGURES
 from support.made_runs import compared, make_run, rated, scores
 
 from analysis.compare.comparison import RUN_COLUMNS, Alternative, Answer
 from analysis.measures.stats import Estimate, t_interval
 from analysis.pages import arm_figures, grids, markdown, plots, report, tables, words
-from analysis.pages.figures import SECTIONS
 from dcgan import UserError
 
 FOUR = ("baseline", "regularized", "tuned_lr", "hires_128")
-NO_FIGURES = dict.fromkeys(SECTIONS, ())
 
 
 def no_arms(comparison):

@@ -22,6 +22,7 @@ from dcgan import UserError
 from support.made_runs import STUB, make_run, write_scores
 from support.waiting import patience
 
+NO_FIGURES = dict.fromkeys(SECTIONS, ())  # drawing them takes most of a page's time
 STEPS = 200
 PATIENCE_S = 20  # for one case; the slowest takes a fraction of a second without figures
 PAGE_PATIENCE_S = 120
@@ -117,7 +118,7 @@ class Lab:
                 assert (self.out / data / profile).resolve().parent.parent == self.out.resolve()
                 before = [*map(Note, problems), *self.scorer.score(self.scorer.missing(members))]
                 comparison = compare(members, self.scorer.scores_of, notes=before)
-                page = report.html(comparison, dict.fromkeys(SECTIONS, ()))
+                page = report.html(comparison, NO_FIGURES)
                 for text in (page, tables.csv(comparison.table), tables.markdown(comparison)):
                     text.encode()
                 notes += map(str, [*comparison.notes, *comparison.alarms])
