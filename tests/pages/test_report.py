@@ -12,38 +12,14 @@ from PIL import Image
 from support.lab import NO_FIGURES
 from support.made_runs import compared, make_run, rated, scores
 
-from analysis.compare.comparison import RUN_COLUMNS, Alternative, Answer
-from analysis.measures.stats import Estimate, t_interval
+from analysis.compare.build import compare
+from analysis.compare.comparison import Alternative
+from analysis.measures.stats import t_interval
 from analysis.pages import arm_figures, grids, markdown, plots, report, tables, words
+from analysis.runs.folders import read_folders
 from dcgan import UserError
 
 FOUR = ("baseline", "regularized", "tuned_lr", "hires_128")
-
-
-def no_arms(comparison):
-    """The arms of a comparison in which nothing is scored."""
-    return replace(comparison.arms, runs=comparison.arms.runs[:0], snapshots=comparison.arms.snapshots[:0])
-
-
-def without(comparison, **changes):
-    """The comparison without what is not in `changes`: nothing scored, nothing compared."""
-    nothing_known = Estimate(np.nan, np.nan, np.nan, 0)
-    nothing = {
-        "table": comparison.table.assign(**dict.fromkeys(RUN_COLUMNS[8:], np.nan)),
-        "snapshots": comparison.snapshots[:0],
-        "windows": comparison.windows[:0],
-        "arms": no_arms(comparison),
-        "answers": [],
-        "associations": {},
-        "alarms": [],
-        "notes": [],
-        "alternatives": [
-            replace(each, seeds=[], measures=dict.fromkeys(each.measures, nothing_known), differences={})
-            for each in comparison.alternatives
-        ],
-        "experiment_answers": {each.name: Answer("", "plain", "") for each in comparison.alternatives},
-    }
-    return replace(comparison, **(nothing | changes))
 
 
 # --- what is written ---
@@ -94,12 +70,12 @@ def test_figures_are_there_as_png_and_svg_and_can_be_read(folder):
     assert not [path for path in folder.rglob("*") if path.name.endswith(".tmp")]
 
 
-def test_figures_of_an_earlier_report_go_and_other_files_stay(comparison, tmp_path):
+def test_figures_of_an_earlier_report_go_and_other_files_stay(tmp_path):
     (tmp_path / "figures").mkdir()
     for name in ("losses-gone.png", "quality-fid-32px.svg", "mine.png", "lossesmine.png"):
         (tmp_path / "figures" / name).touch()
-    tuned_lr = {"runs": comparison.runs[4:5], "alternatives": without(comparison).alternatives[2:3]}
-    report.draw_figures(without(comparison, **tuned_lr), tmp_path / "figures")
+    make_run(tmp_path / "runs", "tuned_lr", steps=60)
+    report.draw_figures(compared(tmp_path / "runs"), tmp_path / "figures")
     left = {path.name for path in (tmp_path / "figures").iterdir()}
     assert not left & {"losses-gone.png", "quality-fid-32px.svg"}
     assert {"mine.png", "lossesmine.png", "losses-tuned_lr.png"} <= left
@@ -155,9 +131,10 @@ def test_what_is_equal_to_the_digits_shown_has_no_best():
     assert best() is None
 
 
-def test_colours_are_stable_when_an_experiment_is_missing(comparison, page, tmp_path):
-    few = without(comparison, runs=comparison.runs[4:], alternatives=without(comparison).alternatives[2:])
-    smaller = report.html(few, NO_FIGURES)
+def test_colours_are_stable_when_an_experiment_is_missing(tmp_path):
+    for name in ("tuned_lr", "hires_128"):
+        make_run(tmp_path, name)
+    smaller = report.html(compared(tmp_path), NO_FIGURES)
     for name, looks in plots.DOCUMENTED.items():
         shown = re.findall(rf'<span class="x(\d)" aria-hidden="true">(.)</span> {name}', smaller)
         assert bool(shown) == (name in ("tuned_lr", "hires_128"))
@@ -256,14 +233,12 @@ def test_a_line_break_or_a_bar_in_a_name_does_not_break_the_text_table():
     assert markdown.cell("a|b\nc") == "a\\|b c"
 
 
-def test_runs_that_all_are_unfinished_still_give_a_page(comparison, tmp_path):
-    runs = [replace(run, status={"state": "interrupted", "step": 60, "seconds": {}}) for run in comparison.runs[:1]]
-    short = [replace(run, read_rows=lambda: comparison.runs[0].history()[:60]) for run in runs]
-    table = without(comparison).table[:1].assign(status="interrupted")
-    unfinished = without(comparison, runs=short, alternatives=without(comparison).alternatives[:1], table=table)
-    text = _text(report.write(unfinished, tmp_path).read_text(encoding="utf-8"))
+def test_runs_that_all_are_unfinished_still_give_a_page(tmp_path):
+    folder = make_run(tmp_path / "runs", "baseline", steps=120, state="interrupted")
+    folder.write_status("interrupted", step=60)
+    text = _text(report.write(compared(tmp_path / "runs"), tmp_path).read_text(encoding="utf-8"))
     for said in (
-        "can't answer a question yet",
+        "questions that these runs can't answer yet",
         "No run has finished",
         "Not finished: seed 0 interrupted at step 60",
         "No snapshot has been scored",
@@ -284,25 +259,26 @@ def test_one_run_gives_a_page(tmp_path):
     assert "★" not in text.replace("★ marks", "")
 
 
-def test_runs_read_from_wandb_have_everything_but_the_grids(comparison, tmp_path):
-    runs = [replace(run, folder=None, read_rows=run.history) for run in comparison.runs[:2]]
-    online = without(comparison, runs=runs, alternatives=without(comparison).alternatives[:1])
-    text = _text(report.write(online, tmp_path).read_text(encoding="utf-8"))
+def test_runs_read_from_wandb_have_everything_but_the_grids(tmp_path):
+    make_run(tmp_path / "runs", "baseline", steps=60)
+    runs = [replace(run, folder=None) for run in read_folders(tmp_path / "runs")[0]]
+    text = _text(report.write(compare(runs, lambda run: None), tmp_path).read_text(encoding="utf-8"))
     assert "read from W&B, which has no grids" in text
-    assert "read from W&B" in text
+    assert "none: read from W&B" in text
     assert (tmp_path / "figures" / "losses-baseline.svg").exists()
 
 
-def test_a_history_that_diverged_or_is_empty_or_can_t_be_read_stops_nothing(comparison, tmp_path):
+def test_a_history_that_diverged_or_is_empty_or_can_t_be_read_stops_nothing(tmp_path):
     def refuse():
         raise UserError("steps are missing")
 
-    history = comparison.runs[0].history()
-    diverged = history[:1021].copy()
+    for name in FOUR[:3]:
+        make_run(tmp_path, name, steps=60)
+    runs, _ = read_folders(tmp_path)
+    history, diverged = runs[0].history(), runs[0].history()
     diverged.iloc[-1, 1:] = [np.nan, np.inf, np.nan, np.nan, np.nan, np.nan]
     sources = (lambda: diverged, lambda: history[:0], refuse)
-    runs = [replace(run, read_rows=read) for run, read in zip(comparison.runs[::2], sources, strict=False)]
-    few = without(comparison, runs=runs, alternatives=without(comparison).alternatives[:3])
-    drawn = report.draw_figures(few, tmp_path / "figures")["losses"]
+    runs = [replace(run, read_rows=read) for run, read in zip(runs, sources, strict=True)]
+    drawn = report.draw_figures(compare(runs, lambda run: None), tmp_path / "figures")["losses"]
     assert len(drawn) == 1
-    assert "1,021 steps of baseline" in drawn[0].alt
+    assert "60 steps of baseline" in drawn[0].alt
