@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from support import ROOT
+from support.made_runs import STUB
 
 from analysis.compare.build import compare
-from analysis.measures.features import EFFNET_SHA256, Extractor
 from analysis.pages import tables
 from analysis.runs.folders import read_folders
 from analysis.score import Scorer
@@ -38,8 +38,7 @@ def test_an_old_run_is_compared_with_its_old_numbers_but_not_by_the_scores_of_an
     found, problems = read_folders(runs)
     assert problems == []
     assert [run.state for run in found] == ["finished"]
-    extractor = Extractor("effnet_lite0", EFFNET_SHA256[:16], None)  # no network: nothing is scored here
-    scorer = Scorer(extractor, cache=tmp_path / "cache")
+    scorer = Scorer(STUB, cache=tmp_path / "cache")
     comparison = compare(found, scorer.scores_of)
     (row,) = pd.read_csv(io.StringIO(tables.csv(comparison.table))).to_dict("records")
     assert {key: row[key] for key in ROW} == ROW

@@ -335,14 +335,6 @@ def test_real_images_that_the_cache_has_lost_are_asked_for_and_taken(tmp_path, e
     assert _scorer(extractor, elsewhere).scores_of(run)[1].final["fid"] > 0
 
 
-def test_profiles_say_how_many_images_and_samples_overrules_them(tmp_path, drawn, extractor):
-    run = _run(_trained(tmp_path, drawn))
-    assert (lambda p: (p.final, p.snapshot))(score.Protocol.of(run, extractor, None)) == (200, 200)
-    assert reference.COUNTS["full"].final == 50_000
-    assert reference.COUNTS["laptop"] == (5000, 5000, 1000)
-    assert score.Protocol.of(run, extractor, 70).name("fid", 70) == "fid_70_tiny"
-
-
 def test_what_people_rate_is_uncurated(tmp_path, drawn, cache):
     folder = _trained(tmp_path, drawn)
     sheet, shown = score.pictures_to_rate(_run(folder), cache=cache)

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from support.made_runs import alternative, compared, make_run, row, scores
+from support.made_runs import alternative, answer_to, begin_as, compared, make_run, measures_of, row, scored_run, scores
 
 from analysis.compare import answers, writeup
 from analysis.runs.folders import read_folders
@@ -17,8 +17,7 @@ def test_a_slow_d_is_compared_over_long_runs_of_one_recipe_each_seed_once(tmp_pa
     found = {}
 
     def run(name, seed, kid, overrides=()):
-        folder = make_run(tmp_path, name, seed, steps=1200, overrides=overrides)
-        found[f"{folder.path.parent.name} seed {seed}"] = scores(kid, along=[kid + seed / 10] * 6)
+        scored_run(tmp_path, found, name, seed, along=[kid + seed / 10] * 6, steps=1200, overrides=overrides)
 
     for seed in (10, 11, 12):
         run("baseline_long", seed, 100, ["snapshots=18"])
@@ -26,7 +25,7 @@ def test_a_slow_d_is_compared_over_long_runs_of_one_recipe_each_seed_once(tmp_pa
     run("baseline_long", 10, 100)
     run("slow_d_long", 10, 130, ["snapshots=18"])
     run("slow_d_long", 11, 900, ["images=200"])
-    answer = next(each for each in compared(tmp_path, found).answers if each.key == "slower")
+    answer = answer_to(compared(tmp_path, found), "slower")
     assert answer.sentence == (
         "Worse. After 1,200 steps KID over the last three snapshots is 1.30 [1.29, 1.30] times baseline's (n = 3 seeds "
         "each). Within the two recipes the SD of the log KID is 0.00. The plan's power counted on 0.053."
@@ -50,11 +49,9 @@ def test_the_write_ups_change_of_ds_rate_is_told_at_equal_steps_and_at_the_end(t
             ("slow_d_long", 3600, 130, 90, 0.0),
         ):  # fmt: skip
             snapshots = steps // 200
-            folder = make_run(
-                tmp_path, name, seed, steps=steps, gap=gap, profile="laptop", overrides=[f"snapshots={snapshots}"]
-            )
+            options = {"steps": steps, "gap": gap, "profile": "laptop", "overrides": [f"snapshots={snapshots}"]}
             along = [(early if place < 6 else late) + seed / 100 for place in range(snapshots)]
-            found[f"{folder.path.parent.name} seed {seed}"] = scores(late, along)
+            scored_run(tmp_path, found, name, seed, along=along, fid=late, **options)
     comparison = compared(tmp_path, found)
     (told,) = writeup.slowing_d(comparison.table, comparison.alternatives, comparison.arms)
     assert told in comparison.answers
@@ -73,8 +70,7 @@ def test_the_write_ups_change_of_ds_rate_is_told_at_equal_steps_and_at_the_end(t
 def test_with_its_initialisation_the_write_ups_change_is_told_beside_it_with_the_number_of_seeds(tmp_path):
     found = {}
     for name, kid, gap in (("regularized", 100, 0.8), ("tuned_lr", 120, 0.0)):
-        make_run(tmp_path, name, steps=1200, gap=gap)
-        found[name] = scores(kid, along=[kid] * 6)
+        scored_run(tmp_path, found, name, along=[kid] * 6, steps=1200, gap=gap)
     told = writeup._as_written(compared(tmp_path, found).table)
     assert "(`tuned_lr` and `regularized`, n = 1 and 1), they interleave more (" in told
     assert told.endswith("KID is 1.20 times that of `regularized`. One seed can't rank the two.")
@@ -84,9 +80,9 @@ def test_one_recipe_under_two_names_is_one_recipe_at_equal_steps(tmp_path):
     found = {}
     for name, seed, length in (("baseline", 0, 1), ("baseline", 1, 2), ("d_rate_double", 0, 1), ("tuned_lr", 0, 1)):
         overrides = [] if length == 1 else [f"duration_multiplier={length}"]
-        folder = make_run(tmp_path, name, seed, steps=1200 * length, gap=0.2 * len(name), overrides=overrides)
-        title = f"{folder.path.parent.name} seed {seed}"
-        found[title] = scores(50.0, along=[100 + len(found) - 5 * i for i in range(6 * length)])
+        along = [100 + len(found) - 5 * i for i in range(6 * length)]
+        options = {"steps": 1200 * length, "gap": 0.2 * len(name), "overrides": overrides}
+        scored_run(tmp_path, found, name, seed, along=along, **options)
     claims = compared(tmp_path, found).associations
     between = claims["interleaving_ratio", "here", "recipes"]
     assert between.clusters == 3
@@ -112,8 +108,8 @@ def test_no_claim_about_interleaving_from_few_recipes_however_many_their_seeds(t
     found = {}
     for seed in range(8):
         for name, gap in (("baseline", 0.0), ("regularized", 0.4)):
-            make_run(tmp_path, name, seed, gap=gap, steps=1200)
-            found[f"{name} seed {seed}"] = scores(50.0, along=[100 + 100 * gap - 5 * i for i in range(6)])
+            along = [100 + 100 * gap - 5 * i for i in range(6)]
+            scored_run(tmp_path, found, name, seed, along=along, gap=gap, steps=1200)
     answer = compared(tmp_path, found).answers[0]
     assert answer.question == "Does interleaving predict quality?"
     assert answer.sentence == (
@@ -128,9 +124,9 @@ def test_what_recipes_of_one_initialisation_say_is_reported_beside_what_all_say(
     for i in range(8):
         init, gap = ("normal", 0.6) if i % 2 else ("pytorch", 0.0)
         overrides = [f"weight_init.kind={init}", f"discriminator.learning_rate={i + 1}e-5"]
-        folder = make_run(tmp_path, "baseline", gap=gap + 0.1 * (i // 2), steps=1200, overrides=overrides)
-        name = read_folders(folder.path)[0][0].name
-        found[name] = scores(50.0, along=[(100 if i % 2 else 200) + 10 * (i // 2) - 5 * n for n in range(6)])
+        along = [(100 if i % 2 else 200) + 10 * (i // 2) - 5 * n for n in range(6)]
+        options = {"gap": gap + 0.1 * (i // 2), "steps": 1200, "overrides": overrides}
+        scored_run(tmp_path, found, "baseline", along=along, **options)
     claims = compared(tmp_path, found).associations
     rho = {among: claims["interleaving_ratio", "here", among].rho for among in ("recipes", "same_init")}
     assert rho["recipes"] > 0.4
@@ -145,13 +141,11 @@ def test_a_recipe_that_starts_late_is_no_evidence_of_what_changes_go_with(tmp_pa
     for i, (rate, seed) in enumerate(itertools.product(range(1, 5), (0, 1))):
         late = 3 * (rate % 2)
         overrides = ["snapshots=8", f"discriminator.learning_rate={rate}e-5"]
-        folder = make_run(tmp_path, "baseline", seed, steps=1600, overrides=overrides)
-        history = pd.read_csv(folder.history)
-        history["loss_g"] *= np.exp(np.repeat(np.maximum(np.arange(8) - late, 0) * 0.2, 200))
-        history.to_csv(folder.history, index=False)
         noise = np.random.default_rng(i).normal(0, 2, 8)
-        title = read_folders(folder.path)[0][0].title
-        found[title] = scores(50.0, along=[course[max(n - late, 0)] + noise[n] for n in range(8)])
+        along = [course[max(n - late, 0)] + noise[n] for n in range(8)]
+        folder = scored_run(tmp_path, found, "baseline", seed, along=along, steps=1600, overrides=overrides)
+        with measures_of(folder) as measures:
+            measures[:, 3] *= np.exp(np.repeat(np.maximum(np.arange(8) - late, 0) * 0.2, 200))
     claims = compared(tmp_path, found).associations
     levels, changes = (claims["interleaving_ratio", "here", among] for among in ("recipes", "changes"))
     assert levels.rho > 0.5
@@ -236,10 +230,9 @@ def test_a_narrow_recipe_at_64_px_stands_beside_the_one_at_128_px(tmp_path):
         ("hires_128", 0.05, []),
     ):
         for seed in range(2):
-            folder = make_run(tmp_path, name, seed, steps=800, overrides=overrides)
-            level = 60 + 60 * len(overrides) + seed
-            found[f"{folder.path.parent.name} seed {seed}"] = scores(level, along=[level] * 4, variety=variety)
-    size = next(answer for answer in compared(tmp_path, found).answers if answer.key == "size")
+            options = {"more": {"variety": variety}, "steps": 800, "overrides": overrides}
+            scored_run(tmp_path, found, name, seed, along=[60 + 60 * len(overrides) + seed] * 4, **options)
+    size = answer_to(compared(tmp_path, found), "size")
     (line,) = [line for line in size.evidence if line.startswith("exploratory: tuned_lr+width_multiplier=0.03, with ")]
     assert "KID over the last 3 snapshots is 1.99 times tuned_lr's" in line
     assert "Variety: tuned_lr+width_multiplier=0.03 0.1 [0.1, 0.1], n = 2 seeds, tuned_lr 0.17" in line
@@ -263,11 +256,10 @@ def test_a_cause_closes_half_of_the_gap_to_64_px_with_more_diverse_samples(
     recipes = {"tuned_lr": (60, 0.17), "hires_128": (100, 0.1), "hires_128_equal_lr": (at_64, variety)}
     for name, (fid, own) in recipes.items():
         for seed in range(seeds):
-            make_run(tmp_path, name, seed, steps=800)
             own_size = fid if name == "tuned_lr" else (2.0 + 0.01 * seed) * fid
             more = {"fid_at_64": fid + 0.1 * seed, "variety": own + 0.001 * seed}
-            found[f"{name} seed {seed}"] = scores(own_size, along=[own_size] * 4, **more)
-    answer = next(each for each in compared(tmp_path, found).answers if each.key == "size")
+            scored_run(tmp_path, found, name, seed, along=[own_size] * 4, more=more, steps=800)
+    answer = answer_to(compared(tmp_path, found), "size")
     evidence = " ".join(answer.evidence)
     assert answer.rule.startswith("A cause of the worse faces at 128 px is accepted if")
     assert share in evidence if share else "closes the gap" not in evidence
@@ -282,7 +274,7 @@ def test_a_face_rate_carries_its_interval_and_its_name(tmp_path):
     found = compared(tmp_path, {"baseline": scores(50.0, face_found=90, face_n=100, face_rate_real=0.99)})
     assert row(found, "baseline")["face_rate"] == 0.9
     assert row(found, "baseline")["face_rate_low"] == pytest.approx(0.8256, abs=1e-3)
-    answer = next(each for each in found.answers if "look normal" in each.question)
+    answer = answer_to(found, "normal")
     assert "a face is detected in 90.0 % [82.6, 94.5]" in answer.evidence[0]
 
 
@@ -305,15 +297,14 @@ def test_a_face_rate_carries_its_interval_and_its_name(tmp_path):
 )
 def test_whether_d_dives_is_asked_of_the_whole_run_and_whether_it_stays_of_the_end(tmp_path, low, sentence):
     dive(make_run(tmp_path, "baseline", steps=2000), low)
-    answer = next(answer for answer in compared(tmp_path).answers if "stay there" in answer.question)
+    answer = answer_to(compared(tmp_path), "dive")
     assert answer.sentence.startswith(sentence)
 
 
 def dive(folder, low):
     """Put D's loss near 0 in some steps."""
-    measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-    measures[low, 0] = 0.001
-    folder.append_history(1, measures)
+    with measures_of(folder) as measures:
+        measures[low, 0] = 0.001
 
 
 def test_a_run_that_is_longer_than_the_others_is_asked_about_its_own_end(tmp_path):
@@ -325,7 +316,7 @@ def test_a_run_that_is_longer_than_the_others_is_asked_about_its_own_end(tmp_pat
     longer = row(found, "tuned_lr")
     assert longer["d_win_share"] == 0, "at equal steps"
     assert (longer["d_win_share_whole"], longer["d_win_share_last"], longer["d_win_share_at_end"]) == (0.375, 1, 1)
-    answer = next(answer for answer in found.answers if answer.key == "dive")
+    answer = answer_to(found, "dive")
     assert answer.sentence == "It depends. It stays below 0.1 in 1 of 3 runs: tuned_lr seed 0."
     said = "tuned_lr seed 0: below 0.1 in 37.5 % of its 4,000 steps, in 100.0 % of the last quarter, in 1,500 "
     assert any(line.startswith(said) for line in answer.evidence)
@@ -338,9 +329,7 @@ def test_a_trajectory_that_two_runs_share_is_counted_once(tmp_path):
     twin = make_run(tmp_path, "tuned_lr", steps=2400, overrides=["duration_multiplier=2"])
     first = read_folders(tmp_path)[0]
     short = next(run for run in first if run.name == "tuned_lr")
-    measures = twin.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-    measures[:1200] = short.folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-    twin.append_history(1, measures)
+    begin_as(twin, short.folder)
     long = next(run for run in first if run.name.startswith("tuned_lr+"))
     found = compared(
         tmp_path,
@@ -352,9 +341,9 @@ def test_a_trajectory_that_two_runs_share_is_counted_once(tmp_path):
     answer = found.experiment_answers[long.name]
     assert f"Its losses can't be compared with tuned_lr's: seed 0: {text}." in answer.text
     assert "interleaving_ratio" not in alternative(found, long.name).differences
-    alarm = next(each for each in found.answers if each.key == "alarm")
+    alarm = answer_to(found, "alarm")
     assert "FID turned in none of 3 runs" in alarm.text, "of four folders"
-    dive = next(each for each in found.answers if each.key == "dive")
+    dive = answer_to(found, "dive")
     assert "(n = 3 runs)" in dive.text
 
 
@@ -362,16 +351,15 @@ def test_an_alarm_says_how_many_runs_could_not_raise_it(tmp_path):
     for name in ("baseline", "regularized"):
         make_run(tmp_path, name, steps=1200)
     found = {"baseline": scores(400.0, along=[500, 450, 400]), "regularized": scores(50.0, along=[500, 100, 50])}
-    alarm = next(each for each in compared(tmp_path, found).answers if each.key == "alarm")
+    alarm = answer_to(compared(tmp_path, found), "alarm")
     assert "Only 1 of the 2 runs ever got below KID 0.3, where a collapse counts." in alarm.text
 
 
 def test_runs_that_only_begin_alike_are_two(tmp_path):
     for overrides in ([], ["duration_multiplier=2"]):
         folder = make_run(tmp_path, "tuned_lr", steps=1200 * (1 + len(overrides)), overrides=overrides)
-        measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-        measures[:500] = 1
-        folder.append_history(1, measures)
+        with measures_of(folder) as measures:
+            measures[:500] = 1
     assert not any("to the last bit" in note.text for note in compared(tmp_path).notes)
 
 

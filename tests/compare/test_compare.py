@@ -3,15 +3,13 @@
 import dataclasses
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
-from support.made_runs import DATA, alternative, compared, make_run, row, scores
+from support.made_runs import DATA, alternative, begin_as, compared, make_run, measures_of, row, scored_run, scores
 
 from analysis.compare.build import compare, groups
 from analysis.compare.comparison import RUN_COLUMNS, SNAPSHOT_COLUMNS, Claim, Note
 from analysis.runs.folders import read_folders
-from analysis.score import Protocol
 
 
 def test_the_table_has_a_row_a_run_and_the_documented_columns_in_order(tmp_path):
@@ -83,7 +81,8 @@ def test_unfinished_and_diverged_runs_are_named_and_not_hidden(tmp_path):
     )
     assert any(str(note).startswith("hires_128 seed 0: failed at step 200") for note in found.notes)
     assert alternative(found, "regularized").seeds == []
-    assert found.experiment_answers["regularized"].sentence.startswith("Can't tell")
+    sentence = found.experiment_answers["regularized"].sentence
+    assert sentence == "Can't tell. None of its runs has finished, and 1 diverged."
 
 
 def test_one_run_alone_is_compared_with_nothing(tmp_path):
@@ -128,9 +127,8 @@ def test_last_snapshots_much_worse_than_the_best_are_an_alarm_and_one_bad_snapsh
 
 def test_a_snapshot_has_the_interleaving_of_the_steps_since_the_one_before(tmp_path):
     folder = make_run(tmp_path, "baseline")
-    history = folder.read_history()
-    history.loc[:199, "loss_g"] = history.loc[:199, "loss_d"] * 9  # apart, then together
-    folder.append_history(1, history.iloc[:, 1:].to_numpy(dtype=np.float32))
+    with measures_of(folder) as measures:
+        measures[:200, 3] = 9 * measures[:200, 0]  # apart, then together
     found = compared(tmp_path, {"baseline": scores(48.0, along=[50, 48])})
     assert tuple(found.snapshots) == (*SNAPSHOT_COLUMNS, "next_kid_mean")
     first, second = found.snapshots["interleaving_ratio"]
@@ -158,9 +156,8 @@ def cut_a_row_out(folder):
 
 
 def make_a_loss_negative(folder):
-    measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-    measures[7, 0] = -1
-    folder.append_history(1, measures)
+    with measures_of(folder) as measures:
+        measures[7, 0] = -1
 
 
 @pytest.mark.parametrize(
@@ -217,11 +214,10 @@ def test_recipes_on_other_images_have_no_part_in_the_variance_that_others_are_ju
         found = {}
         for seed in range(3):
             for name, level in (("baseline", 50), ("regularized", 60)):
-                make_run(place, name, seed)
-                found[f"{name} seed {seed}"] = scores(level + seed, along=[level + seed] * 4)
+                scored_run(place, found, name, seed, along=[level + seed] * 4)
             if others and seed < 2:
-                make_run(place, "baseline", seed, overrides=["images=200"], data={**DATA, "count": 200})
-                found[f"baseline+images=200 seed {seed}"] = scores(50 * 3**seed, along=[50 * 3**seed] * 4)
+                options = {"overrides": ["images=200"], "data": {**DATA, "count": 200}}
+                scored_run(place, found, "baseline", seed, along=[50 * 3**seed] * 4, **options)
         recipe = alternative(compared(place, found), "regularized")
         return recipe.outcome, recipe.differences["fid"]
 
@@ -240,11 +236,7 @@ def test_too_few_real_images_for_a_floor_are_a_note(tmp_path):
 def test_a_note_on_seed_10_does_not_hide_that_seed_1_has_no_scores(tmp_path):
     for seed in (1, 10):
         make_run(tmp_path, "baseline", seed)
-    read, _ = read_folders(tmp_path)
-    protocol = Protocol("effnet_lite0", "0123456789abcdef", "faces-01234567:64px:500", 200, 200)
-    found = compare(
-        read, lambda run: (protocol, scores()), notes=[Note("not scored: its weights", run="baseline seed 10")]
-    )
+    found = compared(tmp_path, notes=[Note("not scored: its weights", run="baseline seed 10")])
     assert any(
         str(note).startswith("baseline seed 1: finished, but its final generator has no scores") for note in found.notes
     )
@@ -287,16 +279,12 @@ def test_the_first_steps_of_a_longer_run_stand_for_a_parent_without_runs(tmp_pat
     """The parent is compared where it ends, and the longer run's own end is another thing."""
     found = {}
     for seed in (0, 1):
-        make_run(tmp_path, "d_rate_eighth", seed, steps=40, overrides=["snapshots=4"])
-        make_run(tmp_path, "baseline_long", seed, steps=120, overrides=["snapshots=12"])
-    names = {each.name for each in compared(tmp_path).alternatives}
-    short = next(name for name in names if name.startswith("d_rate"))
-    long = next(name for name in names if name.startswith("baseline_long"))
-    for seed in (0, 1):
-        found[f"{short} seed {seed}"] = scores(80, along=(300, 200, 200, 200), at=range(10, 41, 10))
         course = (300, 100, 100, 100 + seed, 60, 60, 60, 60, 60, 50, 50, 50)
-        found[f"{long} seed {seed}"] = scores(50, along=course, at=range(10, 121, 10))
+        for name, along in (("d_rate_eighth", (300, 200, 200, 200)), ("baseline_long", course)):
+            options = {"steps": 10 * len(along), "overrides": [f"snapshots={len(along)}"]}
+            scored_run(tmp_path, found, name, seed, along=along, at=range(10, 10 * len(along) + 1, 10), **options)
     comparison = compared(tmp_path, found)
+    long, short = sorted(each.name for each in comparison.alternatives)
 
     this = alternative(comparison, short)
     assert this.parent == "baseline"
@@ -325,17 +313,13 @@ def test_longer_runs_stand_for_the_seeds_that_the_parent_lacks(tmp_path):
         for name, steps, level in (("baseline", 1200, 70), ("baseline_long", 3600, 70), ("d_rate_double", 1200, 140)):
             if name == "baseline" and seed:
                 continue
-            folder = make_run(
-                tmp_path, name, seed, steps=steps, profile="laptop", overrides=[f"snapshots={steps // 120}"]
-            )
+            along = [level + seed + (0 if place < 10 else -20) for place in range(steps // 120)]
+            options = {"steps": steps, "profile": "laptop", "overrides": [f"snapshots={steps // 120}"]}
+            folder = scored_run(tmp_path, found, name, seed, along=along, at=range(120, steps + 1, 120), **options)
             if name == "baseline":
                 short = folder
             elif name == "baseline_long" and not seed:
-                measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-                measures[:1200] = short.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-                folder.append_history(1, measures)
-            along = [level + seed + (0 if place < 10 else -20) for place in range(steps // 120)]
-            found[f"{folder.path.parent.name} seed {seed}"] = scores(level, along, at=range(120, steps + 1, 120))
+                begin_as(folder, short)
     comparison = compared(tmp_path, found)
     (double,) = (each for each in comparison.alternatives if each.experiment == "d_rate_double")
     assert double.outcome.effect.n == (3, 3)
@@ -350,14 +334,12 @@ def test_longer_runs_stand_for_the_seeds_that_the_parent_lacks(tmp_path):
 def test_a_run_is_not_tested_against_its_own_first_steps_though_its_parent_has_them_too(tmp_path):
     found = {}
     for seed in (0, 1):
-        short = make_run(tmp_path, "baseline", seed, steps=1200, profile="laptop")
-        long = make_run(tmp_path, "baseline_long", seed, steps=3600, profile="laptop")
-        measures = long.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-        measures[:1200] = short.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-        long.append_history(1, measures)
         along = [100 - 3 * place + seed for place in range(10)]
-        found[f"baseline seed {seed}"] = scores(70, along=along, at=range(120, 1201, 120))
-        found[f"baseline_long seed {seed}"] = scores(50, along=[100, 90, 80, *along[3:]], at=range(360, 3601, 360))
+        options = {"at": range(120, 1201, 120), "steps": 1200, "profile": "laptop"}
+        short = scored_run(tmp_path, found, "baseline", seed, along=along, **options)
+        options = {"at": range(360, 3601, 360), "steps": 3600, "profile": "laptop"}
+        long = scored_run(tmp_path, found, "baseline_long", seed, along=[100, 90, 80, *along[3:]], **options)
+        begin_as(long, short)
     comparison = compared(tmp_path, found)
     (longer,) = (each for each in comparison.alternatives if each.experiment == "baseline_long")
     assert longer.outcome is None

@@ -1,14 +1,13 @@
 """Ratings as numbers: who counts, the corrected share, and what the answer says."""
 
 import math
-from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
 import pytest
+from support.made_runs import rated
 
 from analysis.compare import looks_normal
-from analysis.runs.ratings import Rating
 
 
 class Run:
@@ -16,12 +15,6 @@ class Run:
 
 
 NO_TABLE = pd.DataFrame(columns=["experiment", "seed", "variety", "variety_real", "face_rate", "face_rate_real"])
-
-
-def rates(generated=32, real=30, damaged=4, *, damaged_n=32):
-    counts = {"generated_yes": generated, "real_yes": real, "damaged_yes": damaged}
-    about = {"rater": "me", "time": datetime(2026, 1, 1, tzinfo=UTC), "generator": "abc"}
-    return looks_normal.rates(Run, Rating(**counts, generated_n=64, real_n=32, damaged_n=damaged_n, **about))
 
 
 def said(*ratings, table=NO_TABLE):
@@ -38,7 +31,7 @@ def said(*ratings, table=NO_TABLE):
     ],
 )
 def test_a_rater_counts_who_passes_most_real_faces_and_few_damaged_ones(real, damaged, why):
-    rating = rates(real=real, damaged=damaged)
+    rating = rated(Run, real_yes=real, damaged_yes=damaged)
     assert rating["does_not_count"] == why
     assert ("corrected_rate" in rating) == (not why)
     assert why in said(rating).evidence[0]
@@ -69,13 +62,13 @@ def test_faces_that_nobody_tells_apart_have_no_interval():
 
 
 def test_the_answer_is_by_raters_who_count_and_says_how_many_do_not():
-    answer = said(rates(damaged=30), rates())
+    answer = said(rated(Run, damaged_yes=30), rated(Run))
     assert answer.text == (
         "1 of 2 ratings count: tuned_lr seed 0: 50 % [38, 62] of 64 generated, 94 % [80, 98] of 32 real and 12 % "
         "[5, 28] of 32 damaged images called normal; corrected, 46 % [28, 64]."
     )
     assert len(answer.evidence) == 2
-    old = said(rates(damaged=0, damaged_n=0))
+    old = said(rated(Run, damaged_yes=0, damaged_n=0))
     assert old.text.startswith("Rated 1 time, and none counts: tuned_lr seed 0: 50 % [38, 62] of 64 generated and 94 %")
     assert "it does not count: the page had no damaged faces" in old.text
     assert said().text == "Nobody has rated any yet. `make rate EXP=...` asks you."
@@ -89,5 +82,5 @@ def test_the_variety_of_the_rated_run_stands_beside_its_share_where_it_is_known(
         "variety_real": [0.18, 0.18],
     }
     table = pd.DataFrame({**known, "face_rate": [math.nan] * 2, "face_rate_real": [math.nan] * 2})
-    assert said(rates(), table=table).evidence[0].endswith("; variety 0.040, of real images 0.180")
-    assert "variety" not in said(rates()).evidence[0]
+    assert said(rated(Run), table=table).evidence[0].endswith("; variety 0.040, of real images 0.180")
+    assert "variety" not in said(rated(Run)).evidence[0]

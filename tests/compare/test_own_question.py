@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from support.made_runs import alternative, compared, make_run, scores
+from support.made_runs import alternative, compared, make_run, measures_of, scored_run, scores
 
 
 def test_one_seed_is_said_to_be_one_seed_and_claims_nothing(tmp_path):
@@ -23,8 +23,7 @@ def courses(tmp_path, own, parents, *, steps=1200):
     found = {}
     for name, fids in (("tuned_lr", own), ("regularized", parents)):
         for seed, along in enumerate(fids):
-            make_run(tmp_path, name, seed, steps=steps)
-            found[f"{name} seed {seed}"] = scores(along[-1], along=along)
+            scored_run(tmp_path, found, name, seed, along=along, steps=steps)
     return compared(tmp_path, found).experiment_answers["tuned_lr"]
 
 
@@ -62,9 +61,8 @@ def test_where_a_recipe_ends_is_said_of_its_finished_seeds(tmp_path):
     found = {}
     for name, times in (("baseline", 1.0), ("slow_d_only", 1.5)):
         for seed in range(3):
-            make_run(tmp_path, name, seed, steps=1200)
             along = [times * 100 * math.exp(-0.3 * i + 0.01 * seed) for i in range(6)]
-            found[f"{name} seed {seed}"] = scores(along[-1], along=along)
+            scored_run(tmp_path, found, name, seed, along=along, steps=1200)
     finished = compared(tmp_path, found).experiment_answers["slow_d_only"].text
     assert "ends where baseline was at step 930" in finished
     make_run(tmp_path, "slow_d_only", 3, steps=1200, state="diverged")
@@ -84,9 +82,8 @@ def test_of_many_comparisons_one_small_p_is_not_enough(tmp_path):
     found, names = {}, ("baseline", "slow_d_only", "init_only", "decay_only", "regularized")
     for name in names:
         for seed in range(3):
-            make_run(tmp_path, name, seed, steps=800)
             level = 100 * np.exp(0.05 * rng.standard_normal() + 0.11 * (name == "slow_d_only"))
-            found[f"{name} seed {seed}"] = scores(level, along=[level] * 4)
+            scored_run(tmp_path, found, name, seed, along=[level] * 4, steps=800)
     outcome = alternative(compared(tmp_path, found), "slow_d_only").outcome
     assert outcome.effect.low > 0
     assert outcome.p > 0.05
@@ -113,9 +110,8 @@ def test_a_claim_about_interleaving_that_smoothing_takes_away_says_so(tmp_path, 
                 shown += 0.5 * np.sin(np.arange(2000) / 3)
             else:
                 shown += 1
-            measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-            measures[:, 3] = measures[:, 0] * np.exp(shown)
-            folder.append_history(1, measures)
+            with measures_of(folder) as measures:
+                measures[:, 3] = measures[:, 0] * np.exp(shown)
     text = compared(tmp_path).experiment_answers["slow_d_only"].text
     assert sentence in text
     assert ("but not once they are averaged: " in text) == (noise > 0.1)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from support import ROOT
-from support.made_runs import compared, make_run, scores
+from support.made_runs import answer_to, begin_as, compared, make_run, measures_of, scored_run, scores
 from support.planned_runs import MANY, RATES, ROUTES, made, run_on
 
 from analysis.compare import answers, plan, prediction, quality
@@ -146,10 +146,6 @@ def test_runs_of_other_seeds_or_profiles_are_judged_by_the_same_rule_and_called_
 TURNS, FALLS = (70, 60, 50, 80, 100, 120), (100, 90, 80, 70, 60, 50)
 
 
-def alarm_of(tmp_path, found):
-    return next(answer for answer in compared(tmp_path, found).answers if answer.key == "alarm")
-
-
 @pytest.mark.parametrize("seeds", [(10,), plan.FEW_SEEDS])
 def test_the_plans_runs_on_few_images_alone_decide_on_the_alarm(tmp_path, seeds):
     """On 500 images FID turns after a collapse, on 1,000 it falls without one, and in three other runs after one."""
@@ -161,7 +157,7 @@ def test_the_plans_runs_on_few_images_alone_decide_on_the_alarm(tmp_path, seeds)
     for seed in (10, 11):
         run_on(tmp_path, found, "regularized", seed, MANY, collapses=True, fid=FALLS)
     run_on(tmp_path, found, "regularized", 12, 1000, collapses=True, fid=FALLS)
-    answer = alarm_of(tmp_path, found)
+    answer = answer_to(compared(tmp_path, found), "alarm")
     n, all_there = 4 * len(seeds), seeds == plan.FEW_SEEDS
     assert (
         f"FID turned in {n // 2} of {n} runs, and interleaving had collapsed before in {n // 2} of these" in answer.text
@@ -178,7 +174,7 @@ def test_of_a_longer_run_on_few_images_the_rule_sees_the_plans_steps_only(tmp_pa
     run_on(
         tmp_path, found, "baseline", 12, 500, collapses=True, fid=(*FALLS, *TURNS), overrides=["duration_multiplier=2"]
     )
-    answer = alarm_of(tmp_path, found)
+    answer = answer_to(compared(tmp_path, found), "alarm")
     assert "FID turned in none of 3 runs" in answer.text
     assert "up to step 1,200" in answer.text
     assert (
@@ -193,9 +189,7 @@ def test_a_long_run_stands_for_its_arm_at_equal_steps_and_a_shared_trajectory_co
     for rate in RATES[:2]:
         make_run(tmp_path, "baseline", 10, steps=1200, overrides=["snapshots=6", f"discriminator.learning_rate={rate}"])
     long = make_run(tmp_path, "baseline", 10, steps=3600, overrides=["duration_multiplier=3"])
-    measures = long.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-    measures[:1200] = short.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-    long.append_history(1, measures)
+    begin_as(long, short)
     found = {}
     for place, folder in enumerate(sorted(tmp_path.glob("*/*/*/seed-10"))):
         if folder != long.path:
@@ -218,16 +212,14 @@ def test_the_third_rule_looks_no_farther_in_a_long_run_than_in_the_others(tmp_pa
             times = 3 if long and not arm else 1
             settings = [f"snapshots={6 * times}", f"duration_multiplier={times}"]
             settings += [f"discriminator.learning_rate={rate}"] if arm else []
-            folder = make_run(place, "baseline", 10, gap=0.1 * arm, steps=1200 * times, overrides=settings)
             noise = np.random.default_rng(arm).normal(0, 0.02, 6 * times)
             kid = [100 * math.exp(0.1 * arm - 0.3 * i + noise[i]) for i in range(6 * times)]
-            found[folder.path.parent.name] = scores(5, along=[*kid[:6], *(1000.0 for _ in kid[6:])])
+            along, options = [*kid[:6], *(1000.0 for _ in kid[6:])], {"gap": 0.1 * arm, "steps": 1200 * times}
+            folder = scored_run(place, found, "baseline", 10, along=along, fid=5, overrides=settings, **options)
             # The losses of equal steps are the same, however long the run is.
-            losses = np.random.default_rng(arm).uniform(0.5, 2, (1200, 6)).astype(np.float32)
-            measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-            measures[:1200] = losses
-            folder.append_history(1, measures)
-        return next(each.sentence for each in compared(place, found).answers if each.key == "useful")
+            with measures_of(folder) as measures:
+                measures[:1200] = np.random.default_rng(arm).uniform(0.5, 2, (1200, 6))
+        return answer_to(compared(place, found), "useful").sentence
 
     assert answer(tmp_path / "long", long=True) == answer(tmp_path / "short", long=False)
 
@@ -250,13 +242,12 @@ def test_of_a_long_run_and_a_short_one_that_is_its_beginning_the_answer_takes_th
     found = {}
     for name, steps in (("baseline", 3600), ("baseline", 1200), ("d_rate_double", 1200), ("d_rate_fourfold", 1200)):
         overrides = [] if steps == 3600 else ["snapshots=6"]  # so the long one is the ancestor and comes first
-        folder = make_run(tmp_path, name, steps=steps, gap=0.1 * len(name), overrides=overrides)
+        options = {"steps": steps, "gap": 0.1 * len(name), "overrides": overrides}
+        folder = scored_run(tmp_path, found, name, along=[100 - i for i in range(steps // 200)], **options)
         if steps == 3600:
-            long = folder.read_history().iloc[:1200, 1:].to_numpy(dtype=np.float32)
+            long = folder
         elif name == "baseline":
-            folder.history.unlink()
-            folder.append_history(1, long)
-        found[f"{folder.path.parent.name} seed 0"] = scores(50.0, along=[100 - i for i in range(steps // 200)])
+            begin_as(folder, long)
     comparison = compared(tmp_path, found)
     assert comparison.repeats == 1
     arms = comparison.arms

@@ -6,15 +6,11 @@ import re
 import pytest
 import yaml
 from support.browsing import visited
-from support.made_runs import make_run
+from support.made_runs import STUB, make_run
 
 from analysis.__main__ import main
-from analysis.measures import features
 from analysis.pages import words
 
-pytestmark = pytest.mark.thorough
-
-STUB = features.Extractor("effnet_lite0", features.EFFNET_SHA256[:16], None)
 HOSTILE = [
     "<script>window.hit = 1</script>",
     "</script><script>window.hit = 1</script>",
@@ -49,7 +45,9 @@ def page(tmp_path_factory):
     record["environment"] = dict.fromkeys(texts, EVERYTHING)
     free.config.write_text(yaml.dump(record))
     (free.path / "ratings").mkdir()
-    (free.path / "ratings" / f"{HOSTILE[0][:8]}.json").write_text(json.dumps({"rater": EVERYTHING}))
+    images = [{"kind": kind, "answer": "y"} for kind in ("generated", "real")]
+    rating = {"generator": "abc", "rater": EVERYTHING, "time": "2026-01-01T00:00:00Z", "images": images}
+    (free.path / "ratings" / f"{HOSTILE[0][:8]}.json").write_text(json.dumps(rating))
     for name in ("regularized", "hires_128"):
         broken = make_run(runs, name)
         record = yaml.safe_load(broken.config.read_text())
@@ -66,6 +64,7 @@ def page(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_in_a_browser_nothing_of_what_files_hold_runs_or_is_asked_for(page, browser):
     text = page.read_text(encoding="utf-8")
     assert text.count("window.hit") > 20, "it is there, as text"
@@ -81,7 +80,11 @@ def test_in_a_browser_nothing_of_what_files_hold_runs_or_is_asked_for(page, brow
         assert HOSTILE[0] in tab.locator("#provenance").inner_text()
 
 
+@pytest.mark.slow
 def test_in_the_text_nothing_of_what_files_hold_is_a_picture_a_link_or_html(page):
+    html = page.read_text(encoding="utf-8")
+    assert "<script>window.hit" not in html
+    assert html.count("<script") == 1
     text = page.with_name("compare.md").read_text(encoding="utf-8")
     assert "window.hit" in text
     assert not re.search(r"<[a-z/!]", text)

@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import math
 import os
 import socket
 
@@ -72,21 +71,6 @@ def test_a_folder_of_runs_that_leads_into_itself_is_walked_through_once(lab):
         assert len(notes) < 10
     finally:
         loop.unlink()
-
-
-@pytest.mark.parametrize(
-    "seconds",
-    [
-        {"input": math.inf, "compute": -math.inf},
-        {"input": 1e308, "compute": 1e308},
-        {"input": math.nan},
-        {"input": -1.0},
-    ],
-)
-def test_spent_seconds_that_have_no_sum_make_the_status_unknown(lab, seconds):
-    with lab.with_file("status.json", lab.status(seconds=seconds)):
-        notes, _ = lab.look()
-    assert any("status.json: can't be read" in line for line in notes)
 
 
 SCORES_THAT_ARE_NONE = {

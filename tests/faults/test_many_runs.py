@@ -8,13 +8,12 @@ import time
 import pandas as pd
 import pytest
 from support import ROOT
-from support.made_runs import make_run, write_scores
+from support.made_runs import STUB, make_run, write_scores
 
 from analysis.compare.build import compare
-from analysis.measures.features import EFFNET_SHA256, Extractor
 from analysis.pages import figures, report
 from analysis.runs.folders import read_folders
-from analysis.score import Protocol, Scorer
+from analysis.score import Scorer
 
 FOUR = ("baseline", "regularized", "tuned_lr", "hires_128")
 
@@ -24,12 +23,9 @@ def make_many(runs, seeds):
 
     The weights are a few bytes each: nothing is scored, so they are only read to see that they are the scored ones.
     """
-    extractor = Extractor("effnet_lite0", EFFNET_SHA256[:16], None)
     for name in FOUR:
         for seed in range(seeds):
-            folder = make_run(runs, name, seed, steps=5000, profile="laptop", gap=0.001 * seed)
-            ((run,), _) = read_folders(folder.path)
-            write_scores(folder, run, Protocol.of(run, extractor, None), seed)
+            write_scores(make_run(runs, name, seed, steps=5000, profile="laptop", gap=0.001 * seed), seed)
 
 
 @pytest.mark.long
@@ -61,8 +57,7 @@ def test_of_more_than_two_hundred_runs_the_page_lists_some_and_says_so(tmp_path,
     monkeypatch.setattr(report, "LISTED", 8)
     monkeypatch.setattr(figures, "SVG_BYTES", 20_000)
     found, _ = read_folders(tmp_path / "runs")
-    extractor = Extractor("effnet_lite0", EFFNET_SHA256[:16], None)
-    comparison = compare(found, Scorer(extractor, cache=tmp_path / "cache").scores_of)
+    comparison = compare(found, Scorer(STUB, cache=tmp_path / "cache").scores_of)
     written = []
     monkeypatch.setattr(
         report, "draw_figures", _after(report.draw_figures, lambda: written.extend(tmp_path.rglob("*.csv")))

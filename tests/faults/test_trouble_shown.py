@@ -1,45 +1,23 @@
 """A run that diverged and one that D has won for good: the comparison shows both where its means would hide them."""
 
-import numpy as np
-import pandas as pd
 import pytest
-from support.made_runs import alternative, compared, make_run, row, scores
+from support.lab import NO_FIGURES
+from support.made_runs import alternative, compared, make_run, measures_of, row, scores
 
-from analysis.measures import interleaving
 from analysis.pages import report, tables
-from analysis.pages.figures import SECTIONS
-
-NO_FIGURES = dict.fromkeys(SECTIONS, ())
 
 
-def with_losses(folder, change):
-    """The run with other losses of D."""
-    measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-    change(measures[:, 0])
-    folder.append_history(1, measures)
-
-
-def won(last):
-    def change(loss_d):
-        loss_d[-last:] = 0.01
-
-    return change
-
-
-def test_fewer_than_a_thousand_steps_are_no_end_to_speak_of():
-    assert np.isnan(interleaving.d_win_share_at_end(np.zeros(999)))
-    assert interleaving.d_win_share_at_end(np.zeros(1000)) == 1
-
-
-def test_a_loss_that_is_not_a_number_is_no_win():
-    assert interleaving.d_win_share_at_end(np.full(1000, np.nan)) == 0
+def d_wins(folder, last):
+    """Give D low losses in the last steps."""
+    with measures_of(folder) as measures:
+        measures[-last:, 0] = 0.01
 
 
 def test_a_run_that_d_has_won_is_an_alarm_with_the_remedy_and_marked_in_the_results(tmp_path):
     for seed in range(2):
         folder = make_run(tmp_path, "baseline", seed, steps=2000)
         if seed:
-            with_losses(folder, won(1000))
+            d_wins(folder, 1000)
     found = compared(tmp_path, {"baseline": scores(50.0)})
     (alarm,) = found.alarms
     assert str(alarm).startswith("baseline seed 1: D has won: its loss is below 0.1 in 100.0 % of the last 1,000 steps")
@@ -57,9 +35,8 @@ def test_a_run_that_d_has_won_is_an_alarm_with_the_remedy_and_marked_in_the_resu
 
 def test_a_run_that_g_has_won_is_an_alarm_with_the_remedy(tmp_path):
     folder = make_run(tmp_path, "baseline", steps=2000)
-    losses = folder.read_history().iloc[:, 1:]
-    losses.loc[1000:, ["loss_d", "loss_g"]] = 3.0, 0.05
-    folder.append_history(1, losses.to_numpy(dtype=np.float32))
+    with measures_of(folder) as measures:
+        measures[1000:, [0, 3]] = 3.0, 0.05
     (alarm,) = compared(tmp_path).alarms
     assert str(alarm).startswith(
         "baseline seed 0: G has won: its loss is below 0.1 in more than 99 % of the last 1,000"
@@ -68,7 +45,7 @@ def test_a_run_that_g_has_won_is_an_alarm_with_the_remedy(tmp_path):
 
 
 def test_nearly_won_is_not_won(tmp_path):
-    with_losses(make_run(tmp_path, "baseline", steps=2000), won(980))
+    d_wins(make_run(tmp_path, "baseline", steps=2000), 980)
     found = compared(tmp_path)
     assert found.alarms == []
     assert alternative(found, "baseline").d_won == []
@@ -77,7 +54,7 @@ def test_nearly_won_is_not_won(tmp_path):
 @pytest.mark.parametrize("state", ["interrupted", "running", "diverged"])
 def test_that_d_has_won_is_seen_before_a_run_has_finished(tmp_path, state):
     make_run(tmp_path, "baseline", steps=4000)
-    with_losses(make_run(tmp_path, "tuned_lr", steps=4000, state=state), won(1000))
+    d_wins(make_run(tmp_path, "tuned_lr", steps=4000, state=state), 1000)
     found = compared(tmp_path)
     assert any(str(alarm).startswith("tuned_lr seed 0: D has won") for alarm in found.alarms)
 
@@ -98,18 +75,3 @@ def test_a_seed_that_diverged_is_an_alarm_and_named_where_the_others_mean_stands
     assert '<span class="badge worse">Seed 2 diverged at step 200</span>' in page
     assert "| 2, 1 diverged |" in text
     assert row(found, "baseline", 2)["status"] == "diverged"
-
-
-def test_an_experiment_of_which_every_seed_diverged_says_so(tmp_path):
-    make_run(tmp_path, "baseline")
-    make_run(tmp_path, "tuned_lr", state="diverged")
-    found = compared(tmp_path)
-    assert found.experiment_answers["tuned_lr"].sentence == "Can't tell. None of its runs has finished, and 1 diverged."
-    assert pd.isna(row(found, "tuned_lr")["fid"])
-
-
-@pytest.mark.parametrize(("won_steps", "share"), [(0, 0.0), (500, 0.5), (990, 0.99), (991, 0.991), (1000, 1.0)])
-def test_the_share_at_the_end_is_of_the_last_thousand_steps(won_steps, share):
-    losses = np.ones(3000)
-    losses[3000 - won_steps :] = 0.01
-    assert interleaving.d_win_share_at_end(losses) == pytest.approx(share)

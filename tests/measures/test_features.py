@@ -133,24 +133,20 @@ def test_what_is_no_uint8_image_is_refused(lite0):
             lite0.network(wrong)
 
 
-def test_extracting_changes_no_setting_and_draws_nothing(lite0, tmp_path):
+def test_extracting_keeps_float32_changes_no_setting_and_draws_nothing(lite0, tmp_path, monkeypatch):
+    """torch would use TF32 on a GPU."""
+    seen, forward = [], lite0.network.forward
+    monkeypatch.setattr(
+        lite0.network, "forward", lambda x: (seen.append(torch.backends.cudnn.allow_tf32), forward(x))[1]
+    )
     settings, state = torch.backends.cudnn.allow_tf32, torch.get_rng_state()
     choose("effnet_lite0", tmp_path)
     features.extract(lite0, [noise(1)], total=1, desc="image")
+    assert seen == [False]
     assert torch.backends.cudnn.allow_tf32 == settings
     assert torch.equal(torch.get_rng_state(), state)
     assert not any(parameter.requires_grad for parameter in lite0.network.parameters())
     assert not lite0.network.training
-
-
-def test_float32_stays_float32_where_torch_would_use_tf32(lite0, monkeypatch):
-    seen = []
-    forward = lite0.network.forward
-    monkeypatch.setattr(
-        lite0.network, "forward", lambda x: (seen.append(torch.backends.cudnn.allow_tf32), forward(x))[1]
-    )
-    features.extract(lite0, [noise(1)], total=1, desc="image")
-    assert seen == [False]
 
 
 def test_other_weights_of_lite0_than_the_pinned_ones_are_refused(tmp_path, monkeypatch):
@@ -163,8 +159,3 @@ def test_extraction_says_when_there_are_more_or_fewer_images_than_announced(lite
     for total, there in ((3, 4), (3, 2), (1, 0)):
         with pytest.raises(ValueError, match=f"expected {total} images"):
             features.extract(lite0, [noise(there)], total=total, desc="images")
-
-
-def test_an_unknown_extractor_is_refused_with_the_names(tmp_path):
-    with pytest.raises(UserError, match="'vgg': there are inception and effnet_lite0"):
-        choose("vgg", tmp_path)

@@ -34,28 +34,12 @@ def test_identical_sets_have_fid_0(rng, count, dims):
     assert fidelity.fid(real=some, fake=some[::-1]) >= 0
 
 
-def test_fid_of_a_shift_is_its_square(rng):
+def test_fid_of_a_shift_and_a_scaling_adds_both_squares(rng):
     some = gaussian(rng)
     shift = np.arange(8, dtype=np.float32) / 4
-    assert fidelity.fid(real=some, fake=some + shift) == pytest.approx(float((shift**2).sum()), rel=1e-5)
-
-
-def test_fid_of_a_scaling_is_the_square_of_the_difference_in_deviation_per_dimension(rng):
-    some = gaussian(rng)
     scale = np.array([1, 2, 3, 0.5, 1, 1, 0, 4], dtype=np.float32)
-    assert fidelity.fid(real=some, fake=some * scale) == pytest.approx(float(((scale - 1) ** 2).sum()), rel=1e-5)
-
-
-def test_scores_of_points_are_those_of_their_features(rng):
-    real, fake = gaussian(rng), gaussian(rng, count=200) * 2
-    known = fidelity.Points.of(real)
-    for score in (
-        fidelity.fid,
-        lambda **pair: fidelity.kid(**pair, seed=0),
-        lambda **pair: fidelity.precision_recall(**pair, seed=0),
-    ):
-        expected = score(real=real, fake=fake)
-        assert score(real=known, fake=fake) == score(real=known, fake=fidelity.Points.of(fake)) == expected
+    expected = float((shift**2).sum() + ((scale - 1) ** 2).sum())
+    assert fidelity.fid(real=some, fake=some * scale + shift) == pytest.approx(expected, rel=1e-5)
 
 
 def test_means_and_covariances_are_float64_from_the_first_sum_on(rng):
@@ -116,16 +100,6 @@ def test_kid_of_two_sets_from_one_distribution_is_about_0_and_grows_with_the_dif
     assert abs(same) < 0.01
     assert 0 < deviation < 0.03
     assert 0.1 < near < far
-
-
-def test_kid_of_a_set_against_itself_is_below_0_by_what_images_in_both_subsets_add(rng):
-    some = rng.standard_normal((600, 20)).astype(np.float32)
-    kernel = (some @ some.T / 20 + 1) ** 3
-    itself = np.trace(kernel) / 600
-    others = (kernel.sum() - np.trace(kernel)) / (600 * 599)
-    found, _ = fidelity.kid(real=some, fake=some, seed=0)
-    assert found == pytest.approx(-2 * (itself - others) / 600, abs=0.005)
-    assert abs(found) < 0.05
 
 
 # --- precision and recall ---

@@ -1,15 +1,13 @@
-"""The metric: known answers, invariances, and the numbers of the prototype's own traces."""
+"""The metric: known answers, invariances, and who has won."""
 
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import ks_2samp, norm
-from support import ROOT
 
 from analysis.measures import interleaving
 from analysis.measures.interleaving import collapse, interleaving_ratio, windows
@@ -22,7 +20,6 @@ BESIDE = (
     interleaving.period_2,
     interleaving.smooth_crossings,
 )
-TRACES = ROOT.parent / "shared" / "data" / "loss_traces"
 
 losses = arrays(float, st.integers(200, 400), elements=st.floats(0.01, 20))
 pairs = losses.flatmap(lambda d: st.tuples(st.just(d), arrays(float, len(d), elements=st.floats(0.01, 20))))
@@ -253,6 +250,19 @@ def test_equilibrium_gap_and_win_share_by_hand():
     assert math.isnan(interleaving.d_win_share([]))
 
 
+@pytest.mark.parametrize(
+    ("losses", "share"),
+    [
+        (np.zeros(999), math.nan),  # too few steps to speak of an end
+        (np.full(1000, np.nan), 0),
+        (np.repeat([np.nan, 1.0, np.nan, 0.0], [500, 2000, 500, 500]), 0.5),
+        *((np.repeat([1.0, 0.0], [3000 - won, won]), won / 1000) for won in (0, 500, 990, 991, 1000)),
+    ],
+)
+def test_the_share_at_the_end_is_of_the_last_thousand_steps(losses, share):
+    assert interleaving.d_win_share_at_end(losses) == pytest.approx(share, nan_ok=True)
+
+
 def test_whoever_has_won_nearly_all_of_the_last_steps_has_won_for_good():
     n = 1000
     level, low, high = np.full(n, 1.0), np.full(n, 0.01), np.full(n, 70.0)
@@ -266,15 +276,6 @@ def test_whoever_has_won_nearly_all_of_the_last_steps_has_won_for_good():
     assert interleaving.winner(high, lost) is None, "it lost 11 of the last 1,000"
     lost[-11:-2] = 0.01
     assert interleaving.winner(high, lost) == "G"
-
-
-@pytest.mark.skipif(not TRACES.exists(), reason="the prototype's traces are not part of the project")
-@pytest.mark.parametrize(("name", "ratio", "balance"), [("baseline", 0.05, 0.05), ("tuned_lr", 0.45, 0.51)])
-def test_the_prototypes_traces_have_the_prototypes_values(name, ratio, balance):
-    trace = pd.read_csv(TRACES / f"{name}.csv")
-    d = trace["loss_d_real"] + trace["loss_d_fake"]
-    assert interleaving_ratio(d, trace["loss_g"]) == pytest.approx(ratio, abs=0.015)
-    assert windows(d, trace["loss_g"]).balance == pytest.approx(balance, abs=0.015)
 
 
 def test_the_longer_windows_of_a_smoothed_series_count_and_white_noise_is_seen_as_centred():

@@ -5,21 +5,19 @@ from html import unescape
 
 import pandas as pd
 import pytest
-from support.made_runs import make_run, write_scores
+from support.lab import NO_FIGURES
+from support.made_runs import STUB, make_run, write_scores
 
 from analysis.pages import live_report, report
-from analysis.pages.figures import SECTIONS
 from analysis.pages.live_report import LiveReport
 from analysis.runs.folders import read_folders
 from analysis.score import Job, Protocol, read
-from dcgan.record.folder import RunFolder
 
 
 class Slow:
     """A scorer whose scores are there one run at a time."""
 
-    class extractor:
-        name, weights = "effnet_lite0", "0123456789abcdef"
+    extractor = STUB
 
     def __init__(self):
         self.seen = []
@@ -37,7 +35,7 @@ class Slow:
 
     def score(self, jobs, *, each):
         for job in jobs:
-            write_scores(RunFolder(job.run.folder.path), job.run, job.protocol, seed=job.run.seed)
+            write_scores(job.run.folder, seed=job.run.seed)
             each()
             self.seen.append(_page(self.page))
         return []
@@ -49,7 +47,7 @@ def _page(path):
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "draw_figures", lambda comparison, folder: dict.fromkeys(SECTIONS, ()))
+    monkeypatch.setattr(report, "draw_figures", lambda comparison, folder: NO_FIGURES)
     for seed in range(3):
         make_run(tmp_path / "runs", "baseline", seed, profile="laptop")
     return read_folders(tmp_path / "runs")[0]

@@ -67,17 +67,10 @@ def answers_by_kind(page):
 
 
 def test_the_page_is_made_of_its_pictures_and_not_of_their_kinds(tmp_path):
-    same, pages = ["data:,"] * ALL, set()
-    for sheet in (make_sheet(1), make_sheet(2), make_sheet(1, real_indices=range(5000, 5000 + REAL))):
-        pages.add(rating.page_html(sheet, same, folder=tmp_path).replace(sheet.page, "PAGE"))
+    others = ({"seed": 2}, {"generator": "f00dfacecafe"}, {"real_indices": range(5000, 5000 + REAL)})
+    sheets = [make_sheet(**changes) for changes in ({}, *others)]
+    pages = {rating.page_html(sheet, ["data:,"] * ALL, folder=tmp_path).replace(sheet.page, "PAGE") for sheet in sheets}
     assert len(pages) == 1
-
-
-def test_the_page_holds_neither_the_seed_nor_an_index_nor_the_generators_hash(tmp_path):
-    sheet = make_sheet(918273645, generator="f00dfacecafe", real_indices=range(7_654_321, 7_654_321 + REAL))
-    page = rating.page_html(sheet, ["data:,"] * len(sheet.order), folder=tmp_path)
-    for secret in ("918273645", "f00dfacecafe", "76543"):
-        assert secret not in page
 
 
 def test_pictures_of_all_kinds_are_encoded_alike_and_nothing_but_pixels_is_in_them(page):

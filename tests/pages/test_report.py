@@ -1,9 +1,7 @@
 """The report: a page that works from anywhere, read in a real browser where there is one, and the files beside it."""
 
-import csv
 import re
 from dataclasses import replace
-from datetime import UTC, datetime
 from html import unescape
 from xml.etree import ElementTree
 
@@ -11,45 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from support.made_runs import compared, make_run, scores
+from support.lab import NO_FIGURES
+from support.made_runs import compared, make_run, rated, scores
 
-from analysis.compare import looks_normal
-from analysis.compare.comparison import RUN_COLUMNS, Alternative, Answer, Claim, Note
-from analysis.measures.inference import Association, Estimate, t_interval
+from analysis.compare.build import compare
+from analysis.compare.comparison import Alternative
+from analysis.measures.inference import t_interval
 from analysis.pages import arm_figures, grids, plots, report, tables, words
-from analysis.pages.figures import SECTIONS
-from analysis.runs.ratings import Rating
+from analysis.runs.folders import read_folders
 from dcgan import UserError
 
 FOUR = ("baseline", "regularized", "tuned_lr", "hires_128")
-HOSTILE = "<script>alert(1)</script>"
-NO_FIGURES = dict.fromkeys(SECTIONS, ())
-
-
-def no_arms(comparison):
-    """The arms of a comparison in which nothing is scored."""
-    return replace(comparison.arms, runs=comparison.arms.runs[:0], snapshots=comparison.arms.snapshots[:0])
-
-
-def without(comparison, **changes):
-    """The comparison without what is not in `changes`: nothing scored, nothing compared."""
-    nothing_known = Estimate(np.nan, np.nan, np.nan, 0)
-    nothing = {
-        "table": comparison.table.assign(**dict.fromkeys(RUN_COLUMNS[8:], np.nan)),
-        "snapshots": comparison.snapshots[:0],
-        "windows": comparison.windows[:0],
-        "arms": no_arms(comparison),
-        "answers": [],
-        "associations": {},
-        "alarms": [],
-        "notes": [],
-        "alternatives": [
-            replace(each, seeds=[], measures=dict.fromkeys(each.measures, nothing_known), differences={})
-            for each in comparison.alternatives
-        ],
-        "experiment_answers": {each.name: Answer("", "plain", "") for each in comparison.alternatives},
-    }
-    return replace(comparison, **(nothing | changes))
 
 
 # --- what is written ---
@@ -63,14 +33,6 @@ def page(folder):
 def _text(page):
     """What a reader sees of it, roughly."""
     return unescape(" ".join(re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL).split()))
-
-
-def test_the_table_has_its_columns_in_order_and_a_row_a_run(comparison, folder):
-    with (folder / "compare.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert list(rows[0]) == list(RUN_COLUMNS)
-    assert [(row["experiment"], row["seed"]) for row in rows] == [(name, seed) for name in FOUR for seed in "01"]
-    assert float(rows[0]["fid"]) == pytest.approx(comparison.table["fid"][0], rel=1e-5)
 
 
 def test_the_table_leaves_empty_what_is_not_known_and_keeps_counts_whole():
@@ -108,12 +70,12 @@ def test_figures_are_there_as_png_and_svg_and_can_be_read(folder):
     assert not [path for path in folder.rglob("*") if path.name.endswith(".tmp")]
 
 
-def test_figures_of_an_earlier_report_go_and_other_files_stay(comparison, tmp_path):
+def test_figures_of_an_earlier_report_go_and_other_files_stay(tmp_path):
     (tmp_path / "figures").mkdir()
     for name in ("losses-gone.png", "quality-fid-32px.svg", "mine.png", "lossesmine.png"):
         (tmp_path / "figures" / name).touch()
-    tuned_lr = {"runs": comparison.runs[4:5], "alternatives": without(comparison).alternatives[2:3]}
-    report.draw_figures(without(comparison, **tuned_lr), tmp_path / "figures")
+    make_run(tmp_path / "runs", "tuned_lr", steps=60)
+    report.draw_figures(compared(tmp_path / "runs"), tmp_path / "figures")
     left = {path.name for path in (tmp_path / "figures").iterdir()}
     assert not left & {"losses-gone.png", "quality-fid-32px.svg"}
     assert {"mine.png", "lossesmine.png", "losses-tuned_lr.png"} <= left
@@ -169,9 +131,10 @@ def test_what_is_equal_to_the_digits_shown_has_no_best():
     assert best() is None
 
 
-def test_colours_are_stable_when_an_experiment_is_missing(comparison, page, tmp_path):
-    few = without(comparison, runs=comparison.runs[4:], alternatives=without(comparison).alternatives[2:])
-    smaller = report.html(few, NO_FIGURES)
+def test_colours_are_stable_when_an_experiment_is_missing(tmp_path):
+    for name in ("tuned_lr", "hires_128"):
+        make_run(tmp_path, name)
+    smaller = report.html(compared(tmp_path), NO_FIGURES)
     for name, looks in plots.DOCUMENTED.items():
         shown = re.findall(rf'<span class="x(\d)" aria-hidden="true">(.)</span> {name}', smaller)
         assert bool(shown) == (name in ("tuned_lr", "hires_128"))
@@ -251,46 +214,6 @@ def test_a_grid_of_huge_images_is_shrunk(tmp_path):
     assert (frame.width, frame.height) == (grids.GRID_PX, grids.GRID_PX)
 
 
-def test_names_questions_and_errors_from_files_are_escaped(comparison, tmp_path):
-    evil = Answer(f"{HOSTILE}?", "better", HOSTILE, evidence=[HOSTILE, f"{HOSTILE}|"])
-    name = f"evil{HOSTILE}"
-    renamed = {"experiment": name}
-    alternative = replace(comparison.alternatives[2], name=name, parent=HOSTILE, changes={HOSTILE: (HOSTILE, None)})
-    run = comparison.runs[4]
-    record = {**run.record, "environment": {**run.record["environment"], "device_name": HOSTILE}}
-    run = replace(run, experiment=run.experiment.model_copy(update={"name": name}), record=record)
-    hostile = replace(
-        comparison,
-        data=HOSTILE,
-        protocol={HOSTILE: HOSTILE},
-        runs=[run],
-        arms=no_arms(comparison),
-        alternatives=[alternative],
-        table=comparison.table[4:5].assign(**renamed),
-        snapshots=comparison.snapshots[:0],
-        windows=comparison.windows[:0],
-        associations={Claim("isc_mean", "here", "seeds"): Association(0.1, -0.1, 0.2, 2, 20, 1, HOSTILE)},
-        answers=[evil],
-        experiment_answers={name: evil},
-        alarms=[Note(HOSTILE)],
-        notes=[Note(f"{HOSTILE}\n{HOSTILE}", run=HOSTILE)],
-        ratings=[rated(run, rater=HOSTILE)],
-    )
-    page = report.write(hostile, tmp_path).read_text(encoding="utf-8")
-    assert "<script>alert" not in page
-    assert page.count("&lt;script&gt;alert(1)") > 15
-    assert page.count("<script") == 1
-    assert HOSTILE not in (tmp_path / "compare.md").read_text(encoding="utf-8")
-    assert all(re.fullmatch(r"[\w.+~-]+", path.name) for path in (tmp_path / "figures").iterdir())
-
-
-def rated(run, **changes):
-    """A rating as the comparison has it: of a rater who counts, unless changed."""
-    known = {"generated_yes": 32, "generated_n": 64, "real_yes": 30, "real_n": 32, "damaged_yes": 4, "damaged_n": 32}
-    about = {"rater": "me", "time": datetime(2026, 1, 1, tzinfo=UTC), "generator": "abc"}
-    return looks_normal.rates(run, Rating(**{**known, **about, **changes}))
-
-
 def test_each_rating_stands_with_its_three_shares_and_the_corrected_one_or_why_it_does_not_count(comparison):
     run = comparison.runs[0]
     ratings = [rated(run), rated(run, damaged_yes=20), rated(run, damaged_yes=0, damaged_n=0)]
@@ -310,14 +233,12 @@ def test_a_line_break_or_a_bar_in_a_name_does_not_break_the_text_table():
     assert words.cell("a|b\nc") == "a\\|b c"
 
 
-def test_runs_that_all_are_unfinished_still_give_a_page(comparison, tmp_path):
-    runs = [replace(run, status={"state": "interrupted", "step": 60, "seconds": {}}) for run in comparison.runs[:1]]
-    short = [replace(run, read_rows=lambda: comparison.runs[0].history()[:60]) for run in runs]
-    table = without(comparison).table[:1].assign(status="interrupted")
-    unfinished = without(comparison, runs=short, alternatives=without(comparison).alternatives[:1], table=table)
-    text = _text(report.write(unfinished, tmp_path).read_text(encoding="utf-8"))
+def test_runs_that_all_are_unfinished_still_give_a_page(tmp_path):
+    folder = make_run(tmp_path / "runs", "baseline", steps=120, state="interrupted")
+    folder.write_status("interrupted", step=60)
+    text = _text(report.write(compared(tmp_path / "runs"), tmp_path).read_text(encoding="utf-8"))
     for said in (
-        "can't answer a question yet",
+        "questions that these runs can't answer yet",
         "No run has finished",
         "Not finished: seed 0 interrupted at step 60",
         "No snapshot has been scored",
@@ -338,25 +259,26 @@ def test_one_run_gives_a_page(tmp_path):
     assert "★" not in text.replace("★ marks", "")
 
 
-def test_runs_read_from_wandb_have_everything_but_the_grids(comparison, tmp_path):
-    runs = [replace(run, folder=None, read_rows=run.history) for run in comparison.runs[:2]]
-    online = without(comparison, runs=runs, alternatives=without(comparison).alternatives[:1])
-    text = _text(report.write(online, tmp_path).read_text(encoding="utf-8"))
+def test_runs_read_from_wandb_have_everything_but_the_grids(tmp_path):
+    make_run(tmp_path / "runs", "baseline", steps=60)
+    runs = [replace(run, folder=None) for run in read_folders(tmp_path / "runs")[0]]
+    text = _text(report.write(compare(runs, lambda run: None), tmp_path).read_text(encoding="utf-8"))
     assert "read from W&B, which has no grids" in text
-    assert "read from W&B" in text
+    assert "none: read from W&B" in text
     assert (tmp_path / "figures" / "losses-baseline.svg").exists()
 
 
-def test_a_history_that_diverged_or_is_empty_or_can_t_be_read_stops_nothing(comparison, tmp_path):
+def test_a_history_that_diverged_or_is_empty_or_can_t_be_read_stops_nothing(tmp_path):
     def refuse():
         raise UserError("steps are missing")
 
-    history = comparison.runs[0].history()
-    diverged = history[:1021].copy()
+    for name in FOUR[:3]:
+        make_run(tmp_path, name, steps=60)
+    runs, _ = read_folders(tmp_path)
+    history, diverged = runs[0].history(), runs[0].history()
     diverged.iloc[-1, 1:] = [np.nan, np.inf, np.nan, np.nan, np.nan, np.nan]
     sources = (lambda: diverged, lambda: history[:0], refuse)
-    runs = [replace(run, read_rows=read) for run, read in zip(comparison.runs[::2], sources, strict=False)]
-    few = without(comparison, runs=runs, alternatives=without(comparison).alternatives[:3])
-    drawn = report.draw_figures(few, tmp_path / "figures")["losses"]
+    runs = [replace(run, read_rows=read) for run, read in zip(runs, sources, strict=True)]
+    drawn = report.draw_figures(compare(runs, lambda run: None), tmp_path / "figures")["losses"]
     assert len(drawn) == 1
-    assert "1,021 steps of baseline" in drawn[0].alt
+    assert "60 steps of baseline" in drawn[0].alt

@@ -2,12 +2,10 @@
 
 import re
 
+from support.lab import NO_FIGURES
 from support.made_runs import compared, make_run
 
 from analysis.pages import report
-from analysis.pages.figures import SECTIONS
-
-NO_FIGURES = dict.fromkeys(SECTIONS, ())
 
 
 def test_the_faces_come_first_then_the_losses_the_numbers_and_the_answers(comparison):

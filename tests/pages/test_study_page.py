@@ -382,11 +382,6 @@ def test_two_profiles_are_two_studies_and_the_message_says_how_to_name_one(tmp_p
             assert len(read_folders(Path(folder))[0]) == 1
 
 
-def test_what_wandb_has_is_no_study(tmp_path, capsys):
-    assert main(["study-page", "--wandb", "me/faces", "--docs", str(tmp_path)]) == 2
-    assert "only run folders have" in capsys.readouterr().err
-
-
 def test_both_readmes_have_a_front_that_links_the_study():
     for readme in ROOT.glob("README*.md"):
         assert "docs/study.md" in study_page.FRONT.search(readme.read_text(encoding="utf-8"))[0]

@@ -9,7 +9,6 @@ from support.made_runs import make_run, write_scores
 from analysis.pages import watch
 from analysis.pages.watch import History, Watch
 from analysis.runs.folders import read_folders
-from analysis.score import Protocol
 from dcgan.record.folder import RunFolder
 
 
@@ -75,9 +74,7 @@ def test_it_agrees_with_what_the_comparison_reads(tmp_path):
 
 def test_the_fid_of_the_final_generator_and_the_best_one_are_shown(tmp_path):
     folder = make_run(tmp_path, "baseline", profile="laptop", steps=200)
-    ((run,), _) = read_folders(folder.path)
-    extractor = type("Extractor", (), {"name": "effnet_lite0", "weights": "0123456789abcdef"})
-    write_scores(folder, run, Protocol.of(run, extractor, None), seed=1)
+    write_scores(folder)
     rows = [line.split(",") for line in (folder.path / "scores.csv").read_text().splitlines()[1:]]
     values = {int(step): float(value) for step, _, name, value, _ in rows if re.match(r"fid_\d", name)}
     ((shown,), _) = Watch(tmp_path).look()
@@ -87,9 +84,7 @@ def test_the_fid_of_the_final_generator_and_the_best_one_are_shown(tmp_path):
 
 def test_a_run_that_is_trained_again_is_read_again(tmp_path):
     folder = make_run(tmp_path, "baseline", profile="laptop", steps=200)
-    ((run,), _) = read_folders(folder.path)
-    extractor = type("Extractor", (), {"name": "effnet_lite0", "weights": "0123456789abcdef"})
-    write_scores(folder, run, Protocol.of(run, extractor, None), seed=1)
+    write_scores(folder)
     watch = Watch(tmp_path)
     ((before,), _) = watch.look()
     assert before.fid

@@ -105,6 +105,10 @@ def test_a_history_that_is_a_folder_is_one_line_and_the_others_are_read(runs):
         b'{"state": "finished", "step": -1}',
         b'{"state": "finished", "step": 1' + b"0" * 400 + b"}",
         b'{"state": "finished", "step": 40, "seconds": [1]}',
+        b'{"state": "finished", "step": 40, "seconds": {"input": Infinity, "compute": -Infinity}}',
+        b'{"state": "finished", "step": 40, "seconds": {"input": 1e308, "compute": 1e308}}',
+        b'{"state": "finished", "step": 40, "seconds": {"input": NaN}}',
+        b'{"state": "finished", "step": 40, "seconds": {"input": -1}}',
     ],
 )
 def test_a_status_that_cannot_be_read_makes_the_state_unknown_and_is_one_line(runs, content):

@@ -4,7 +4,6 @@ import contextlib
 import io
 import math
 import os
-import signal
 import sys
 import tarfile
 import warnings
@@ -17,6 +16,7 @@ from dcgan import UserError
 from dcgan.__main__ import main
 from dcgan.data import open_source, pack
 from support.images import encoded
+from support.waiting import patience
 
 # --- under watch ---
 
@@ -44,10 +44,6 @@ def _note(event: str, arguments: tuple) -> None:
 sys.addaudithook(_note)
 
 
-class TooSlow(BaseException):
-    """Not an Exception, which the code under test may catch."""
-
-
 def _memory_mb(*, peak: bool) -> float:
     """What the process holds now, when the peak begins to count, or that peak; infinity if unknown."""
     try:
@@ -63,20 +59,13 @@ def _memory_mb(*, peak: bool) -> float:
 def watched(*allowed: Path):
     """Fail when what happens within writes elsewhere, starts a program, hangs, or takes much memory."""
     global _touched
-
-    def give_up(*_):
-        raise TooSlow(f"no answer within {PATIENCE_S} s")
-
     before = _memory_mb(peak=False)
-    earlier = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(PATIENCE_S)
     _touched = touched = []
     try:
-        yield
+        with patience(PATIENCE_S):
+            yield
     finally:
         _touched = None
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, earlier)
     roots = [path.resolve() for path in allowed]
     astray = [path for path in touched if not any(Path(path).resolve().is_relative_to(root) for root in roots)]
     astray = [path for path in astray if "torchinductor" not in path]  # made wherever torch is first asked for more

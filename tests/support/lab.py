@@ -5,7 +5,6 @@ import io
 import json
 import resource
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -14,38 +13,20 @@ from PIL import Image
 from analysis.__main__ import main
 from analysis.compare.build import compare, groups
 from analysis.compare.comparison import Note
-from analysis.measures import features
 from analysis.pages import report, tables
 from analysis.pages.figures import SECTIONS
 from analysis.runs.folders import read_folders
 from analysis.runs.ratings import Answers, Sheet
-from analysis.score import Protocol, Scorer
+from analysis.score import Scorer
 from dcgan import UserError
-from support.made_runs import make_run, write_scores
+from support.made_runs import STUB, make_run, write_scores
+from support.waiting import patience
 
-STUB = features.Extractor("effnet_lite0", features.EFFNET_SHA256[:16], None)
+NO_FIGURES = dict.fromkeys(SECTIONS, ())  # drawing them takes most of a page's time
 STEPS = 200
 PATIENCE_S = 20  # for one case; the slowest takes a fraction of a second without figures
 PAGE_PATIENCE_S = 120
 COMPARED = ("fid", "interleaving_ratio", "status", "precision")
-
-
-class Hung(Exception):
-    """A case took too long."""
-
-
-@contextlib.contextmanager
-def patience(seconds):
-    def give_up(*_):
-        raise Hung(f"no end after {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 @contextlib.contextmanager
@@ -72,8 +53,7 @@ class Lab:
         self.good = make_run(self.runs, "baseline", 0, steps=STEPS)
         self.broken = make_run(self.runs, "tuned_lr", 1, steps=STEPS)
         for folder in (self.good, self.broken):
-            ((run,), _) = read_folders(folder.path)
-            write_scores(folder, run, Protocol.of(run, STUB, None), seed=3)
+            write_scores(folder, seed=3)
             _rate(folder.path)
             folder.sample(STEPS).parent.mkdir()
             Image.new("RGB", (16, 16), "red").save(folder.sample(STEPS))
@@ -138,7 +118,7 @@ class Lab:
                 assert (self.out / data / profile).resolve().parent.parent == self.out.resolve()
                 before = [*map(Note, problems), *self.scorer.score(self.scorer.missing(members))]
                 comparison = compare(members, self.scorer.scores_of, notes=before)
-                page = report.html(comparison, dict.fromkeys(SECTIONS, ()))
+                page = report.html(comparison, NO_FIGURES)
                 for text in (page, tables.csv(comparison.table), tables.markdown(comparison)):
                     text.encode()
                 notes += map(str, [*comparison.notes, *comparison.alarms])

@@ -1,11 +1,17 @@
 """Run folders as training leaves them, made without training."""
 
+import contextlib
+from datetime import UTC, datetime
+
 import numpy as np
 import pandas as pd
 
+from analysis.compare import looks_normal
 from analysis.compare.build import compare
 from analysis.compare.comparison import Note
+from analysis.measures.features import EFFNET_SHA256, Extractor
 from analysis.runs.folders import read_folders
+from analysis.runs.ratings import Rating
 from analysis.runs.scores import COLUMNS
 from analysis.score import SMALL, SNAPSHOT_MEASURES, Protocol, Scores
 from dcgan import config
@@ -14,6 +20,7 @@ from dcgan.tools import plain_yaml
 from dcgan.tools.files import checksum
 
 DATA = {"name": "faces", "source": "faces.zip", "fingerprint": "0123456789abcdef" * 2, "count": 500, "unreadable": 0}
+STUB = Extractor("effnet_lite0", EFFNET_SHA256[:16], None)  # no network: it scores nothing
 FINAL = (
     "precision", "recall", "n_real", "fid_floor", "floor_n", "fid_at_floor_n", "face_rate_real", "face_setting",
     "copied", "copied_real", "variety", "variety_real", "precision_real", "recall_real",
@@ -62,6 +69,20 @@ def make_run(
     return folder
 
 
+@contextlib.contextmanager
+def measures_of(folder):
+    """The run's measures, float32 (steps, 6), to be changed: the losses of D and G are columns 0 and 3."""
+    measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
+    yield measures
+    folder.append_history(1, measures)
+
+
+def begin_as(folder, other, steps=1200):
+    """Give a run the first steps of another."""
+    with measures_of(folder) as measures:
+        measures[:steps] = other.read_history().iloc[:steps, 1:]
+
+
 def scores(fid=None, along=(), *, at=None, **more):
     """What scoring would have found; `along` are the FIDs of the snapshots at 200, 400, ..., or at the steps `at`."""
     final = {} if fid is None else {"fid": fid, "fid_floor": 5.0, "n_real": 500, "kid_mean": fid / 1000, **more}
@@ -71,7 +92,15 @@ def scores(fid=None, along=(), *, at=None, **more):
     return Scores(final, pd.DataFrame(rows, columns=columns, dtype=float).astype({"step": int}))
 
 
-def compared(runs, found=None, **options):
+def scored_run(runs, found, name, seed=0, *, along, fid=None, at=None, more=None, **options):
+    """A run folder, its scores in `found` by the run's title; its FID is that of its last snapshot unless given."""
+    folder = make_run(runs, name, seed, **options)
+    fid = along[-1] if fid is None else fid
+    found[f"{folder.path.parent.name} seed {seed}"] = scores(fid, along, at=at, **(more or {}))
+    return folder
+
+
+def compared(runs, found=None, *, notes=(), **options):
     """A comparison of the runs under a folder, each title or name with its scores."""
     found = found or {}
     protocol = Protocol("effnet_lite0", "0123456789abcdef", "faces-01234567:64px:500", 200, 200)
@@ -79,7 +108,7 @@ def compared(runs, found=None, **options):
     return compare(
         read,
         lambda run: (protocol, found.get(run.title) or found.get(run.name) or scores()),
-        notes=[Note(line) for line in lines],
+        notes=[*map(Note, lines), *notes],
         **options,
     )
 
@@ -95,8 +124,22 @@ def alternative(comparison, name):
     return next(each for each in comparison.alternatives if each.name == name)
 
 
-def write_scores(folder, run, protocol, seed):
+def answer_to(comparison, key):
+    """The answer to a question across runs."""
+    return next(each for each in comparison.answers if each.key == key)
+
+
+def rated(run, **changes):
+    """A rating as the comparison has it: of a rater who counts, unless changed."""
+    known = {"generated_yes": 32, "generated_n": 64, "real_yes": 30, "real_n": 32, "damaged_yes": 4, "damaged_n": 32}
+    about = {"rater": "me", "time": datetime(2026, 1, 1, tzinfo=UTC), "generator": "abc"}
+    return looks_normal.rates(run, Rating(**{**known, **about, **changes}))
+
+
+def write_scores(folder, seed=1, *, samples=None):
     """Write scores.csv as scoring would, and weights of a few bytes that are the scored ones."""
+    ((run,), _) = read_folders(folder.path)
+    protocol = Protocol.of(run, STUB, samples)
     rng = np.random.default_rng(seed)
     rows = []
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from analysis.compare import plan
-from support.made_runs import DATA, compared, make_run, scores
+from support.made_runs import DATA, compared, measures_of, scored_run
 
 RATES = ("2.5e-5", "5e-5", "2e-4", "4e-4", "8e-4")
 ROUTES = (
@@ -28,12 +28,10 @@ def made(tmp_path, *, seeds=(10, 11), routes=(), profile=plan.PROFILE):
     found = {}
 
     def run(name, seed, gap, level, overrides=()):
-        folder = make_run(
-            tmp_path, name, seed, gap=gap, steps=1200, overrides=["snapshots=6", *overrides], profile=profile
-        )
         noise = np.random.default_rng([seed, int(100 * gap)]).normal(0, 0.02, 6)
         kid = [level * math.exp(-0.2 * i + noise[i] + 0.1 * i * gap) for i in range(6)]
-        found[f"{folder.path.parent.name} seed {seed}"] = scores(kid[-1], along=kid)
+        options = {"gap": gap, "steps": 1200, "overrides": ["snapshots=6", *overrides], "profile": profile}
+        scored_run(tmp_path, found, name, seed, along=kid, **options)
 
     for seed in seeds:
         doses = [f"discriminator.learning_rate={rate}" for rate in ("1e-4", *RATES)]
@@ -47,11 +45,9 @@ def made(tmp_path, *, seeds=(10, 11), routes=(), profile=plan.PROFILE):
 def run_on(tmp_path, found, name, seed, images, *, collapses, fid, overrides=()):
     """A run on so many images with a snapshot every 200 steps; its curves part after the first, or never."""
     few = [f"images={images}"] if images < MANY else []
-    folder = make_run(
-        tmp_path, name, seed, steps=200 * len(fid), gap=2.0, overrides=[f"snapshots={len(fid)}", *few, *overrides],
-        profile=plan.PROFILE, data={**DATA, "count": images},
+    folder = scored_run(
+        tmp_path, found, name, seed, along=fid, steps=200 * len(fid), gap=2.0, profile=plan.PROFILE,
+        overrides=[f"snapshots={len(fid)}", *few, *overrides], data={**DATA, "count": images},
     )  # fmt: skip
-    measures = folder.read_history().iloc[:, 1:].to_numpy(dtype=np.float32)
-    measures[: 200 if collapses else None, 3] /= np.exp(2.0)
-    folder.append_history(1, measures)
-    found[f"{folder.path.parent.name} seed {seed}"] = scores(fid[-1], along=fid)
+    with measures_of(folder) as measures:
+        measures[: 200 if collapses else None, 3] /= np.exp(2.0)

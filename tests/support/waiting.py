@@ -1,7 +1,29 @@
-"""Waiting for other processes, and finding them."""
+"""Waiting for other processes, and finding them; and a bound on how long anything may take."""
 
+import contextlib
+import signal
 import time
 from pathlib import Path
+
+
+class TooSlow(BaseException):
+    """Not an Exception, which the code under test may catch."""
+
+
+@contextlib.contextmanager
+def patience(seconds):
+    """Raise TooSlow when what happens within takes longer."""
+
+    def give_up(*_):
+        raise TooSlow(f"no end after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def until(condition, *, seconds=60, alive=None):

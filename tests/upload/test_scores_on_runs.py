@@ -8,8 +8,7 @@ import time
 
 import pytest
 from support import wandb_client
-from support.lab import STUB
-from support.made_runs import DATA, make_run, write_scores
+from support.made_runs import DATA, STUB, make_run, write_scores
 from support.recorded_runs import api_of, wandb_run
 from support.wandb_client import KEY, Server, items, pieces
 
@@ -17,7 +16,7 @@ from analysis.compare.build import compare
 from analysis.compare.recorded import by_usual_protocol
 from analysis.runs.folders import read_folders
 from analysis.runs.wandb import read_wandb
-from analysis.score import Protocol, Scorer
+from analysis.score import Scorer
 from analysis.upload import scores as upload
 from dcgan.record import wandb_client as client
 from dcgan.record.wandb_client import identity
@@ -37,7 +36,7 @@ class Scored:
         self.folder = make_run(place / "runs", "tuned_lr", steps=STEPS, overrides=["snapshots=10"])
         self.run.folder.generator.write_bytes(b"weights")
         self.scorer = Scorer(STUB, cache=place / "cache")
-        write_scores(self.folder, self.run, Protocol.of(self.run, STUB, None), seed=3)
+        write_scores(self.folder, seed=3)
 
     @property
     def run(self):
@@ -128,21 +127,16 @@ def test_offline_the_scores_are_a_piece_that_wandb_sync_joins_to_the_training(sc
 def test_more_scores_make_one_piece_of_all_that_waits_and_after_an_upload_only_of_the_new_ones(scored, tmp_path):
     scored.train()
     scored.upload()
-    other = Protocol.of(scored.run, STUB, 100)
-    write_more(scored, other)
+    path = scored.folder.path / "scores.csv"
+    before = path.read_text()
+    write_scores(scored.folder, seed=4, samples=100)
+    path.write_text(before + path.read_text().partition("\n")[2])
     scored.scorer.samples = 100
     scored.upload()
     (_, scores) = pieces(scored.folder.path)
     names = {name for item in items(scores) for name in item}
     assert any(name.endswith("fid_200_effnet_lite0") for name in names) is False, "compared by the other protocol"
     assert "scores/fid_100_effnet_lite0" in names
-
-
-def write_more(scored, protocol):
-    path = scored.folder.path / "scores.csv"
-    before = path.read_text()
-    write_scores(scored.folder, scored.run, protocol, seed=4)
-    path.write_text(before + path.read_text().partition("\n")[2])
 
 
 def test_a_piece_that_was_left_half_written_is_replaced(scored):

@@ -4,12 +4,10 @@ import json
 import sys
 
 import pytest
-from support.lab import STUB
 from support.made_runs import make_run, write_scores
 from support.wandb_client import KEY, Server
 
 from analysis.runs.folders import read_folders
-from analysis.score import Protocol
 from analysis.upload import workspace
 from dcgan.record import wandb_client
 
@@ -64,8 +62,7 @@ def runs(tmp_path):
         folder = make_run(tmp_path / "runs", name)
         status = {**folder.read_status(), "wandb_url": f"http://127.0.0.1/e/mine/runs/{name[:4]}0000"}
         folder.write_status(status.pop("state"), **status)
-        ((run,), _) = read_folders(folder.path)
-        write_scores(folder, run, Protocol.of(run, STUB, None), seed=1)
+        write_scores(folder)
     return read_folders(tmp_path / "runs")[0]
 
 
