@@ -171,14 +171,14 @@ def test_online_the_run_is_resumed_once(scored, online):
 
 def test_two_comparisons_at_once_send_the_scores_once(scored, online, monkeypatch):
     scored.train()
-    send = upload._Sender.send
+    send_all = upload._send_all
 
-    def send_after_another(sender):
-        monkeypatch.setattr(upload._Sender, "send", send)
+    def send_after_another(uploads):
+        monkeypatch.setattr(upload, "_send_all", send_all)
         assert "1 run has its scores now" in scored.upload()[0]
-        return send(sender)
+        return send_all(uploads)
 
-    monkeypatch.setattr(upload._Sender, "send", send_after_another)
+    monkeypatch.setattr(upload, "_send_all", send_after_another)
     assert scored.upload() == []
     check_server(online, scored)
 
