@@ -13,7 +13,8 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -66,22 +67,6 @@ class Content:
     def __bool__(self) -> bool:
         return bool(self.rows or self.summary)
 
-    def without(self, contents: Iterable["Content"]) -> "Content":
-        """What is in none of the contents, or changed since the last of them."""
-        union = Content()
-        for content in contents:
-            union.summary |= content.summary
-            for step, values in content.rows.items():
-                union.rows.setdefault(step, {}).update(values)
-        rows = {step: _changed(values, union.rows.get(step, {})) for step, values in self.rows.items()}
-        return Content(
-            {step: values for step, values in sorted(rows.items()) if values}, _changed(self.summary, union.summary)
-        )
-
-
-def _changed(values: Mapping[str, Any], earlier_values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in earlier_values or earlier_values[key] != value}
-
 
 @dataclass
 class _Upload:
@@ -110,9 +95,16 @@ class _Upload:
         return wandb_client.whole(wandb_id) if any("-whole" in piece.name for piece in self.training) else wandb_id
 
     def new(self, *, online: bool) -> Content:
-        """What W&B lacks, or what no piece has if it can't be sent now."""
-        contents = [content for piece, content in self.scores.items() if not (online and _waits(piece))]
-        return self.content.without(contents)
+        """What W&B lacks, or what no piece has if it can't be sent now: whole rows, and always the whole summary."""
+        sent = [content for piece, content in reversed(self.scores.items()) if not (online and _waits(piece))]
+        rows = {
+            step: values
+            for step, values in sorted(self.content.rows.items())
+            if not values.items() <= ChainMap(*(content.rows.get(step, {}) for content in sent)).items()
+        }
+        summary = self.content.summary
+        changed = not summary.items() <= ChainMap(*(content.summary for content in sent)).items()
+        return Content(rows, summary if rows or changed else {})
 
     @property
     def rows_sent(self) -> int:

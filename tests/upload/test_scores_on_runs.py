@@ -132,10 +132,19 @@ def test_more_scores_make_one_piece_of_all_that_waits_and_after_an_upload_only_o
     write_more(scored, other)
     scored.scorer.samples = 100
     scored.upload()
-    (_, scores) = pieces(scored.folder.path)
+    (training, scores) = pieces(scored.folder.path)
     names = {name for item in items(scores) for name in item}
     assert any(name.endswith("fid_200_effnet_lite0") for name in names) is False, "compared by the other protocol"
     assert "scores/fid_100_effnet_lite0" in names
+
+    (scores / "run-test0000.wandb.synced").touch()
+    write_more(scored, Protocol.of(scored.run, STUB, 150))
+    scored.scorer.samples = 150
+    scored.upload()
+    (added,) = {*pieces(scored.folder.path)} - {training, scores}
+    sent = json.loads((added / upload.SENT).read_text())
+    assert "fid_100_effnet_lite0" not in str(sent["rows"])
+    assert sent["summary"]["interleaving_ratio"] == scored.row["interleaving_ratio"], "an upload replaces the summary"
 
 
 def write_more(scored, protocol):
