@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.compare import looks_normal
-from analysis.compare.comparison import Claim, Comparison
+from analysis.compare.comparison import Alternative, Claim, Comparison
 from analysis.compare.correlations import AMONG, WHEN
 from analysis.measures.stats import Association, Estimate
 from analysis.pages import tables
@@ -103,7 +103,6 @@ def _is_known(comparison: Comparison, key: str) -> bool:
 def _result_groups(comparison: Comparison) -> list[dict[str, Any]]:
     """The rows of the results by image size, with the best of each column among those of one size."""
     groups = []
-    sizes = tables.image_sizes(comparison)
     for size, members in tables.by_size(comparison).items():
         best = {measure.key: _best(members, measure) for measure in tables.MEASURES}
         rows = [
@@ -112,12 +111,13 @@ def _result_groups(comparison: Comparison) -> list[dict[str, Any]]:
                 "seeds": {0: "none finished", 1: "one seed"}.get(len(recipe.seeds), f"{len(recipe.seeds)} seeds"),
                 "troubles": tables.troubles(recipe),
                 "cells": {
-                    m.key: _result(recipe, m, best[m.key] == recipe.name, part=tables.part(comparison, recipe, m))
-                    for m in tables.MEASURES
+                    measure.key: {
+                        "mean": tables.mean_text(recipe.measures[measure.key], measure),
+                        "best": best[measure.key] == recipe.name,
+                        "notes": _notes(comparison, recipe, measure),
+                    }
+                    for measure in tables.MEASURES
                 },
-                "floor": _beside_floor(comparison, recipe.name),
-                "at_64": None if sizes[recipe.name] == 64 else _at_64(recipe),
-                "course": _course_of(comparison, recipe.name),
             }
             for recipe in members
         ]
@@ -143,41 +143,31 @@ def _best(members: Sequence[Any], measure: tables.Measure) -> str | None:
     return best if other_texts and tables.mean_text(estimates[best], measure) not in other_texts else None
 
 
-def _result(
-    alternative: Any, measure: tables.Measure, best: bool, estimate: Estimate | None = None, *, part: str = ""
-) -> dict[str, Any]:
-    estimate = estimate or alternative.measures[measure.key]
-    return {
-        "mean": tables.mean_text(estimate, measure),
-        "interval": tables.interval_text(estimate.low, estimate.high, measure) if estimate.n > 1 else "",
-        "n": (f"n = {estimate.n}" if estimate.n not in (0, len(alternative.seeds)) else "") + part,
-        "best": best,
-    }
+def _notes(comparison: Comparison, recipe: Alternative, measure: tables.Measure) -> list[str]:
+    """What stands below a mean: the interval, n, and below FID what puts it into proportion, as means over seeds."""
+    estimate = recipe.measures[measure.key]
+    n = f"n = {estimate.n}" if estimate.n not in (0, len(recipe.seeds)) else ""
+    notes = [_interval(estimate, measure), n + tables.part(comparison, recipe, measure)]
+    if measure.key == "fid":
+        table = comparison.table[comparison.table["experiment"] == recipe.name]
+        rows = table.dropna(subset=["fid_floor"])
+        if len(rows):  # FID and the floor, both of the floor's number of images
+            fid, floor, count = rows[["fid_at_floor_n", "fid_floor", "floor_n"]].astype(float).mean()
+            notes += [f"{number(fid, 1)}, floor {number(floor, 1)}", f"both {number(count)} images"]
+        at_64 = recipe.measures["fid_at_64"]
+        if at_64.n and tables.image_sizes(comparison)[recipe.name] != 64:
+            notes += [f"at 64 px: {tables.mean_text(at_64, measure)}", _interval(at_64, measure)]
+        rows = table.dropna(subset=["best_fid", "last_fid"])  # each the mean of three snapshots in a row
+        if len(rows):
+            best, last = rows[["best_fid", "last_fid"]].astype(float).mean()
+            first_step, last_step = rows["best_step"].astype(int).agg(["min", "max"])
+            step = f"{first_step:,}" if first_step == last_step else f"{first_step:,} to {last_step:,}"
+            notes += [f"best three snapshots {number(best, 1)}", f"around step {step}", f"last three {number(last, 1)}"]
+    return [note for note in notes if note]
 
 
-def _beside_floor(comparison: Comparison, name: str) -> dict[str, str] | None:
-    """The experiment's FID and the floor, both of the floor's number of images."""
-    rows = comparison.table[comparison.table["experiment"] == name].dropna(subset=["fid_floor"])
-    if rows.empty:
-        return None
-    fid, floor = (rows[column].astype(float).mean() for column in ("fid_at_floor_n", "fid_floor"))
-    return {"own": number(fid, 1), "floor": number(floor, 1), "n": number(rows["floor_n"].astype(float).iloc[0])}
-
-
-def _course_of(comparison: Comparison, name: str) -> dict[str, str] | None:
-    """FID over the best three snapshots in a row and over the last three, means over seeds, and where the best were."""
-    rows = comparison.table[comparison.table["experiment"] == name].dropna(subset=["best_fid", "last_fid"])
-    if rows.empty:
-        return None
-    best, last = (rows[column].astype(float).mean() for column in ("best_fid", "last_fid"))
-    steps = rows["best_step"].astype(int)
-    best_steps = f"{steps.min():,}" if steps.nunique() == 1 else f"{steps.min():,} to {steps.max():,}"
-    return {"best": number(best, 1), "at": best_steps, "last": number(last, 1)}
-
-
-def _at_64(alternative: Any) -> dict[str, str] | None:
-    estimate = alternative.measures["fid_at_64"]
-    return _result(alternative, tables.BY_KEY["fid"], False, estimate) if estimate.n else None
+def _interval(estimate: Estimate, measure: tables.Measure) -> str:
+    return tables.interval_text(estimate.low, estimate.high, measure) if estimate.n > 1 else ""
 
 
 def _face_rate_note(comparison: Comparison) -> str:
