@@ -70,7 +70,11 @@ def html(comparison: Comparison, figures: Mapping[str, Sequence[Picture]], *, pe
         samples=all_samples,
         nearest=_nearest(comparison),
         steps=steps,
-        associations=[association(claim, result) for claim, result in comparison.associations.items() if result.points],
+        associations=[
+            list(association(claim, result).values())
+            for claim, result in comparison.associations.items()
+            if result.points
+        ],
         dynamics=_dynamics(rows),
         dynamics_columns=DYNAMICS,
         speed=_speed(rows),
@@ -188,17 +192,18 @@ def _face_rate_note(comparison: Comparison) -> str:
 GOES = {"negative": "goes with better faces, uncorrected", "positive": "goes with worse faces, uncorrected"}
 
 
-def association(claim: Claim, result: Association) -> dict[str, Any]:
-    """A row of the table of associations."""
+def association(claim: Claim, result: Association) -> dict[str, str]:
+    """A row of the table of associations: its cells in order."""
     has_rho = not math.isnan(result.rho)
     return {
         "x": tables.BY_KEY[claim.x].title,
+        "y": "KID",
         "when": WHEN[claim.when].removeprefix("the "),
         "among": AMONG[claim.among],
         "rho": f"{result.rho:+.2f}" if has_rho else "-",
         "interval": f"[{result.low:+.2f}, {result.high:+.2f}]" if not math.isnan(result.low) else "-",
         "clusters": result.counted,
-        "points": result.points,
+        "points": str(result.points),
         "verdict": GOES.get(result.verdict, result.verdict),
     }
 
@@ -238,20 +243,29 @@ def _dynamics(table: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def _speed(table: pd.DataFrame) -> dict[str, Any]:
-    """Speed, time and cost, one row per run."""
-    decimals = {"images_per_s": 0, "step_ms": 1, "data_wait_fraction": 2, "floor_share": 0, "gpu_hours": 2, "cost": 2}
-    timed = table.dropna(subset=[*decimals], how="all")
-    shares = ("data_wait_fraction", "floor_share")
-    rows = [
-        {
-            **{key: row[key] for key in ("experiment", "seed", "status")},
-            **{key: number(row[key], digits, percent=key in shares) for key, digits in decimals.items()},
-            "gpu_use": _gpu_use(row),
-        }
-        for _, row in timed.iterrows()
-    ]
-    return {"rows": rows, "cost": bool(timed["cost"].notna().any()), "gpu": bool(timed["gpu_use"].notna().any())}
+def _speed(table: pd.DataFrame) -> dict[str, list[Any]]:
+    """Speed, time and cost: the head and one row per run, which begins with its name and seed."""
+    known = ["images_per_s", "step_ms", "data_wait_fraction", "floor_share", "gpu_hours", "cost"]
+    timed = table.dropna(subset=known, how="all")
+
+    def numbers(key: str, decimals: int, *, percent: bool = False) -> list[str]:
+        return [number(value, decimals, percent=percent) for value in timed[key]]
+
+    columns = {
+        "run": list(zip(timed["experiment"], timed["seed"], strict=True)),
+        "status": list(timed["status"]),
+        "images/s": numbers("images_per_s", 0),
+        "ms a step": numbers("step_ms", 1),
+        "waited for input": numbers("data_wait_fraction", 2, percent=True),
+        "GPU use": [_gpu_use(row) for _, row in timed.iterrows()],
+        "floor's share": numbers("floor_share", 0, percent=True),
+        "device hours": numbers("gpu_hours", 2),
+        "cost": numbers("cost", 2),
+    }
+    for heading in ("GPU use", "cost"):
+        if set(columns[heading]) == {"-"}:
+            del columns[heading]
+    return {"head": list(columns), "rows": list(zip(*columns.values(), strict=True))}
 
 
 def _gpu_use(row: pd.Series) -> str:
@@ -260,13 +274,15 @@ def _gpu_use(row: pd.Series) -> str:
     return f"{median} [{low}, {high}]" if pd.notna(row["gpu_use"]) else median
 
 
-def _rating(rating: Mapping[str, Any]) -> dict[str, Any]:
-    row = {"name": rating["experiment"], "seed": rating["seed"], "does_not_count": rating["does_not_count"]}
-    for kind in KINDS:
-        n = rating[f"{kind}_n"]
-        row[kind] = f"{looks_normal.share_text(rating, kind)} of {n}" if n else "none shown"
-    row["corrected"] = "" if row["does_not_count"] else looks_normal.share_text(rating, "corrected")
-    return row
+def _rating(rating: Mapping[str, Any]) -> list[Any]:
+    """A row of the table of ratings; why one does not count is a text beside numbers, a pair with its class."""
+    shares = [
+        f"{looks_normal.share_text(rating, kind)} of {n}" if (n := rating[f"{kind}_n"]) else "none shown"
+        for kind in KINDS
+    ]
+    run, reason = f"{rating['experiment']}, seed {rating['seed']}", rating["does_not_count"]
+    corrected = (f"does not count: {reason}", "text") if reason else looks_normal.share_text(rating, "corrected")
+    return [run, *shares, corrected]
 
 
 def _listed(comparison: Comparison) -> list[int]:
