@@ -266,8 +266,7 @@ def pictures_to_rate(run: Run, *, cache: Path, data: str | None = None) -> tuple
 
     Raises UserError for a broken generator, and when the real images are not available.
     """
-    if run.folder is None:
-        raise UserError(f"{run.where}: a run in W&B has no generator to rate")
+    assert run.folder is not None
     real = real_images(run, size=run.experiment.image_size, cache=cache, data=data).images
     chosen = np.random.default_rng(SEED).choice(len(real), min(64, len(real)), replace=False)
     intact, altered = np.sort(chosen[::2]), chosen[1::2]

@@ -302,14 +302,13 @@ def _left_out(comparison: Comparison, n_listed: int) -> str:
 def provenance(runs: Sequence[Run], places: Sequence[int]) -> dict[str, Any]:
     """The facts that all runs share, and a table of the others, a row for each of the runs at `places`."""
     rows = [_facts(run) for run in runs]
-    keys = list(rows[0]) if rows else []
     identity = ("experiment", "seed", "state")
-    shared = [key for key in keys if key not in identity and len({row[key] for row in rows}) == 1]
-    columns = [key for key in keys if key not in shared]
+    shared = [key for key in rows[0] if key not in identity and len({row[key] for row in rows}) == 1]
+    columns = [key for key in rows[0] if key not in shared]
     return {
         "shared": [(key, rows[0][key]) for key in shared if rows[0][key] != "-"],
         "columns": columns,
-        "rows": [[rows[place][key] for key in columns] for place in places if place < len(rows)],
+        "rows": [[rows[place][key] for key in columns] for place in places],
     }
 
 
