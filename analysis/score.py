@@ -305,15 +305,9 @@ def _only_final(job: Job, generator: Generator, real: Reference, fake: fidelity.
         "variety_real": real.variety,
     }
     if floor := real.floor(min(fidelity.HALF, len(fake))):
-        fake_sample = fidelity.Points(fake.features[: len(floor.half)])
-        measures |= {
-            "fid_floor": floor.fid,
-            "fid_at_floor_n": fidelity.fid(real=floor.half, fake=fake_sample),
-            "copied_real": floor.copied,
-            "precision_real": floor.precision,
-            "recall_real": floor.recall,
-            "floor_n": len(floor.half),
-        }
+        half, floor_scores = floor
+        fake_sample = fidelity.Points(fake.features[: len(half)])
+        measures |= {**floor_scores, "fid_at_floor_n": fidelity.fid(real=half, fake=fake_sample)}
     return measures | _faces(real, pixels)
 
 
