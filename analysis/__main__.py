@@ -148,18 +148,10 @@ def _reports(
 def _rate(options: argparse.Namespace) -> int:
     from analysis.pages import rating
     from analysis.pages.html import show
-    from analysis.runs.folders import read_folders
     from analysis.score import pictures_to_rate
-    from dcgan.device.device import choose
 
-    run_request = request(options, choose(options.device).profile)
-    folder = run_request.folder(run_request.resolved(), run_request.source())
-    if not folder.generator.is_file():
-        raise UserError(f"{folder.path}: no generator.params; first train it to the end: make run EXP=...")
-    runs, unusable = read_folders(folder.path)
-    if not runs:
-        raise UserError(unusable[0])
-    page = rating.write(folder.path, *pictures_to_rate(runs[0], cache=options.cache, data=options.data))
+    run = _run_of(options, finished=True)
+    page = rating.write(Path(run.where), *pictures_to_rate(run, cache=options.cache, data=options.data))
     print(f"rating page (takes a few minutes; works in any browser, also on another machine): {page}")
     print(f"The page saves your answers as a file. Move it into {page.parent}; `make compare` counts the answers.")
     show(page)
@@ -176,24 +168,36 @@ def _run(options: argparse.Namespace) -> int:
         return code
 
     from analysis.compare.build import compare
-    from analysis.runs.folders import read_folders
     from analysis.upload import scores as upload
-    from dcgan.device.device import choose
 
     arguments = training.parser().parse_args(words)
-    run_request = request(arguments, choose(arguments.device).profile)
+    weights = os.environ.get("INCEPTION_WEIGHTS")
+    usual = {"extractor": None, "inception_weights": user_path(weights) if weights else None, "samples": None}
+    run, scorer = _run_of(arguments), _scorer(argparse.Namespace(**vars(arguments), **usual))
+    notes = scorer.score(scorer.missing([run]))
+    _report([*map(str, notes), *upload.upload(compare([run], scorer.scores_of), scorer.scores_of)])
+    final = scorer.scores_of(run)[1].final
+    scores = [f"{name} {final[name]:.4g}" for name in ("fid", "kid_mean") if name in final]
+    print(f"{run.title}: {', '.join(scores) or 'no final generator to score'}")
+    return 0
+
+
+def _run_of(options: argparse.Namespace, *, finished: bool = False) -> "Run":
+    """The run that the options of `one_run` name. Raises UserError if it can't be used.
+
+    finished: whether it must have its final generator.
+    """
+    from analysis.runs.folders import read_folders
+    from dcgan.device.device import choose
+
+    run_request = request(options, choose(options.device).profile)
     folder = run_request.folder(run_request.resolved(), run_request.source())
+    if finished and not folder.generator.is_file():
+        raise UserError(f"{folder.path}: no generator.params; first train it to the end: make run EXP=...")
     runs, unusable = read_folders(folder.path)
     if not runs:
         raise UserError(unusable[0])
-    flags = ["--cache", str(arguments.cache), "--device", arguments.device]
-    scorer = _scorer(_parser().parse_args(["compare", *flags, *(["--data", arguments.data] if arguments.data else [])]))
-    notes = scorer.score(scorer.missing(runs))
-    _report([*map(str, notes), *upload.upload(compare(runs, scorer.scores_of), scorer.scores_of)])
-    final = scorer.scores_of(runs[0])[1].final
-    scores = [f"{name} {final[name]:.4g}" for name in ("fid", "kid_mean") if name in final]
-    print(f"{runs[0].title}: {', '.join(scores) or 'no final generator to score'}")
-    return 0
+    return runs[0]
 
 
 def _dashboard(options: argparse.Namespace) -> int:

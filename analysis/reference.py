@@ -33,16 +33,6 @@ class Counts(NamedTuple):
     snapshot: int  # of each snapshot
 
 
-class Floor(NamedTuple):
-    """Scores of real images against others: two disjoint samples of equal size."""
-
-    half: fidelity.Points  # the one that stands for the real images
-    fid: float
-    precision: float
-    recall: float
-    copied: float  # the share of the other half's images that would count as copies of this half's
-
-
 #: By profile. Other profiles use laptop's counts.
 COUNTS = {"full": Counts(50_000, 50_000, 5_000), "laptop": Counts(5_000, 5_000, 1_000), "smoke": Counts(500, 200, 200)}
 
@@ -96,7 +86,7 @@ class Reference:
         self._places = fidelity.chosen(len(self._images), count, seed=SEED)
         pixels = [PIXELS_VERSION, packed.fingerprint, list(self._images.shape), run.experiment.crop_px]
         self._content = [VERSION, *pixels, packed.unreadable, count, SEED]
-        self._floors: dict[int, Floor | None] = {}
+        self._floors: dict[int, tuple[fidelity.Points, dict[str, float]] | None] = {}
 
     def __len__(self) -> int:
         return len(self._places)
@@ -109,7 +99,7 @@ class Reference:
             chunks = (_tensor(self._images[self._places[i : i + 256]]) for i in range(0, len(self), 256))
             return features.extract(self._extractor, chunks, total=len(self), desc=f"real {self.name}").features
 
-        return self._cached(self._extracted_by, extract)
+        return self._cached([self._extractor.name, self._extractor.weights], extract)
 
     @cached_property
     def points(self) -> fidelity.Points:
@@ -131,16 +121,25 @@ class Reference:
         """uint8 (n, H, W, 3), by their places among the features."""
         return self._images[self._places[places]]
 
-    def floor(self, most: int) -> Floor | None:
-        """The scores of at most `most` real images against as many others; None if there are too few."""
+    def floor(self, most: int) -> tuple[fidelity.Points, dict[str, float]] | None:
+        """The first of two disjoint samples of at most `most` real images each, and the second one's scores against it.
+
+        None if there are too few.
+        """
         if most not in self._floors:
             self._floors[most] = None
             with contextlib.suppress(UserError):
                 halves = fidelity.halves(self.features, seed=SEED, most=most)
                 half, other_half = (fidelity.Points.of(rows, self._device) for rows in halves)
                 precision, recall = fidelity.precision_recall(real=half, fake=other_half, seed=SEED)
-                copied = variety.copied_share(real=half, fake=other_half)
-                self._floors[most] = Floor(half, fidelity.fid(real=half, fake=other_half), precision, recall, copied)
+                scores = {
+                    "fid_floor": fidelity.fid(real=half, fake=other_half),
+                    "copied_real": variety.copied_share(real=half, fake=other_half),
+                    "precision_real": precision,
+                    "recall_real": recall,
+                    "floor_n": len(half),
+                }
+                self._floors[most] = half, scores
         return self._floors[most]
 
     @property
@@ -148,16 +147,9 @@ class Reference:
         """The places of up to FACES evenly spread images."""
         return np.linspace(0, len(self) - 1, min(FACES, len(self))).astype(int)
 
-    @property
-    def _extracted_by(self) -> list[str]:
-        return [self._extractor.name, self._extractor.weights]
-
-    def _path(self, key: Sequence[Any]) -> Path:
-        return self._folder / f"{checksum(json.dumps([*self._content, *key]).encode())}.npy"
-
     def _cached(self, key: Sequence[Any], make: Callable[[], np.ndarray]) -> np.ndarray:
         """The array from the cache, or made and put there."""
-        path = self._path(key)
+        path = self._folder / f"{checksum(json.dumps([*self._content, *key]).encode())}.npy"
         with contextlib.suppress(OSError, ValueError):
             return np.load(path, mmap_mode="r", allow_pickle=False)
         array = make()

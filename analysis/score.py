@@ -266,8 +266,7 @@ def pictures_to_rate(run: Run, *, cache: Path, data: str | None = None) -> tuple
 
     Raises UserError for a broken generator, and when the real images are not available.
     """
-    if run.folder is None:
-        raise UserError(f"{run.where}: a run in W&B has no generator to rate")
+    assert run.folder is not None
     real = real_images(run, size=run.experiment.image_size, cache=cache, data=data).images
     chosen = np.random.default_rng(SEED).choice(len(real), min(64, len(real)), replace=False)
     intact, altered = np.sort(chosen[::2]), chosen[1::2]
@@ -306,15 +305,9 @@ def _only_final(job: Job, generator: Generator, real: Reference, fake: fidelity.
         "variety_real": real.variety,
     }
     if floor := real.floor(min(fidelity.HALF, len(fake))):
-        fake_sample = fidelity.Points(fake.features[: len(floor.half)])
-        measures |= {
-            "fid_floor": floor.fid,
-            "fid_at_floor_n": fidelity.fid(real=floor.half, fake=fake_sample),
-            "copied_real": floor.copied,
-            "precision_real": floor.precision,
-            "recall_real": floor.recall,
-            "floor_n": len(floor.half),
-        }
+        half, floor_scores = floor
+        fake_sample = fidelity.Points(fake.features[: len(half)])
+        measures |= {**floor_scores, "fid_at_floor_n": fidelity.fid(real=half, fake=fake_sample)}
     return measures | _faces(real, pixels)
 
 

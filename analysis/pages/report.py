@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.compare import looks_normal
-from analysis.compare.comparison import Claim, Comparison
+from analysis.compare.comparison import Alternative, Claim, Comparison
 from analysis.compare.correlations import AMONG, WHEN
 from analysis.measures.inference import Association, Estimate
 from analysis.pages import tables
@@ -70,7 +70,11 @@ def html(comparison: Comparison, figures: Mapping[str, Sequence[Picture]], *, pe
         samples=all_samples,
         nearest=_nearest(comparison),
         steps=steps,
-        associations=[association(claim, result) for claim, result in comparison.associations.items() if result.points],
+        associations=[
+            list(association(claim, result).values())
+            for claim, result in comparison.associations.items()
+            if result.points
+        ],
         dynamics=_dynamics(rows),
         dynamics_columns=DYNAMICS,
         speed=_speed(rows),
@@ -103,7 +107,6 @@ def _is_known(comparison: Comparison, key: str) -> bool:
 def _result_groups(comparison: Comparison) -> list[dict[str, Any]]:
     """The rows of the results by image size, with the best of each column among those of one size."""
     groups = []
-    sizes = tables.image_sizes(comparison)
     for size, members in tables.by_size(comparison).items():
         best = {measure.key: _best(members, measure) for measure in tables.MEASURES}
         rows = [
@@ -112,12 +115,13 @@ def _result_groups(comparison: Comparison) -> list[dict[str, Any]]:
                 "seeds": {0: "none finished", 1: "one seed"}.get(len(recipe.seeds), f"{len(recipe.seeds)} seeds"),
                 "troubles": tables.troubles(recipe),
                 "cells": {
-                    m.key: _result(recipe, m, best[m.key] == recipe.name, part=tables.part(comparison, recipe, m))
-                    for m in tables.MEASURES
+                    measure.key: {
+                        "mean": tables.mean_text(recipe.measures[measure.key], measure),
+                        "best": best[measure.key] == recipe.name,
+                        "notes": _notes(comparison, recipe, measure),
+                    }
+                    for measure in tables.MEASURES
                 },
-                "floor": _beside_floor(comparison, recipe.name),
-                "at_64": None if sizes[recipe.name] == 64 else _at_64(recipe),
-                "course": _course_of(comparison, recipe.name),
             }
             for recipe in members
         ]
@@ -143,41 +147,31 @@ def _best(members: Sequence[Any], measure: tables.Measure) -> str | None:
     return best if other_texts and tables.mean_text(estimates[best], measure) not in other_texts else None
 
 
-def _result(
-    alternative: Any, measure: tables.Measure, best: bool, estimate: Estimate | None = None, *, part: str = ""
-) -> dict[str, Any]:
-    estimate = estimate or alternative.measures[measure.key]
-    return {
-        "mean": tables.mean_text(estimate, measure),
-        "interval": tables.interval_text(estimate.low, estimate.high, measure) if estimate.n > 1 else "",
-        "n": (f"n = {estimate.n}" if estimate.n not in (0, len(alternative.seeds)) else "") + part,
-        "best": best,
-    }
+def _notes(comparison: Comparison, recipe: Alternative, measure: tables.Measure) -> list[str]:
+    """What stands below a mean: the interval, n, and below FID what puts it into proportion, as means over seeds."""
+    estimate = recipe.measures[measure.key]
+    n = f"n = {estimate.n}" if estimate.n not in (0, len(recipe.seeds)) else ""
+    notes = [_interval(estimate, measure), n + tables.part(comparison, recipe, measure)]
+    if measure.key == "fid":
+        table = comparison.table[comparison.table["experiment"] == recipe.name]
+        rows = table.dropna(subset=["fid_floor"])
+        if len(rows):  # FID and the floor, both of the floor's number of images
+            fid, floor, count = rows[["fid_at_floor_n", "fid_floor", "floor_n"]].astype(float).mean()
+            notes += [f"{number(fid, 1)}, floor {number(floor, 1)}", f"both {number(count)} images"]
+        at_64 = recipe.measures["fid_at_64"]
+        if at_64.n and tables.image_sizes(comparison)[recipe.name] != 64:
+            notes += [f"at 64 px: {tables.mean_text(at_64, measure)}", _interval(at_64, measure)]
+        rows = table.dropna(subset=["best_fid", "last_fid"])  # each the mean of three snapshots in a row
+        if len(rows):
+            best, last = rows[["best_fid", "last_fid"]].astype(float).mean()
+            first_step, last_step = rows["best_step"].astype(int).agg(["min", "max"])
+            step = f"{first_step:,}" if first_step == last_step else f"{first_step:,} to {last_step:,}"
+            notes += [f"best three snapshots {number(best, 1)}", f"around step {step}", f"last three {number(last, 1)}"]
+    return [note for note in notes if note]
 
 
-def _beside_floor(comparison: Comparison, name: str) -> dict[str, str] | None:
-    """The experiment's FID and the floor, both of the floor's number of images."""
-    rows = comparison.table[comparison.table["experiment"] == name].dropna(subset=["fid_floor"])
-    if rows.empty:
-        return None
-    fid, floor = (rows[column].astype(float).mean() for column in ("fid_at_floor_n", "fid_floor"))
-    return {"own": number(fid, 1), "floor": number(floor, 1), "n": number(rows["floor_n"].astype(float).iloc[0])}
-
-
-def _course_of(comparison: Comparison, name: str) -> dict[str, str] | None:
-    """FID over the best three snapshots in a row and over the last three, means over seeds, and where the best were."""
-    rows = comparison.table[comparison.table["experiment"] == name].dropna(subset=["best_fid", "last_fid"])
-    if rows.empty:
-        return None
-    best, last = (rows[column].astype(float).mean() for column in ("best_fid", "last_fid"))
-    steps = rows["best_step"].astype(int)
-    best_steps = f"{steps.min():,}" if steps.nunique() == 1 else f"{steps.min():,} to {steps.max():,}"
-    return {"best": number(best, 1), "at": best_steps, "last": number(last, 1)}
-
-
-def _at_64(alternative: Any) -> dict[str, str] | None:
-    estimate = alternative.measures["fid_at_64"]
-    return _result(alternative, tables.BY_KEY["fid"], False, estimate) if estimate.n else None
+def _interval(estimate: Estimate, measure: tables.Measure) -> str:
+    return tables.interval_text(estimate.low, estimate.high, measure) if estimate.n > 1 else ""
 
 
 def _face_rate_note(comparison: Comparison) -> str:
@@ -198,17 +192,18 @@ def _face_rate_note(comparison: Comparison) -> str:
 GOES = {"negative": "goes with better faces, uncorrected", "positive": "goes with worse faces, uncorrected"}
 
 
-def association(claim: Claim, result: Association) -> dict[str, Any]:
-    """A row of the table of associations."""
+def association(claim: Claim, result: Association) -> dict[str, str]:
+    """A row of the table of associations: its cells in order."""
     has_rho = not math.isnan(result.rho)
     return {
         "x": tables.BY_KEY[claim.x].title,
+        "y": "KID",
         "when": WHEN[claim.when].removeprefix("the "),
         "among": AMONG[claim.among],
         "rho": f"{result.rho:+.2f}" if has_rho else "-",
         "interval": f"[{result.low:+.2f}, {result.high:+.2f}]" if not math.isnan(result.low) else "-",
         "clusters": result.counted,
-        "points": result.points,
+        "points": str(result.points),
         "verdict": GOES.get(result.verdict, result.verdict),
     }
 
@@ -248,20 +243,29 @@ def _dynamics(table: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def _speed(table: pd.DataFrame) -> dict[str, Any]:
-    """Speed, time and cost, one row per run."""
-    decimals = {"images_per_s": 0, "step_ms": 1, "data_wait_fraction": 2, "floor_share": 0, "gpu_hours": 2, "cost": 2}
-    timed = table.dropna(subset=[*decimals], how="all")
-    shares = ("data_wait_fraction", "floor_share")
-    rows = [
-        {
-            **{key: row[key] for key in ("experiment", "seed", "status")},
-            **{key: number(row[key], digits, percent=key in shares) for key, digits in decimals.items()},
-            "gpu_use": _gpu_use(row),
-        }
-        for _, row in timed.iterrows()
-    ]
-    return {"rows": rows, "cost": bool(timed["cost"].notna().any()), "gpu": bool(timed["gpu_use"].notna().any())}
+def _speed(table: pd.DataFrame) -> dict[str, list[Any]]:
+    """Speed, time and cost: the head and one row per run, which begins with its name and seed."""
+    known = ["images_per_s", "step_ms", "data_wait_fraction", "floor_share", "gpu_hours", "cost"]
+    timed = table.dropna(subset=known, how="all")
+
+    def numbers(key: str, decimals: int, *, percent: bool = False) -> list[str]:
+        return [number(value, decimals, percent=percent) for value in timed[key]]
+
+    columns = {
+        "run": list(zip(timed["experiment"], timed["seed"], strict=True)),
+        "status": list(timed["status"]),
+        "images/s": numbers("images_per_s", 0),
+        "ms a step": numbers("step_ms", 1),
+        "waited for input": numbers("data_wait_fraction", 2, percent=True),
+        "GPU use": [_gpu_use(row) for _, row in timed.iterrows()],
+        "floor's share": numbers("floor_share", 0, percent=True),
+        "device hours": numbers("gpu_hours", 2),
+        "cost": numbers("cost", 2),
+    }
+    for heading in ("GPU use", "cost"):
+        if set(columns[heading]) == {"-"}:
+            del columns[heading]
+    return {"head": list(columns), "rows": list(zip(*columns.values(), strict=True))}
 
 
 def _gpu_use(row: pd.Series) -> str:
@@ -270,13 +274,15 @@ def _gpu_use(row: pd.Series) -> str:
     return f"{median} [{low}, {high}]" if pd.notna(row["gpu_use"]) else median
 
 
-def _rating(rating: Mapping[str, Any]) -> dict[str, Any]:
-    row = {"name": rating["experiment"], "seed": rating["seed"], "does_not_count": rating["does_not_count"]}
-    for kind in KINDS:
-        n = rating[f"{kind}_n"]
-        row[kind] = f"{looks_normal.share_text(rating, kind)} of {n}" if n else "none shown"
-    row["corrected"] = "" if row["does_not_count"] else looks_normal.share_text(rating, "corrected")
-    return row
+def _rating(rating: Mapping[str, Any]) -> list[Any]:
+    """A row of the table of ratings; why one does not count is a text beside numbers, a pair with its class."""
+    shares = [
+        f"{looks_normal.share_text(rating, kind)} of {n}" if (n := rating[f"{kind}_n"]) else "none shown"
+        for kind in KINDS
+    ]
+    run, reason = f"{rating['experiment']}, seed {rating['seed']}", rating["does_not_count"]
+    corrected = (f"does not count: {reason}", "text") if reason else looks_normal.share_text(rating, "corrected")
+    return [run, *shares, corrected]
 
 
 def _listed(comparison: Comparison) -> list[int]:
@@ -296,14 +302,13 @@ def _left_out(comparison: Comparison, n_listed: int) -> str:
 def provenance(runs: Sequence[Run], places: Sequence[int]) -> dict[str, Any]:
     """The facts that all runs share, and a table of the others, a row for each of the runs at `places`."""
     rows = [_facts(run) for run in runs]
-    keys = list(rows[0]) if rows else []
     identity = ("experiment", "seed", "state")
-    shared = [key for key in keys if key not in identity and len({row[key] for row in rows}) == 1]
-    columns = [key for key in keys if key not in shared]
+    shared = [key for key in rows[0] if key not in identity and len({row[key] for row in rows}) == 1]
+    columns = [key for key in rows[0] if key not in shared]
     return {
         "shared": [(key, rows[0][key]) for key in shared if rows[0][key] != "-"],
         "columns": columns,
-        "rows": [[rows[place][key] for key in columns] for place in places if place < len(rows)],
+        "rows": [[rows[place][key] for key in columns] for place in places],
     }
 
 

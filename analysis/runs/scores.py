@@ -69,8 +69,7 @@ def parse(path: Path) -> list[Row]:
 
 def append_rows(run: "Run", rows: Sequence[Row]) -> None:
     """Add rows to the run's scores.csv, each once: a last snapshot can be the final generator, scored alike."""
-    if run.folder is None:
-        raise ValueError(f"{run.where}: a run in W&B has no folder for scores")
+    assert run.folder is not None  # only runs with one have jobs
     import pandas as pd
 
     with replacing(run.folder.path / NAME) as aside:

@@ -13,10 +13,13 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from analysis.compare.comparison import RUN_COLUMNS, SNAPSHOT_COLUMNS, Comparison
 from analysis.runs.run import SPEED, Run
@@ -51,7 +54,7 @@ def upload(comparison: Comparison, scores_of: ScoresOf) -> list[str]:
     facts = comparison.table.to_dict("records")
     uploads = [_upload(run, row, comparison, scores_of) for run, row in zip(comparison.runs, facts, strict=True)]
     waiting = [item for item in uploads if item and (item.new(online=True) or item.unsynced)]
-    return _Sender(waiting).send() if waiting else []
+    return _send_all(waiting) if waiting else []
 
 
 @dataclass
@@ -63,22 +66,6 @@ class Content:
 
     def __bool__(self) -> bool:
         return bool(self.rows or self.summary)
-
-    def without(self, contents: Iterable["Content"]) -> "Content":
-        """What is in none of the contents, or changed since the last of them."""
-        union = Content()
-        for content in contents:
-            union.summary |= content.summary
-            for step, values in content.rows.items():
-                union.rows.setdefault(step, {}).update(values)
-        rows = {step: _changed(values, union.rows.get(step, {})) for step, values in self.rows.items()}
-        return Content(
-            {step: values for step, values in sorted(rows.items()) if values}, _changed(self.summary, union.summary)
-        )
-
-
-def _changed(values: Mapping[str, Any], earlier_values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in earlier_values or earlier_values[key] != value}
 
 
 @dataclass
@@ -108,9 +95,16 @@ class _Upload:
         return wandb_client.whole(wandb_id) if any("-whole" in piece.name for piece in self.training) else wandb_id
 
     def new(self, *, online: bool) -> Content:
-        """What W&B lacks, or what no piece has if it can't be sent now."""
-        contents = [content for piece, content in self.scores.items() if not (online and _waits(piece))]
-        return self.content.without(contents)
+        """What W&B lacks, or what no piece has if it can't be sent now: whole rows, and always the whole summary."""
+        sent = [content for piece, content in reversed(self.scores.items()) if not (online and _waits(piece))]
+        rows = {
+            step: values
+            for step, values in sorted(self.content.rows.items())
+            if not values.items() <= ChainMap(*(content.rows.get(step, {}) for content in sent)).items()
+        }
+        summary = self.content.summary
+        changed = not summary.items() <= ChainMap(*(content.summary for content in sent)).items()
+        return Content(rows, summary if rows or changed else {})
 
     @property
     def rows_sent(self) -> int:
@@ -167,7 +161,7 @@ def _started(piece: Path) -> str:
 
 def _waits(piece: Path) -> bool:
     """Whether an offline piece is not uploaded; `wandb sync` leaves a mark beside its log."""
-    return piece.name.startswith("offline-") and not list(piece.glob("*.wandb.synced"))
+    return piece.name.startswith("offline-") and piece.exists() and not list(piece.glob("*.wandb.synced"))
 
 
 def _sent(piece: Path) -> Content | None:
@@ -195,73 +189,58 @@ class _Gone(Exception):
     """W&B has no such run."""
 
 
-class _Sender:
-    """Sends the scores of some runs, one run after another."""
+def _send_all(uploads: Sequence[_Upload]) -> list[str]:
+    """Send what can be sent, one run after another, and return the lines."""
+    import wandb  # takes seconds
 
-    def __init__(self, uploads: Sequence[_Upload]) -> None:
-        self._uploads = uploads
-        self._lines: list[str] = []
+    lines: list[str] = []
+    sent, url, deleted, refusals = 0, None, [], []
+    with mock.patch.dict(os.environ, wandb_client.own_places(uploads[0].folder)):
+        wandb_client.be_quiet(wandb)
+        online, _ = wandb_client.wants_online(wandb)
+        try:
+            for item in uploads:
+                to_server = online and item.is_there
+                if not item.new(online=to_server):
+                    continue
+                assert item.run.folder is not None
+                try:
+                    with item.run.folder.locked():
+                        address = within(SEND_S, partial(_send, wandb, item, online=to_server))
+                    sent += bool(address)
+                    url = address or url
+                except _Gone:
+                    deleted.append(item.run.title)
+                except UserError as error:  # somebody trains it again, or another comparison sends
+                    refusals.append(str(error))
+        except (Exception, SystemExit) as error:  # wandb exits when its process has died
+            lines.append(f"W&B: the scores are not sent ({first_line(error)}); the next `make compare` tries again")
+        finally:
+            wandb_client.teardown(wandb, 5)
+    if sent:
+        project = (url or "").partition("/runs/")[0]
+        lines.append(f"W&B: {_count(sent)} {'has its' if sent == 1 else 'have their'} scores now: {project}")
+    if deleted:
+        verb = "was" if len(deleted) == 1 else "were"
+        lines.append(f"W&B: {_count(len(deleted))} {verb} deleted there, so no scores were sent: {', '.join(deleted)}")
+    return [*lines, *(f"W&B: {line}" for line in refusals), *_to_upload(uploads, online=online)]
 
-    def send(self) -> list[str]:
-        """Send what can be sent, and return the lines."""
-        import wandb  # takes seconds
 
-        sent, url, deleted, refusals = 0, None, [], []
-        variables = wandb_client.own_places(self._uploads[0].folder)
-        with wandb_client.variables_set(variables):
-            wandb_client.be_quiet(wandb)
-            online, _ = wandb_client.wants_online(wandb)
-            try:
-                for item in self._uploads:
-                    to_server = online and item.is_there
-                    if not item.new(online=to_server):
-                        continue
-                    try:
-                        address = self._in_time(wandb, item, online=to_server)
-                        sent += bool(address)
-                        url = address or url
-                    except _Gone:
-                        deleted.append(item.run.title)
-                    except UserError as error:  # somebody trains it again, or another comparison sends
-                        refusals.append(str(error))
-            except (Exception, SystemExit) as error:  # wandb exits when its process has died
-                self._lines.append(
-                    f"W&B: the scores are not sent ({first_line(error)}); the next `make compare` tries again"
-                )
-            finally:
-                wandb_client.teardown(wandb, 5)
-        if sent:
-            project = (url or "").partition("/runs/")[0]
-            self._lines.append(f"W&B: {_count(sent)} {'has its' if sent == 1 else 'have their'} scores now: {project}")
-        if deleted:
-            verb = "was" if len(deleted) == 1 else "were"
-            self._lines.append(
-                f"W&B: {_count(len(deleted))} {verb} deleted there, so no scores were sent: {', '.join(deleted)}"
-            )
-        self._lines += [f"W&B: {line}" for line in refusals]
-        return [*self._lines, *self._to_upload(online)]
-
-    def _to_upload(self, online: bool) -> list[str]:
-        """Say which runs must be uploaded by hand."""
-        folders = [item.folder for item in self._uploads if any(_waits(piece) for piece in _all_pieces(item))]
-        if not folders:
-            return []
-        # A run's folder lies four below RUNS; one pattern instead of fifty paths.
-        runs = {folder.parents[3] for folder in folders}
-        places: list[Path | str] = [folders[0] / "wandb"]
-        if len(folders) > 1 and len(runs) == 1:
-            places = [f"{shlex.quote(wandb_client.from_here(runs.pop()))}/*/*/*/*/wandb"]
-        elif len(folders) > 1:
-            places = [folder / "wandb" for folder in folders]
-        advice = "must be uploaded first, with its scores" if online else "can be uploaded with its scores"
-        advice = advice if len(folders) == 1 else advice.replace("its", "their")
-        return [f"W&B: {_count(len(folders))} {advice}: {wandb_client.sync_command(*places)}"]
-
-    def _in_time(self, wandb: Any, upload: _Upload, *, online: bool) -> str | None:
-        """Send one run's scores within SEND_S; return the run's address if it is online."""
-        assert upload.run.folder is not None
-        with upload.run.folder.locked():
-            return within(SEND_S, lambda: _send(wandb, upload, online=online))
+def _to_upload(uploads: Sequence[_Upload], *, online: bool) -> list[str]:
+    """Say which runs must be uploaded by hand."""
+    folders = [item.folder for item in uploads if item.unsynced]
+    if not folders:
+        return []
+    # A run's folder lies four below RUNS; one pattern instead of fifty paths.
+    runs = {folder.parents[3] for folder in folders}
+    places: list[Path | str] = [folders[0] / "wandb"]
+    if len(folders) > 1 and len(runs) == 1:
+        places = [f"{shlex.quote(wandb_client.from_here(runs.pop()))}/*/*/*/*/wandb"]
+    elif len(folders) > 1:
+        places = [folder / "wandb" for folder in folders]
+    advice = "must be uploaded first, with its scores" if online else "can be uploaded with its scores"
+    advice = advice if len(folders) == 1 else advice.replace("its", "their")
+    return [f"W&B: {_count(len(folders))} {advice}: {wandb_client.sync_command(*places)}"]
 
 
 def _send(wandb: Any, upload: _Upload, *, online: bool) -> str | None:
@@ -334,10 +313,6 @@ def _summary_of_training(run: Run) -> dict[str, Any]:
         last = {}
     facts = {key: value for key, value in run.status.items() if value is not None and key != "wandb_url"}
     return {**last, **facts, "step": run.steps}
-
-
-def _all_pieces(upload: _Upload) -> list[Path]:
-    return [piece for piece in (*upload.training, *upload.scores) if piece.exists()]
 
 
 def _count(runs: int) -> str:

@@ -133,10 +133,19 @@ def test_more_scores_make_one_piece_of_all_that_waits_and_after_an_upload_only_o
     path.write_text(before + path.read_text().partition("\n")[2])
     scored.scorer.samples = 100
     scored.upload()
-    (_, scores) = pieces(scored.folder.path)
+    (training, scores) = pieces(scored.folder.path)
     names = {name for item in items(scores) for name in item}
     assert any(name.endswith("fid_200_effnet_lite0") for name in names) is False, "compared by the other protocol"
     assert "scores/fid_100_effnet_lite0" in names
+
+    (scores / "run-test0000.wandb.synced").touch()
+    write_more(scored, Protocol.of(scored.run, STUB, 150))
+    scored.scorer.samples = 150
+    scored.upload()
+    (added,) = {*pieces(scored.folder.path)} - {training, scores}
+    sent = json.loads((added / upload.SENT).read_text())
+    assert "fid_100_effnet_lite0" not in str(sent["rows"])
+    assert sent["summary"]["interleaving_ratio"] == scored.row["interleaving_ratio"], "an upload replaces the summary"
 
 
 def test_a_piece_that_was_left_half_written_is_replaced(scored):
@@ -165,14 +174,14 @@ def test_online_the_run_is_resumed_once(scored, online):
 
 def test_two_comparisons_at_once_send_the_scores_once(scored, online, monkeypatch):
     scored.train()
-    send = upload._Sender.send
+    send_all = upload._send_all
 
-    def send_after_another(sender):
-        monkeypatch.setattr(upload._Sender, "send", send)
+    def send_after_another(uploads):
+        monkeypatch.setattr(upload, "_send_all", send_all)
         assert "1 run has its scores now" in scored.upload()[0]
-        return send(sender)
+        return send_all(uploads)
 
-    monkeypatch.setattr(upload._Sender, "send", send_after_another)
+    monkeypatch.setattr(upload, "_send_all", send_after_another)
     assert scored.upload() == []
     check_server(online, scored)
 
