@@ -127,10 +127,7 @@ def test_offline_the_scores_are_a_piece_that_wandb_sync_joins_to_the_training(sc
 def test_more_scores_make_one_piece_of_all_that_waits_and_after_an_upload_only_of_the_new_ones(scored, tmp_path):
     scored.train()
     scored.upload()
-    path = scored.folder.path / "scores.csv"
-    before = path.read_text()
-    write_scores(scored.folder, seed=4, samples=100)
-    path.write_text(before + path.read_text().partition("\n")[2])
+    write_more(scored, samples=100)
     scored.scorer.samples = 100
     scored.upload()
     (training, scores) = pieces(scored.folder.path)
@@ -139,13 +136,21 @@ def test_more_scores_make_one_piece_of_all_that_waits_and_after_an_upload_only_o
     assert "scores/fid_100_effnet_lite0" in names
 
     (scores / "run-test0000.wandb.synced").touch()
-    write_more(scored, Protocol.of(scored.run, STUB, 150))
+    write_more(scored, samples=150)
     scored.scorer.samples = 150
     scored.upload()
     (added,) = {*pieces(scored.folder.path)} - {training, scores}
     sent = json.loads((added / upload.SENT).read_text())
     assert "fid_100_effnet_lite0" not in str(sent["rows"])
     assert sent["summary"]["interleaving_ratio"] == scored.row["interleaving_ratio"], "an upload replaces the summary"
+
+
+def write_more(scored, samples):
+    """Score the run once more, with another number of images; the rows there are stay."""
+    path = scored.folder.path / "scores.csv"
+    before = path.read_text()
+    write_scores(scored.folder, seed=4, samples=samples)
+    path.write_text(before + path.read_text().partition("\n")[2])
 
 
 def test_a_piece_that_was_left_half_written_is_replaced(scored):
