@@ -28,26 +28,33 @@ def make_many(runs, seeds):
             write_scores(make_run(runs, name, seed, steps=5000, profile="laptop", gap=0.001 * seed), seed)
 
 
+def compared(runs, out):
+    """Run `make compare`; return its peak memory in bytes and what it said."""
+    options = ["--no-open", "--extractor", "effnet_lite0", "--device", "cpu"]
+    command = [sys.executable, "-m", "analysis", "compare", "--runs", runs, "--out", out, *options]
+    told = out.parent / "told"
+    with told.open("wb") as file:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, told.read_text()
+    return usage.ru_maxrss * 1024, told.read_text()
+
+
 @pytest.mark.long
 def test_two_thousand_runs_are_in_the_table_within_two_gigabytes(tmp_path):
     make_many(tmp_path / "runs", 500)
-    command = [sys.executable, "-m", "analysis", "compare", "--runs", tmp_path / "runs", "--out", tmp_path / "reports"]
-    command += ["--no-open", "--extractor", "effnet_lite0", "--device", "cpu"]
     began = time.time()
-    with (tmp_path / "said").open("w") as said:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said)
-        _, status, used = os.wait4(process.pid, 0)
-    printed = (tmp_path / "said").read_text()
-    assert status == 0, printed
-    path = next((tmp_path / "reports").rglob("compare.csv"))
-    table_s, page_s = path.stat().st_mtime - began, time.time() - began  # both are in docs/scale.md
-    print(f"compare.csv after {table_s:.0f} s, the page after {page_s:.0f} s, {used.ru_maxrss / 2**20:.1f} GB")
-    table = pd.read_csv(path)
+    peak, told = compared(tmp_path / "runs", tmp_path / "reports")
+    csv, page = (next((tmp_path / "reports").rglob(name)) for name in ("compare.csv", "index.html"))
+    csv_s, page_s = (path.stat().st_mtime - began for path in (csv, page))
+    print(f"2,000 runs: compare.csv after {csv_s:.1f} s, the page after {page_s:.1f} s, {peak / 1e9:.2f} GB at most")
+    table = pd.read_csv(csv)
     assert len(table) == 2000
     assert table["interleaving_ratio"].notna().all()
     assert table["fid"].notna().all()
-    assert "scoring" not in printed
-    assert used.ru_maxrss * 1024 < 2e9
+    assert "scoring" not in told
+    assert peak < 2e9
 
 
 @pytest.mark.slow
@@ -58,10 +65,13 @@ def test_of_more_than_two_hundred_runs_the_page_lists_some_and_says_so(tmp_path,
     monkeypatch.setattr(figures, "SVG_BYTES", 20_000)
     found, _ = read_folders(tmp_path / "runs")
     comparison = compare(found, Scorer(STUB, cache=tmp_path / "cache").scores_of)
-    written = []
-    monkeypatch.setattr(
-        report, "draw_figures", _after(report.draw_figures, lambda: written.extend(tmp_path.rglob("*.csv")))
-    )
+    written, draw_figures = [], report.draw_figures
+
+    def drawn(*arguments):
+        written.extend(tmp_path.rglob("*.csv"))
+        return draw_figures(*arguments)
+
+    monkeypatch.setattr(report, "draw_figures", drawn)
     page = report.write(comparison, tmp_path / "out").read_text(encoding="utf-8")
     assert page.count("8 of 12 runs are listed here, to keep the page small.") == 3
     for name in FOUR:  # equally many of each
@@ -70,11 +80,3 @@ def test_of_more_than_two_hundred_runs_the_page_lists_some_and_says_so(tmp_path,
     assert len(pd.read_csv(tmp_path / "out" / "compare.csv")) == 12
     assert "data:image/png" in page, "a figure of very many points stands there as pixels"
     assert tmp_path / "out" / "compare.csv" in written, "the table is first, the drawing takes longest"
-
-
-def _after(function, before):
-    def both(*arguments):
-        before()
-        return function(*arguments)
-
-    return both
