@@ -19,9 +19,8 @@ NO_TABLE = pd.DataFrame(columns=["experiment", "seed", "variety", "variety_real"
 
 
 def rates(generated=32, real=30, damaged=4, *, damaged_n=32):
-    counts = {"generated_yes": generated, "real_yes": real, "damaged_yes": damaged}
-    about = {"rater": "me", "time": datetime(2026, 1, 1, tzinfo=UTC), "generator": "abc"}
-    return looks_normal.rates(Run, Rating(**counts, generated_n=64, real_n=32, damaged_n=damaged_n, **about))
+    counts = ((generated, 64), (real, 32), (damaged, damaged_n))
+    return looks_normal.rates(Run, Rating(counts, "me", datetime(2026, 1, 1, tzinfo=UTC), "abc"))
 
 
 def said(*ratings, table=NO_TABLE):

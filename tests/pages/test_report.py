@@ -286,16 +286,15 @@ def test_names_questions_and_errors_from_files_are_escaped(comparison, tmp_path)
     assert all(re.fullmatch(r"[\w.+~-]+", path.name) for path in (tmp_path / "figures").iterdir())
 
 
-def rated(run, **changes):
+def rated(run, damaged=(4, 32), rater="me"):
     """A rating as the comparison has it: of a rater who counts, unless changed."""
-    known = {"generated_yes": 32, "generated_n": 64, "real_yes": 30, "real_n": 32, "damaged_yes": 4, "damaged_n": 32}
-    about = {"rater": "me", "time": datetime(2026, 1, 1, tzinfo=UTC), "generator": "abc"}
-    return looks_normal.rates(run, Rating(**{**known, **about, **changes}))
+    counts = ((32, 64), (30, 32), damaged)
+    return looks_normal.rates(run, Rating(counts, rater, datetime(2026, 1, 1, tzinfo=UTC), "abc"))
 
 
 def test_each_rating_stands_with_its_three_shares_and_the_corrected_one_or_why_it_does_not_count(comparison):
     run = comparison.runs[0]
-    ratings = [rated(run), rated(run, damaged_yes=20), rated(run, damaged_yes=0, damaged_n=0)]
+    ratings = [rated(run), rated(run, (20, 32)), rated(run, (0, 0))]
     page = report.html(replace(comparison, ratings=ratings), NO_FIGURES)
     rows = re.findall(
         r"<tr>(.*?)</tr>", page.partition('<section id="ratings">')[2].partition("</section>")[0], re.DOTALL
