@@ -272,11 +272,13 @@ def pictures_to_rate(run: Run, *, cache: Path, data: str | None = None) -> tuple
     intact, altered = np.sort(chosen[::2]), chosen[1::2]
     swapped, moved = np.split(altered, [len(altered) // 2 if len(altered) > 3 else 0])  # swapping takes two faces
     generated = sample.images(_load(run.folder.generator), range(64)).permute(0, 2, 3, 1).numpy()
-    sheet = Sheet.of(
-        generator=checksum(run.folder.generator.read_bytes()),
-        generated=len(generated),
-        real_indices=intact.tolist(),
-        damaged_indices=altered.tolist(),
+    generator_hash = checksum(run.folder.generator.read_bytes())
+    sheet = Sheet(
+        seed=int(checksum(generator_hash.encode(), nbytes=8)[:8], 16),  # everybody who rates it gets the same page
+        generator=generator_hash,
+        generated_indices=tuple(range(len(generated))),
+        real_indices=tuple(intact.tolist()),
+        damaged_indices=tuple(altered.tolist()),
         title=run.title,
     )
     damaged = [*damage.swapped_halves(real[swapped]), *damage.moved_eye(real[moved])]

@@ -352,6 +352,13 @@ def test_what_people_rate_is_uncurated(tmp_path, drawn, cache):
     assert (damaged != original).any(axis=(1, 2, 3)).all()
 
 
+def test_the_same_generator_gets_the_same_page_and_another_one_another(tmp_path, drawn, cache):
+    runs = [_run(_trained(tmp_path / name, drawn, seed=seed)) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
+    first, again, another = (score.pictures_to_rate(run, cache=cache)[0] for run in runs)
+    assert first.page == again.page
+    assert first.order == again.order != another.order
+
+
 def test_fewer_real_images_than_a_page_wants_are_all_shown_half_of_them_damaged(tmp_path, extractor):
     photographs, cache = _photographs(tmp_path / "photographs", 20), tmp_path / "cache"
     packed = pack(open_source(photographs, cache=cache), size=64, crop_px=None, images="all", cache=cache)

@@ -19,7 +19,7 @@ REAL_AT_LEAST, DAMAGED_AT_MOST = 0.8, 0.5
 def rates(run: Run, rating: Rating) -> dict[str, Any]:
     """One rating as numbers: the shares called normal with Wilson's intervals, and the corrected share if it counts."""
     numbers: dict[str, Any] = {"experiment": run.name, "seed": run.seed, "rater": rating.rater}
-    counts = {kind: (getattr(rating, f"{kind}_yes"), getattr(rating, f"{kind}_n")) for kind in KINDS}
+    counts = dict(zip(KINDS, rating.counts, strict=True))
     for kind, (yes, n) in counts.items():
         low, high = wilson(yes, n)
         share = yes / n if n else math.nan

@@ -30,17 +30,12 @@ KINDS: tuple[Kind, ...] = ("generated", "real", "damaged")
 
 @dataclass(frozen=True)
 class Rating:
-    """One person's answers, counted: how many pictures of each kind look normal."""
+    """One person's answers, counted; an old page had no damaged faces."""
 
-    generated_yes: int
-    generated_n: int
-    real_yes: int
-    real_n: int
+    counts: tuple[tuple[int, int], ...]  # of each of KINDS: how many look normal, of how many
     rater: str
     time: datetime
     generator: str  # hash of its weights
-    damaged_yes: int = 0
-    damaged_n: int = 0  # 0: an old page, without damaged faces
 
 
 class _Strict(BaseModel):
@@ -50,29 +45,12 @@ class _Strict(BaseModel):
 class Sheet(_Strict):
     """Which picture of a page is which. Two pages of the same pictures are the same page."""
 
-    seed: int
+    seed: int  # of the order
     generator: str  # hash of its weights
     generated_indices: tuple[int, ...]  # latent seeds
     real_indices: tuple[int, ...]  # of the data's images
     damaged_indices: tuple[int, ...] = ()  # of those that are shown damaged; none on a page from before there were any
     title: str
-
-    @classmethod
-    def of(
-        cls, *, generator: str, generated: int, real_indices: Sequence[int], damaged_indices: Sequence[int], title: str
-    ) -> "Sheet":
-        """The sheet of `generated` pictures from latent seeds 0, 1, ..., some real ones, and some real ones damaged.
-
-        The order follows from the generator's hash, so everybody who rates it gets the same page.
-        """
-        return cls(
-            seed=int(checksum(generator.encode(), nbytes=8)[:8], 16),
-            generator=generator,
-            generated_indices=tuple(range(generated)),
-            real_indices=tuple(int(index) for index in real_indices),
-            damaged_indices=tuple(int(index) for index in damaged_indices),
-            title=title,
-        )
 
     @property
     def page(self) -> str:
@@ -169,12 +147,11 @@ def _sheet_of(answers: Answers, folder: Path) -> Sheet:
 
 def _counted(pictures: Sequence[tuple[Kind, str]], *, rater: str, time: datetime, generator: str) -> Rating:
     """Count each kind and how many of it look normal. Raises ValueError without generated or without real pictures."""
-    answers = {kind: [answer for picture_kind, answer in pictures if picture_kind == kind] for kind in KINDS}
-    if not (answers["generated"] and answers["real"]):
+    answers = [[answer for picture_kind, answer in pictures if picture_kind == kind] for kind in KINDS]
+    counts = tuple((letters.count("y"), len(letters)) for letters in answers)
+    if not all(n for _, n in counts[:2]):
         raise ValueError("no generated or no real pictures")
-    counts = {f"{kind}_yes": letters.count("y") for kind, letters in answers.items()}
-    counts |= {f"{kind}_n": len(letters) for kind, letters in answers.items()}
-    return Rating(**counts, rater=rater, time=time, generator=generator)
+    return Rating(counts, rater, time, generator)
 
 
 def read_sheet(path: Path) -> Sheet:

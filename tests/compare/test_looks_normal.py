@@ -31,7 +31,7 @@ def said(*ratings, table=NO_TABLE):
     ],
 )
 def test_a_rater_counts_who_passes_most_real_faces_and_few_damaged_ones(real, damaged, why):
-    rating = rated(Run, real_yes=real, damaged_yes=damaged)
+    rating = rated(Run, real=(real, 32), damaged=(damaged, 32))
     assert rating["does_not_count"] == why
     assert ("corrected_rate" in rating) == (not why)
     assert why in said(rating).evidence[0]
@@ -62,13 +62,13 @@ def test_faces_that_nobody_tells_apart_have_no_interval():
 
 
 def test_the_answer_is_by_raters_who_count_and_says_how_many_do_not():
-    answer = said(rated(Run, damaged_yes=30), rated(Run))
+    answer = said(rated(Run, damaged=(30, 32)), rated(Run))
     assert answer.text == (
         "1 of 2 ratings count: tuned_lr seed 0: 50 % [38, 62] of 64 generated, 94 % [80, 98] of 32 real and 12 % "
         "[5, 28] of 32 damaged images called normal; corrected, 46 % [28, 64]."
     )
     assert len(answer.evidence) == 2
-    old = said(rated(Run, damaged_yes=0, damaged_n=0))
+    old = said(rated(Run, damaged=(0, 0)))
     assert old.text.startswith("Rated 1 time, and none counts: tuned_lr seed 0: 50 % [38, 62] of 64 generated and 94 %")
     assert "it does not count: the page had no damaged faces" in old.text
     assert said().text == "Nobody has rated any yet. `make rate EXP=...` asks you."

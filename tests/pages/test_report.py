@@ -216,7 +216,7 @@ def test_a_grid_of_huge_images_is_shrunk(tmp_path):
 
 def test_each_rating_stands_with_its_three_shares_and_the_corrected_one_or_why_it_does_not_count(comparison):
     run = comparison.runs[0]
-    ratings = [rated(run), rated(run, damaged_yes=20), rated(run, damaged_yes=0, damaged_n=0)]
+    ratings = [rated(run), rated(run, damaged=(20, 32)), rated(run, damaged=(0, 0))]
     page = report.html(replace(comparison, ratings=ratings), NO_FIGURES)
     rows = re.findall(
         r"<tr>(.*?)</tr>", page.partition('<section id="ratings">')[2].partition("</section>")[0], re.DOTALL

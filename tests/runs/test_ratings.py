@@ -81,8 +81,8 @@ def test_ratings_are_read_back_the_oldest_first(ratings):
     (ratings / "2026-01-02T030405Z.json").write_text(record(sheet, some, rater="A. B."))
     (ratings / "answers-1.json").write_text(saved(sheet, all_real, time="2025-01-02T05:04:05+02:00", rater='"images"'))
     old, new = read_ratings(ratings.parent)
-    assert (new.generated_yes, new.generated_n, new.real_yes, new.real_n, new.rater) == (16, 64, 32, 32, "A. B.")
-    assert (old.generated_yes, old.generated_n, old.real_yes, old.real_n, old.rater) == (0, 64, 32, 32, '"images"')
+    assert (new.counts, new.rater) == (((16, 64), (32, 32), (0, 0)), "A. B.")
+    assert (old.counts, old.rater) == (((0, 64), (32, 32), (0, 0)), '"images"')
     assert old.time == datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
     assert old.generator == new.generator == "abc"
 
@@ -124,7 +124,7 @@ def test_a_broken_file_is_skipped_with_a_line_that_says_why(ratings, caplog):
     (ratings / "good.json").write_text(json.dumps(good))
     with caplog.at_level(logging.WARNING):
         (found,) = read_ratings(ratings.parent)
-    assert found.generated_yes == 64
+    assert found.counts == ((64, 64), (32, 32), (0, 0))
     messages = [record.getMessage() for record in caplog.records]
     assert {message.partition(":")[0].rpartition("/")[2] for message in messages} == {
         f"{name}.json" for name in (*broken, "binary", "folder")

@@ -129,11 +129,10 @@ def answer_to(comparison, key):
     return next(each for each in comparison.answers if each.key == key)
 
 
-def rated(run, **changes):
+def rated(run, *, generated=(32, 64), real=(30, 32), damaged=(4, 32), rater="me"):
     """A rating as the comparison has it: of a rater who counts, unless changed."""
-    known = {"generated_yes": 32, "generated_n": 64, "real_yes": 30, "real_n": 32, "damaged_yes": 4, "damaged_n": 32}
-    about = {"rater": "me", "time": datetime(2026, 1, 1, tzinfo=UTC), "generator": "abc"}
-    return looks_normal.rates(run, Rating(**{**known, **about, **changes}))
+    rating = Rating((generated, real, damaged), rater, datetime(2026, 1, 1, tzinfo=UTC), "abc")
+    return looks_normal.rates(run, rating)
 
 
 def write_scores(folder, seed=1, *, samples=None):
