@@ -4,47 +4,30 @@ import gc
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 
 import pytest
 from support import wandb_client
 from support.waiting import until
-from support.wandb_client import KEY, Server, items, levels, pieces, rows, through, tracker, wandb_core_of
+from support.wandb_client import Server, items, levels, pieces, rows, sync, through, tracker, wandb_core_of
 
 from dcgan.record import wandb_client as client
 from dcgan.record import wandb_log
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
-outside, folder, said = wandb_client.outside, wandb_client.folder, wandb_client.said
+online, outside, folder = wandb_client.online, wandb_client.outside, wandb_client.folder
+said = wandb_client.said
 AT_ONCE_S = 2  # for a thousand calls that hand over and wait for nothing; a busy machine has time to spare
 
 
 class Silent:
-    """A server that accepts and never answers."""
+    """A server that takes connections and never answers."""
 
     def __init__(self):
         self._socket = socket.create_server(("127.0.0.1", 0))
-        self._accepted = []
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while True:
-            self._accepted.append(self._socket.accept())
-
-
-@pytest.fixture
-def online(monkeypatch):
-    def online(server):
-        monkeypatch.setenv("WANDB_BASE_URL", server.url if server else "http://127.0.0.1:9")
-        monkeypatch.setenv("WANDB_API_KEY", KEY)
-        return server
-
-    return online
 
 
 @pytest.fixture
@@ -72,9 +55,7 @@ def said_once(said, what):
 def uploaded(piece, tmp_path):
     """What `wandb sync` brings of a piece to a server that has nothing yet."""
     server = Server()
-    env = {**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY, "HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "wandb", "sync", "--yes", "--include-online", str(piece)]
-    subprocess.run(command, env=env, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    sync(piece, server, tmp_path, "--yes", "--include-online")
     return [item["step"] for item in server.history]
 
 

@@ -1,19 +1,18 @@
 """InceptionV3: a given file of weights, the published ones fetched, and what happens when there are none."""
 
 import contextlib
-import functools
-import http.server
 import io
 import logging
 import os
 import pickle
 import socket
-import threading
 import time
+from http.server import SimpleHTTPRequestHandler
 
 import numpy as np
 import pytest
 import torch
+from support.package_index import serving, silent_server
 from torch import nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
@@ -54,23 +53,20 @@ def published(monkeypatch, inception_file):
     return inception_file.parent
 
 
+class Files(SimpleHTTPRequestHandler):
+    def translate_path(self, path):
+        return str(self.server.root / path[1:])
+
+    def log_message(self, *_):
+        self.server.asked.append(self.path)
+
+
 @contextlib.contextmanager
 def served(folder, monkeypatch):
     """The folder by HTTP, in the place of torch-fidelity's server; yields the list of paths asked for."""
-    asked = []
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            asked.append(self.path)
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
-    threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
-    point_to(f"http://127.0.0.1:{server.server_port}/{NAME}", monkeypatch)
-    try:
-        yield asked
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(folder, Files) as server:
+        point_to(f"{server.address}/{NAME}", monkeypatch)
+        yield server.asked
 
 
 def point_to(url, monkeypatch):
@@ -225,8 +221,8 @@ def test_a_name_that_does_not_resolve_or_a_page_that_is_gone_is_no_crash(tmp_pat
 
 def test_a_server_that_never_answers_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(features, "ANSWER_SECONDS", 0.5)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        point_to(f"http://127.0.0.1:{silent.getsockname()[1]}/{NAME}", monkeypatch)
+    with silent_server() as address:
+        point_to(f"{address}{NAME}", monkeypatch)
         started = time.monotonic()
         with pytest.raises(UserError, match=r"did not answer within 0\.5 s"):
             choose("inception", tmp_path)

@@ -35,7 +35,8 @@ from dcgan.record.wandb_client import identity, new_run_id
 
 pytestmark = pytest.mark.slow
 
-outside, folder, said = wandb_client.outside, wandb_client.folder, wandb_client.said
+online, outside, folder = wandb_client.online, wandb_client.outside, wandb_client.folder
+said = wandb_client.said
 
 
 def run_python(code, folder, **env):
@@ -185,10 +186,10 @@ def test_disabled_means_that_wandb_is_not_even_imported(folder):
     assert not list(folder.iterdir())
 
 
-def test_online_a_run_resumes_where_the_server_is_not_where_the_checkpoint_is(folder, tmp_path, monkeypatch, said):
-    server = Server()
-    monkeypatch.setenv("WANDB_BASE_URL", server.url)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
+def test_online_a_run_resumes_where_the_server_is_not_where_the_checkpoint_is(
+    folder, tmp_path, online, monkeypatch, said
+):
+    server = online(Server())
     monkeypatch.setenv("WANDB_PROJECT", "mine")
 
     for history, new in [((), rows(1, 20)), (rows(1, 15), rows(16, 30)), (rows(1, 40), rows(41, 50))]:
@@ -207,15 +208,6 @@ def test_online_a_run_resumes_where_the_server_is_not_where_the_checkpoint_is(fo
     assert len(items(piece)) == 50
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
     assert KEY not in str(said())
-
-
-def test_the_page_is_known_once_the_server_has_answered(folder, monkeypatch):
-    server = Server()
-    monkeypatch.setenv("WANDB_BASE_URL", server.url)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    wandb = tracker(folder)
-    until(lambda: wandb.url == f"{server.url}/e/mine/runs/abcd1234")
-    wandb.finish(state="finished")
 
 
 def test_rows_are_made_on_the_callers_thread_and_what_is_handed_over_comes_once_in_order(folder):
@@ -311,13 +303,12 @@ def test_a_run_is_found_by_its_recipe_its_question_and_what_it_is_trained_on(mon
     assert mine["tags"] == ["faces", "smoke", "64 px"]
 
 
-def test_alerts_are_sent_in_order_with_the_rows(folder, monkeypatch):
-    server = Server()
-    monkeypatch.setenv("WANDB_BASE_URL", server.url)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
+def test_the_page_is_known_while_the_run_lasts_and_alerts_are_sent_in_order_with_the_rows(folder, online):
+    server = online(Server())
     wandb = tracker(folder)
     wandb.log(rows(1, 2))
     wandb.alert("a title far too long for W&B, which takes no more than 64 characters", "G has won")
+    until(lambda: wandb.url == f"{server.url}/e/mine/runs/abcd1234")
     wandb.finish(state="finished")
     ((title, text),) = server.alerts
     assert (len(title), text) == (63, "G has won")

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from support import ROOT
+from support import ROOT, wandb_client
 from support.recorded_runs import FACTS, make, measures
 from support.terminal import on_a_terminal
 from support.wandb_client import Server, inspect, pieces
@@ -21,10 +21,12 @@ from analysis.runs.folders import read_folders
 from analysis.runs.run import read_experiment
 from analysis.runs.wandb import read_wandb
 from dcgan import UserError
-from dcgan.record import wandb_client, wandb_log
-from dcgan.record.wandb_client import identity
+from dcgan.record import wandb_log
+from dcgan.record.wandb_client import identity, teardown
 from dcgan.record.wandb_log import Tracker
 from dcgan.tools import plain_yaml
+
+online = wandb_client.online
 
 
 class Project(Server):
@@ -89,12 +91,11 @@ def track(folder, record, rows, state, sessions):
 
 
 @pytest.fixture
-def wandb_here(monkeypatch):
+def wandb_here(online):
     """The real wandb with a key, for a server that each test starts."""
-    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-    yield lambda url: monkeypatch.setenv("WANDB_BASE_URL", url)
+    yield online
     if "wandb" in sys.modules:
-        wandb_client.teardown(sys.modules["wandb"], 5)
+        teardown(sys.modules["wandb"], 5)
 
 
 @pytest.mark.slow
@@ -116,7 +117,7 @@ def test_a_run_read_from_wandb_equals_its_folder_to_the_last_bit(runs, monkeypat
     from_folders, problems = read_folders(runs)
     assert problems == []
     monkeypatch.setenv("WANDB_MODE", "disabled")  # who asks for W&B's runs gets them
-    wandb_here(Project(sent).url)
+    wandb_here(Project(sent))
     from_wandb, problems = read_wandb("e/mine")
     assert problems == []
     assert [run.folder for run in from_wandb] == [None, None]
@@ -134,7 +135,7 @@ def test_a_run_read_from_wandb_equals_its_folder_to_the_last_bit(runs, monkeypat
 def test_trouble_with_wandb_is_one_line_in_time(trouble, monkeypatch, wandb_here):
     monkeypatch.setattr(wandb_reader, "ANSWER_S", 2)
     monkeypatch.setattr(wandb_reader, "LEAVE_S", 0.5)
-    wandb_here("http://127.0.0.1:9" if trouble == "nobody there" else Project([], trouble).url)
+    wandb_here(None if trouble == "nobody there" else Project([], trouble))
     began = time.monotonic()
     with pytest.raises(UserError, match=r"^e/gone: can't be read from W&B \(.*the run folders hold the same") as raised:
         read_wandb("e/gone")
@@ -146,7 +147,7 @@ def test_trouble_with_wandb_is_one_line_in_time(trouble, monkeypatch, wandb_here
 @pytest.mark.slow
 @pytest.mark.thorough
 def test_a_command_that_wandb_does_not_answer_also_ends(wandb_here):
-    wandb_here(Project([], "hangs").url)
+    wandb_here(Project([], "hangs"))
     code = (
         "from analysis.runs import wandb as runs; runs.ANSWER_S = runs.LEAVE_S = 1\n"
         "try: runs.read_wandb('e/p')\n"

@@ -38,6 +38,20 @@ def outside(tmp_path, monkeypatch, caplog):
 
 
 @pytest.fixture
+def online(monkeypatch):
+    """Sends W&B, with a key, to a server, or for None to where there is none; returns the server."""
+    servers = []  # one that nobody held would be closed
+
+    def online(server):
+        servers.append(server)
+        monkeypatch.setenv("WANDB_BASE_URL", server.url if server else "http://127.0.0.1:9")
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        return server
+
+    return online
+
+
+@pytest.fixture
 def folder(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
@@ -73,6 +87,14 @@ def through(wandb):
     done = threading.Event()
     wandb._jobs.put(("test", done.set))
     assert done.wait(60)
+
+
+def sync(place, server, home, *options):
+    """Upload a run's log, or a folder of such, by `wandb sync`."""
+    env = {**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY, "HOME": str(home)}
+    command = [sys.executable, "-m", "wandb", "sync", *options, str(place)]
+    done = subprocess.run(command, env=env, cwd=home, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def pieces(folder, kind="offline-run"):

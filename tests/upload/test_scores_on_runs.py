@@ -1,16 +1,13 @@
 """Scores on the training runs in W&B: the real client, offline and `wandb sync`, or a stand-in for the server."""
 
 import json
-import os
-import subprocess
-import sys
 import time
 
 import pytest
 from support import wandb_client
 from support.made_runs import DATA, STUB, make_run, write_scores
 from support.recorded_runs import api_of, wandb_run
-from support.wandb_client import KEY, Server, items, pieces
+from support.wandb_client import Server, items, pieces, sync
 
 from analysis.compare.build import compare
 from analysis.compare.recorded import by_usual_protocol
@@ -25,7 +22,7 @@ from dcgan.tools import plain_yaml
 
 pytestmark = pytest.mark.slow
 
-outside = wandb_client.outside
+online, outside = wandb_client.online, wandb_client.outside
 STEPS = 1200
 
 
@@ -74,21 +71,8 @@ def scored(tmp_path):
 
 
 @pytest.fixture
-def online(monkeypatch):
-    """A server, for which there is a key."""
-    server = Server()
-    monkeypatch.setenv("WANDB_BASE_URL", server.url)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    return server
-
-
-def synced(folder, server, tmp_path):
-    """What `wandb sync` says when it uploads a run's folder."""
-    env = {**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY, "HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "wandb", "sync", str(folder.path / "wandb")]
-    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stderr
+def server(online):
+    return online(Server())
 
 
 def check_server(server, scored):
@@ -119,7 +103,7 @@ def test_offline_the_scores_are_a_piece_that_wandb_sync_joins_to_the_training(sc
     assert pieces(scored.folder.path) == [training, scores], "no second piece of the same scores"
 
     server = Server()
-    synced(scored.folder, server, tmp_path)
+    sync(scored.folder.path / "wandb", server, tmp_path)
     check_server(server, scored)
     assert scored.upload() == []
 
@@ -163,21 +147,21 @@ def test_a_piece_that_was_left_half_written_is_replaced(scored):
     assert json.loads((again / upload.SENT).read_text())["rows"]
 
 
-def test_online_the_run_is_resumed_once(scored, online):
+def test_online_the_run_is_resumed_once(scored, server):
     scored.train()
     (line,) = scored.upload()
-    assert line == f"W&B: 1 run has its scores now: {online.url}/e/mine"
-    check_server(online, scored)
-    trained, with_scores = [json.loads(artifact["metadata"]) for artifact in online.artifacts]
+    assert line == f"W&B: 1 run has its scores now: {server.url}/e/mine"
+    check_server(server, scored)
+    trained, with_scores = [json.loads(artifact["metadata"]) for artifact in server.artifacts]
     assert trained == {"data_fingerprint": DATA["fingerprint"], "git_commit": None, "state": "finished"}
     assert with_scores == {**trained, **{name: scored.row[name] for name in ("fid", "best_fid", "best_step")}}
-    rows = len(online.history)
+    rows = len(server.history)
     assert scored.upload() == []
-    assert len(online.history) == rows
+    assert len(server.history) == rows
     assert pieces(scored.folder.path) == []
 
 
-def test_two_comparisons_at_once_send_the_scores_once(scored, online, monkeypatch):
+def test_two_comparisons_at_once_send_the_scores_once(scored, server, monkeypatch):
     scored.train()
     send_all = upload._send_all
 
@@ -188,43 +172,41 @@ def test_two_comparisons_at_once_send_the_scores_once(scored, online, monkeypatc
 
     monkeypatch.setattr(upload, "_send_all", send_after_another)
     assert scored.upload() == []
-    check_server(online, scored)
+    check_server(server, scored)
 
 
-def test_a_run_deleted_online_is_a_line(scored, online):
+def test_a_run_deleted_online_is_a_line(scored, server):
     scored.train()
-    online.exists = False
+    server.exists = False
     assert scored.upload() == [f"W&B: 1 run was deleted there, so no scores were sent: {scored.run.title}"]
 
 
-def test_trained_offline_and_then_online_the_training_must_be_uploaded_first(scored, tmp_path, monkeypatch):
+def test_trained_offline_and_then_online_the_training_must_be_uploaded_first(scored, online, tmp_path):
     scored.train()
-    server = Server()
-    monkeypatch.setenv("WANDB_BASE_URL", server.url)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    server = online(Server())
     (line,) = scored.upload()
     assert line.startswith("W&B: 1 run must be uploaded first, with its scores: ")
     assert server.history == []
-    synced(scored.folder, server, tmp_path)
+    sync(scored.folder.path / "wandb", server, tmp_path)
     check_server(server, scored)
     assert scored.upload() == []
 
 
-def test_a_run_that_somebody_trains_again_is_left_alone(scored, online):
+def test_a_run_that_somebody_trains_again_is_left_alone(scored, server):
     scored.train()
-    rows = len(online.history)
+    rows = len(server.history)
     with scored.folder.locked():
         (line,) = scored.upload()
     assert "is training this run now" in line
-    assert len(online.history) == rows
+    assert len(server.history) == rows
 
 
-def test_a_run_that_was_never_to_be_in_wandb_is_left_alone(scored, online):
+def test_a_run_that_was_never_to_be_in_wandb_is_left_alone(scored, server):
     assert scored.upload() == []
     assert not (scored.folder.path / "wandb").exists()
 
 
-def test_an_unfinished_run_is_left_alone(scored, online):
+def test_an_unfinished_run_is_left_alone(scored, server):
     scored.train()
     status = {**scored.folder.read_status(), "state": "interrupted"}
     scored.folder.write_status(status.pop("state"), **status)
@@ -234,12 +216,12 @@ def test_an_unfinished_run_is_left_alone(scored, online):
 @pytest.mark.parametrize(
     "trouble", ["fails", *(pytest.param(each, marks=pytest.mark.thorough) for each in ("nobody there", "hangs"))]
 )
-def test_trouble_with_wandb_is_one_line_in_time(trouble, scored, online, monkeypatch):
+def test_trouble_with_wandb_is_one_line_in_time(trouble, scored, server, monkeypatch):
     scored.train()
     monkeypatch.setattr(client, "INIT_TIMEOUT_S", 2.0)
     monkeypatch.setattr(upload, "SEND_S", 6.0)
     if trouble == "fails":
-        online.status = 500
+        server.status = 500
     elif trouble == "hangs":
         monkeypatch.setattr(wandb_client.Handler, "reply", lambda *_: time.sleep(60))
     else:
@@ -251,11 +233,11 @@ def test_trouble_with_wandb_is_one_line_in_time(trouble, scored, online, monkeyp
     assert line.endswith("the next `make compare` tries again")
 
 
-def test_what_was_sent_is_read_back(scored, online):
+def test_what_was_sent_is_read_back(scored, server):
     scored.train()
     scored.upload()
     record = json.loads(json.dumps(plain_yaml.read(scored.folder.config)))
-    there = wandb_run(record, rows=STEPS, id="test0000", summary=online.summary, history=online.history)
+    there = wandb_run(record, rows=STEPS, id="test0000", summary=server.summary, history=server.history)
     runs, problems = read_wandb("e/mine", api_of(there))
     assert problems == []
     again = compare(runs, by_usual_protocol(runs))

@@ -4,14 +4,17 @@ import json
 import sys
 
 import pytest
+from support import wandb_client
 from support.made_runs import make_run, write_scores
-from support.wandb_client import KEY, Server
+from support.wandb_client import Server
 
 from analysis.runs.folders import read_folders
 from analysis.upload import workspace
-from dcgan.record import wandb_client
+from dcgan.record.wandb_client import teardown
 
 pytestmark = pytest.mark.slow
+
+online = wandb_client.online
 
 FOUR = ("baseline", "hires_128", "regularized", "tuned_lr")
 
@@ -67,12 +70,9 @@ def runs(tmp_path):
 
 
 @pytest.fixture
-def server(monkeypatch):
-    server = Views()
-    monkeypatch.setenv("WANDB_BASE_URL", server.url)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    yield server
-    wandb_client.teardown(sys.modules["wandb"])
+def server(online):
+    yield online(Views())
+    teardown(sys.modules["wandb"])
 
 
 def panels(spec):
