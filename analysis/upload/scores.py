@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from analysis.compare.comparison import RUN_COLUMNS, SNAPSHOT_COLUMNS, Comparison
 from analysis.runs.run import SPEED, Run
@@ -195,7 +194,7 @@ def _send_all(uploads: Sequence[_Upload]) -> list[str]:
 
     lines: list[str] = []
     sent, url, deleted, refusals = 0, None, [], []
-    with mock.patch.dict(os.environ, wandb_client.own_places(uploads[0].folder)):
+    with wandb_client.variables_set(wandb_client.own_places(uploads[0].folder)):
         wandb_client.be_quiet(wandb)
         online, _ = wandb_client.wants_online(wandb)
         try:

@@ -9,7 +9,7 @@ import shlex
 import string
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +170,14 @@ def teardown_at_exit(wandb: Any, seconds: float) -> None:
         thread.join(seconds)
 
     atexit.register(leave)
+
+
+@contextlib.contextmanager
+def variables_set(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for a while."""
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            os.environ.pop(name, None)
