@@ -1,4 +1,4 @@
-"""Comparisons of arms: known answers, agreement with slower ways, and how often they claim what is not there."""
+"""Statistics: known answers, agreement with slower ways, and how often they claim what is not there."""
 
 import math
 from itertools import permutations
@@ -11,11 +11,14 @@ from analysis.measures import inference
 from analysis.measures.inference import (
     holm,
     least_settled,
+    partial_association,
     pooled_effect,
     pooled_sd,
     r_squared_interval,
     spearman,
+    t_interval,
     welch_effect,
+    wilson,
 )
 
 
@@ -96,3 +99,114 @@ def test_the_weakest_correlation_that_few_points_can_settle_is_the_first_order_t
     least = least_settled(x, y, 0.025)
     settled = [abs(rho) for order in permutations(y) for rho, p in [spearman(x, order)] if p <= 0.025]
     assert least == pytest.approx(min(settled))
+
+
+def test_wilson_has_the_published_values():
+    # Newcombe 1998, table I: 81 of 263 and 0 of 20, method 3.
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_the_t_interval_has_the_textbooks_value():
+    found = t_interval([4.0, 5.0, 6.0])
+    assert (found.mean, found.n) == (5, 3)
+    assert found.high - 5 == pytest.approx(4.3027 * 1 / math.sqrt(3), abs=1e-4)
+
+
+def test_one_seed_has_a_mean_and_no_interval():
+    found = t_interval([7.0, float("nan")])
+    assert (found.mean, found.n) == (7, 1)
+    assert math.isnan(found.low)
+    assert t_interval([]).n == 0
+
+
+def series(runs, steps, slope, *, seed=0, trend=1.0):
+    """x and y of runs that all trend with the step, and depend on each other by `slope` besides."""
+    rng = np.random.default_rng(seed)
+    step = np.tile(np.arange(steps), runs)
+    run = np.repeat([f"run {i}" for i in range(runs)], steps)
+    x = trend * step + rng.standard_normal(runs * steps)
+    y = -trend * step + slope * (x - trend * step) + rng.standard_normal(runs * steps)
+    return x, y, step, run
+
+
+def associated(x, y, step, run):
+    return partial_association(x, y, given=step, cluster=run)
+
+
+def test_two_series_that_only_trend_are_not_associated():
+    x, y, step, run = series(10, 12, slope=0)
+    assert np.corrcoef(x, y)[0, 1] < -0.8, "the trap is there"
+    found = partial_association(x, y, given=step, cluster=run)
+    assert abs(found.rho) < 0.25
+    assert found.verdict == "can't tell: the interval includes 0"
+
+
+@pytest.mark.parametrize(("slope", "verdict"), [(1.5, "positive"), (-1.5, "negative")])
+def test_what_is_left_beside_the_trend_is_found(slope, verdict):
+    found = associated(*series(10, 12, slope))
+    assert found.verdict == verdict
+    assert (found.clusters, found.points) == (10, 120)
+    assert found.low < found.rho < found.high
+
+
+def test_few_runs_claim_nothing_however_strong_the_association():
+    found = associated(*series(4, 30, slope=5))
+    assert found.rho > 0.5
+    assert found.verdict == "can't tell: 3 independent comparisons (4 runs), and at least 5 are needed"
+
+
+def test_points_of_one_run_are_no_independent_evidence():
+    # Each run has one value of x and y for all its snapshots: as many points, no more evidence.
+    rng = np.random.default_rng(1)
+    runs, steps = 8, 50
+    x, y = (np.repeat(rng.standard_normal(runs), steps) for _ in range(2))
+    step, run = np.tile(np.arange(steps), runs), np.repeat([str(i) for i in range(runs)], steps)
+    found = partial_association(x, y, given=step, cluster=run)
+    assert found.high - found.low > 0.5
+
+
+def test_nothing_to_associate_is_said():
+    found = associated([], [], [], [])
+    assert found.verdict == "can't tell: too few points"
+    assert associated([1, 2, np.nan], [1, 2, 3], [1, 1, 1], list("abc")).points == 2
+    constant = associated([1] * 8, range(8), [1, 2] * 4, list("aabbccdd"))
+    assert math.isnan(constant.rho)
+
+
+def test_a_cluster_that_shares_no_category_with_another_is_no_evidence():
+    x, y, step, run = series(5, 20, slope=5)
+    alone = series(1, 20, slope=5)
+    steps = np.concatenate([step, alone[2] + 1000])
+    found = associated(np.append(x, alone[0]), np.append(y, alone[1]), steps, np.append(run, ["the sixth"] * 20))
+    assert (found.clusters, found.points) == (5, 100)
+    assert found.verdict.startswith("can't tell: 4 independent comparisons (5 runs)")
+
+
+def test_seeds_of_few_recipes_do_not_pass_for_many_recipes():
+    # Two recipes that differ in both x and y, five seeds each: within a recipe there is nothing to be found.
+    rng = np.random.default_rng(2)
+    recipe, seed, step = (each.ravel() for each in np.indices((2, 5, 9)))
+    x, y = (3 * recipe + rng.standard_normal(90) for _ in range(2))
+    pooled = partial_association(x, y, given=step, cluster=5 * recipe + seed)
+    assert pooled.verdict == "positive", "the trap is there"
+    across = partial_association(x, y, given=step, cluster=recipe, unit="recipe")
+    assert across.verdict == "can't tell: 1 independent comparison (2 recipes), and at least 5 are needed"
+    within = partial_association(x, y, given=list(zip(recipe, step, strict=True)), cluster=5 * recipe + seed)
+    assert within.verdict == "can't tell: the interval includes 0"
+
+
+@pytest.mark.parametrize(
+    ("groups", "comparisons"),
+    [([6], 5), ([2, 2, 2], 3), ([3, 3], 4), ([1, 1, 4], 3)],
+)
+def test_clusters_that_can_only_be_held_against_each_other_are_one_comparison_fewer(groups, comparisons):
+    """Two seeds of a recipe are each other's mirror image around their mean: one comparison, not two."""
+    rng = np.random.default_rng(0)
+    rows = [(group, f"{group}-{run}") for group, many in enumerate(groups) for run in range(many) for _ in range(5)]
+    given = [(group, i % 5) for i, (group, _) in enumerate(rows)]
+    x, y = rng.normal(size=(2, len(rows)))
+    found = partial_association(x, y, given=given, cluster=[run for _, run in rows])
+    assert found.comparisons == comparisons
+    assert found.reason or comparisons >= found.MIN_COMPARISONS
