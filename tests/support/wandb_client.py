@@ -40,6 +40,12 @@ def outside(tmp_path, monkeypatch, caplog):
 @pytest.fixture
 def online(monkeypatch):
     """Sends W&B, with a key, to a server, or for None to where there is none; returns the server."""
+    import wandb
+    from wandb.sdk.lib import wbauth
+
+    # An earlier test of this process may have left wandb's settings and a login of another server.
+    wandb.teardown()
+    wbauth.unauthenticate_session(update_settings=False)
     servers = []  # one that nobody held would be closed
 
     def online(server):
