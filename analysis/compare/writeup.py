@@ -103,7 +103,7 @@ def _as_written(table: pd.DataFrame) -> str:
     """Say the same with the write-up's initialisation and weight decay; "" without runs of both."""
     columns = ["interleaving_ratio_end", "interleaving_ratio_5_end", "kid_endpoint"]
     finished = table[table["status"] == "finished"].dropna(subset=columns)
-    slow, before = (finished[finished["experiment"] == name][columns].astype(float) for name in AS_WRITTEN)
+    slow, before = (finished[finished["experiment"] == name][columns] for name in AS_WRITTEN)
     if slow.empty or before.empty:
         return ""
     times = slow["kid_endpoint"].mean() / before["kid_endpoint"].mean()

@@ -53,13 +53,13 @@ def test_the_write_ups_change_of_ds_rate_is_told_at_equal_steps_and_at_the_end(t
             along = [(early if place < 6 else late) + seed / 100 for place in range(snapshots)]
             scored_run(tmp_path, found, name, seed, along=along, fid=late, **options)
     comparison = compared(tmp_path, found)
-    (told,) = writeup.slowing_d(comparison.table, comparison.alternatives, comparison.arms)
-    assert told in comparison.answers
+    (answer,) = writeup.slowing_d(comparison.table, comparison.alternatives, comparison.arms)
+    assert answer in comparison.answers
     assert re.match(
-        r"At step 1,200 they are worse: KID is 1\.30 \[.*\] times baseline's \(not corrected\)\. ", told.text
+        r"At step 1,200 they are worse: KID is 1\.30 \[.*\] times baseline's \(not corrected\)\. ", answer.text
     )
-    assert re.search(r" At step 3,600 they are better: 0\.90 \[.*\] times\. .* \(n = 2 and 2 seeds\)\.", told.text)
-    assert re.search(r" Over steps 901 to 1,200 the curves interleave more \(.* against .*\), (but|also)", told.text)
+    assert re.search(r" At step 3,600 they are better: 0\.90 \[.*\] times\. .* \(n = 2 and 2 seeds\)\.", answer.text)
+    assert re.search(r" Over steps 901 to 1,200 the curves interleave more \(.* against .*\), (but|also)", answer.text)
     one = comparison.table[comparison.table["seed"] == 10]
     (of_one_seed,) = writeup.slowing_d(one, comparison.alternatives, comparison.arms)
     assert "At step 3,600 we can't tell: 0.90 times." in of_one_seed.text, "and no interval"
@@ -71,9 +71,9 @@ def test_with_its_initialisation_the_write_ups_change_is_told_beside_it_with_the
     found = {}
     for name, kid, gap in (("regularized", 100, 0.8), ("tuned_lr", 120, 0.0)):
         scored_run(tmp_path, found, name, along=[kid] * 6, steps=1200, gap=gap)
-    told = writeup._as_written(compared(tmp_path, found).table)
-    assert "(`tuned_lr` and `regularized`, n = 1 and 1), they interleave more (" in told
-    assert told.endswith("KID is 1.20 times that of `regularized`. One seed can't rank the two.")
+    text = writeup._as_written(compared(tmp_path, found).table)
+    assert "(`tuned_lr` and `regularized`, n = 1 and 1), they interleave more (" in text
+    assert text.endswith("KID is 1.20 times that of `regularized`. One seed can't rank the two.")
 
 
 def test_one_recipe_under_two_names_is_one_recipe_at_equal_steps(tmp_path):
