@@ -131,8 +131,16 @@ def items(piece):
 
 
 def wandb_core_of(pid):
-    children = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")).split()
-    return [int(child) for child in children if "wandb-core" in Path(f"/proc/{child}/cmdline").read_text()]
+    children = " ".join(map(_read, Path(f"/proc/{pid}/task").glob("*/children"))).split()
+    return [int(child) for child in children if "wandb-core" in _read(Path(f"/proc/{child}/cmdline"))]
+
+
+def _read(path):
+    """What the file below /proc says; nothing if its thread or process ended since it was listed."""
+    try:
+        return path.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 class Server(ThreadingHTTPServer):
