@@ -265,7 +265,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="how many generated images to score per generator (default: the profile's number)",
     )
-    run = commands.add_parser("run", add_help=False, help="train; with $SCORE, score the run as well")
+    run = commands.add_parser(
+        "run", add_help=False, prefix_chars="\0", help="train; with $SCORE, score the run as well"
+    )  # all words are those of `python -m dcgan run`
     run.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="as for `python -m dcgan run`")
     run.set_defaults(command=_run)
 

@@ -41,8 +41,8 @@ def write(folder: Path, extractor: features.Extractor, *, data: str | None, cach
     where they are.
     """
     size, source = config.load("baseline", profile="laptop").image_size, open_source(data, cache=cache)
+    earlier_rows = page.read(folder)  # first: a damaged table is reported before the work
     rows = climb(*halves(source, size, cache=cache, images=images), extractor)
-    earlier_rows = page.read(folder)
     name = f"{source.name}-{source.fingerprint[:8]}"  # as a run's folder names its data
     new_rows = rows.assign(data=name, image_size=size, extractor=extractor.name)
     page.write(

@@ -150,7 +150,7 @@ class Reference:
     def _cached(self, key: Sequence[Any], make: Callable[[], np.ndarray]) -> np.ndarray:
         """The array from the cache, or made and put there."""
         path = self._folder / f"{checksum(json.dumps([*self._content, *key]).encode())}.npy"
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, EOFError, ValueError):  # EOFError: an empty file
             return np.load(path, mmap_mode="r", allow_pickle=False)
         array = make()
         with replacing(path) as aside, aside.open("wb") as file:

@@ -82,6 +82,7 @@ def _dry_run(experiment: config.Experiment) -> int:
 def _sample(options: argparse.Namespace) -> int:
     from dcgan import sample
     from dcgan.device import device as devices
+    from dcgan.record.folder import ENDED
     from dcgan.record.weights import load_generator
 
     device = devices.choose(options.device)
@@ -100,7 +101,10 @@ def _sample(options: argparse.Namespace) -> int:
         if not weights.is_file():
             state = folder.read_status().get("state")
             reason = f"the run is {state}" if state else "no such run"
-            raise UserError(f"{folder.path}: no generator.params yet ({reason}); finish it with `make run` first")
+            advice = "finish it with `make run` first"
+            if state in ENDED:  # `make run` would leave it as it is
+                advice = "draw from one of its snapshots/, or train it again with --fresh (FRESH=1)"
+            raise UserError(f"{folder.path}: no generator.params ({reason}); {advice}")
         snapshots = [path for step in experiment.snapshot_steps if (path := folder.snapshot(step)).is_file()]
 
     generator = load_generator(weights).to(device.torch)

@@ -108,3 +108,10 @@ def test_another_data_set_is_added_and_the_picture_shows_drawn_faces_only(tmp_pa
     assert text.count("| halves of two people") == 2
     assert 'src="study/ladder.png"' in text
     assert page.section(tmp_path) is None, "a study without a ladder has no such section"
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\xff\xfe", b'"'])
+def test_a_damaged_table_is_one_line(tmp_path, content):
+    (tmp_path / page.TABLE).write_bytes(content)
+    with pytest.raises(UserError, match="not a ladder's table"):
+        page.read(tmp_path)

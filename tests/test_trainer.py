@@ -1,8 +1,12 @@
 """The loop: seeds, previews, stopping and resuming, divergence. Real parts, a tiny network."""
 
+import errno
+import io
 import os
 import re
+import shutil
 import signal
+import sys
 import time
 
 import numpy as np
@@ -122,6 +126,30 @@ def test_a_stopped_run_resumes_as_if_nothing_had_happened(whole, images, tmp_pat
     state, folder = train(tmp_path, images)
     assert state == "finished"
     assert folder.history.read_bytes() == whole.history.read_bytes()
+    assert same(weights(folder), weights(whole))
+
+
+def test_a_run_is_saved_though_nobody_reads_its_progress_any_more(whole, images, tmp_path, monkeypatch):
+    class Pipe(io.StringIO):
+        gone = False
+
+        def write(self, text):
+            if self.gone:  # its reader, `tee`, was ended by the same Ctrl-C
+                raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+            return super().write(text)
+
+    def stopped():
+        pipe.gone = True
+        os.kill(os.getpid(), signal.SIGINT)
+
+    pipe = Pipe()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", pipe)
+        interrupting(patch, 5, stopped)
+        state, folder = train(tmp_path, images)
+        assert state == "interrupted"
+        assert folder.read_status()["state"] == "interrupted"
+    assert train(tmp_path, images)[0] == "finished"
     assert same(weights(folder), weights(whole))
 
 
@@ -304,3 +332,13 @@ def test_a_signal_that_comes_while_a_run_fails_leaves_it_failed(tmp_path, images
     with pytest.raises(RuntimeError, match="another process is gone"):
         train(tmp_path / "run", images)
     assert RunFolder(tmp_path / "run").read_status()["state"] == "failed"
+
+
+def test_a_finished_run_whose_status_and_checkpoints_are_gone_is_not_overwritten(images, tmp_path):
+    _, folder = train(tmp_path, images)
+    before = folder.history.read_bytes(), folder.generator.read_bytes()
+    folder.status.unlink()
+    shutil.rmtree(folder.checkpoints)  # as `make prune` does
+    with pytest.raises(UserError, match=r"generator\.params, but no checkpoint"):
+        train(tmp_path, images)
+    assert (folder.history.read_bytes(), folder.generator.read_bytes()) == before

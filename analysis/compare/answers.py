@@ -36,7 +36,7 @@ def associated(x: str, comparison: Comparison) -> list[str]:
     """How a candidate goes with KID, a sentence for each association, and one on early and late steps."""
     evidence = [
         f"exploratory, KID of {WHEN[claim.when]}, {AMONG[claim.among]}: partial rank correlation "
-        f"{association.rho:+.2f} [{association.low:+.2f}, {association.high:+.2f}], {association.counted}, "
+        f"{association.rho:+.2f} {association.interval or '(too few for an interval)'}, {association.counted}, "
         f"{association.points} snapshots"
         for claim, association in comparison.associations.items()
         if claim.x == x and not math.isnan(association.rho)
@@ -61,7 +61,8 @@ def useful(x: str, test: plan.Usefulness, *, primary: bool) -> Answer:
         )
         drop = 100 * (1 - test.with_it / test.without)
         text = f"The error of predicting the next snapshot's log KID is {errors}), a drop of {drop:.0f} % ({p_text})."
-        text += f" A higher value goes with a {'lower' if test.slope < 0 else 'higher'} next KID."
+        if test.verdict != "open":
+            text += f" A higher value goes with a {'lower' if test.slope < 0 else 'higher'} next KID."
     return answer(test.verdict, text, primary=primary)
 
 

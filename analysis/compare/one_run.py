@@ -75,20 +75,24 @@ def _add_losses(part: Part, run: Run, steps_compared: int | None) -> None:
         "d_win_share_at_end": interleaving.d_win_share_at_end(d),
         "g_has_won": interleaving.g_has_won(d, history["loss_g"]),
         "d_win_share_whole": interleaving.d_win_share(d),
-        "d_win_share_last": interleaving.d_win_share(d[len(d) * 3 // 4 :]),
+        "d_win_share_last": interleaving.d_win_share(_last_quarter(d)),
         "d_win_longest": interleaving.d_win_longest(d),
     }
     if len(history) >= OPENING_STEPS:
         part.opening = history[["loss_d", "loss_g"]].head(OPENING_STEPS).to_numpy().tobytes()
     if steps_compared is None:
         return
-    g, last = history["loss_g"].to_numpy(), slice(len(d) * 3 // 4, None)
-    part.row |= {"steps_compared": steps_compared, "interleaving_ratio_last": interleaving_ratio(d[last], g[last])}
+    last_ratio = interleaving_ratio(_last_quarter(d), _last_quarter(history["loss_g"].to_numpy()))
+    part.row |= {"steps_compared": steps_compared, "interleaving_ratio_last": last_ratio}
     part.row |= _dynamics(history[:steps_compared])
     part.windows = _windows(run, history)
     part.snapshots["interleaving_ratio"] = _ratios_between(part.snapshots["step"], history)
     if np.isnan(part.row["interleaving_ratio"]):
         part.notes.append(Note(NO_RATIO, run.title))
+
+
+def _last_quarter(losses: np.ndarray) -> np.ndarray:
+    return losses[len(losses) * 3 // 4 :]
 
 
 def _facts(run: Run) -> dict[str, Any]:
@@ -132,7 +136,7 @@ def _quality(run: Run, protocol: Protocol | None, scores: Scores) -> dict[str, A
 def _dynamics(history: pd.DataFrame) -> dict[str, float]:
     """How the two loss curves compare."""
     d, g = history["loss_d"].to_numpy(), history["loss_g"].to_numpy()
-    d_end, g_end = d[len(d) * 3 // 4 :], g[len(g) * 3 // 4 :]
+    d_end, g_end = _last_quarter(d), _last_quarter(g)
     around_optimum = interleaving.windows(d / 2, g)
     row = {
         "dominance": interleaving.dominance(d, g),

@@ -226,13 +226,18 @@ class Association:
     comparisons: int
     unit: str = "run"  # a cluster's name in messages
 
-    #: With fewer comparisons an interval from resampled clusters is far too narrow, so nothing is claimed.
+    #: With fewer comparisons an interval from resampled clusters is far too narrow, so there is none.
     MIN_COMPARISONS = 5
 
     @property
     def counted(self) -> str:
         """'4 runs'."""
         return f"{self.clusters} {self.unit}{'' if self.clusters == 1 else 's'}"
+
+    @property
+    def interval(self) -> str:
+        """'[-0.20, +0.35]'; "" where there is none."""
+        return "" if np.isnan(self.low) else f"[{self.low:+.2f}, {self.high:+.2f}]"
 
     @property
     def reason(self) -> str:
@@ -287,8 +292,9 @@ def partial_association(
         return _partial_rho(x_places, y_places, category, times[group].astype(float))
 
     rho = rho_of(np.ones(clusters))
-    low, high = (NAN, NAN) if np.isnan(rho) else _bootstrap(rho_of, clusters)
     comparisons = clusters - _groups(category, group)
+    few = comparisons < Association.MIN_COMPARISONS
+    low, high = (NAN, NAN) if np.isnan(rho) or few else _bootstrap(rho_of, clusters)
     return Association(rho, low, high, clusters, len(category), comparisons, unit)
 
 

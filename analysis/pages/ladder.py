@@ -9,6 +9,7 @@ import pandas as pd
 from analysis.pages import plots
 from analysis.pages.tables import BY_KEY, csv
 from analysis.pages.words import cell, number, table
+from dcgan import UserError, first_line
 from dcgan.tools.files import save
 
 TABLE, PICTURE = "ladder.csv", "ladder.png"
@@ -21,9 +22,14 @@ DRAWN = "embedded"  # the name of the drawn faces
 
 
 def read(folder: Path) -> pd.DataFrame:
-    """The table in `folder`; without rows where there is none."""
+    """The table in `folder`; without rows where there is none. Raises UserError for a damaged one."""
     path = folder / TABLE
-    return pd.read_csv(path)[list(COLUMNS)] if path.is_file() else pd.DataFrame(columns=list(COLUMNS))
+    if not path.is_file():
+        return pd.DataFrame(columns=list(COLUMNS))
+    try:
+        return pd.read_csv(path)[list(COLUMNS)].astype(dict.fromkeys(SHOWN, float))
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path}: not a ladder's table ({first_line(error)}); delete it, and `make ladder`") from error
 
 
 def write(folder: Path, rows: pd.DataFrame, examples: Mapping[str, np.ndarray]) -> None:

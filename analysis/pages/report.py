@@ -201,7 +201,7 @@ def association(claim: Claim, result: Association) -> dict[str, str]:
         "when": WHEN[claim.when].removeprefix("the "),
         "among": AMONG[claim.among],
         "rho": f"{result.rho:+.2f}" if has_rho else "-",
-        "interval": f"[{result.low:+.2f}, {result.high:+.2f}]" if not math.isnan(result.low) else "-",
+        "interval": result.interval or "-",
         "clusters": result.counted,
         "points": str(result.points),
         "verdict": GOES.get(result.verdict, result.verdict),

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.compare import own_question
-from analysis.compare.comparison import Alternative, Arms, Comparison
+from analysis.compare.comparison import DYNAMICS, Alternative, Arms, Comparison
 from analysis.compare.plan import DOSE, SD
 from analysis.measures.inference import Estimate, pooled_sd
 from analysis.pages.words import cell, number, setting, table
@@ -83,7 +83,6 @@ CURVES = (
         "equilibrium_gap", "equilibrium gap",
         "distance from D(x) = D(G(z)) = 1/2, the theory's optimum; a D that has learnt nothing is there, too", None, 2),
 )  # fmt: skip
-OF_LOSSES = {measure.key for measure in CURVES} | {"d_win_share"}
 BY_KEY = {measure.key: measure for measure in MEASURES}
 
 
@@ -118,7 +117,7 @@ def result_tables(comparison: Comparison, measures: Sequence[Measure] = MEASURES
     tables = {}
     for size, members in by_size(comparison).items():
         columns = [measure for measure in measures if any(recipe.measures[measure.key].n for recipe in members)]
-        heads = [measure.heading + (steps if measure.key in OF_LOSSES else "") for measure in columns]
+        heads = [measure.heading + (steps if measure.key in DYNAMICS else "") for measure in columns]
         tables[size] = [["experiment", "n", *heads]]
         for recipe in members:
             cells = [estimate_text(recipe.measures[measure.key], measure) for measure in columns]
@@ -199,7 +198,7 @@ def longer(comparison: Comparison, recipe: Alternative) -> str:
 
 def part(comparison: Comparison, recipe: Alternative, measure: Measure) -> str:
     """' (to step 5,000)' for a measure of the losses in a longer run, whose scores are of its end; else ''."""
-    of_losses = measure.key in OF_LOSSES and recipe.measures[measure.key].n
+    of_losses = measure.key in DYNAMICS and recipe.measures[measure.key].n
     return f" (to step {comparison.steps_compared:,})" if of_losses and longer(comparison, recipe) else ""
 
 

@@ -7,6 +7,7 @@ import csv
 import io
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -46,7 +47,8 @@ def read_rows(run: "Run") -> list[Row]:
     try:
         return parse(path)
     except (OSError, ValueError) as error:
-        log.warning("%s", one_line(f"{path}: can't be read, so its run is scored again ({first_line(error)})"))
+        remedy = f"its run is scored again, and it is kept as {NAME}.damaged"
+        log.warning("%s", one_line(f"{path}: can't be read, so {remedy} ({first_line(error)})"))
         return []
 
 
@@ -72,5 +74,9 @@ def append_rows(run: "Run", rows: Sequence[Row]) -> None:
     assert run.folder is not None  # only runs with one have jobs
     import pandas as pd
 
-    with replacing(run.folder.path / NAME) as aside:
-        pd.DataFrame([*read_rows(run), *rows], columns=list(COLUMNS)).drop_duplicates().to_csv(aside, index=False)
+    path, earlier_rows = run.folder.path / NAME, read_rows(run)
+    with suppress(FileNotFoundError):
+        if not earlier_rows and path.stat().st_size:  # damaged: it may hold scores by another protocol, hours of work
+            path.rename(path.with_name(f"{NAME}.damaged"))
+    with replacing(path) as aside:
+        pd.DataFrame([*earlier_rows, *rows], columns=list(COLUMNS)).drop_duplicates().to_csv(aside, index=False)

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -109,9 +110,12 @@ class RunFolder:
     def truncate_history(self, step: int) -> list[dict[str, float]]:
         """Drop the rows after `step`, which no checkpoint covers; return the rest.
 
-        Raises UserError when there are fewer rows than steps: somebody edited the file.
+        Raises UserError when there are fewer rows than steps: somebody edited the file; and at step 0 of a run that has
+        finished already: its status is lost.
         """
         advice = "--fresh (FRESH=1) trains the run again"
+        if step == 0 and self.generator.exists():
+            raise UserError(f"{self.path}: has a generator.params, but no checkpoint and no status; {advice}")
         try:
             rows = self.read_history().query("step <= @step").to_dict("records") if self.history.exists() else []
         except (ValueError, TypeError, OverflowError) as error:
@@ -120,7 +124,8 @@ class RunFolder:
             raise UserError(f"{self.history}: {len(rows)} rows for {step} steps; {advice}")
         if self.history.exists():
             with replacing(self.history) as aside, self.history.open("rb") as source, aside.open("wb") as target:
-                target.writelines(source.readline() for _ in range(step + 1))  # the header and the rows
+                lines = (line for line in source if line.strip())  # as `read_history` counts them
+                target.writelines(islice(lines, step + 1))  # the header and the rows
         return rows
 
     def remove(self) -> None:

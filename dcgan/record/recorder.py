@@ -77,7 +77,7 @@ class Recorder:
         self._entered = ExitStack()
         self._entered.enter_context(logging_redirect_tqdm())
         self._background = self._entered.enter_context(Background())
-        self._bar = tqdm(
+        self._bar = _Bar(
             total=self._experiment.total_steps,
             initial=self._step,
             unit="step",
@@ -219,6 +219,18 @@ class Recorder:
         )
         log.warning("%s", warning)
         self._tracker.alert(f"{winner} has won in {self._name}", warning)
+
+
+class _Bar(tqdm):
+    """A bar that falls silent once nobody reads it: Ctrl-C also ends the `tee` of `make run 2>&1 | tee log`."""
+
+    def display(self, *arguments: Any, **options: Any) -> None:
+        with suppress(OSError):
+            super().display(*arguments, **options)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
 
 
 class Silent:

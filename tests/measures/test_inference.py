@@ -154,6 +154,7 @@ def test_what_is_left_beside_the_trend_is_found(slope, verdict):
 def test_few_runs_claim_nothing_however_strong_the_association():
     found = associated(*series(4, 30, slope=5))
     assert found.rho > 0.5
+    assert found.interval == "", "it would be far too narrow"
     assert found.verdict == "can't tell: 3 independent comparisons (4 runs), and at least 5 are needed"
 
 

@@ -116,3 +116,11 @@ def test_removing_a_run_removes_everything_or_says_why_not(folder):
     folder.remove()
     assert list(folder.path.iterdir()) == []
     RunFolder(folder.path / "never was").remove()
+
+
+def test_a_blank_line_in_a_history_costs_no_row_when_the_run_resumes(folder):
+    folder.append_history(1, _measures(4))
+    header, first, *rest = folder.history.read_text().splitlines(keepends=True)
+    folder.history.write_text("".join([header, first, "\n", *rest]))
+    assert len(folder.truncate_history(3)) == 3
+    assert folder.read_history()["step"].tolist() == [1, 2, 3]
