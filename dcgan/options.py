@@ -44,6 +44,7 @@ def system_error(error: OSError) -> str:
 
 def log_to_stderr() -> None:
     """Show warnings of any library, and what the lab's modules report."""
+    logging.raiseExceptions = False  # W&B keeps a log beside the run: on a full disk each of its lines was a traceback
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     for package in ("dcgan", "analysis"):
         logging.getLogger(package).setLevel(logging.INFO)

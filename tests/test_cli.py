@@ -1,6 +1,8 @@
 """The command line as a user meets it: records, bad input in one line, resuming, sampling."""
 
+import errno
 import io
+import logging
 import os
 import signal
 import subprocess
@@ -17,6 +19,7 @@ from support.waiting import until
 
 from dcgan import config
 from dcgan.__main__ import main, parser
+from dcgan.options import log_to_stderr
 
 RECIPE = ["--profile", "smoke", "--device", "cpu", "--set", *TINY, "steps=6", "threads=1"]
 
@@ -226,6 +229,25 @@ def test_sample_draws_from_a_run_or_from_any_generator_params(tmp_path, pictures
     assert main(["sample", "tuned_lr", *RECIPE, "--data", str(pictures), "--seeds", "9"]) == 0
     assert (drawn / "seed-00009.png").is_file()
     assert "warning: left out of the film: " in capsys.readouterr().err
+
+
+def test_a_log_that_can_not_be_written_is_no_traceback(monkeypatch, capsys):
+    """W&B keeps one beside the run, and the disk may be full."""
+
+    class Full(io.StringIO):
+        def flush(self):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    log, handler = logging.getLogger("wandb"), logging.StreamHandler(Full())
+    log.addHandler(handler)
+    try:
+        log_to_stderr()
+        log.error("a line")
+    finally:
+        log.removeHandler(handler)
+    assert handler.stream.getvalue() == "a line\n"
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_a_missing_generator_is_reported_in_one_line(tmp_path, pictures, capsys):
