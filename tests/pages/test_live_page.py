@@ -15,6 +15,7 @@ from support.made_runs import make_run
 
 from analysis.pages import live_page
 from analysis.pages.live_server import LiveServer
+from dcgan.tools.files import replacing
 
 WIDTHS = pytest.mark.parametrize("width", [1280, 390])
 
@@ -40,10 +41,10 @@ def served(runs):
 
 
 def sample(folder, step):
-    """A grid of samples as a run leaves it."""
-    folder.sample(step).parent.mkdir(exist_ok=True)
+    """A grid of samples as a run leaves it: at once, so that the page never finds half of it."""
     noise = np.random.default_rng(step).integers(0, 256, (64, 64, 3), np.uint8)
-    Image.fromarray(noise).save(folder.sample(step))
+    with replacing(folder.sample(step)) as aside:
+        Image.fromarray(noise).save(aside, format="PNG")
 
 
 def losses(count, start=0):
@@ -80,8 +81,8 @@ def test_a_run_that_grows_is_followed_without_reloading_the_page(tmp_path, brows
         curve = tab.locator(".chart .curve.loss_d").get_attribute("d")
         picture = tab.locator(".grid img").get_attribute("src")
 
+        sample(folder, 300)  # in the trainer's order: the page may be renewed between any two of these
         folder.append_history(201, losses(100))
-        sample(folder, 300)
         folder.write_status("running", step=300, steps=400, images_per_s=50.0, data_wait_fraction=0.2)
         tab.wait_for_selector("article:has-text('step 300 of 400')")
         assert tab.locator(".chart .curve.loss_d").get_attribute("d") != curve
