@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import sys
+import threading
 import time
 
 import pytest
@@ -132,8 +133,10 @@ def test_the_ordinary_torch_is_taken_where_pytorch_s_index_is_out_of_reach_or_an
 
 def test_an_index_that_doesn_t_answer_is_waited_for_no_longer_than_said(monkeypatch, index):
     def slow_lookup(*_):
-        time.sleep(1)
+        given_up.wait(60)
         raise OSError
+
+    given_up = threading.Event()
 
     assert install.reachable(f"{index.address}/simple/tiny/")
     assert not install.reachable(f"{index.address}/nothing/")
@@ -142,4 +145,5 @@ def test_an_index_that_doesn_t_answer_is_waited_for_no_longer_than_said(monkeypa
         assert not install.reachable(address, seconds=0.2)
     monkeypatch.setattr(socket, "getaddrinfo", slow_lookup)
     assert not install.reachable("http://name.invalid/", seconds=0.2)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 3
+    given_up.set()
