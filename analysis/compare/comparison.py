@@ -10,7 +10,8 @@ from analysis.compare.quality import Outcome
 from analysis.measures.inference import Association, Effect, Estimate, pooled_effect, pooled_sd
 from analysis.runs.run import Note, Run
 
-#: The columns of compare.csv in order: 32 documented ones, then details of them.
+#: The columns of compare.csv in order; those from the ninth on are measured. `_end` is the last quarter of the steps
+#: that are compared, `_last` the last quarter of the whole run, `_at_end` its last 1,000 steps.
 RUN_COLUMNS = (
     "experiment", "seed", "data", "profile", "image_size", "batch_size", "steps", "status", "extractor", "n_fake",
     "n_real", "isc_mean", "isc_std", "fid", "fid_floor", "fid_at_64", "kid_mean", "kid_std", "precision", "recall",

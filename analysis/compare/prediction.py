@@ -17,7 +17,7 @@ from analysis.measures.inference import (
     spearman,
 )
 
-AVERAGED = "losses averaged over 5 steps"
+SMOOTHED = "losses averaged over 5 steps"
 NAMES = {"interleaving_ratio": "the interleaving ratio", "isc_mean": "the Inception Score"}
 #: A candidate -> the question and its key.
 QUESTIONS = {
@@ -121,7 +121,7 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
     if finding == "no":
         text += f" {line_fit[0].upper()}{line_fit[1:]}."
     elif finding == "open":
-        rhos = {"among seeds": facts["within"], f"with {AVERAGED}": facts["smoothed"] if smoothed else facts["rho"]}
+        rhos = {"among seeds": facts["within"], f"with {SMOOTHED}": facts["smoothed"] if smoothed else facts["rho"]}
         opposite = [where for where, rho in rhos.items() if rho * facts["rho"] < 0]
         reasons = ["the corrected p is above 0.05"] * (corrected_p >= BOUND)
         reasons += [f"the sign is opposite {' and '.join(opposite)}"] * bool(opposite)
@@ -131,7 +131,7 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
         text += f" Nor can it say no: {line_fit}, and a no needs the upper end below {100 * USELESS_R2:.0f} %."
     more = "" if finding in ("no", "open") else f"{line_fit[0].upper()}{line_fit[1:]}."
     if smoothed:
-        more += f" With {AVERAGED}, where only the sign counts, the correlation is {facts['smoothed']:+.2f}."
+        more += f" With {SMOOTHED}, where only the sign counts, the correlation is {facts['smoothed']:+.2f}."
     if arms.planned:
         more += " Recipes that are neighbours in one setting are alike, but p treats all recipes as exchangeable. "
         more += "So p may be too small."

@@ -139,7 +139,7 @@ def _bands(runs: Mapping[str, loss_plots.Losses], steps: int) -> Iterator[Drawin
     rows = (len(names) + 1) // 2
     figure = plots.figure(0.6 + 2.3 * rows)
     axes = figure.subplots(rows, 2, squeeze=False).ravel()
-    top = 1.2 * max(float(np.nanquantile(long_runs[name].raw[loss_plots.CURVES], 0.95)) for name in names)
+    top = 1.2 * max(float(np.nanquantile(long_runs[name].raw[loss_plots.LOSSES], 0.95)) for name in names)
     for axis, name in zip(axes, names, strict=False):
         loss_plots.bands(axis, long_runs[name], top)
     for axis in axes[len(names) :]:
@@ -156,7 +156,7 @@ def _readable_losses(comparison: Comparison) -> dict[str, loss_plots.Losses]:
     runs = {}
     for run in representatives(comparison):
         try:
-            losses = loss_plots.Losses(f"{run.name}, seed {run.seed}", run.history()[["step", *loss_plots.CURVES]])
+            losses = loss_plots.Losses(f"{run.name}, seed {run.seed}", run.history()[["step", *loss_plots.LOSSES]])
             losses.crossings  # noqa: B018  # raises ValueError for losses that can't be compared
         except (UserError, ValueError):  # the notes say so: comparing them has failed before
             continue

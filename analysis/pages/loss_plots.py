@@ -16,7 +16,7 @@ from dcgan.tools.loss_style import COLORS, LABELS, SMOOTHING_STEPS
 
 #: Dashes tell G from D without colour.
 DASHES = {"loss_d": "-", "loss_g": (0, (4, 1.2))}
-CURVES = list(COLORS)
+LOSSES = list(COLORS)
 MOST_OVERLAPS = 12  # numbers that have room side by side above the bands
 
 
@@ -30,7 +30,7 @@ class Losses:
     @cached_property
     def smooth(self) -> pd.DataFrame:
         """The mean of SMOOTHING_STEPS steps around each."""
-        return self.raw[CURVES].rolling(SMOOTHING_STEPS, min_periods=1, center=True).mean()
+        return self.raw[LOSSES].rolling(SMOOTHING_STEPS, min_periods=1, center=True).mean()
 
     @cached_property
     def crossings(self) -> np.ndarray:
@@ -78,7 +78,7 @@ class Limits:
 def shared_limits(runs: Sequence[Losses]) -> Limits:
     """Axis limits that fit all runs. A run that blows up leaves the figure and does not flatten the others."""
     tops = sorted(map(_top, runs))
-    zoomed = np.concatenate([run.zoom[0].raw[CURVES].to_numpy().ravel() for run in runs if run.zoom] or [np.empty(0)])
+    zoomed = np.concatenate([run.zoom[0].raw[LOSSES].to_numpy().ravel() for run in runs if run.zoom] or [np.empty(0)])
     zoomed = zoomed[np.isfinite(zoomed) & (zoomed > 1e-4)]
     low, high = (zoomed.min(), zoomed.max()) if len(zoomed) else (0.1, 10)
     top = min(tops[-1], 4 * tops[(len(tops) - 1) // 2])
@@ -87,7 +87,7 @@ def shared_limits(runs: Sequence[Losses]) -> Limits:
 
 def _top(run: Losses) -> float:
     """The greatest loss of a run to show: all of its smooth curves, and 99.5 % of its steps."""
-    smooth, raw = (frame.to_numpy()[np.isfinite(frame)] for frame in (run.smooth, run.raw[CURVES]))
+    smooth, raw = (frame.to_numpy()[np.isfinite(frame)] for frame in (run.smooth, run.raw[LOSSES]))
     return max(smooth.max(initial=0.1), np.quantile(raw, 0.995) if len(raw) else 0.0)
 
 

@@ -76,7 +76,7 @@ def html(comparison: Comparison, figures: Mapping[str, Sequence[Picture]], *, pe
             if result.points
         ],
         dynamics=_dynamics(rows),
-        dynamics_columns=DYNAMICS,
+        dynamics_columns=HOW_CURVES_COMPARE,
         speed=_speed(rows),
         ratings=[_rating(rating) for rating in comparison.ratings],
         provenance=provenance(comparison.runs, places),
@@ -209,7 +209,7 @@ def association(claim: Claim, result: Association) -> dict[str, str]:
 
 
 #: How the curves compare: a heading, and below it columns of compare.csv with headings of their own.
-DYNAMICS = {
+HOW_CURVES_COMPARE = {
     "interleaving ratio, smoothed over": {
         "interleaving_ratio": "1 step",
         "interleaving_ratio_5": "5 steps",
@@ -229,7 +229,7 @@ DYNAMICS = {
 def _dynamics(table: pd.DataFrame) -> list[dict[str, Any]]:
     """One row per run whose losses could be compared; a cell is a number and what its windows vary over, or ''."""
     rows = []
-    keys = [key for columns in DYNAMICS.values() for key in columns]
+    keys = [key for columns in HOW_CURVES_COMPARE.values() for key in columns]
     for _, row in table.dropna(subset=["interleaving_ratio", "lead_balance", "dominance"], how="all").iterrows():
         cells = [(number(row[key], 3) if key != "d_win_share" else number(row[key], percent=True), "") for key in keys]
         low, high = row["interleaving_ratio_low"], row["interleaving_ratio_high"]
