@@ -178,12 +178,16 @@ def windows(
 ) -> None:
     """A measure of the loss curves: a pale point for each window, a line for the seeds' mean over `smoothing` windows.
 
+    The line ends where the first seed ends, so that every point of it is a mean of all seeds.
+
     rows: experiment, seed, step, `measure`. weight: the column by which windows count in a mean; None: all equally.
     meanings: heights, and what they mean. points: if False, thin lines show the seeds.
     """
     shared: dict[str, Any] = {"x": "step", "y": measure, "ax": axis, "legend": False}
     line = _by_experiment(rows, looks, dashes=True) | {"markers": False, "errorbar": None}
-    smooth = _rolling(rows, measure, weight, smoothing, by=["experiment"])
+    last = rows.groupby(["experiment", "seed"])["step"].max().groupby("experiment").min()
+    shared_rows = rows[rows["step"] <= rows["experiment"].map(last)]
+    smooth = _rolling(shared_rows, measure, weight, smoothing, by=["experiment"])
     seed_rows = rows if points else _rolling(rows, measure, weight, smoothing, by=["experiment", "seed"])
     if points:
         dots = {"s": 10, "alpha": 0.35, "linewidth": 0, "rasterized": True}

@@ -142,13 +142,13 @@ def test_only_a_score_that_is_always_positive_has_a_log_scale_and_says_so(axis, 
     assert ("log scale" in axis.get_ylabel()) == (scale == "log")
 
 
-def test_the_figure_of_windows_says_what_heights_mean_and_clips_nothing(axis):
-    rows = scores(tuned_lr=[[0.4, 1.6], [0.6, 0.5]])
+def test_the_figure_of_windows_says_what_heights_mean_and_its_mean_ends_with_the_first_seed(axis):
+    rows = scores(tuned_lr=[[0.4, 1.6, 0.9], [0.6, 0.5]])
     words = {"title": "Interleaving", "label": "ratio", "meanings": {0: "never", 1: "centred"}}
     plots.windows(axis, rows, "score", plots.styles(FOUR), smoothing=1, **words)
     assert axis.get_ylim()[1] > 1.6
     assert [text.get_text() for text in axis.texts] == ["never", "centred"]
-    assert len(axis.collections[0].get_offsets()) == 4
+    assert len(axis.collections[0].get_offsets()) == 5
     assert axis.lines[0].get_ydata().tolist() == [0.5, 1.05]
 
 
