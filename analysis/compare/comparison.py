@@ -86,8 +86,7 @@ class Answer:
     evidence: Sequence[str] = ()  # the numbers with n and intervals, one sentence each
     key: str = ""  # of a question across runs, by which a page finds it
     rule: str = ""  # by which the verdict was reached, where the plan has one
-    #: Whether the rule comes from docs/study/plan.md and all runs that the rule asks for are there. The plan's rule on
-    #: 128 px asks for block D, of which only the runs at 64 px are trained.
+    #: Whether the rule comes from docs/study/plan.md and all runs that the rule asks for are there.
     primary: bool = False
     not_run: bool = False  # the runs that the question is about are not there
     facts: Mapping[str, Any] = field(default_factory=dict)  # what a page words by itself: n, rho, the corrected p ...

@@ -19,18 +19,22 @@ from dcgan import config
 
 PROFILE, SEEDS = "laptop", (10, 11, 12)
 SD = 0.053  # of the endpoint within an arm, on which the plan's power rests
+DOSE, WIDTH = "discriminator.learning_rate", "discriminator.width_multiplier"  # the settings of blocks A and D
 #: An arm of blocks A and B is `baseline` with one of these values and nothing else changed, or `baseline` itself.
 ROUTES: Mapping[str, Sequence[object]] = {
-    "discriminator.learning_rate": (2.5e-5, 5e-5, 1e-4, 4e-4, 8e-4),
+    DOSE: (2.5e-5, 5e-5, 1e-4, 4e-4, 8e-4),
     "generator.learning_rate": (1e-4, 4e-4),
     "adam.betas": ([0.0, 0.999], [0.9, 0.999]),
-    "discriminator.width_multiplier": (0.5, 2.0),
+    WIDTH: (0.5, 2.0),
 }
 ARMS = 1 + sum(map(len, ROUTES.values()))
 FEW_IMAGES, FEW_SEEDS = (500, 1000), (10, 11, 12, 13)  # of block E, whose recipes are `baseline` and `slow_d_only`
 FEW_RUNS = 2 * len(FEW_IMAGES) * len(FEW_SEEDS)
-DOSE = "discriminator.learning_rate"  # the setting of block A
-SLOW_D = 1e-4  # its value in `slow_d_only`
+SLOW_D = 1e-4  # D's rate in `slow_d_only`
+#: Block D's arms: image size, D's rate and D's width of `tuned_lr` with BatchNorm weights around 1. The first is the
+#: second's recipe at 64 px.
+SIZE_ARMS = ((64, SLOW_D, 1.0), *((128, rate, width) for width in (1.0, 2.0) for rate in (SLOW_D, 2e-4)))
+SIZE_SEEDS, SIZE_STEPS = (10, 11), 10_000
 #: How long a run is and how often it is looked at, which is not its recipe: a long run holds the short one.
 LENGTH = ("duration_multiplier", "snapshots", "steps")
 #: A candidate, a column of the snapshots -> the column of a run with its value, and the one that must have its sign.
@@ -140,9 +144,18 @@ def _as_planned(run: Run, seeds: Sequence[int]) -> bool:
     return run.profile == PROFILE and run.seed in seeds and "steps" not in run.experiment.overrides
 
 
-def _changes(run: Run) -> dict[str, Any]:
-    """What a run's recipe sets differently from `baseline` of the plan's profile."""
-    changes = config.differences(config.load("baseline", profile=PROFILE), run.experiment)
+def size_arm(run: Run) -> tuple[int, float, float] | None:
+    """Which of block D's arms, SIZE_ARMS, the run belongs to."""
+    if run.profile != PROFILE or run.seed not in SIZE_SEEDS or run.steps != SIZE_STEPS:
+        return None
+    changes = dict(zip(("image_size", DOSE, WIDTH), SIZE_ARMS[0], strict=True)) | _changes(run, "tuned_lr")
+    around_1 = changes.pop("weight_init.batchnorm_mean", None) == 1.0
+    return next((arm for arm in SIZE_ARMS if around_1 and arm == tuple(changes.values())), None)
+
+
+def _changes(run: Run, name: str = "baseline") -> dict[str, Any]:
+    """What a run's recipe sets differently from this experiment of the plan's profile."""
+    changes = config.differences(config.load(name, profile=PROFILE), run.experiment)
     return {key: value for key, (_, value) in changes.items() if key not in (*config.HOW, *LENGTH)}
 
 
@@ -274,6 +287,25 @@ def alarm_verdict(*, warned: int, turned: int, false_alarms: int, calm: int) -> 
 
 
 # --- rule 5 ---
+
+
+def size_effects(arms: Mapping[tuple[int, float, float], Sequence[float]]) -> dict[str, Effect]:
+    """Block D's effects on one measure: `gap`, from 64 to 128 px, and those of DOSE and WIDTH at 128 px.
+
+    arms: each of SIZE_ARMS -> a value per seed, equally many in each. Each of the two settings is judged over both
+    values of the other. The variance is that within the arms at 128 px. Those at 64 px are less noisy, so the gap's
+    interval is too wide rather than too narrow.
+    """
+    small, first, *_ = SIZE_ARMS
+    sd, df = pooled_sd({str(arm): values for arm, values in arms.items() if arm != small})
+    effects = {"gap": pooled_effect(arms[first], arms[small], sd=sd, df=df)}
+    for place, setting in ((1, DOSE), (2, WIDTH)):
+        low, high = (
+            [value for arm in SIZE_ARMS[1:] if (arm[place] == first[place]) == is_low for value in arms[arm]]
+            for is_low in (True, False)
+        )
+        effects[setting] = pooled_effect(high, low, sd=sd, df=df)
+    return effects
 
 
 def closed_share(gap: Effect, change: Effect) -> float:

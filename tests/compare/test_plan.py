@@ -167,6 +167,69 @@ def test_the_plans_runs_on_few_images_alone_decide_on_the_alarm(tmp_path, seeds)
     assert (answer.verdict, answer.primary) == (("yes", True) if all_there else ("open", False))
 
 
+def block_d(runs, found, *, faster, wider, more_varied=0.05, seeds=plan.SIZE_SEEDS):
+    """Block D's runs: FID at 64 px is 60 at 64 px and 140 at 128 px, and each of D's settings lowers it by so much."""
+    for size, rate, width in plan.SIZE_ARMS:
+        higher, greater = rate != plan.SLOW_D, width != 1
+        at_64 = 60 if size == 64 else 140 - faster * higher - wider * greater
+        variety = 0.1 + more_varied * (higher + greater)
+        overrides = ["weight_init.batchnorm_mean=1.0", "snapshots=20"]
+        overrides += [f"{plan.DOSE}={rate}"] * higher + [f"{plan.WIDTH}={width}"] * greater
+        for place, seed in enumerate(seeds):
+            more = {"fid_at_64": at_64 + 4.0 * place, "variety": variety + 0.001 * place}
+            along, name = [more["fid_at_64"]] * 4, "tuned_lr" if size == 64 else "hires_128"
+            options = {"steps": plan.SIZE_STEPS, "profile": plan.PROFILE, "overrides": overrides}
+            scored_run(runs, found, name, seed, along=along, more=more, **options)
+    scored_run(
+        runs, found, "hires_128", 10, along=[260] * 4, more={"fid_at_64": 130.0, "variety": 0.08}, profile=plan.PROFILE
+    )
+
+
+@pytest.mark.parametrize(
+    ("effects", "verdict", "text"),
+    [
+        ({"faster": 50, "wider": 5}, "better", "By the rule, D's higher rate closes at least half of the gap to 64 px"),
+        ({"faster": 45, "wider": 42}, "better", "By the rule, D's higher rate and D's greater width each close"),
+        ({"faster": 50, "wider": 0, "more_varied": -0.01}, "open", "neither D's rate nor its width is shown to be"),
+        ({"faster": 30, "wider": 0}, "open", "neither D's rate nor its width is shown to be the cause (n = 2 seeds"),
+        ({"faster": 50, "wider": 5, "seeds": (10,)}, "open", "5 of the 10 runs that the plan's rule needs are here."),
+    ],
+)
+def test_the_plans_runs_at_128_px_decide_on_each_setting_of_d(tmp_path, effects, verdict, text):
+    found = {}
+    block_d(tmp_path, found, **effects)
+    answer = answer_to(compared(tmp_path, found), "size")
+    assert text in answer.text
+    assert (answer.verdict, answer.primary) == (verdict, effects.get("seeds") is None)
+    assert "block D, 128 px, D's rate 1e-4, D's width x 1, seed 10: FID at 64 px 140.0, variety 0.100" in " ".join(
+        answer.evidence
+    )
+
+
+def test_the_effects_at_128_px_are_those_of_two_crossed_settings():
+    """The rate lowers by 10 and the width by 30, each averaged over the other; the SD within arms is 2 ** 0.5."""
+    arms = {arm: [mean - 1, mean + 1] for arm, mean in zip(plan.SIZE_ARMS, (50, 100, 90, 70, 60), strict=True)}
+    effects = plan.size_effects(arms)
+    assert {key: effect.difference for key, effect in effects.items()} == {"gap": 50, plan.DOSE: -10, plan.WIDTH: -30}
+    assert effects[plan.DOSE].high == pytest.approx(-10 + 2.7764, abs=1e-3)  # t of 4 degrees, standard error 1
+    assert effects["gap"].low == pytest.approx(50 - 2.7764 * 2**0.5, abs=1e-3)
+
+
+def test_a_recipe_that_changes_two_things_at_128_px_shows_no_cause(tmp_path):
+    found = {}
+    for name, at_64, overrides in (
+        ("tuned_lr", 60.0, []),
+        ("hires_128", 140.0, []),
+        ("hires_128", 70.0, ["latent_dim=50", f"{plan.DOSE}=2e-4"]),
+    ):
+        for seed in range(3):
+            more = {"fid_at_64": at_64 + seed, "variety": 0.2 if overrides else 0.1}
+            scored_run(tmp_path, found, name, seed, along=[at_64] * 4, more=more, overrides=overrides)
+    answer = answer_to(compared(tmp_path, found), "size")
+    assert answer.not_run
+    assert "latent_dim" not in " ".join(answer.evidence)
+
+
 def test_of_a_longer_run_on_few_images_the_rule_sees_the_plans_steps_only(tmp_path):
     found = {}
     for seed in (10, 11):
