@@ -27,6 +27,7 @@ from analysis.compare.quality import outcomes
 from analysis.measures import interleaving
 from analysis.measures.inference import Effect, pooled_effect, pooled_sd, t_interval, welch_effect
 from analysis.measures.interleaving import SMOOTHINGS
+from analysis.runs.origin import mixed
 from analysis.runs.ratings import read_ratings
 from analysis.runs.run import Run
 from analysis.score import Protocol, ScoresOf
@@ -66,7 +67,7 @@ def compare(
     runs, other_recipes = eligible.one_recipe_a_name(runs)
     steps_compared, refused = eligible.comparable_losses(runs)
     noted_titles = {note.run for note in notes}
-    notes = [*notes, *other_recipes, *eligible.unfinished(runs)]
+    notes = [*notes, *other_recipes, *mixed(runs), *eligible.unfinished(runs)]
 
     parts, protocols = [], []
     for run in runs:

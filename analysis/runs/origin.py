@@ -30,15 +30,30 @@ def origin(run: Run) -> Origin:
 
 def of_one_origin(runs: Sequence[Run]) -> tuple[list[Run], list[Note]]:
     """The runs of the origin that most have, and a note on each of the others: they are not mixed."""
-    if not runs:
-        return [], []
-    usual = Counter(map(origin, runs)).most_common(1)[0][0]
+    others, usual = _of_other_origins(runs)
     notes = [
-        Note(f"left out: it is of {run_origin.text}, and most runs are of {usual.text}", run.title)
-        for run in runs
-        if (run_origin := origin(run)) != usual
+        Note(f"left out: it is of {origin(run).text}, and most runs are of {usual.text}", run.title) for run in others
     ]
-    return [run for run in runs if origin(run) == usual], notes
+    return [run for run in runs if run not in others], notes
+
+
+def mixed(runs: Sequence[Run]) -> list[Note]:
+    """A note on each run that is compared with the others though it is not of the origin that most have."""
+    others, usual = _of_other_origins(runs)
+    return [
+        Note(
+            f"it is of {origin(run).text}, and most runs are of {usual.text}: a difference between them may come from "
+            "that",
+            run.title,
+        )
+        for run in others
+    ]
+
+
+def _of_other_origins(runs: Sequence[Run]) -> tuple[list[Run], Origin]:
+    """The runs that are not of the origin that most have, and this origin. There is at least one run."""
+    usual = Counter(map(origin, runs)).most_common(1)[0][0]
+    return [run for run in runs if origin(run) != usual], usual
 
 
 def with_evidence(runs: Path, evidence: Path) -> tuple[list[Run], list[str]]:

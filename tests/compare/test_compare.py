@@ -97,6 +97,17 @@ def test_one_run_alone_is_compared_with_nothing(tmp_path):
     assert "weight_init.kind" not in alternative(found, "tuned_lr").changes
 
 
+def test_a_run_of_another_device_or_code_is_compared_and_named(tmp_path):
+    for seed in range(2):
+        make_run(tmp_path, "baseline", seed)
+    make_run(tmp_path, "tuned_lr", device="cuda")
+    found = compared(tmp_path)
+    assert len(found.table) == 3
+    (note,) = [note for note in found.notes if "may come from that" in note.text]
+    assert note.run == "tuned_lr seed 0"
+    assert "training code - on cuda in -, and most runs are of training code - on cpu in -:" in note.text
+
+
 def test_quality_at_two_image_sizes_is_compared_only_at_64_px(tmp_path):
     make_run(tmp_path, "tuned_lr")
     make_run(tmp_path, "hires_128")
