@@ -192,8 +192,8 @@ def _run_of(options: argparse.Namespace, *, finished: bool = False) -> "Run":
 
     run_request = request(options, choose(options.device).profile)
     folder = run_request.folder(run_request.resolved(), run_request.source())
-    if finished and not folder.generator.is_file():
-        raise UserError(f"{folder.path}: no generator.params; first train it to the end: make run EXP=...")
+    if finished:
+        folder.trained_generator()
     runs, unusable = read_folders(folder.path)
     if not runs:
         raise UserError(unusable[0])

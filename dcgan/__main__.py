@@ -82,7 +82,6 @@ def _dry_run(experiment: config.Experiment) -> int:
 def _sample(options: argparse.Namespace) -> int:
     from dcgan import sample
     from dcgan.device import device as devices
-    from dcgan.record.folder import ENDED
     from dcgan.record.weights import load_generator
 
     device = devices.choose(options.device)
@@ -97,14 +96,7 @@ def _sample(options: argparse.Namespace) -> int:
         run_request = request(options, device.profile)
         experiment = run_request.resolved()
         folder = run_request.folder(experiment, run_request.source())
-        weights, out = folder.generator, options.out or folder.path / "sampled"
-        if not weights.is_file():
-            state = folder.read_status().get("state")
-            reason = f"the run is {state}" if state else "no such run"
-            advice = "finish it with `make run` first"
-            if state in ENDED:  # `make run` would leave it as it is
-                advice = "draw from one of its snapshots/, or train it again with --fresh (FRESH=1)"
-            raise UserError(f"{folder.path}: no generator.params ({reason}); {advice}")
+        weights, out = folder.trained_generator(), options.out or folder.path / "sampled"
         snapshots = [path for step in experiment.snapshot_steps if (path := folder.snapshot(step)).is_file()]
 
     generator = load_generator(weights).to(device.torch)

@@ -53,7 +53,7 @@ def write(comparison: Comparison, figures: Path, docs: Path, *, beside: Sequence
     the written pages, study.md first. Everything is rendered before the first file is written, and what an earlier
     study left is removed last.
 
-    Raises UserError for runs without scores, and for a README that can't be read.
+    Raises UserError for runs without scores, and for a README or caveats that can't be read.
     """
     if comparison.table["fid"].isna().all():
         raise UserError("no run has scores, so there is nothing to study; `make compare` says why")
@@ -67,7 +67,7 @@ def write(comparison: Comparison, figures: Path, docs: Path, *, beside: Sequence
             _beside(extra, _samples(extra, pictures, prefix=f"{extra.data}-{extra.profile}-")) for extra in beside
         ],
         "ladder": ladder.section(docs / "study"),
-        "caveats": (docs / CAVEATS).read_text(encoding="utf-8") if (docs / CAVEATS).is_file() else "",
+        "caveats": _text(docs / CAVEATS) if (docs / CAVEATS).is_file() else "",
         "first_study": FIRST_STUDY.as_posix() if (docs / FIRST_STUDY).is_file() else "",
     }
     texts = {docs / "study.md": _tidy(template("study.md", cell=cell).render(facts))} | _fronts(docs, facts)
@@ -118,15 +118,19 @@ def _fronts(docs: Path, facts: Mapping[str, Any]) -> dict[Path, str]:
     texts = {}
     for readme in sorted(docs.parent.glob("README*.md")):
         front = readme.name.replace("README", "front")
-        try:
-            text = readme.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{readme}: can't be read as UTF-8 text: {one_line(str(error))}") from error
+        text = _text(readme)
         place = FRONT.search(text)
         if place and (TEMPLATES / front).is_file():
             block = _tidy(template(front, cell=cell).render(facts, docs=docs.name))
             texts[readme] = text[: place.end(1)] + block + text[place.start(2) :]
     return texts
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read as UTF-8 text: {one_line(str(error))}") from error
 
 
 def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str, str]) -> dict[str, Any]:

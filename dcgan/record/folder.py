@@ -57,6 +57,17 @@ class RunFolder:
         """The generator's state dict after `step` steps."""
         return self.path / "snapshots" / f"step-{step:06d}.pt"
 
+    def trained_generator(self) -> Path:
+        """The final generator's weights. Raises UserError, which says how to get them, if there are none."""
+        if self.generator.is_file():
+            return self.generator
+        state = self.read_status().get("state")
+        reason = f"the run is {state}" if state else "no such run"
+        advice = "finish it with `make run` first"
+        if state in ENDED:  # `make run` would leave it as it is
+            advice = "train it again with --fresh (FRESH=1), or sample from one of its snapshots/"
+        raise UserError(f"{self.path}: no generator.params ({reason}); {advice}")
+
     def write_status(self, state: State, **facts: Any) -> None:
         """Write the run's state and plain facts about it."""
         save(self.status, json.dumps({"state": state, **facts}, indent=2) + "\n")

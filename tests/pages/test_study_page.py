@@ -305,11 +305,13 @@ def test_a_readme_in_a_language_without_a_front_is_left_alone(comparison, tmp_pa
     assert (tmp_path / "README.it.md").read_text() == text
 
 
-def test_a_readme_that_is_no_text_is_an_error_before_anything_is_written(comparison, tmp_path):
-    (tmp_path / "README.zh-CN.md").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match=r"README.zh-CN.md: can't be read as UTF-8 text"):
+@pytest.mark.parametrize("name", ["README.zh-CN.md", "docs/study/caveats.md"])
+def test_a_page_that_is_no_text_is_an_error_before_anything_is_written(comparison, tmp_path, name):
+    (tmp_path / "docs" / "study").mkdir(parents=True)
+    (tmp_path / name).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=rf"{name}: can't be read as UTF-8 text"):
         written(comparison, tmp_path)
-    assert not list((tmp_path / "docs").iterdir())
+    assert not (tmp_path / "docs" / "study.md").exists()
     assert "old" in (tmp_path / "README.md").read_text()
 
 

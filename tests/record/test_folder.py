@@ -124,3 +124,21 @@ def test_a_blank_line_in_a_history_costs_no_row_when_the_run_resumes(folder):
     folder.history.write_text("".join([header, first, "\n", *rest]))
     assert len(folder.truncate_history(3)) == 3
     assert folder.read_history()["step"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("state", "advice"),
+    [
+        (None, r"no generator.params \(no such run\); finish it with `make run` first"),
+        ("interrupted", r"\(the run is interrupted\); finish it with `make run` first"),
+        ("diverged", r"\(the run is diverged\); train it again with --fresh"),
+    ],
+)
+def test_a_run_without_its_last_generator_says_how_to_get_one(tmp_path, state, advice):
+    folder = RunFolder(tmp_path)
+    if state:
+        folder.write_status(state)
+    with pytest.raises(UserError, match=advice):
+        folder.trained_generator()
+    folder.generator.write_bytes(b"")
+    assert folder.trained_generator() == folder.generator
