@@ -97,17 +97,19 @@ def _seeds(n: Sequence[int]) -> str:
     return f"n = {per_arm if n[0] == n[1] else f'{n[0]} and {n[1]} seeds'}"
 
 
-def step_by_step(correlations: Mapping[int, float]) -> list[str]:
+def step_by_step(correlations: Mapping[int, tuple[float, int]]) -> list[str]:
     """Say in one line how the correlation changes with the step; [] without numbers.
 
-    correlations: step -> rank correlation.
+    correlations: step -> rank correlation, and of how many recipes.
     """
     if not correlations:
         return []
-    numbers = ", ".join(f"{step:,}: {rho:+.2f}" for step, rho in correlations.items())
+    numbers = ", ".join(f"{step:,}: {rho:+.2f}" for step, (rho, _) in correlations.items())
+    counts = sorted({n for _, n in correlations.values()})
+    recipes = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
     return [
-        f"step by step, means of recipes against KID of the next snapshot: {numbers} (nearly the same recipes at each "
-        "step, so these don't confirm each other)"
+        f"step by step, means of recipes against KID of the next snapshot: {numbers} (n = {recipes} recipes, nearly "
+        "the same ones at each step, so these don't confirm each other)"
     ]
 
 
@@ -118,7 +120,7 @@ class _Course(NamedTuple):
     collapsed: bool  # interleaving has collapsed
     warned: bool  # FID turned, and interleaving had collapsed by its best snapshot
     early: bool  # interleaving collapsed only where it doesn't count, before KID got low enough
-    learnt: bool  # its KID got low enough for a collapse to count
+    able: bool  # a collapse could have counted: KID got low enough after the ratio had got high enough
     steps: float
     rise: float  # of FID at the end above its best, as a share; NaN for few snapshots
     text: str  # on the collapse and the turn
@@ -197,10 +199,10 @@ def _counted(courses: Sequence[_Course]) -> tuple[str, str]:
             )
             + " collapsed."
         )
-    learnt = [course for course in courses if course.learnt]
-    if len(learnt) < len(courses):
+    if unable := sum(not course.able for course in courses):
         text += (
-            f" Only {len(learnt)} of the {len(courses)} runs ever got below KID {LEARNT_KID}, where a collapse counts."
+            f" In {unable} of the {len(courses)} runs no collapse could have counted: KID never fell below "
+            f"{LEARNT_KID}, or the ratio was always below {interleaving.COLLAPSED_BY:g} before."
         )
     return plan.alarm_verdict(warned=warned, turned=turned, false_alarms=false_alarms, calm=calm), text
 
@@ -240,7 +242,7 @@ def _course(title: str, rows: pd.DataFrame) -> _Course:
         collapsed=onset is not None,
         warned=turned and onset is not None and onset <= int(fid.argmin()),
         early=onset is None and interleaving.collapse(ratio) is not None,
-        learnt=bool((kid < LEARNT_KID).any()),
+        able=bool(((kid[1:] < LEARNT_KID) & (np.fmax.accumulate(ratio)[:-1] >= interleaving.COLLAPSED_BY)).any()),
         steps=step[-1],
         rise=rise,
         text=f"{title}: {text}",

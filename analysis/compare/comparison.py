@@ -197,8 +197,8 @@ class Comparison:
     experiment_answers: Mapping[str, Answer]  # an experiment's name -> the answer to its own question
     alarms: Sequence[Note]  # runs that diverged, that D has won, or whose last snapshot is much worse than their best
     notes: Sequence[Note]  # what is named and not hidden: unfinished, refused, unreadable, not scored
-    #: A candidate -> step -> rank correlation of the experiments' means with the next snapshot's KID.
-    step_correlations: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    #: A candidate -> step -> rank correlation of the recipes' means with the next snapshot's KID, and of how many.
+    step_correlations: Mapping[str, Mapping[int, tuple[float, int]]] = field(default_factory=dict)
     ratings: Sequence[Mapping[str, Any]] = ()  # experiment, seed, and both rates with their intervals
     apart: Collection[str] = ()  # titles of runs that were scored against other real images than most of their size
     repeats: int = 0  # runs whose first steps are another's, to the last bit

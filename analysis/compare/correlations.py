@@ -69,14 +69,14 @@ def recipes_of(rows: pd.DataFrame, runs: Sequence[Run]) -> pd.Series:
     return rows["experiment"].map({run.name: recipe(run.experiment) for run in runs})
 
 
-def step_correlations(x: str, snapshots: pd.DataFrame, runs: Sequence[Run]) -> dict[int, float]:
-    """Step -> rank correlation of the recipes' means of x with those of the next snapshot's KID."""
+def step_correlations(x: str, snapshots: pd.DataFrame, runs: Sequence[Run]) -> dict[int, tuple[float, int]]:
+    """Step -> rank correlation of the recipes' means of x with those of the next snapshot's KID; and of how many."""
     rows = of_usual_size(snapshots).dropna(subset=[x, "next_kid_mean"])
     correlations = {}
     for step, step_rows in rows.groupby("step"):
         means = step_rows.groupby(recipes_of(step_rows, runs))[[x, "next_kid_mean"]].mean()
         if len(means) > Association.MIN_COMPARISONS:
-            correlations[step] = means[x].corr(means["next_kid_mean"], method="spearman")
+            correlations[step] = means[x].corr(means["next_kid_mean"], method="spearman"), len(means)
     return correlations
 
 

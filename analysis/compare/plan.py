@@ -146,7 +146,7 @@ def _as_planned(run: Run, seeds: Sequence[int]) -> bool:
 
 def size_arm(run: Run) -> tuple[int, float, float] | None:
     """Which of block D's arms, SIZE_ARMS, the run belongs to."""
-    if run.profile != PROFILE or run.seed not in SIZE_SEEDS or run.steps != SIZE_STEPS:
+    if run.profile != PROFILE or run.seed not in SIZE_SEEDS or run.experiment.total_steps != SIZE_STEPS:
         return None
     changes = dict(zip(("image_size", DOSE, WIDTH), SIZE_ARMS[0], strict=True)) | _changes(run, "tuned_lr")
     around_1 = changes.pop("weight_init.batchnorm_mean", None) == 1.0
@@ -289,38 +289,50 @@ def alarm_verdict(*, warned: int, turned: int, false_alarms: int, calm: int) -> 
 # --- rule 5 ---
 
 
-def size_effects(arms: Mapping[tuple[int, float, float], Sequence[float]]) -> dict[str, Effect]:
-    """Block D's effects on one measure: `gap`, from 64 to 128 px, and those of DOSE and WIDTH at 128 px.
+@dataclass(frozen=True)
+class SizeEffects:
+    """What block D says of one measure, in its own units. SIZE_ARMS names the arms."""
 
-    arms: each of SIZE_ARMS -> a value per seed, equally many in each. Each of the two settings is judged over both
-    values of the other. The variance is that within the arms at 128 px. Those at 64 px are less noisy, so the gap's
-    interval is too wide rather than too narrow.
+    gap: Effect | None  # from 64 to 128 px; None without the arm at 64 px
+    change: Mapping[str, Effect]  # of DOSE and WIDTH at 128 px, each averaged over both values of the other
+    alone: Mapping[str, float]  # of each from the arm that the gap is of, the other setting unchanged
+
+
+def size_effects(arms: Mapping[tuple[int, float, float], Sequence[float]]) -> SizeEffects:
+    """Compare block D's arms, each with equally many values, one per seed.
+
+    The variance is that within the arms at 128 px, which are assumed to be equally noisy.
     """
     small, first, *_ = SIZE_ARMS
-    sd, df = pooled_sd({str(arm): values for arm, values in arms.items() if arm != small})
-    effects = {"gap": pooled_effect(arms[first], arms[small], sd=sd, df=df)}
+    large = SIZE_ARMS[1:]
+    sd, df = pooled_sd({str(arm): arms[arm] for arm in large})
+    change, alone = {}, {}
     for place, setting in ((1, DOSE), (2, WIDTH)):
-        low, high = (
-            [value for arm in SIZE_ARMS[1:] if (arm[place] == first[place]) == is_low for value in arms[arm]]
-            for is_low in (True, False)
+        higher = [arm for arm in large if arm[place] != first[place]]
+        values, other_values = (
+            [value for arm in group for value in arms[arm]] for group in (higher, {*large} - {*higher})
         )
-        effects[setting] = pooled_effect(high, low, sd=sd, df=df)
-    return effects
+        change[setting] = pooled_effect(values, other_values, sd=sd, df=df)
+        (only,) = (arm for arm in higher if arm[3 - place] == first[3 - place])
+        alone[setting] = float(np.mean(arms[only]) - np.mean(arms[first]))
+    gap = pooled_effect(arms[first], arms[small], sd=sd, df=df) if small in arms else None
+    return SizeEffects(gap, change, alone)
 
 
-def closed_share(gap: Effect, change: Effect) -> float:
-    """The share of a gap that a change closes, 1 for all of it; NaN where either's interval includes 0.
+def closed_share(gap: Effect, change: Effect, alone: float | None = None) -> float:
+    """The share of a gap that a change closes, 1 for all of it; NaN where an interval of the two includes 0.
 
-    gap: the recipe at 128 px minus the same at 64 px; change: the follow-up minus the recipe. Both are of FID at 64 px,
-    which two image sizes have in common.
+    gap: the recipe at 128 px minus the same at 64 px; change: the follow-up minus the recipe, or a mean of such
+    differences, of which `alone` starts from the recipe. All are of FID at 64 px, or its log: two image sizes have only
+    this in common.
     """
     settled = gap.settled and change.settled and gap.difference > 0
-    return -change.difference / gap.difference if settled else float("nan")
+    return -(change.difference if alone is None else alone) / gap.difference if settled else float("nan")
 
 
-def is_cause(gap: Effect, change: Effect, variety: Effect) -> bool:
+def is_cause(gap: Effect, change: Effect, variety: Effect, alone: float | None = None) -> bool:
     """The fifth rule, on the effects of `closed_share` and on the change of variety.
 
     Reading: diversity is `analysis.measures.variety`'s mean distance to the nearest of 64 samples.
     """
-    return closed_share(gap, change) >= 0.5 and variety.difference > 0
+    return change.difference < 0 and closed_share(gap, change, alone) >= 0.5 and variety.difference > 0

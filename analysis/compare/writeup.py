@@ -1,20 +1,20 @@
-"""Which questions across runs are answered, in which order. Only this file knows experiments by name."""
+"""Which questions across runs are answered, in which order.
 
-from collections.abc import Callable, Mapping, Sequence
+Only this file and `image_size` know experiments by name.
+"""
+
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from math import isnan
 
 import numpy as np
 import pandas as pd
 
-from analysis.compare import answers, looks_normal, own_question, plan
-from analysis.compare.comparison import Alternative, Answer, Arms, Comparison, sentence, without_runs
+from analysis.compare import answers, image_size, looks_normal, own_question, plan
+from analysis.compare.comparison import Alternative, Answer, Arms, Comparison, without_runs
 from analysis.compare.eligible import Twin
 from analysis.measures.inference import Effect
 
-HIRES = "hires_128"
-FOLLOW_UPS = ("hires_128_longer", "hires_128_equal_lr", "hires_128_strong_d")
 AS_WRITTEN = ("tuned_lr", "regularized")  # with a slow D and before it
 LONG = ("slow_d_long", "baseline_long")  # of 15,000 steps
 COMPARED = {"better": "they are better", "worse": "they are worse", "open": "we can't tell"}
@@ -36,7 +36,7 @@ def answers_to(comparison: Comparison, twins: Sequence[Twin]) -> list[Answer]:
             steps=comparison.steps_compared,
         ),
         answers.dives(whole_runs),
-        image_size(comparison, snapshots),
+        image_size.answer(comparison, snapshots),
         answers.speed(table),
         looks_normal.answer(table, comparison.ratings),
     ]
@@ -149,147 +149,3 @@ def _same_course(name: str, alternatives: Sequence[Alternative]) -> list[str]:
         for alternative in alternatives
         if alternative.experiment == name and {*alternative.overrides} <= {"snapshots"}
     ]
-
-
-def image_size(comparison: Comparison, snapshots: pd.DataFrame) -> Answer:
-    """Was 128 px worse because it needed more epochs, or a stronger D? The plan's block D is about D.
-
-    Without its runs, or beside them, each follow-up changes one of these. Whatever changes more shows no cause.
-    """
-    question = "Was 128x128 worse because it needed more epochs, or because it needed a stronger D?"
-    by_name = {alternative.name: alternative for alternative in comparison.alternatives if alternative.seeds}
-    answer = partial(Answer, question, key="size", rule=plan.RULES["size"])
-    if HIRES not in by_name:
-        return answer("open", f"No run of {HIRES} is among these.", not_run=True)
-    hires = by_name[HIRES]
-    evidence = _hires_evidence(hires, by_name.get(hires.parent or ""), snapshots)
-    evidence += [_narrow_evidence(recipe, by_name) for recipe in by_name.values() if _is_narrow(recipe)]
-    follow_ups = [recipe for recipe in by_name.values() if recipe.parent == HIRES and _changes_one_thing(recipe)]
-    evidence += [_follow_up_evidence(recipe, hires) for recipe in follow_ups]
-    if by_the_plan := _block_d(comparison, answer, evidence):
-        return by_the_plan
-    if not follow_ups:
-        *names, last = FOLLOW_UPS
-        text = f"Neither the plan's recipes at 128 px nor {', '.join(names)} and {last} are among these runs."
-        return answer("open", text, evidence=evidence, not_run=True)
-    seeds = min(len(recipe.seeds) for recipe in (hires, *follow_ups))
-    if "fid_at_64" not in hires.differences:
-        text = f"The gap to 64 px is not known: it needs scored runs of {hires.parent}."
-        return answer("open", text, evidence=evidence)
-    causes = [recipe.name for recipe in follow_ups if _is_cause(recipe, hires)]
-    if causes:
-        verb = "does" if len(causes) == 1 else "do"
-        text = f"By the rule, {' and '.join(causes)} {verb} better (n is at least {seeds})."
-        return answer("better", text, evidence=evidence)
-    return answer("open", f"By the rule, no follow-up is a cause (n is at least {seeds}).", evidence=evidence)
-
-
-def _changes_one_thing(recipe: Alternative) -> bool:
-    """Whether the recipe differs from its parent in one setting, or in how long it is trained."""
-    return len({"length" if key in plan.LENGTH else key for key in recipe.changes}) == 1
-
-
-def _block_d(comparison: Comparison, answer: Callable[..., Answer], other_evidence: Sequence[str]) -> Answer | None:
-    """The fifth rule on the plan's runs; None without any. `answer` makes one of a verdict and its text."""
-    arm_of = {run.title: arm for run in comparison.runs if (arm := plan.size_arm(run))}
-    rows = comparison.table.dropna(subset=["fid_at_64", "variety"])
-    rows = rows[rows["status"] == "finished"]
-    rows = rows.assign(arm=(rows["experiment"] + " seed " + rows["seed"].astype(str)).map(arm_of))
-    rows = rows.dropna(subset="arm").drop_duplicates(["arm", "seed"])  # one length can be asked for in two ways
-    if rows.empty:
-        return None
-    evidence = [*other_evidence]
-    evidence += [
-        f"block D, {_arm_text(row.arm)}, seed {row.seed}: FID at 64 px {row.fid_at_64:.1f}, variety {row.variety:.3f}, "
-        f"D's loss below 0.1 in {100 * row.d_win_share:.1f} % of the steps compared"
-        for row in rows.itertuples()
-    ]
-    expected = len(plan.SIZE_ARMS) * len(plan.SIZE_SEEDS)
-    if len(rows) < expected:
-        text = f"{len(rows)} of the {expected} runs that the plan's rule needs are here."
-        return answer("open", text, evidence=evidence)
-    fid, variety = (
-        plan.size_effects({arm: values.astype(float).to_list() for arm, values in rows.groupby("arm")[measure]})
-        for measure in ("fid_at_64", "variety")
-    )
-    evidence.append(f"block D, 128 px minus 64 px: FID at 64 px {own_question.effect_text(fid['gap'])}")
-    causes = []
-    for setting, name in ((plan.DOSE, "D's higher rate"), (plan.WIDTH, "D's greater width")):
-        share = plan.closed_share(fid["gap"], fid[setting])
-        closed = "not known" if isnan(share) else f"{100 * share:.0f} %"
-        evidence.append(
-            f"block D, {name}: FID at 64 px {own_question.effect_text(fid[setting])}; share of the gap that it closes: "
-            f"{closed}; variety {own_question.effect_text(variety[setting])}"
-        )
-        if plan.is_cause(fid["gap"], fid[setting], variety[setting]):
-            causes.append(name)
-    n = f"n = {len(plan.SIZE_SEEDS)} seeds of each of {len(plan.SIZE_ARMS)} recipes"
-    text = f"By the rule, neither D's rate nor its width is shown to be the cause ({n})."
-    if causes:
-        verb = "closes" if len(causes) == 1 else "each close"
-        text = f"By the rule, {' and '.join(causes)} {verb} at least half of the gap to 64 px ({n})."
-    return answer("better" if causes else "open", text, evidence=evidence, primary=True)
-
-
-def _arm_text(arm: tuple[int, float, float]) -> str:
-    size, rate, width = arm
-    return f"{size} px, D's rate {rate:.0e}, D's width x {width:g}".replace("e-0", "e-")
-
-
-def _is_cause(follow_up: Alternative, hires: Alternative) -> bool:
-    gap, change = (recipe.differences.get("fid_at_64") for recipe in (hires, follow_up))
-    variety = follow_up.differences.get("variety")
-    return bool(gap and change and variety and plan.is_cause(gap, change, variety))
-
-
-def _hires_evidence(hires: Alternative, small: Alternative | None, snapshots: pd.DataFrame) -> list[str]:
-    """How the run at 128 px compares with its parent at 64 px, and how its FID and D's loss went."""
-    evidence = []
-    if small:
-        fids = [f"{recipe.name} {own_question.number(recipe.measures['fid_at_64'])}" for recipe in (hires, small)]
-        evidence.append(f"at 64 px: {', '.join(fids)} (FID)")
-    fid = snapshots[snapshots["experiment"] == HIRES].groupby("step")["fid"].mean().dropna()
-    if len(fid) >= 3:
-        last_three = " -> ".join(f"{value:.1f}" for value in fid.iloc[-3:])
-        evidence.append(
-            f"FID along its snapshots: {last_three} at the last three, best {fid.min():.1f} at step {fid.idxmin():,}"
-        )
-    varieties = [recipe for recipe in (hires, small) if recipe and recipe.measures["variety"].n]
-    if varieties:
-        levels = ", ".join(f"{recipe.name} {own_question.number(recipe.measures['variety'])}" for recipe in varieties)
-        evidence.append(f"variety: {levels}; the lower, the more faces are alike")
-    win_share = hires.measures["d_win_share"]
-    if win_share.n:
-        evidence.append(f"D's loss is below 0.1 in {100 * win_share.mean:.1f} % of its steps")
-    return evidence
-
-
-def _is_narrow(recipe: Alternative) -> bool:
-    """Whether both networks have fewer channels than those of its parent at 64 px, and nothing else is changed."""
-    old, new = recipe.changes.get("width_multiplier", (0, 0))
-    return [*recipe.changes] == ["width_multiplier"] and new < old and recipe.parent != HIRES
-
-
-def _narrow_evidence(narrow: Alternative, by_name: Mapping[str, Alternative]) -> str:
-    """Compare a narrow recipe with its parent: at 128 px the layers near the image have as few channels."""
-    old, new = narrow.changes["width_multiplier"]
-    text = "its endpoint is not known."
-    if narrow.outcome:
-        _, text = own_question.judge_outcome(narrow.outcome, str(narrow.parent))
-        text += f" ({narrow.stand_in}.)" if narrow.stand_in else ""
-    recipes = [narrow, *(recipe for name, recipe in by_name.items() if name == narrow.parent)]
-    varieties = ", ".join(f"{recipe.name} {own_question.number(recipe.measures['variety'])}" for recipe in recipes)
-    return f"exploratory: {narrow.name}, with {new / old:.2g} times the channels: {text} Variety: {varieties}."
-
-
-def _follow_up_evidence(follow_up: Alternative, hires: Alternative) -> str:
-    """What a follow-up changes, and how much of the gap to 64 px it closes, where both have more than one seed."""
-    text = "its endpoint is not known."
-    if follow_up.outcome:
-        text = sentence(*own_question.judge_outcome(follow_up.outcome, HIRES))
-    gap, change = (recipe.differences.get("fid_at_64") for recipe in (hires, follow_up))
-    share = plan.closed_share(gap, change) if gap and change else float("nan")
-    if not isnan(share):
-        verb = "closes" if share > 0 else "widens"
-        text += f" At 64 px it {verb} the gap to {hires.parent} by {100 * abs(share):.0f} %."
-    return f"{follow_up.name}: {text}"
