@@ -57,8 +57,8 @@ def _by_block_d(comparison: Comparison, answered: Callable[..., Answer], other_e
     """The fifth rule on the plan's runs, where there are any. `answered` makes an answer of a verdict and its text."""
     arm_of = {run.title: arm for run in comparison.runs if (arm := plan.size_arm(run))}
     rows = comparison.table.assign(arm=titles(comparison.table).map(arm_of)).dropna(subset="arm")
-    rows = rows.drop_duplicates(["arm", "seed"])  # one length can be asked for in two ways
     scored = rows[rows["status"] == "finished"].dropna(subset=["fid_at_64", "fid", "kid_endpoint", "variety"])
+    scored = scored.drop_duplicates(["arm", "seed"])  # one length can be asked for in two ways
     evidence = [*other_evidence]
     evidence += [
         f"block D, {_arm_text(row.arm)}, seed {row.seed}: FID at 64 px {row.fid_at_64:.1f}, variety {row.variety:.3f}, "
@@ -67,9 +67,13 @@ def _by_block_d(comparison: Comparison, answered: Callable[..., Answer], other_e
     ]
     expected = len(plan.SIZE_ARMS) * len(plan.SIZE_SEEDS)
     if len(scored) < expected:
-        text = f"{len(scored)} of the {expected} runs that the plan's rule needs are scored, so it is not applied yet."
+        text = (
+            f"{len(scored)} of the {expected} runs that the plan's rule needs are scored. It is applied once all are."
+        )
         if diverged := (rows["status"] == "diverged").sum():
-            text = f"{diverged} of the {expected} runs that the plan's rule needs diverged, so it can't be applied."
+            text = (
+                f"{diverged} of the {expected} runs that the plan's rule needs diverged, so the rule can't be applied."
+            )
         return answered("open", text, evidence=evidence, not_run=True)
     scored = scored.astype(dict.fromkeys(["fid_at_64", "fid", "kid_endpoint", "variety"], float))
     logs = scored.assign(**{name: np.log(scored[name]) for name in ("fid_at_64", "fid", "kid_endpoint")})
@@ -78,7 +82,6 @@ def _by_block_d(comparison: Comparison, answered: Callable[..., Answer], other_e
         for measure in ("fid_at_64", "fid", "kid_endpoint", "variety")
     )
     gap = at_64.gap
-    assert gap is not None  # all arms are there
     evidence.append(f"block D, from 64 to 128 px: FID at 64 px is {own_question.times(gap)} times as high")
     texts, causes = [], []
     for setting, (name, twice) in SETTINGS.items():

@@ -291,15 +291,15 @@ def alarm_verdict(*, warned: int, turned: int, false_alarms: int, calm: int) -> 
 
 @dataclass(frozen=True)
 class SizeEffects:
-    """What block D says of one measure, in its own units. SIZE_ARMS names the arms."""
+    """What block D says of one measure, in its own units."""
 
-    gap: Effect | None  # from 64 to 128 px; None without the arm at 64 px
+    gap: Effect  # from 64 to 128 px
     change: Mapping[str, Effect]  # of DOSE and WIDTH at 128 px, each averaged over both values of the other
     alone: Mapping[str, float]  # of each from the arm that the gap is of, the other setting unchanged
 
 
 def size_effects(arms: Mapping[tuple[int, float, float], Sequence[float]]) -> SizeEffects:
-    """Compare block D's arms, each with equally many values, one per seed.
+    """Compare SIZE_ARMS, each with equally many values, one per seed.
 
     The variance is that within the arms at 128 px, which are assumed to be equally noisy.
     """
@@ -310,13 +310,13 @@ def size_effects(arms: Mapping[tuple[int, float, float], Sequence[float]]) -> Si
     for place, setting in ((1, DOSE), (2, WIDTH)):
         higher = [arm for arm in large if arm[place] != first[place]]
         values, other_values = (
-            [value for arm in group for value in arms[arm]] for group in (higher, {*large} - {*higher})
+            [value for arm in large if (arm in higher) == is_higher for value in arms[arm]]
+            for is_higher in (True, False)
         )
         change[setting] = pooled_effect(values, other_values, sd=sd, df=df)
         (only,) = (arm for arm in higher if arm[3 - place] == first[3 - place])
         alone[setting] = float(np.mean(arms[only]) - np.mean(arms[first]))
-    gap = pooled_effect(arms[first], arms[small], sd=sd, df=df) if small in arms else None
-    return SizeEffects(gap, change, alone)
+    return SizeEffects(pooled_effect(arms[first], arms[small], sd=sd, df=df), change, alone)
 
 
 def closed_share(gap: Effect, change: Effect, alone: float | None = None) -> float:

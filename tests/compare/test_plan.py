@@ -223,7 +223,7 @@ def test_the_rule_on_128_px_waits_for_all_of_its_runs_and_says_why(tmp_path):
     found = {}
     block_d(tmp_path, found, faster=60, wider=5, seeds=(10,))
     answer = answer_to(compared(tmp_path, found), "size")
-    assert answer.text == "5 of the 10 runs that the plan's rule needs are scored, so it is not applied yet."
+    assert answer.text == "5 of the 10 runs that the plan's rule needs are scored. It is applied once all are."
     assert answer.kind == "not run"
     assert "0 of the 10 runs that the plan's rule needs are scored" in answer_to(compared(tmp_path), "size").text
 
@@ -234,7 +234,7 @@ def test_a_run_of_the_plan_that_diverged_at_128_px_is_named(tmp_path):
     overrides = ["weight_init.batchnorm_mean=1.0", "snapshots=20"]
     make_run(tmp_path, "hires_128", 11, steps=10_000, profile=plan.PROFILE, overrides=overrides, state="diverged")
     answer = answer_to(compared(tmp_path, found), "size")
-    assert answer.text == "1 of the 10 runs that the plan's rule needs diverged, so it can't be applied."
+    assert answer.text == "1 of the 10 runs that the plan's rule needs diverged, so the rule can't be applied."
 
 
 def test_the_effects_at_128_px_are_those_of_two_crossed_settings():
@@ -341,6 +341,7 @@ def test_the_plan_in_the_repository_has_the_numbers_of_the_rules():
         f"{plan.FEW_IMAGES[0]} and {plan.FEW_IMAGES[1]:,} images x {{baseline, slow_d_only}} | {plan.FEW_SEEDS[0]} to"
         in text
     )
+    assert f"{plan.SIZE_STEPS:,} steps | {', '.join(map(str, plan.SIZE_SEEDS))} |" in text
     assert "last three snapshots" in text
     assert quality.LAST == 3
 
