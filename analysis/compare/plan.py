@@ -322,9 +322,9 @@ def size_effects(arms: Mapping[tuple[int, float, float], Sequence[float]]) -> Si
 def closed_share(gap: Effect, change: Effect, alone: float | None = None) -> float:
     """The share of a gap that a change closes, 1 for all of it; NaN where an interval of the two includes 0.
 
-    gap: the recipe at 128 px minus the same at 64 px; change: the follow-up minus the recipe, or a mean of such
-    differences, of which `alone` starts from the recipe. All are of FID at 64 px, or its log: two image sizes have only
-    this in common.
+    gap: the recipe at 128 px minus the same at 64 px. change: the follow-up minus the recipe, or a mean of several such
+    differences; then `alone` is the one that starts from the recipe. All are of FID at 64 px, or of its log: two image
+    sizes have only this in common.
     """
     settled = gap.settled and change.settled and gap.difference > 0
     return -(change.difference if alone is None else alone) / gap.difference if settled else float("nan")

@@ -226,53 +226,6 @@ def test_a_collapse_is_an_alarm_if_fid_turns_after_it_and_rarely_without_it(runs
     assert answer.sentence.startswith(sentence)
 
 
-def test_a_narrow_recipe_at_64_px_stands_beside_the_one_at_128_px(tmp_path):
-    found = {}
-    for name, variety, overrides in (
-        ("tuned_lr", 0.17, []),
-        ("tuned_lr", 0.1, ["width_multiplier=0.03"]),
-        ("hires_128", 0.05, []),
-    ):
-        for seed in range(2):
-            options = {"more": {"variety": variety}, "steps": 800, "overrides": overrides}
-            scored_run(tmp_path, found, name, seed, along=[60 + 60 * len(overrides) + seed] * 4, **options)
-    size = answer_to(compared(tmp_path, found), "size")
-    (line,) = [line for line in size.evidence if line.startswith("exploratory: tuned_lr+width_multiplier=0.03, with ")]
-    assert "KID over the last 3 snapshots is 1.99 times tuned_lr's" in line
-    assert "Variety: tuned_lr+width_multiplier=0.03 0.1 [0.1, 0.1], n = 2 seeds, tuned_lr 0.17" in line
-
-
-@pytest.mark.parametrize(
-    ("seeds", "at_64", "variety", "share", "is_cause"),
-    [
-        (3, 70, 0.17, "closes the gap to tuned_lr by 75 %", True),
-        (3, 84, 0.17, "closes the gap to tuned_lr by 40 %", False),
-        (3, 70, 0.05, "closes the gap to tuned_lr by 75 %", False),
-        (3, 120, 0.17, "widens the gap to tuned_lr by 50 %", False),
-        (1, 70, 0.17, None, False),
-    ],
-)
-def test_a_cause_closes_half_of_the_gap_to_64_px_with_more_diverse_samples(
-    tmp_path, seeds, at_64, variety, share, is_cause
-):
-    """And a share of the gap takes more than one seed."""
-    found = {}
-    recipes = {"tuned_lr": (60, 0.17), "hires_128": (100, 0.1), "hires_128_equal_lr": (at_64, variety)}
-    for name, (fid, own) in recipes.items():
-        for seed in range(seeds):
-            own_size = fid if name == "tuned_lr" else (2.0 + 0.01 * seed) * fid
-            more = {"fid_at_64": fid + 0.1 * seed, "variety": own + 0.001 * seed}
-            scored_run(tmp_path, found, name, seed, along=[own_size] * 4, more=more, steps=800)
-    answer = answer_to(compared(tmp_path, found), "size")
-    evidence = " ".join(answer.evidence)
-    assert answer.rule.startswith("A cause of the worse faces at 128 px is accepted if")
-    assert share in evidence if share else "closes the gap" not in evidence
-    if is_cause:
-        assert answer.sentence == "Better. By the rule, hires_128_equal_lr does better (n is at least 3)."
-    else:
-        assert answer.sentence == f"Can't tell. By the rule, no follow-up is a cause (n is at least {seeds})."
-
-
 def test_a_face_rate_carries_its_interval_and_its_name(tmp_path):
     make_run(tmp_path, "baseline")
     found = compared(tmp_path, {"baseline": scores(50.0, face_found=90, face_n=100, face_rate_real=0.99)})
