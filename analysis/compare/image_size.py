@@ -67,13 +67,10 @@ def _by_block_d(comparison: Comparison, answered: Callable[..., Answer], other_e
     ]
     expected = len(plan.SIZE_ARMS) * len(plan.SIZE_SEEDS)
     if len(scored) < expected:
-        text = (
-            f"{len(scored)} of the {expected} runs that the plan's rule needs are scored. It is applied once all are."
-        )
+        needed = f"of the {expected} runs that the plan's rule needs"
+        text = f"{len(scored)} {needed} are scored. The rule is applied once all are."
         if diverged := (rows["status"] == "diverged").sum():
-            text = (
-                f"{diverged} of the {expected} runs that the plan's rule needs diverged, so the rule can't be applied."
-            )
+            text = f"{diverged} {needed} diverged, so the rule can't be applied."
         return answered("open", text, evidence=evidence, not_run=True)
     scored = scored.astype(dict.fromkeys(["fid_at_64", "fid", "kid_endpoint", "variety"], float))
     logs = scored.assign(**{name: np.log(scored[name]) for name in ("fid_at_64", "fid", "kid_endpoint")})

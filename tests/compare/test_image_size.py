@@ -62,7 +62,7 @@ def test_the_rule_on_128_px_waits_for_all_of_its_runs_and_says_why(tmp_path):
     found = {}
     block_d(tmp_path, found, faster=60, wider=5, seeds=(10,))
     answer = answer_to(compared(tmp_path, found), "size")
-    assert answer.text == "5 of the 10 runs that the plan's rule needs are scored. It is applied once all are."
+    assert answer.text == "5 of the 10 runs that the plan's rule needs are scored. The rule is applied once all are."
     assert answer.kind == "not run"
     assert "0 of the 10 runs that the plan's rule needs are scored" in answer_to(compared(tmp_path), "size").text
 
