@@ -101,7 +101,9 @@ def _by_block_d(comparison: Comparison, answered: Callable[..., Answer], other_e
             texts.append(text)
         elif change.low > 0:
             texts.append(f"With {twice}, FID at 64 px is {own_question.times(change)} times as high: worse.")
-    if not gap.settled:
+    if gap.high < 0:
+        texts.insert(0, "There is no gap to close: images of 128 px, shrunk to 64 px, have the lower FID.")
+    elif not gap.settled:
         texts.insert(0, "The gap to 64 px is not shown, so the rule can name no cause: its interval includes 0.")
     elif not causes:
         texts.insert(0, "By the rule, neither D's rate nor D's width is shown to be a cause.")
