@@ -32,6 +32,7 @@ from dcgan.layers import BatchNormReLU, Stack
 from dcgan.networks import Discriminator, Generator
 from dcgan.players import Players, build
 from dcgan.record.folder import RunFolder
+from dcgan.tools.memory import out_of_memory
 from dcgan.trainer import train
 
 BATCH = 128
@@ -54,14 +55,22 @@ def bench_steps(rounds: int) -> Result:
         gc.collect()
         torch.cuda.empty_cache()  # or the previous run would raise the peak
         torch.cuda.reset_peak_memory_stats()
-        recorded, eager, setting = step_costs(name, bf16=bf16, facts=facts, profile="full", rounds=rounds)
         against, label = "the same step launched kernel by kernel", f"{size} px, {way}"
+        try:
+            recorded, eager, setting = step_costs(name, bf16=bf16, facts=facts, profile="full", rounds=rounds)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            print(f"{label}: left out: too little memory", flush=True)
+            continue
         measurements += [
             spread(f"{label}, {setting}", recorded, "ms", against=against, goal="<= 7 ms at 64 px in bf16"),
             Measurement(f"{label}, eager", statistics.median(eager), "ms"),
             Measurement(f"{label}, memory", torch.cuda.max_memory_reserved() / 1e9, "GB"),
         ]
         print(*(phrase(measurement.cells()) for measurement in measurements[-3:]), sep="; ", flush=True)
+    if not measurements:
+        raise UserError("no step can be timed: the device has too little memory")
     return Result("steps", measurements, f"batch {BATCH}")
 
 

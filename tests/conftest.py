@@ -12,6 +12,10 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # and where a command takes all cores, they are shared with other tests
 
+# A deterministic run sets this before cuBLAS's first use, after which it is not read again; here another test may have
+# used cuBLAS before.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 import torch
 from hypothesis import settings
 

@@ -146,6 +146,11 @@ def test_an_unknown_benchmark_is_one_line(capsys):
     assert error.count("\n") == 1
 
 
+def test_the_table_is_not_the_page(tmp_path, capsys):
+    assert bench.main(["pack", "--out", str(tmp_path / "RESULTS.md")]) == 2
+    assert "RESULTS.md: the table is a .csv file, and RESULTS.md goes into the same folder" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device on this machine")
 @pytest.mark.parametrize("what", ["steps", "epoch64", "epoch128", "examples", "busy"])
 def test_a_benchmark_of_a_missing_device_is_one_line(what, capsys):
@@ -177,6 +182,22 @@ def test_a_step_is_timed_as_the_trainer_takes_it_beside_an_eager_one(monkeypatch
     assert min(*ours, *eager) > 0
     assert (len(ours), len(eager)) == (2, 2)
     assert way.startswith("step by step")
+
+
+def test_a_step_that_needs_too_much_memory_is_left_out_and_the_others_are_timed(monkeypatch, capsys):
+    def costs(name, **_):
+        if name == "hires_128":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return [1.0], [2.0], "recorded"
+
+    monkeypatch.setattr(gpu, "_cuda", lambda: torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 10**9)
+    monkeypatch.setattr(gpu, "step_costs", costs)
+    measured = {measurement.measure for measurement in gpu.bench_steps(1).measurements}
+    assert {"64 px, bf16, recorded", "64 px, fp32, recorded", "64 px, fp32 in NCHW, recorded"} <= measured
+    assert not any(measure.startswith("128 px") for measure in measured)
+    assert "128 px, bf16: left out: too little memory\n" in capsys.readouterr().out
 
 
 def test_the_write_ups_loop_is_taken_apart(small, tmp_path, monkeypatch):
