@@ -48,6 +48,14 @@ ifneq ($(STRAY),)
 $(error there is no target "$(firstword $(STRAY))": `make` lists them; an experiment is EXP=$(firstword $(STRAY)))
 endif
 
+# `make study EXP=tuned_lr` would train all of EXPS, and `make run SEEDS=3` one seed.
+WANTED := $(if $(filter study,$(MAKECMDGOALS)),EXPS SEEDS,EXP SEED)
+UNUSED := $(if $(filter study,$(MAKECMDGOALS)),EXP SEED,$(if $(filter run,$(MAKECMDGOALS)),EXPS SEEDS))
+MISTAKEN := $(if $(word 2,$(MAKECMDGOALS)),,$(foreach name,$(UNUSED),$(if $(filter command,$(origin $(name))),$(name))))
+ifneq ($(strip $(MISTAKEN)),)
+$(error `make $(MAKECMDGOALS)` takes $(firstword $(WANTED))= and $(lastword $(WANTED))=, not $(firstword $(MISTAKEN))=)
+endif
+
 help: ## list the targets
 	@echo "make TARGET [VARIABLE=value ...]"
 	@echo

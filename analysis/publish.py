@@ -1,4 +1,4 @@
-"""Run folders -> published evidence: what the study needs of each finished and scored run, and nothing else.
+"""Run folders -> published evidence: what the study needs of each run that ended and is scored, and nothing else.
 
     <experiment>/seed-<n>/config.yaml    as the run recorded it
                           status.json    how it ended, how fast it was, and by which protocol it was scored
@@ -28,7 +28,7 @@ from analysis.runs.run import SPEED, Run
 from analysis.runs.scores import NAME as SCORES_NAME
 from analysis.score import Scorer
 from dcgan.record import weights
-from dcgan.record.folder import HISTORY
+from dcgan.record.folder import ENDED, HISTORY
 from dcgan.tools import plain_yaml
 from dcgan.tools.files import save
 
@@ -38,7 +38,7 @@ STATUS = ("state", "step", "steps", *SPEED, "seconds")
 
 
 def publish(runs: Iterable[Run], evidence: Path, scorer: Scorer) -> tuple[list[Path], list[str]]:
-    """Write the evidence of every finished and scored run that has none; return the folders and a line per refusal.
+    """Write the evidence of every run that ended, is scored and has none; return the folders and a line per refusal.
 
     Evidence of the same run is kept and its scores are renewed. Evidence of another run (other code, device, data or
     losses) is kept, and the refusal says so: two records of one name are never mixed.
@@ -64,17 +64,18 @@ def publish(runs: Iterable[Run], evidence: Path, scorer: Scorer) -> tuple[list[P
 
 
 def _lack(run: Run, scorer: Scorer) -> str:
-    """Why a run can't be published yet; "" if it can."""
-    if run.state != "finished":
+    """Return why a run can't be published yet; "" if it can."""
+    if run.state not in ENDED:
         return f"it is {run.state} at step {run.steps:,} of {run.experiment.total_steps:,}"
     scored_steps = set(scorer.scores_of(run)[1].snapshots["step"])
-    unscored_steps = {job.step for job in scorer.missing([run])} | (set(run.experiment.snapshot_steps) - scored_steps)
+    due = set(run.experiment.snapshot_steps) if run.state == "finished" else set()
+    unscored_steps = {job.step for job in scorer.missing([run])} | (due - scored_steps)
     steps = ", ".join(f"{step:,}" for step in sorted(unscored_steps))
     return f"no scores of step {steps} by this protocol; `make compare` scores it" if steps else ""
 
 
 def _difference(run: Run, folder: Path) -> str:
-    """How the run differs from the published one; "" for the same run."""
+    """Describe how the run differs from the published one; "" for the same run."""
     published, problems = read_folders(folder)
     if problems or not published:
         return f"or damaged: {problems[0]}"
@@ -121,7 +122,8 @@ def _write_scores(run: Run, folder: Path, scorer: Scorer) -> None:
     status = {key: run.status[key] for key in STATUS if key in run.status}
     status["scored_by"] = {**asdict(protocol), "text": protocol.text}
     save(folder / "status.json", json.dumps(status, indent=2) + "\n")
-    save(folder / SCORES_NAME, (run.folder.path / SCORES_NAME).read_bytes())
+    if (scores := run.folder.path / SCORES_NAME).is_file():  # a run may diverge before its first snapshot
+        save(folder / SCORES_NAME, scores.read_bytes())
 
 
 def _write_generator(run: Run, path: Path) -> None:

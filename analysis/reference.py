@@ -26,7 +26,7 @@ FACES = 2000  # at most this many images are searched for faces
 
 
 class Counts(NamedTuple):
-    """How many images are scored."""
+    """The numbers of images that are scored."""
 
     real: int  # a sample of the real ones, drawn by seed: all generators are compared with the same images
     final: int  # of the final generator
@@ -45,7 +45,7 @@ def reference_name(run: Run, size: int) -> str:
 
 
 def counts_of(run: Run) -> Counts:
-    """How many images a run's scores use."""
+    """Return the numbers of images that a run's scores use."""
     return COUNTS.get(run.profile, COUNTS["laptop"])
 
 
@@ -114,7 +114,7 @@ class Reference:
 
     @cached_property
     def variety(self) -> float:
-        """How varied the real images are: up to FACES evenly spread ones."""
+        """The variety of the real images: up to FACES evenly spread ones."""
         return variety.variety(self.images(self._spread))
 
     def images(self, places: np.ndarray) -> np.ndarray:

@@ -40,7 +40,7 @@ SNAPSHOT_MEASURES = ("kid_mean", "kid_std", "fid", "isc_mean", "isc_std")
 
 @dataclass(frozen=True)
 class Protocol:
-    """How one run is scored. Runs of different protocols are never put into one column."""
+    """The way one run is scored. Runs of different protocols are never put into one column."""
 
     extractor: str
     weights: str  # the beginning of the SHA-256 of the extractor's weights
@@ -141,7 +141,7 @@ class Scorer:
         self._references: dict[str, Reference | UserError] = {}
 
     def scores_of(self, run: Run) -> tuple[Protocol, Scores]:
-        """How this run is scored, and the scores it has."""
+        """Return the protocol by which this run is scored, and the scores it has."""
         protocol = Protocol.of(run, self.extractor, self.samples)
         return protocol, read(run, protocol)
 
@@ -259,7 +259,7 @@ class Scorer:
 
 
 def pictures_to_rate(run: Run, *, cache: Path, data: str | None = None) -> tuple[Sheet, list[np.ndarray]]:
-    """What the rating page of a finished run shows, and which picture is which.
+    """Return the pictures on the rating page of a finished run, and which is which.
 
     The generated ones come from latent seeds 0 to 63. Up to 32 random real ones join them, and up to 32 other real ones
     that are damaged: half of these have their halves swapped, and the rest have one eye moved.

@@ -262,7 +262,7 @@ def bench_busy(rounds: int) -> Result:
 
 
 def _kernel_times(step: Callable[[int], None], rounds: int, against: str) -> list[Measurement]:
-    """How much of the time a kernel runs, and the kernels that take longest. Raises UserError where none is seen."""
+    """Measure the share of time a kernel runs, and which kernels take longest. Raises UserError where none is seen."""
     shares = []
     for _ in range(rounds):
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:

@@ -57,7 +57,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Result:
-    """What one benchmark found."""
+    """The findings of one benchmark."""
 
     what: str
     measurements: Sequence[Measurement]

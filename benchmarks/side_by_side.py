@@ -21,7 +21,7 @@ class Pairs:
 
     @property
     def ratios(self) -> list[float]:
-        """How many times faster ours is, by round."""
+        """The factor by which ours is faster, by round."""
         return [theirs / ours for ours, theirs in zip(self.ours, self.theirs, strict=True)]
 
     def measurements(

@@ -26,6 +26,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from dcgan.device import ranks
+
+    code = _train(options)
+    if code and options.fresh and not ranks.launched():  # the line above says that the same command resumes
+        print("but without --fresh (FRESH=1): it would delete the run and train it again", file=sys.stderr)
+    return code
+
+
+def _train(options: argparse.Namespace) -> int:
     from dcgan.device import device as devices
 
     device = devices.choose(options.device)

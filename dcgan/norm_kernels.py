@@ -30,7 +30,7 @@ def _columns(channels, COLUMNS: tl.constexpr):
 
 @triton.jit
 def _places(start, end, rows, channels, column, exists, ROWS: tl.constexpr):
-    """Where the values of ROWS rows of this program's batch are, from `start`; and a mask of those that exist."""
+    """Locate the values of ROWS rows of this program's batch, from `start`; and mask those that exist."""
     row = start + tl.arange(0, ROWS)
     first = tl.program_id(2).to(tl.int64) * rows
     return (first + row)[:, None] * channels + column[None, :], (row < end)[:, None] & exists[None, :]

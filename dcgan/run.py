@@ -66,7 +66,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended, and where."""
+    """The outcome of a run, and its folder."""
 
     state: State
     folder: RunFolder
@@ -271,7 +271,8 @@ def _explained_shortage(
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise UserError(
-            f"{folder.path}: {error.strerror}; make room, and the same command resumes from the last checkpoint"
+            f"{folder.path}: {error.strerror}; make room, and the same command, without --fresh "
+            "(FRESH=1), resumes from the last checkpoint"
         ) from error
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):

@@ -34,7 +34,7 @@ READ_SECONDS = 1.0  # they are read about this often, for the progress bar
 
 
 class Due(IntEnum):
-    """What to do after a step; processes agree on the largest."""
+    """The work to do after a step; processes agree on the largest."""
 
     NOTHING = 0
     READING = 1  # the measures, from the device
@@ -151,7 +151,7 @@ class Pending:
         self._filled += 1
 
     def is_due(self) -> bool:
-        """Whether the ring is full, or its first step was some time ago."""
+        """Return whether the ring is full, or its first step was some time ago."""
         return self._filled == RING or time.perf_counter() - self._since > READ_SECONDS
 
     def read(self) -> tuple[np.ndarray, int]:

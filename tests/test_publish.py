@@ -146,6 +146,22 @@ def test_what_is_unfinished_or_not_scored_is_named_and_not_published(tmp_path, c
     assert not (tmp_path / "docs").exists()
 
 
+def test_a_run_that_diverged_is_published_without_scores_so_that_a_study_knows_of_it(
+    runs, tmp_path, capsys, no_figures
+):
+    make_run(tmp_path / "runs", "init_only", 2, steps=1200, profile="laptop", state="diverged")
+    report = published(runs, tmp_path / "docs", capsys)
+    assert "7 of 7 runs are published" in report
+    folder = tmp_path / "docs" / "study" / "evidence" / "init_only" / "seed-2"
+    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "history.npz", "status.json"]
+    found, problems = read_folders(folder.parents[1])
+    assert problems == []
+    assert [run.seed for run in found if run.state == "diverged"] == [2]
+    study(tmp_path / "docs", tmp_path / "nothing")
+    table = pd.read_csv(tmp_path / "docs" / "study" / "runs.csv")
+    assert table[table["status"] == "diverged"][["experiment", "seed"]].values.tolist() == [["init_only", 2]]
+
+
 @pytest.mark.parametrize(("change", "words"), [("code", "training code other"), ("losses", "with other losses")])
 def test_the_evidence_of_another_run_of_the_same_name_is_kept_and_the_run_named(tmp_path, capsys, change, words):
     folder = trained(tmp_path / "runs", "init_only", 0)

@@ -25,7 +25,7 @@ def alarms_of(table: pd.DataFrame) -> list[Note]:
 
 
 def d_has_won(table: pd.DataFrame) -> pd.Series:
-    """Whether D has won each run for good."""
+    """Return, for each run, whether D has won it for good."""
     return table["d_win_share_at_end"].astype(float) > interleaving.D_WON_SHARE
 
 

@@ -33,7 +33,7 @@ LONG_WAIT = 5  # percent of a run's time; a longer wait for input explains where
 
 
 def associated(x: str, comparison: Comparison) -> list[str]:
-    """How a candidate goes with KID, a sentence for each association, and one on early and late steps."""
+    """Return sentences on how a candidate goes with KID: one for each association, and one on early and late steps."""
     evidence = [
         f"exploratory, KID of {WHEN[claim.when]}, {AMONG[claim.among]}: partial rank correlation "
         f"{association.rho:+.2f} {association.interval or '(too few for an interval)'}, {association.counted}, "
@@ -114,7 +114,7 @@ def step_by_step(correlations: Mapping[int, tuple[float, int]]) -> list[str]:
 
 
 class _Course(NamedTuple):
-    """How FID and interleaving went in one run."""
+    """The course of FID and interleaving in one run."""
 
     turned: bool  # FID is much worse at the end than at its best
     collapsed: bool  # interleaving has collapsed
@@ -127,7 +127,7 @@ class _Course(NamedTuple):
 
     @property
     def notable(self) -> bool:
-        """Whether there is a collapse or a turn."""
+        """True if there is a collapse or a turn."""
         return self.collapsed or self.turned
 
 
@@ -267,9 +267,12 @@ def dives(table: pd.DataFrame) -> Answer:
     if not (runs["d_win_share_whole"] > 0).any():
         return answer("no", f"It is never below 0.1 (n = {len(runs)} runs).")
     won_runs = runs[runs["d_win_share_at_end"] > interleaving.D_WON_SHARE]
-    if len(won_runs):
-        text = f"It stays below 0.1 in {len(won_runs)} of {len(runs)} runs: {', '.join(won_runs['run'])}."
-        return answer("yes" if len(won_runs) == len(runs) else "depends", text)
+    text = f"It stays below 0.1 in {len(won_runs)} of {len(runs)} runs: {', '.join(won_runs['run'])}."
+    if len(won_runs) == len(runs):
+        return answer("yes", text)
+    if won_runs.empty:
+        highest = f"{100 * runs['d_win_share_whole'].max():.0f} %"
+        text = f"It is below 0.1 in up to {highest} of a run's steps, but stays there in none of {len(runs)} runs."
     shares = (
         runs.groupby("experiment", sort=False)["d_win_share_last"].agg(["min", "max", "size"]).sort_values("max")[::-1]
     )
@@ -284,11 +287,8 @@ def dives(table: pd.DataFrame) -> Answer:
         recipes = "the others" if len(high_shares) else "all recipes"
         steps = sorted({f"{length:,}" for length in lengths[low_shares.index]}, key=len)
         parts.append(f"at most {100 * low_shares['max'].max():.0f} % ({recipes}, {' or '.join(steps)} steps)")
-    text = (
-        f"It is below 0.1 in up to {100 * runs['d_win_share_whole'].max():.0f} % of a run's steps, but stays there in "
-        f"none of {len(runs)} runs. In a run's last quarter it is below 0.1 in {', '.join(parts)}."
-    )
-    return answer("depends" if shares["max"].max() > 0.5 else "no", text)
+    text += f" In a run's last quarter it is below 0.1 in {', '.join(parts)}."
+    return answer("depends" if len(won_runs) or shares["max"].max() > 0.5 else "no", text)
 
 
 def _percent(low: float, high: float) -> str:
@@ -298,7 +298,7 @@ def _percent(low: float, high: float) -> str:
 
 
 def speed(table: pd.DataFrame) -> Answer:
-    """Where does the time go? Waiting for input is measured.
+    """Answer where the time goes. Waiting for input is measured.
 
     The arithmetic's share is in the table and not here. The device's rate is measured once, at a run's end. On a
     machine with other work this gave a share of 11 % in one run and 72 % in its twin.

@@ -150,7 +150,7 @@ def _all_windows(parts: Sequence[Part]) -> pd.DataFrame:
 
 
 def _overrides(run: Run) -> dict[str, Any]:
-    """What was changed on the command line, without the number of snapshots, which is not part of the recipe."""
+    """Return the changes made on the command line, without the number of snapshots, which is not part of the recipe."""
     return {key: value for key, value in run.experiment.overrides.items() if key != "snapshots"}
 
 
@@ -328,7 +328,7 @@ def _differences(
 
 
 def _protocol(protocols: Sequence[Protocol]) -> dict[str, str]:
-    """How the runs were scored and their losses compared, for people."""
+    """Describe for people how the runs were scored and their losses compared."""
     windows = ", ".join(f"{interleaving.window_for(s)} steps (smoothing {s})" for s in SMOOTHINGS)
     losses = {"interleaving": f"every step, in windows of {windows}"}
     if not protocols:
@@ -337,7 +337,7 @@ def _protocol(protocols: Sequence[Protocol]) -> dict[str, str]:
     return {
         "feature extractor": f"{first.extractor} (weights {first.weights[:8]})",
         "generated images": f"{first.final:,} per run, {first.snapshot:,} per snapshot; image i from latent seed i",
-        "real images": ", ".join(dict.fromkeys(protocol.reference for protocol in protocols)),
+        "real images": "of the training set: " + ", ".join(dict.fromkeys(protocol.reference for protocol in protocols)),
         "generator": "eval mode: BatchNorm with its running statistics",
         "KID": "100 subsets of half the images, at most 1,000",
     } | losses

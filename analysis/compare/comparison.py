@@ -88,16 +88,16 @@ class Answer:
     rule: str = ""  # by which the verdict was reached, where the plan has one
     #: Whether the rule comes from docs/study/plan.md and all runs that the rule asks for are there.
     primary: bool = False
-    not_run: bool = False  # the runs that the question is about are not there
+    not_run: bool = False  # the runs that the rule asks for are not all there
     facts: Mapping[str, Any] = field(default_factory=dict)  # what a page words by itself: n, rho, the corrected p ...
 
     @property
     def kind(self) -> str:
-        """How far the answer was fixed beforehand."""
+        """The degree to which the answer was fixed beforehand."""
         if self.primary:
             return "by the plan"
         if self.not_run:
-            return "not run"
+            return "not applied"
         return "exploratory, by the plan's rule" if self.rule else "exploratory"
 
     @property
@@ -107,7 +107,7 @@ class Answer:
 
     @property
     def is_asked(self) -> bool:
-        """Whether these runs have any numbers on the question."""
+        """True if these runs have any numbers on the question."""
         return self.verdict != "open" or bool(self.evidence)
 
     @property
@@ -148,7 +148,7 @@ class Arms:
 
 
 class Claim(NamedTuple):
-    """What an association is about: does more x go with less KID?"""
+    """The subject of an association: does more x go with less KID?"""
 
     x: str  # a candidate, a column of the snapshots
     when: str  # "here" or "next": the snapshot that has KID

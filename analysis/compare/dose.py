@@ -1,4 +1,4 @@
-"""What the plan's arms show besides the answer: the effect of D's learning rate over a 32-fold range.
+"""Findings of the plan's arms besides the answer: the effect of D's learning rate over a 32-fold range.
 
 `sentences` also says which recipes the answer depends on. All of it is exploratory.
 """
@@ -74,7 +74,7 @@ def _means(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def one_setting(arms: Arms) -> bool:
-    """Whether all arms of the question differ in D's rate, and in nothing else."""
+    """Return whether all arms of the question differ in D's rate, and in nothing else."""
     return 0 < len(doses(arms)) == arms.runs["arm"].nunique()
 
 
@@ -114,7 +114,7 @@ def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
 
 
 def _extremes(arms: Arms, names: Mapping[str, str]) -> list[str]:
-    """Whether the best recipe is one that interleaves much; nothing where all recipes differ in D's rate only."""
+    """Return sentences on whether the best recipe interleaves much; none where all recipes differ in D's rate only."""
     means = _means(arms.runs)
     if one_setting(arms) or means.empty:
         return []

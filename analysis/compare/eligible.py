@@ -1,4 +1,4 @@
-"""Which runs can be compared with each other. A run that is left out of something gets a note that says why.
+"""The runs that can be compared with each other. A run that is left out of something gets a note that says why.
 
 A long run holds the short one: its first steps stand for seeds of a recipe that have no run of their own.
 """
@@ -216,7 +216,7 @@ def find_stand_in(name: str, experiment: Experiment, runs: Sequence[Run], snapsh
 
 
 def own_course(run: Run, steps: int, early_kids: Mapping[int, float], snapshots: pd.DataFrame) -> str:
-    """How longer runs ended, compared with their own first steps; "" without scores.
+    """Describe how longer runs ended, compared with their own first steps; "" without scores.
 
     run: one of them. early_kids: seed -> KID over the last snapshots up to `steps`. They are the same runs, so there
     is no test.

@@ -49,7 +49,7 @@ def answer(comparison: Comparison, snapshots: pd.DataFrame) -> Answer:
 
 
 def _changes_one_thing(recipe: Alternative) -> bool:
-    """Whether the recipe differs from its parent in one setting, or in how long it is trained."""
+    """Return whether the recipe differs from its parent in one setting, or in how long it is trained."""
     return len({"length" if key in plan.LENGTH else key for key in recipe.changes}) == 1
 
 
@@ -61,8 +61,9 @@ def _by_block_d(comparison: Comparison, answered: Callable[..., Answer], other_e
     scored = scored.drop_duplicates(["arm", "seed"])  # one length can be asked for in two ways
     evidence = [*other_evidence]
     evidence += [
-        f"block D, {_arm_text(row.arm)}, seed {row.seed}: FID at 64 px {row.fid_at_64:.1f}, variety {row.variety:.3f}, "
-        f"D's loss below 0.1 in {100 * row.d_win_share:.1f} % of the steps compared"
+        f"block D, {_arm_text(row.arm)}, seed {row.seed}: FID at 64 px {row.fid_at_64:.1f}, at its own size "
+        f"{row.fid:.1f}; variety {row.variety:.3f}; D's loss below 0.1 in {100 * row.d_win_share_whole:.1f} % of its "
+        "steps"
         for row in scored.itertuples()
     ]
     expected = len(plan.SIZE_ARMS) * len(plan.SIZE_SEEDS)
@@ -86,23 +87,34 @@ def _by_block_d(comparison: Comparison, answered: Callable[..., Answer], other_e
         share = plan.closed_share(gap, change, alone)
         only = f"{exp(alone):.2f} times where it is the only change"
         if not isnan(share):
-            only += f", which {'closes' if share > 0 else 'widens'} the gap by {100 * abs(share):.0f} %"
+            only += f", which {'closes' if share > 0 else 'widens'} the gap in log FID by {100 * abs(share):.0f} %"
         fid_at_128, kid_at_128 = (own_question.times(effects.change[setting]) for effects in (at_128, kid))
         evidence.append(
             f"block D, {twice}: FID at 64 px is {own_question.times(change)} times as high ({only}); at 128 px FID is "
             f"{fid_at_128} and KID {kid_at_128} times as high; variety "
-            f"{own_question.effect_text(variety.change[setting])}"
+            f"{own_question.effect_text(variety.change[setting])} ({variety.alone[setting]:+.3f} where it is the only "
+            "change)"
         )
-        if plan.is_cause(gap, change, variety.change[setting], alone):
+        text = f"With {twice}, FID at 64 px is {own_question.times(change)} times as high"
+        if plan.is_cause(gap, change, variety.alone[setting], alone):
             causes.append(name)
-            text = f"By the rule, {name} is a cause: {twice} closes {100 * share:.0f} % of the gap, by estimate."
+            text = (
+                f"By the rule, {name} is a cause: {twice} closes {100 * share:.0f} % of the gap in log FID (estimated)."
+            )
             if at_128.change[setting].difference > 0 or kid.change[setting].difference > 0:
                 text += " At 128 px itself FID or KID is higher with it, so the measures disagree."
             texts.append(text)
         elif change.low > 0:
-            texts.append(f"With {twice}, FID at 64 px is {own_question.times(change)} times as high: worse.")
+            texts.append(f"{text}: worse.")
+        elif change.high < 0:
+            texts.append(f"{text}: better.")
+            if share >= plan.CLOSES:
+                texts.append("But where it is the only change, the samples become no more varied, so it is no cause.")
+            elif not isnan(share):
+                texts.append(f"But where it is the only change, it closes {100 * share:.0f} % of the gap in log FID.")
     if gap.high < 0:
-        texts.insert(0, "There is no gap to close: images of 128 px, shrunk to 64 px, have the lower FID.")
+        text = "By FID at 64 px there is no gap to close: images of 128 px, shrunk to 64 px, have the lower FID."
+        texts.insert(0, f"{text} Shrinking may itself lower FID, so this doesn't say that the faces are as good.")
     elif not gap.settled:
         texts.insert(0, "The gap to 64 px is not shown, so the rule can name no cause: its interval includes 0.")
     elif not causes:
@@ -120,11 +132,11 @@ def _arm_text(arm: tuple[int, float, float]) -> str:
 def _is_cause(follow_up: Alternative, hires: Alternative) -> bool:
     gap, change = (recipe.differences.get("fid_at_64") for recipe in (hires, follow_up))
     variety = follow_up.differences.get("variety")
-    return bool(gap and change and variety and plan.is_cause(gap, change, variety))
+    return bool(gap and change and variety and plan.is_cause(gap, change, variety.difference))
 
 
 def _hires_evidence(hires: Alternative, small: Alternative | None, snapshots: pd.DataFrame) -> list[str]:
-    """How the run at 128 px compares with its parent at 64 px, and how its FID and D's loss went."""
+    """Compare the run at 128 px with its parent at 64 px, and describe the course of its FID and D's loss."""
     evidence = []
     if small:
         fids = [f"{recipe.name} {own_question.number(recipe.measures['fid_at_64'])}" for recipe in (hires, small)]
@@ -146,7 +158,7 @@ def _hires_evidence(hires: Alternative, small: Alternative | None, snapshots: pd
 
 
 def _is_narrow(recipe: Alternative) -> bool:
-    """Whether both networks have fewer channels than those of its parent at 64 px, and nothing else is changed."""
+    """Return whether both networks have fewer channels than its parent's at 64 px, and nothing else is changed."""
     old, new = recipe.changes.get("width_multiplier", (0, 0))
     return [*recipe.changes] == ["width_multiplier"] and new < old and recipe.parent != HIRES
 
@@ -164,7 +176,7 @@ def _narrow_evidence(narrow: Alternative, by_name: Mapping[str, Alternative]) ->
 
 
 def _follow_up_evidence(follow_up: Alternative, hires: Alternative) -> str:
-    """What a follow-up changes, and how much of the gap to 64 px it closes, where both have more than one seed."""
+    """Return what a follow-up changes, and how much of the gap to 64 px it closes if both have more than one seed."""
     text = "its endpoint is not known."
     if follow_up.outcome:
         text = sentence(*own_question.judge_outcome(follow_up.outcome, HIRES))

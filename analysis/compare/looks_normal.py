@@ -1,4 +1,4 @@
-"""How many generated faces look normal to people? A rater counts if their answers tell real from damaged faces."""
+"""The share of generated faces people call normal. A rater counts if their answers tell real from damaged faces."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ def rates(run: Run, rating: Rating) -> dict[str, Any]:
 
 
 def _does_not_count(rating: Mapping[str, Any]) -> str:
-    """Why a rater does not count; "" for one who does."""
+    """Return why a rater does not count; "" for one who does."""
     if not rating["damaged_n"]:
         return "the page had no damaged faces"
     reasons = []
@@ -71,7 +71,7 @@ def corrected_share(
 
 
 def answer(table: pd.DataFrame, ratings: Sequence[Mapping[str, Any]]) -> Answer:
-    """How many faces look normal? Only people can say; what a face detector finds is evidence beside it."""
+    """Answer how many faces look normal. Only people can say; what a face detector finds is evidence beside it."""
     counted_ratings = [rating for rating in ratings if not rating["does_not_count"]]
     text = "Nobody has rated any yet. `make rate EXP=...` asks you."
     if counted_ratings:
@@ -100,7 +100,7 @@ def _rated(rating: Mapping[str, Any]) -> str:
 
 
 def _variety(rating: Mapping[str, Any], table: pd.DataFrame) -> str:
-    """How varied the rated run's images are: images that are all alike can look normal, too."""
+    """Return the variety of the rated run's images: images that are all alike can look normal, too."""
     rows = table[(table["experiment"] == rating["experiment"]) & (table["seed"] == rating["seed"])]
     scored = rows[["variety", "variety_real"]].dropna()
     return "".join(f"; variety {row.variety:.3f}, of real images {row.variety_real:.3f}" for row in scored.itertuples())

@@ -96,7 +96,7 @@ def _last_quarter(losses: np.ndarray) -> np.ndarray:
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    """What the run is and how fast it was; the same for a run's folder and its W&B copy."""
+    """Return the run's facts and its speed; the same for a run's folder and its W&B copy."""
     return {
         "experiment": run.name,
         "seed": run.seed,
@@ -134,7 +134,7 @@ def _quality(run: Run, protocol: Protocol | None, scores: Scores) -> dict[str, A
 
 
 def _dynamics(history: pd.DataFrame) -> dict[str, float]:
-    """How the two loss curves compare."""
+    """Compare the two loss curves."""
     d, g = history["loss_d"].to_numpy(), history["loss_g"].to_numpy()
     d_end, g_end = _last_quarter(d), _last_quarter(g)
     around_optimum = interleaving.windows(d / 2, g)

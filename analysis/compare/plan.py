@@ -42,6 +42,7 @@ CANDIDATES = {
     "interleaving_ratio": ("interleaving_ratio_end", "interleaving_ratio_5_end"),
     "isc_mean": ("isc_end", None),
 }
+CLOSES = 0.5  # of the gap to 64 px
 USELESS_R2 = (
     0.49  # a correlation of 0.7: IQWiG's bound (report A10-05) below which a surrogate is proven not to be valid
 )
@@ -133,7 +134,7 @@ def _is_planned(run: Run) -> bool:
 
 
 def is_of_few_images(run: Run) -> bool:
-    """Whether the run is one of block E's."""
+    """Return whether the run is one of block E's."""
     if not _as_planned(run, FEW_SEEDS):
         return False
     changes = _changes(run)
@@ -145,7 +146,7 @@ def _as_planned(run: Run, seeds: Sequence[int]) -> bool:
 
 
 def size_arm(run: Run) -> tuple[int, float, float] | None:
-    """Which of block D's arms, SIZE_ARMS, the run belongs to."""
+    """Return the arm of block D, one of SIZE_ARMS, that the run belongs to."""
     if run.profile != PROFILE or run.seed not in SIZE_SEEDS or run.experiment.total_steps != SIZE_STEPS:
         return None
     changes = dict(zip(("image_size", DOSE, WIDTH), SIZE_ARMS[0], strict=True)) | _changes(run, "tuned_lr")
@@ -154,7 +155,7 @@ def size_arm(run: Run) -> tuple[int, float, float] | None:
 
 
 def _changes(run: Run, name: str = "baseline") -> dict[str, Any]:
-    """What a run's recipe sets differently from this experiment of the plan's profile."""
+    """Return the settings in which a run's recipe differs from this experiment of the plan's profile."""
     changes = config.differences(config.load(name, profile=PROFILE), run.experiment)
     return {key: value for key, (_, value) in changes.items() if key not in (*config.HOW, *LENGTH)}
 
@@ -291,7 +292,7 @@ def alarm_verdict(*, warned: int, turned: int, false_alarms: int, calm: int) -> 
 
 @dataclass(frozen=True)
 class SizeEffects:
-    """What block D says of one measure, in its own units."""
+    """Block D's findings on one measure, in its own units."""
 
     gap: Effect  # from 64 to 128 px
     change: Mapping[str, Effect]  # of DOSE and WIDTH at 128 px, each averaged over both values of the other
@@ -330,9 +331,10 @@ def closed_share(gap: Effect, change: Effect, alone: float | None = None) -> flo
     return -(change.difference if alone is None else alone) / gap.difference if settled else float("nan")
 
 
-def is_cause(gap: Effect, change: Effect, variety: Effect, alone: float | None = None) -> bool:
-    """The fifth rule, on the effects of `closed_share` and on the change of variety.
+def is_cause(gap: Effect, change: Effect, varied: float, alone: float | None = None) -> bool:
+    """Return the fifth rule's answer, from the effects of `closed_share` and the change of variety.
 
-    Reading: diversity is `analysis.measures.variety`'s mean distance to the nearest of 64 samples.
+    varied: by how much the mean distance to the nearest of 64 samples (`analysis.measures.variety`) rises from the
+        recipe to the follow-up; with `alone`, from where `alone` starts.
     """
-    return change.difference < 0 and closed_share(gap, change, alone) >= 0.5 and variety.difference > 0
+    return change.difference < 0 and closed_share(gap, change, alone) >= CLOSES and varied > 0

@@ -27,7 +27,7 @@ QUESTIONS = {
 
 
 def predictions(arms: Arms) -> dict[str, Answer]:
-    """Whether each candidate predicts quality, by the first rule, corrected for both.
+    """Answer whether each candidate predicts quality, by the first rule, corrected for both.
 
     Reading: "within arms" is the partial rank correlation of a snapshot's value with the next one's KID, given the arm
     and the step. R^2 is that of the arms' means, and its interval is Fisher's. With 12 arms the interval lies below

@@ -49,7 +49,7 @@ class Outcome:
 
     @property
     def settled(self) -> bool:
-        """Whether the direction is known."""
+        """True if the direction is known."""
         return self.p < 0.05
 
 

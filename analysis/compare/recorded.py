@@ -42,5 +42,5 @@ def _recorded(run: Run) -> tuple[Protocol, str] | None:
 
 
 def _kind(protocol: Protocol, text: str) -> tuple[str, int, int]:
-    """What two scores must share to stand in one column: all but the real images, which differ in size."""
+    """Return what two scores must share to stand in one column: all but the real images, which differ in size."""
     return text.replace(protocol.reference, ""), protocol.final, protocol.snapshot

@@ -1,4 +1,4 @@
-"""Which questions across runs are answered, in which order.
+"""The questions across runs that are answered, in order.
 
 Only this file and `image_size` know experiments by name.
 """
@@ -17,7 +17,7 @@ from analysis.measures.inference import Effect
 
 AS_WRITTEN = ("tuned_lr", "regularized")  # with a slow D and before it
 LONG = ("slow_d_long", "baseline_long")  # of 15,000 steps
-COMPARED = {"better": "they are better", "worse": "they are worse", "open": "we can't tell"}
+COMPARED = {"better": "they seem better", "worse": "they seem worse", "open": "we can't tell"}
 
 
 def answers_to(comparison: Comparison, twins: Sequence[Twin]) -> list[Answer]:
@@ -43,7 +43,7 @@ def answers_to(comparison: Comparison, twins: Sequence[Twin]) -> list[Answer]:
 
 
 def _slow_d(table: pd.DataFrame, alternatives: Sequence[Alternative], *, planned: bool) -> list[Answer]:
-    """Whether a slow D ends up worse; nothing where no long run has finished.
+    """Answer whether a slow D ends up worse; nothing where no long run has finished.
 
     A long run with other overrides than the plan's `snapshots` is another recipe.
     """
@@ -66,7 +66,7 @@ def _slow_d(table: pd.DataFrame, alternatives: Sequence[Alternative], *, planned
 
 
 def slowing_d(table: pd.DataFrame, alternatives: Sequence[Alternative], arms: Arms) -> list[Answer]:
-    """Whether the faces got better once D was slowed, and nothing else changed; nothing without runs of both lengths.
+    """Answer whether the faces got better once only D was slowed; nothing without runs of both lengths.
 
     Exploratory: at equal steps the variance is pooled over all arms, at the end over these two recipes.
     """
@@ -81,10 +81,10 @@ def slowing_d(table: pd.DataFrame, alternatives: Sequence[Alternative], arms: Ar
     ratios = arms.runs.groupby("arm")[["interleaving_ratio_end", "interleaving_ratio_5_end"]].mean()
     end = int(slow_long["steps"].min())
     text = (
-        f"At step {arms.steps:,} {COMPARED[_verdict(early)]}: KID is {own_question.times(early)} times baseline's (not "
-        f"corrected). At step {end:,} {COMPARED[_verdict(late)]}: {own_question.times(late)} times. D had half of G's "
-        f"rate, and nothing else was changed (n = {early.n[0]} and {early.n[1]} seeds). Over steps "
-        f"{arms.steps * 3 // 4 + 1:,} to {arms.steps:,} the curves interleave "
+        f"At step {arms.steps:,} {COMPARED[_verdict(early)]}: KID is {own_question.times(early)} times baseline's "
+        f"(p = {early.p:.2g}, not corrected). At step {end:,} {COMPARED[_verdict(late)]}: {own_question.times(late)} "
+        f"times. D had half of G's rate, and nothing else was changed (n = {early.n[0]} and {early.n[1]} seeds). Over "
+        f"steps {arms.steps * 3 // 4 + 1:,} to {arms.steps:,} the curves interleave "
         f"{_interleave(ratios.loc[slow], ratios.loc[baseline])}."
     )
     facts = {

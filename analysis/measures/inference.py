@@ -72,7 +72,7 @@ class Effect:
 
     @property
     def settled(self) -> bool:
-        """Whether the interval is there and excludes 0."""
+        """True if the interval exists and excludes 0."""
         return bool(self.low > 0 or self.high < 0)
 
 
@@ -241,7 +241,7 @@ class Association:
 
     @property
     def reason(self) -> str:
-        """Why its sign is not known; "" where it is."""
+        """The reason its sign is not known; "" where it is."""
         if np.isnan(self.rho):
             return "too few points"
         if self.comparisons < self.MIN_COMPARISONS:

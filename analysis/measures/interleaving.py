@@ -1,4 +1,4 @@
-"""How interleaved two loss curves are: pure functions, arrays in, numbers out.
+"""Interleaving of two loss curves: pure functions, arrays in, numbers out.
 
 The write-up plots D's loss (the sum of its real and its fake term) and G's loss over the steps, sees them
 "interleave" in the better run, and asks for an index of that. Definitions, for losses d_1..d_T and g_1..g_T > 0 of
@@ -72,7 +72,7 @@ COLLAPSED_SHARE, COLLAPSED_BY = 0.5, 0.1
 
 @dataclass(frozen=True)
 class Windows:
-    """What is counted in each window of a run; the arrays have one entry a window."""
+    """The counts in each window of a run; the arrays have one entry a window."""
 
     last_step: np.ndarray  # position, from 1, of the window's last step
     crossings: np.ndarray  # of r; NaN in a window with a loss that is not a number
@@ -188,7 +188,7 @@ def interleaving_ratio(loss_d: ArrayLike, loss_g: ArrayLike, *, window: int | No
 
 
 def crossing_positions(loss_d: ArrayLike, loss_g: ArrayLike) -> np.ndarray:
-    """Where the plotted curves cross, in positions from 0, between steps, by straight lines; for a figure."""
+    """Return where the plotted curves cross, in positions from 0, between steps, by straight lines; for a figure."""
     r = log_ratio(loss_d, loss_g)
     r = np.clip(r, -50, 50)  # an infinite one would have no line to it
     positions = np.flatnonzero(r)  # zeros are passed over
@@ -289,7 +289,7 @@ def d_win_share_at_end(loss_d: ArrayLike) -> float:
 
 
 def g_has_won(loss_d: ArrayLike, loss_g: ArrayLike) -> bool:
-    """Whether G has won for good, as D has in `d_win_share_at_end`: D takes nearly all generated images for real."""
+    """True if G has won for good, as D has in `d_win_share_at_end`: D takes nearly all generated images for real."""
     loss_d, loss_g = (np.asarray(loss, dtype=float)[-D_WON_STEPS:] for loss in (loss_d, loss_g))
     won = (loss_g < D_WINS_BELOW) & (loss_d > G_WINS_ABOVE)
     return len(won) == D_WON_STEPS and bool(won.mean() > D_WON_SHARE)

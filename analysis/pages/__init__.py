@@ -1,1 +1,1 @@
-"""What people see: figures, tables and pages, made from a finished comparison."""
+"""Output for people: figures, tables and pages, made from a finished comparison."""

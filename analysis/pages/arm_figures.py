@@ -187,7 +187,7 @@ def _log_rates(axis: Axes, values: pd.Series) -> None:
 
 
 def _seeds(rows: pd.DataFrame) -> str:
-    """How many runs an arm has: 'n = 1 to 3 seeds'. rows: one row per run."""
+    """Return how many runs an arm has: 'n = 1 to 3 seeds'. rows: one row per run."""
     least, *counts = sorted(rows.groupby("arm").size().unique())
     if not counts:
         return "one seed each" if least == 1 else f"n = {least} seeds each"

@@ -127,7 +127,7 @@ def _losses(comparison: Comparison) -> Iterator[Drawing]:
 
 
 def _bands(runs: Mapping[str, loss_plots.Losses], steps: int) -> Iterator[Drawing]:
-    """What the eye sees in the write-up's figure 2: where the losses of up to six recipes lie, and their overlap.
+    """Draw what the eye sees in the write-up's figure 2: where the losses of up to six recipes lie, and their overlap.
 
     steps: over which losses are compared, from the first on; 0 for all.
     """
@@ -274,7 +274,7 @@ def _quality(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
 
 
 def _floor(comparison: Comparison, names: Sequence[str]) -> tuple[float, str] | None:
-    """What the experiments' real images score against each other, and how many there are."""
+    """Return the score of the experiments' real images against each other, and how many there are."""
     rows = comparison.table[comparison.table["experiment"].isin(names)].dropna(subset=["fid_floor"])
     if rows.empty:
         return None

@@ -1,4 +1,4 @@
-"""How pages are made from templates: HTML escapes everything that comes from files; Markdown has `words.cell`."""
+"""Pages made from templates: HTML escapes everything that comes from files; Markdown has `words.cell`."""
 
 import base64
 import hashlib
@@ -38,7 +38,7 @@ def show(page: Path) -> None:
 
 
 def has_screen() -> bool:
-    """Whether somebody would see a browser window."""
+    """Return whether somebody would see a browser window."""
     screen = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     return bool(screen) and not os.environ.get("CI")
 

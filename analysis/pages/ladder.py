@@ -64,7 +64,7 @@ def _title(data: str) -> str:
 
 
 def section(folder: Path) -> dict[str, object] | None:
-    """What the study's template says of the ladder in `folder`; None where there is none."""
+    """Return what the study's template says of the ladder in `folder`; None where there is none."""
     rows = read(folder)
     if rows.empty or not (folder / PICTURE).is_file():
         return None

@@ -20,8 +20,8 @@ ORDER = ("running", "starting", "interrupted", "failed", "unknown", "diverged", 
 #: The badge of a state: its class in report.css.
 BADGES = {"finished": "better", "diverged": "worse", "failed": "worse", "interrupted": "open", "unknown": "open"}
 HINTS = {
-    "interrupted": "It isn't being trained now. The command that started it resumes it.",
-    "failed": "The command that started it resumes it.",
+    "interrupted": "It isn't being trained now. The command that started it, without FRESH=1, resumes it.",
+    "failed": "The command that started it, without FRESH=1, resumes it.",
     "diverged": "A loss is no longer a finite number.",
 }
 POINTS, SMALL_POINTS = 400, 60  # of a curve
@@ -71,7 +71,7 @@ class LivePage:
         )
 
     def _shown(self, run: WatchedRun, *, large: bool) -> dict[str, Any]:
-        """What the template shows of a run."""
+        """Return what the template shows of a run."""
         status = run.status
         key = quote(run.key)
         data, profile = (*run.place[:2],) if len(run.place) == 4 else ("", "")
@@ -221,5 +221,5 @@ def _text(value: Any) -> str:
 
 
 def _overrides(value: Any) -> list[str]:
-    """What SET= changed, as the user wrote it."""
+    """Return the changes made with SET=, as the user wrote them."""
     return [f"{key}={setting}" for key, setting in value.items()] if isinstance(value, dict) else []

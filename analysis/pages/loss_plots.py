@@ -34,7 +34,7 @@ class Losses:
 
     @cached_property
     def crossings(self) -> np.ndarray:
-        """Where the raw curves cross: places in `raw`, which may lie between two rows.
+        """The crossings of the raw curves: places in `raw`, which may lie between two rows.
 
         Raises ValueError for losses that can't be compared.
         """
@@ -69,7 +69,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the loss figures of several runs share, so that they can be compared side by side."""
+    """The axis limits that the loss figures of several runs share, so that they can be compared side by side."""
 
     loss: float
     zoom: tuple[float, float]

@@ -37,7 +37,7 @@ DOTTED = (0, (1, 1.5))
 
 @dataclass(frozen=True)
 class Style:
-    """How one experiment looks, on screen and in black-and-white print."""
+    """The look of one experiment, on screen and in black-and-white print."""
 
     color: str
     marker: str
@@ -302,7 +302,7 @@ def seeds_text(n: int) -> str:
 
 
 def _by_experiment(rows: pd.DataFrame, looks: Mapping[str, Style], *, dashes: bool = False) -> dict[str, Any]:
-    """What makes seaborn draw each experiment of the rows in its looks; `dashes` for lines."""
+    """Return the arguments with which seaborn draws each experiment of the rows in its look; `dashes` for lines."""
     row_looks = {name: looks[name] for name in looks if name in set(rows["experiment"])}
     arguments: dict[str, Any] = {
         **{"hue": "experiment", "style": "experiment", "hue_order": list(row_looks), "style_order": list(row_looks)},
@@ -313,7 +313,7 @@ def _by_experiment(rows: pd.DataFrame, looks: Mapping[str, Style], *, dashes: bo
 
 
 def _handles(rows: pd.DataFrame, looks: Mapping[str, Style], *, line: bool = True) -> list[Line2D]:
-    """What stands for each experiment of the rows in a legend, with the number of its seeds."""
+    """Return the legend's entry for each experiment of the rows, with the number of its seeds."""
     counts = rows.groupby("experiment")["seed"].nunique()
     return [
         Line2D(

@@ -93,7 +93,7 @@ MARKS = {
 
 
 def _summary(comparison: Comparison) -> str:
-    """How much is compared and by which protocol, in a line."""
+    """Return a line on how much is compared and by which protocol."""
     parts = [counted(len(tables.experiments(comparison)), "experiment"), counted(len(comparison.runs), "run")]
     return " · ".join(
         [*parts, *(f"{key}: {text.partition(';')[0]}" for key, text in list(comparison.protocol.items())[:2])]
@@ -148,7 +148,7 @@ def _best(members: Sequence[Any], measure: tables.Measure) -> str | None:
 
 
 def _notes(comparison: Comparison, recipe: Alternative, measure: tables.Measure) -> list[str]:
-    """What stands below a mean: the interval, n, and below FID what puts it into proportion, as means over seeds."""
+    """Return the lines below a mean: the interval, n, and below FID what puts it in proportion, as means over seeds."""
     estimate = recipe.measures[measure.key]
     n = f"n = {estimate.n}" if estimate.n not in (0, len(recipe.seeds)) else ""
     notes = [_interval(estimate, measure), n + tables.part(comparison, recipe, measure)]
@@ -175,7 +175,7 @@ def _interval(estimate: Estimate, measure: tables.Measure) -> str:
 
 
 def _face_rate_note(comparison: Comparison) -> str:
-    """What the face rate means here, or why there is none."""
+    """Explain what the face rate means here, or why there is none."""
     real = comparison.table["face_rate_real"].astype(float).dropna()
     if _is_known(comparison, "face_rate"):
         real_share = f", which it finds in {number(real.mean(), percent=True)} of the real images" if len(real) else ""

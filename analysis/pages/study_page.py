@@ -67,7 +67,7 @@ def write(comparison: Comparison, figures: Path, docs: Path, *, beside: Sequence
             _beside(extra, _samples(extra, pictures, prefix=f"{extra.data}-{extra.profile}-")) for extra in beside
         ],
         "ladder": ladder.section(docs / "study"),
-        "caveats": _text(docs / CAVEATS) if (docs / CAVEATS).is_file() else "",
+        "caveats": _caveats(docs),
         "first_study": FIRST_STUDY.as_posix() if (docs / FIRST_STUDY).is_file() else "",
     }
     texts = {docs / "study.md": _tidy(template("study.md", cell=cell).render(facts))} | _fronts(docs, facts)
@@ -94,7 +94,7 @@ def _samples(comparison: Comparison, pictures: dict[str, bytes], prefix: str = "
 
 
 def _beside(comparison: Comparison, samples: Mapping[str, str]) -> dict[str, Any]:
-    """What the page says of runs that are not the study's."""
+    """Return what the page says of runs that are not the study's."""
     return {
         "profile": comparison.profile,
         "data": comparison.runs[0].data,
@@ -126,6 +126,12 @@ def _fronts(docs: Path, facts: Mapping[str, Any]) -> dict[Path, str]:
     return texts
 
 
+def _caveats(docs: Path) -> str:
+    """Return the list of caveats, its links as seen from study.md; "" where there is none."""
+    path = docs / CAVEATS
+    return re.sub(r"\]\((?!https?:|#)", f"]({CAVEATS.parent}/", _text(path)) if path.is_file() else ""
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -134,7 +140,7 @@ def _text(path: Path) -> str:
 
 
 def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str, str]) -> dict[str, Any]:
-    """What the templates say, by the names that they use."""
+    """Return what the templates say, by the names that they use."""
     finished = comparison.table[comparison.table["status"] == "finished"]
     finished_runs = [run for run in comparison.runs if run.state == "finished"]
     runs_apart = [run for run in finished_runs if run.title in comparison.apart]
@@ -222,7 +228,7 @@ def _range(values: Iterable[int]) -> str:
 
 
 def _experiments(comparison: Comparison) -> list[list[str]]:
-    """What each experiment changes, its question and the answer."""
+    """List what each experiment changes, its question and the answer."""
     rows = [["experiment", "differs from its parent in", "question", "answer"]]
     for alternative in comparison.alternatives:
         changes = [f"{key} {setting(old)} → {setting(new)}" for key, (old, new) in alternative.changes.items()]

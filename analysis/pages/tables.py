@@ -145,7 +145,7 @@ def arm_names(arms: Arms) -> dict[str, str]:
 
 
 def arms_table(arms: Arms) -> list[list[str]]:
-    """What the figure of the arms shows: one row per arm of the primary question, in the order of what they set.
+    """Return the figure of the arms as a table: one row per arm of the primary question, in the order of what they set.
 
     KID is compared with baseline's by Student's t of the logs, the variance pooled over all arms.
     """
@@ -278,7 +278,7 @@ def representatives(comparison: Comparison) -> list[Run]:
 
 
 def troubles(alternative: Alternative) -> list[str]:
-    """What a mean over the seeds that finished would hide."""
+    """List what a mean over the seeds that finished would hide."""
     lines = []
     if alternative.diverged:
         lines.append(f"{len(alternative.diverged)} diverged")

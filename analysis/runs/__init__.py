@@ -1,1 +1,1 @@
-"""What was recorded, as tables: from run folders or from W&B."""
+"""The records of runs as tables: from run folders or from W&B."""

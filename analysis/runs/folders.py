@@ -110,6 +110,6 @@ def read_history(path: Path, *, most: int) -> pd.DataFrame:
 
 
 def _in_its_place(run: Run) -> bool:
-    """Whether the run is where its record says, and not in a copy or a renamed folder."""
+    """Return whether the run is where its record says, and not in a copy or a renamed folder."""
     place = (run.data, run.profile, run.name, f"seed-{run.seed}")
     return Path(run.where).resolve().parts[-DEPTH:] == place

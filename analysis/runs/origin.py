@@ -1,4 +1,4 @@
-"""What made a run's numbers besides its recipe: the training code, the kind of device, the arithmetic."""
+"""The origin of a run's numbers besides its recipe: the training code, the kind of device, the arithmetic."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Origin(NamedTuple):
 
 
 def origin(run: Run) -> Origin:
-    """Where a run comes from; "-" for what an older version did not record."""
+    """Return a run's origin; "-" for what an older version did not record."""
     return Origin(*(str(run.environment.get(key, "-")) for key in Origin._fields))
 
 

@@ -1,4 +1,4 @@
-"""What people said of a run's images: the files in its `ratings/` folder, read as counts.
+"""People's answers about a run's images: the files in its `ratings/` folder, read as counts.
 
 page.html       the page on which the images are rated; it does not say which are generated
 page.json       which picture of the page is which, see Sheet; page-*.json the same of earlier pages
@@ -43,7 +43,7 @@ class _Strict(BaseModel):
 
 
 class Sheet(_Strict):
-    """Which picture of a page is which. Two pages of the same pictures are the same page."""
+    """The key to a page: which picture is which. Two pages of the same pictures are the same page."""
 
     seed: int  # of the order
     generator: str  # hash of its weights
@@ -69,7 +69,7 @@ class Sheet(_Strict):
 
 
 class Answers(_Strict):
-    """What the page saves; it knows nothing else."""
+    """The answers that the page saves; it knows nothing else."""
 
     page: str
     answers: Annotated[str, Field(pattern="^[yn]+$")]

@@ -72,12 +72,12 @@ class Run:
 
     @property
     def images(self) -> tuple[int, int | None]:
-        """Which of the data's images it was trained on and is compared with, at any size: their count and crop_px."""
+        """The data's images that it was trained on and is compared with, at any size: their count and crop_px."""
         return self.record["data"]["count"], self.experiment.crop_px
 
     @property
     def environment(self) -> Mapping[str, Any]:
-        """What the run was computed on, as it recorded it; {} where an older version did not."""
+        """The environment that the run was computed in, as it recorded it; {} where an older version did not."""
         environment = self.record.get("environment")
         return environment if isinstance(environment, Mapping) else {}
 

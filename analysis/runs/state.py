@@ -1,4 +1,4 @@
-"""Where the run folders are and how each run stands, without the tables: a live page starts at once with these."""
+"""The run folders and the state of each run, without the tables: a live page starts at once with these."""
 
 import fcntl
 import os
@@ -53,7 +53,7 @@ def read_status(folder: RunFolder) -> dict[str, Any]:
 
 
 def is_held(folder: RunFolder) -> bool:
-    """Whether a process is training this run now; True when that can't be found out.
+    """Return whether a process is training this run now; True when that can't be found out.
 
     The only way to see a flock is to try: F_OFD_GETLK does not see it, and /proc/locks hides those of other
     containers. So we take a shared lock, without waiting, and release it at once. A training that starts within these

@@ -1,4 +1,4 @@
-"""How busy a run's GPU was: W&B's system metrics, from its log in the run's folder."""
+"""The load on a run's GPU: W&B's system metrics, from its log in the run's folder."""
 
 import contextlib
 import json

@@ -68,7 +68,7 @@ def connect() -> Any:
 
 
 def _is_ours(upload: Any) -> bool:
-    """Whether it is a training of this lab, even a broken one; not a comparison, not somebody else's run."""
+    """Return whether it is a training of this lab, even a broken one; not a comparison, not somebody else's run."""
     fields = Experiment.model_fields.keys() & upload.config.keys()
     looks_like_it = "wandb_id" in upload.config or len(fields) > len(Experiment.model_fields) // 2
     return looks_like_it and upload.group != "comparison"

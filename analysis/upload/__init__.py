@@ -1,1 +1,1 @@
-"""What goes to W&B once runs are scored: the scores on their runs, the comparison."""
+"""Uploads to W&B once runs are scored: the scores on their runs, the comparison."""

@@ -58,7 +58,7 @@ def upload(comparison: Comparison, scores_of: ScoresOf) -> list[str]:
 
 @dataclass
 class Content:
-    """What is sent of one run."""
+    """The rows and the summary that are sent of one run."""
 
     rows: Rows = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class _Upload:
 
     @property
     def is_there(self) -> bool:
-        """Whether the training is in W&B."""
+        """True if the training is in W&B."""
         return not any(map(_waits, self.training))
 
     @property
@@ -94,7 +94,7 @@ class _Upload:
         return wandb_client.whole(wandb_id) if any("-whole" in piece.name for piece in self.training) else wandb_id
 
     def new(self, *, online: bool) -> Content:
-        """What W&B lacks, or what no piece has if it can't be sent now: whole rows, and always the whole summary."""
+        """Return what W&B lacks, or no piece has if it can't be sent now: whole rows, and always the whole summary."""
         sent = [content for piece, content in reversed(self.scores.items()) if not (online and _waits(piece))]
         rows = {
             step: values
@@ -107,12 +107,12 @@ class _Upload:
 
     @property
     def rows_sent(self) -> int:
-        """How many rows W&B has of this run, or will have before the next ones."""
+        """The number of rows W&B has of this run, or will have before the next ones."""
         return self.run.steps + sum(len(content.rows) for piece, content in self.scores.items() if not _waits(piece))
 
 
 def _upload(run: Run, row: Mapping[str, Any], comparison: Comparison, scores_of: ScoresOf) -> _Upload | None:
-    """What to send of a run; None for one without scores, one that trains, and one that was never logged to W&B."""
+    """Return a run's upload; None for one without scores, one that trains, and one that was never logged to W&B."""
     scoring = scores_of(run)
     has_id = re.fullmatch(r"[\w-]{1,64}", str(run.record.get("wandb_id") or ""))  # somebody may have edited it
     if run.folder is None or run.state not in ENDED or scoring is None or not has_id:
@@ -124,6 +124,7 @@ def _upload(run: Run, row: Mapping[str, Any], comparison: Comparison, scores_of:
     if not rows or not (training or run.status.get("wandb_url") or pieces(folder, "run", run_id)):
         return None
     summary = {name: row[name] for name in SUMMARY if _is_number(row.get(name))}
+    summary["extractor"] = protocol.extractor  # a column to filter by: scores of different extractors don't compare
     summary["scored_by"] = {**asdict(protocol), "text": protocol.text}
     return _Upload(run, Content(rows, summary), folder, training, _all_sent(folder, run_id))
 
@@ -159,12 +160,12 @@ def _started(piece: Path) -> str:
 
 
 def _waits(piece: Path) -> bool:
-    """Whether an offline piece is not uploaded; `wandb sync` leaves a mark beside its log."""
+    """Return whether an offline piece is not uploaded; `wandb sync` leaves a mark beside its log."""
     return piece.name.startswith("offline-") and piece.exists() and not list(piece.glob("*.wandb.synced"))
 
 
 def _sent(piece: Path) -> Content | None:
-    """What a piece sends; nothing for one that was not finished, None for a piece of the training."""
+    """Return what a piece sends; nothing for one that was not finished, None for a piece of the training."""
     try:
         content = json.loads(read_plain(piece / SENT).decode() or "{}")
         rows = {int(step): dict(values) for step, values in content.get("rows", {}).items()}
@@ -299,13 +300,13 @@ def _log_generator(wandb: Any, session: Any, upload: _Upload, config: Mapping[st
 
 
 def _project(run: Run) -> dict[str, str]:
-    """Where in W&B the run is."""
+    """Return the run's place in W&B."""
     place = run.wandb_place
     return {"entity": place[0], "project": place[1]} if place else {"project": wandb_client.project()}
 
 
 def _summary_of_training(run: Run) -> dict[str, Any]:
-    """What the training left in the summary: its last row and its status."""
+    """Return what the training left in the summary: its last row and its status."""
     try:
         last = run.history().iloc[-1].to_dict()
     except (UserError, IndexError):

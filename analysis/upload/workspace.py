@@ -17,7 +17,10 @@ from dcgan.tools.within import within
 
 WAIT_S = 40.0  # for all answers of W&B
 MOST = 10  # runs side by side; W&B pins 20 and plots 10
-COLUMNS = ("fid", "best_fid", "kid_mean", "face_rate", "precision", "recall", "interleaving_ratio", "images_per_s")
+COLUMNS = (
+    "fid", "extractor", "last_fid", "best_fid", "kid_mean", "face_rate", "precision", "recall", "interleaving_ratio",
+    "images_per_s",
+)  # fmt: skip
 BARS = ("fid", "kid_mean", "face_rate", "interleaving_ratio")
 
 

@@ -1,4 +1,4 @@
-"""Which files are images: by their first bytes, whatever they are called.
+"""Image files, recognised by their first bytes, whatever they are called.
 
 Only long-established image extensions are trusted without opening the file, so that listing millions of photographs
 opens none, and a damaged one is reported as an image that can't be read.
@@ -48,17 +48,17 @@ SHOWN = 5  # kinds of files that are left out
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or folder should be ignored, judging by its name."""
+    """Return whether to ignore a file or folder, judging by its name."""
     return name.lower() in LITTER or (name.startswith(".") and name not in (".", ".."))
 
 
 def is_named_as_image(name: str) -> bool:
-    """Whether the name alone makes it an image."""
+    """Return whether the name alone makes a file an image."""
     return name.lower().endswith(IMAGES)
 
 
 def is_image(name: str, head: bytes) -> bool:
-    """Whether a file whose name doesn't make it an image begins, with these HEAD bytes, like one we can read."""
+    """Return whether a file whose name doesn't make it an image is one we can read, judging by these HEAD bytes."""
     if name.lower().endswith(RAW):
         return False
     return bool(SIGNATURES.match(head) or (PLUGINS and HEIC.match(head)))

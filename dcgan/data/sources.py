@@ -1,4 +1,4 @@
-"""Where images come from: the drawn faces, a folder, an archive, shards or arrays, or CelebA.
+"""The sources of images: the drawn faces, a folder, an archive, shards or arrays, or CelebA.
 
 A source is identified by the content of its images in the order of their names. So the same faces have the same
 fingerprint in a folder, a zip or a tar, wherever it is; packed images are cached under the fingerprint.

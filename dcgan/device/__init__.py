@@ -1,1 +1,1 @@
-"""Where a run is computed: the device, its graph, several of them, and their time."""
+"""The computing side of a run: the device, its graph, several of them, and their time."""

@@ -101,7 +101,7 @@ class CapturedStep:
 
 
 def _is_of_the_step(error: RuntimeError) -> bool:
-    """Whether a step that is not recorded would raise the error, too: it ran out of memory, or CUDA itself failed."""
+    """Return whether an unrecorded step would raise the error, too: it ran out of memory, or CUDA itself failed."""
     failed = isinstance(error, torch.AcceleratorError) and getattr(error, "error_code", None) not in REFUSALS
     return failed or out_of_memory(error)
 

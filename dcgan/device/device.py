@@ -70,7 +70,7 @@ class Device:
 
     @cached_property
     def bf16(self) -> bool:
-        """Whether the hardware supports bfloat16; emulation is slower than float32."""
+        """True if the hardware supports bfloat16; emulation is slower than float32."""
         if self.type == "cuda":
             return torch.cuda.is_bf16_supported(including_emulation=False)
         if self.type == "cpu":
@@ -81,12 +81,12 @@ class Device:
 
     @cached_property
     def batchnorm_kernels(self) -> str:
-        """Which BatchNorm kernels it can run: ours, compiled by "triton", or "torch"'s."""
+        """The BatchNorm kernels it can run: ours, compiled by "triton", or "torch"'s."""
         return "triton" if self.type == "cuda" and fused_kernels() else "torch"
 
     @property
     def keeps_images(self) -> bool:
-        """Whether images can be kept on it, where they fit; for a CPU they lie on the host anyway."""
+        """True if images can be kept on it, where they fit; for a CPU they lie on the host anyway."""
         return self.type != "cpu"
 
     @property

@@ -49,7 +49,7 @@ def driver() -> str | None:
 
 
 def runs_on(capability: tuple[int, int], architectures: Iterable[str]) -> bool:
-    """Whether a card can run code that was built for these architectures, such as "sm_80" and "compute_90".
+    """Return whether a card can run code built for these architectures, such as "sm_80" and "compute_90".
 
     Machine code (sm) runs on later cards of its generation, and portable code (compute) on any later card; with the
     suffix "a" both run on that card only.

@@ -53,7 +53,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes."""
+        """True if this is the process that writes."""
         return self.rank == 0
 
     def most(self, wish: float) -> float:
@@ -98,7 +98,7 @@ ALONE = Ranks()
 
 
 def launched() -> bool:
-    """Whether torchrun, or a program like it, started this process as one of several."""
+    """Return whether torchrun, or a program like it, started this process as one of several."""
     if not {"RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"} <= os.environ.keys():  # batch systems also set WORLD_SIZE
         return False
     return int(os.environ.get("WORLD_SIZE", 1)) > 1

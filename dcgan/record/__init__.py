@@ -1,1 +1,1 @@
-"""What a run leaves: its folder, checkpoints, losses, Weights & Biases."""
+"""The record of a run: its folder, checkpoints, losses, Weights & Biases."""

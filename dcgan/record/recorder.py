@@ -1,4 +1,4 @@
-"""What a run leaves while it trains: history, sample grids, checkpoints, status, W&B, the progress bar, warnings."""
+"""The record of a run while it trains: history, sample grids, checkpoints, status, W&B, the progress bar, warnings."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""How the lab uses the wandb library: silent, without a prompt, for a limited time, its files in the run's folder."""
+"""The lab's use of the wandb library: silent, without a prompt, for a limited time, its files in the run's folder."""
 
 import atexit
 import contextlib

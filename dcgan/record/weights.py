@@ -159,7 +159,7 @@ def _check_fits(state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 def _described(value: object) -> str:
-    """What must agree for a tensor to take the place of another: 'float32 of (64, 3, 5, 5)'."""
+    """Describe what must agree for a tensor to take the place of another: 'float32 of (64, 3, 5, 5)'."""
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
         return f"a {type(value).__name__} of another kind"
     return f"{str(value.dtype).removeprefix('torch.')} of {tuple(value.shape)}"

@@ -31,7 +31,7 @@ class PlannedRun:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to train. A folder with another recipe does not count; other threads don't matter."""
+        """True if nothing is left to train. A folder with another recipe does not count; other threads don't matter."""
         if self.folder.read_status().get("state") not in ENDED or not (recorded := _recorded(self.folder)):
             return False
         return not config.differences(recorded, self.experiment).keys() - {"threads"}

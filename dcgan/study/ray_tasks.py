@@ -45,7 +45,7 @@ PASSED_ON = ("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_BASE_URL")
 
 @dataclass(frozen=True)
 class Shares:
-    """What each run gets."""
+    """The resources that each run gets."""
 
     cpus: float
     gpus: float | None  # None: 1 where there are GPUs

@@ -1,1 +1,1 @@
-"""What any part may use: whole files, plain YAML, signals, the clock."""
+"""Tools that any part may use: whole files, plain YAML, signals, the clock."""

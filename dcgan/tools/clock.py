@@ -1,4 +1,4 @@
-"""Where a run's time goes: seconds by what they were spent on, and the speed they make."""
+"""A run's time: seconds by what they were spent on, and the speed they make."""
 
 import time
 from collections.abc import Iterator, Mapping

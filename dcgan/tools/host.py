@@ -1,4 +1,4 @@
-"""What a process asks of its C libraries, before torch is imported: their defaults cost a run a tenth of its speed."""
+"""Tuning of a process's C libraries, before torch is imported: their defaults cost a run a tenth of its speed."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""How the two losses look in every figure of them."""
+"""The look of the two losses in every figure of them."""
 
 SMOOTHING_STEPS = 50
 #: Blue and vermilion of Okabe and Ito's palette, which colour-blind readers can tell apart.

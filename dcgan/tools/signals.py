@@ -28,7 +28,7 @@ def handled(numbers: list[signal.Signals], handler: Callable[[int, Any], None]) 
 
 
 class StopRequest:
-    """Whether somebody has asked this process to end."""
+    """A request to end this process, if somebody has made one."""
 
     requested = False
 

@@ -31,11 +31,16 @@ def block_d(runs, found, *, faster, wider, more_varied=0.05, at_128="lower", sma
         (
             {"faster": 60, "wider": 5},
             "plain",
-            "By the rule, D's rate is a cause: twice D's rate closes 66 % of the gap, by estimate. More epochs",
+            "By the rule, D's rate is a cause: twice D's rate closes 66 % of the gap in log FID (estimated). More",
         ),
         ({"faster": 60, "wider": 50}, "plain", "By the rule, D's width is a cause: twice D's width closes 52 % of the"),
-        ({"faster": 60, "wider": 0, "more_varied": -0.01}, "open", "neither D's rate nor D's width is shown to be a"),
-        ({"faster": 30, "wider": 0}, "open", "neither D's rate nor D's width is shown to be a cause. More epochs"),
+        (
+            {"faster": 60, "wider": 0, "more_varied": -0.01},
+            "open",
+            "better. But where it is the only change, the samples become no more varied, so it is no cause.",
+        ),
+        ({"faster": 30, "wider": 0}, "open", "neither D's rate nor D's width is shown to be a cause. With twice D's"),
+        ({"faster": 30, "wider": 0}, "open", "But where it is the only change, it closes 29 % of the gap in log FID."),
         (
             {"faster": -60, "wider": 0},
             "open",
@@ -55,10 +60,12 @@ def test_the_plans_runs_at_128_px_decide_on_each_setting_of_d(tmp_path, effects,
     assert text in answer.text
     assert (answer.verdict, answer.primary) == (verdict, True)
     evidence = " ".join(answer.evidence)
-    assert "block D, 128 px, D's rate 1e-4, D's width x 1, seed 10: FID at 64 px 140.0, variety 0.100" in evidence
+    assert "block D, 128 px, D's rate 1e-4, D's width x 1, seed 10: FID at 64 px 140.0, at its own size " in evidence
 
 
-@pytest.mark.parametrize(("small", "text"), [(300, "There is no gap to close"), (139, "The gap to 64 px is not shown")])
+@pytest.mark.parametrize(
+    ("small", "text"), [(300, "By FID at 64 px there is no gap to close"), (139, "The gap to 64 px is not shown")]
+)
 def test_without_a_gap_to_64_px_nothing_is_a_cause(tmp_path, small, text):
     found = {}
     block_d(tmp_path, found, faster=60, wider=5, small=small)
@@ -73,7 +80,7 @@ def test_the_rule_on_128_px_waits_for_all_of_its_runs_and_says_why(tmp_path):
     block_d(tmp_path, found, faster=60, wider=5, seeds=(10,))
     answer = answer_to(compared(tmp_path, found), "size")
     assert answer.text == "5 of the 10 runs that the plan's rule needs are scored. The rule is applied once all are."
-    assert answer.kind == "not run"
+    assert answer.kind == "not applied"
     assert "0 of the 10 runs that the plan's rule needs are scored" in answer_to(compared(tmp_path), "size").text
 
 
@@ -95,6 +102,14 @@ def test_the_effects_at_128_px_are_those_of_two_crossed_settings():
     assert effects.change[plan.DOSE].high == pytest.approx(-10 + 2.7764, abs=1e-3)  # t of 4 degrees, standard error 1
     assert effects.gap.difference == 50
     assert effects.gap.low == pytest.approx(50 - 2.7764 * 2**0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize(("varied", "is_cause"), [(0.01, True), (-0.01, False), (0.0, False)])
+def test_a_cause_makes_the_samples_more_varied_where_it_is_the_only_change(varied, is_cause):
+    arms = {arm: [mean - 1, mean + 1] for arm, mean in zip(plan.SIZE_ARMS, (50, 100, 60, 100, 60), strict=True)}
+    effects = plan.size_effects(arms)
+    change, alone = effects.change[plan.DOSE], effects.alone[plan.DOSE]
+    assert plan.is_cause(effects.gap, change, varied, alone) == is_cause
 
 
 def test_settings_that_work_only_together_are_no_cause_and_each_that_works_alone_is():

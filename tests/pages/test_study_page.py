@@ -201,11 +201,11 @@ def test_each_rule_of_the_plan_stands_beside_its_verdict_and_all_else_is_called_
     short = folds(text)[""]
     kinds = [line.split("|")[-2].strip() for line in short.splitlines() if line.startswith("|")]
     assert kinds.count("exploratory") == 3, "the loss of D, the time, the looks"
-    assert kinds.count("not run") == 1, "the follow-ups at 128 px"
+    assert kinds.count("not applied") == 1, "the follow-ups at 128 px"
     assert kinds.count("exploratory, by the plan's rule") == len(comparison.answers) - 5
     for key in ("predicts", "alarm", "useful"):
         assert f"this answer: exploratory, by the plan's rule): {RULES[key]}" in text
-    assert f"this answer: not run): {RULES['size']}" in text
+    assert f"this answer: not applied): {RULES['size']}" in text
 
 
 @pytest.fixture(scope="module")
