@@ -317,6 +317,8 @@ def _explain(error: ValidationError, layers: Sequence[Layer]) -> str:
         )
     if first["type"] == "missing":
         return f"{layers[0][0]}: {key}: missing; add it, or `extends: baseline`, which has every setting"
+    if first["type"] == "invalid_key":
+        return f"{_origin(key, layers)}: {key}: a setting's name is a word"
     # A union ("all" or a number) has a complaint for each branch: report all of them.
     allowed = [problem["msg"] for problem in problems if _key_of(problem["loc"]) == key]
     allowed = [re.sub(r"^(Input should be|Value error,) ", "", message) for message in dict.fromkeys(allowed)]

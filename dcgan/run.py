@@ -216,9 +216,10 @@ def _earlier_record(folder: RunFolder, experiment: Experiment) -> dict[str, Any]
         return None
     record = plain_yaml.read(folder.config)
     changes = config.differences(config.from_record(record, folder.config), experiment)
-    if missing := {"environment", "wandb_id"} - set(record):
+    kinds = {"environment": dict, "code_files": dict, "wandb_id": str}
+    if damaged := [key for key, kind in kinds.items() if not isinstance(record.get(key), kind)]:
         raise UserError(
-            f"{folder.config}: lacks {' and '.join(sorted(missing))}; --fresh (FRESH=1) trains the run again"
+            f"{folder.config}: {' and '.join(damaged)} missing or damaged; --fresh (FRESH=1) trains the run again"
         )
     if changes:
         listed = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in changes.items())
@@ -231,8 +232,8 @@ def _earlier_record(folder: RunFolder, experiment: Experiment) -> dict[str, Any]
 
 def _changed_code(record: Mapping[str, Any]) -> str:
     """Return the files of training code that have changed since the record was written, at most five by name."""
-    before, now = record.get("code_files") or {}, environment.code_files()
-    changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+    before, now = record["code_files"], environment.code_files()
+    changed = [name for name in sorted(before.keys() | now.keys(), key=str) if before.get(name) != now.get(name)]
     return ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
 
 

@@ -23,8 +23,8 @@ def _output(capsys, *words):
             ["compare", "--runs", "nowhere"],
             "error: nowhere: no runs (no such folder); `make run EXP=baseline` makes one",
         ),
-        (["compare", "--samples", "0"], "error: argument --samples: invalid positive whole number value: '0'"),
-        (["compare", "--cost-per-hour", "free"], "error: argument --cost-per-hour: invalid positive number value"),
+        (["compare", "--samples", "0"], "error: argument --samples: '0' is not a positive whole number; see"),
+        (["compare", "--cost-per-hour", "free"], "error: argument --cost-per-hour: 'free' is not a positive number"),
         (["rate", "nope", "--profile", "smoke"], "error: no experiment 'nope'"),
         (["dashboard", "--terminal", "--runs", "nowhere"], "error: nowhere: no runs"),
         (

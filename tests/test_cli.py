@@ -15,6 +15,7 @@ import torch
 import yaml
 from PIL import Image
 from support import ROOT, TINY
+from support.tiny_run import interrupting
 from support.waiting import until
 
 from dcgan import config
@@ -112,10 +113,14 @@ def test_resuming_elsewhere_is_reported(tmp_path, pictures, caplog):
 def test_a_record_that_lacks_something_is_reported_in_one_line(tmp_path, pictures, capsys):
     _run("--data", pictures)
     record = yaml.safe_load((_folder(tmp_path) / "config.yaml").read_text())
-    for key, said in (("wandb_id", "lacks wandb_id"), ("steps", "steps: missing")):
+    for key, said in (("wandb_id", "wandb_id missing or damaged"), ("steps", "steps: missing")):
         (_folder(tmp_path) / "config.yaml").write_text(yaml.safe_dump({k: v for k, v in record.items() if k != key}))
         assert _run("--data", pictures) == 2
         assert said in capsys.readouterr().err
+    damaged = record | {"environment": 5, "code_files": ["a"]}
+    (_folder(tmp_path) / "config.yaml").write_text(yaml.safe_dump(damaged))
+    assert _run("--data", pictures) == 2
+    assert "config.yaml: environment and code_files missing or damaged; --fresh" in capsys.readouterr().err
 
 
 def test_two_recipes_or_two_data_sets_never_share_a_folder(tmp_path, pictures):
@@ -281,10 +286,20 @@ def test_ctrl_c_saves_and_says_how_to_resume_and_the_same_command_does(tmp_path,
     assert process.returncode == 130, printed
     assert "interrupted after step" in printed
     assert "the same command resumes from there" in printed
+    assert "--fresh" not in printed
     assert main(command) == 0
     assert "resuming after step" in caplog.text
     history = (_folder(tmp_path) / "history.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in history] == ["step", *map(str, range(1, 301))]
+
+
+def test_a_run_that_was_started_afresh_and_stopped_does_not_invite_to_delete_it(
+    tmp_path, pictures, capsys, monkeypatch
+):
+    interrupting(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert _run("--data", pictures, "--fresh") == 130
+    assert "resumes from there" in (printed := capsys.readouterr()).out
+    assert "but without --fresh (FRESH=1): it would delete the run and train it again" in printed.err
 
 
 def test_prune_deletes_what_only_resuming_needs_of_ended_runs_and_sampling_still_works(tmp_path, pictures, capsys):

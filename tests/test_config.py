@@ -185,6 +185,7 @@ MISTAKES = {
     "width_multiplier=1e308": ["less than or equal to 16"],
     "duration_multiplier=1e308": ["less than or equal to 1000"],
     "extends=baseline": ["not a setting"],
+    "discriminator={1: 2}": ["discriminator.1: a setting's name is a word"],
     "image_size=100": ["image_size: 100 is not allowed; it should be 32, 64, 128 or 256"],
 }
 

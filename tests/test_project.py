@@ -104,6 +104,19 @@ def test_an_experiment_where_a_target_belongs_is_refused_before_anything_runs():
     assert 'there is no target "tuned_lr": `make` lists them; an experiment is EXP=tuned_lr' in stray.stderr
 
 
+@pytest.mark.parametrize(
+    ("target", "variable", "right"),
+    [("study", "EXP=tuned_lr", "EXPS= and SEEDS="), ("study", "SEED=3", "EXPS="), ("run", "SEEDS=3", "EXP= and SEED=")],
+)
+def test_a_variable_that_a_target_would_ignore_is_refused_before_anything_runs(target, variable, right):
+    refused = subprocess.run(
+        ["make", "--no-print-directory", target, variable], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"`make {target}` takes {right}" in refused.stderr
+    assert f"not {variable.partition('=')[0]}=" in refused.stderr
+
+
 def test_make_uses_the_conda_environment_when_it_is_activated_and_its_own_otherwise():
     for activated, python in (("dcgan-ablation-lab", "python"), ("base", ".venv/bin/python")):
         variables = ["EXP=tuned_lr", "DATA=my faces", "SET=steps=3 seed=4", "FRESH=1"]

@@ -69,7 +69,7 @@ def kind(name: str, head: bytes = b"") -> str:
     if HEIC.match(head):
         return ".heic"
     suffix = PurePosixPath(name).suffix.lower()
-    return suffix if 1 < len(suffix) <= 12 else "no extension"
+    return suffix if 1 < len(suffix) <= 12 and suffix.isprintable() else "no extension"
 
 
 def summary(left_out: Counter[str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dcgan import EXIT_FAILED, EXIT_INTERRUPTED, UserError
-from dcgan.options import recipe, request, seed_list
+from dcgan.options import reads, recipe, request, seed_list
 
 if TYPE_CHECKING:
     from dcgan.run import Request
@@ -103,11 +103,13 @@ def _shared_request(options: argparse.Namespace) -> "Request":
     return replace(request(run_options, profile), **options.measures())
 
 
+@reads("a number of seeds, like 5, or a list of them, like 10-12 or 1,3")
 def seeds(text: str) -> list[int]:
     """Read '5' as 0 to 4, anything else as a list like '0-4' or '1,3'."""
     return list(dict.fromkeys(seed_list(f"0-{int(text) - 1}" if text.isdigit() else text)))
 
 
+@reads("a whole number, or a part of one like 0.5")
 def share(text: str) -> float:
     """Read a fraction of one, or a whole number, as Ray allows. Raises ValueError for anything else."""
     if not (0 < (value := float(text)) <= 1 or (value > 0 and value.is_integer())):
@@ -115,6 +117,7 @@ def share(text: str) -> float:
     return value
 
 
+@reads("a number from 0 to 1; one run on several GPUs is `make run GPUS=` (run --gpus)")
 def gpu_share(text: str) -> float:
     """Read a number from 0 to 1; several GPUs for one run are `run --gpus`. Raises ValueError for anything else."""
     if not 0 <= (value := float(text)) <= 1:

@@ -120,6 +120,7 @@ def test_many_kinds_are_one_short_line():
         line == "left out: 8,028 files of other kinds (.h 1,007, .g 1,006, .f 1,005, .e 1,004, .d 1,003, 3 more kinds)"
     )
     assert kinds.kind("a." + "x" * 300) == "no extension"
+    assert kinds.kind("a.\x1b[31m") == "no extension", "it would reach the terminal"
 
 
 # --- photographs of an iPhone ---
