@@ -146,7 +146,7 @@ def _as_planned(run: Run, seeds: Sequence[int]) -> bool:
 
 
 def size_arm(run: Run) -> tuple[int, float, float] | None:
-    """Return the arm of block D, one of SIZE_ARMS, that the run belongs to."""
+    """Return the arm of block D, one of SIZE_ARMS, that the run belongs to; None for any other run."""
     if run.profile != PROFILE or run.seed not in SIZE_SEEDS or run.experiment.total_steps != SIZE_STEPS:
         return None
     changes = dict(zip(("image_size", DOSE, WIDTH), SIZE_ARMS[0], strict=True)) | _changes(run, "tuned_lr")
@@ -155,7 +155,7 @@ def size_arm(run: Run) -> tuple[int, float, float] | None:
 
 
 def _changes(run: Run, name: str = "baseline") -> dict[str, Any]:
-    """Return the settings in which a run's recipe differs from this experiment of the plan's profile."""
+    """Return the settings in which a recipe differs from this experiment of the plan's profile, but for its length."""
     changes = config.differences(config.load(name, profile=PROFILE), run.experiment)
     return {key: value for key, (_, value) in changes.items() if key not in (*config.HOW, *LENGTH)}
 

@@ -274,7 +274,7 @@ def _quality(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
 
 
 def _floor(comparison: Comparison, names: Sequence[str]) -> tuple[float, str] | None:
-    """Return the score of the experiments' real images against each other, and how many there are."""
+    """Return the score of the experiments' real images against each other, and their number; None without one."""
     rows = comparison.table[comparison.table["experiment"].isin(names)].dropna(subset=["fid_floor"])
     if rows.empty:
         return None

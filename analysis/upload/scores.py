@@ -94,7 +94,7 @@ class _Upload:
         return wandb_client.whole(wandb_id) if any("-whole" in piece.name for piece in self.training) else wandb_id
 
     def new(self, *, online: bool) -> Content:
-        """Return what W&B lacks, or no piece has if it can't be sent now: whole rows, and always the whole summary."""
+        """Return what W&B lacks, or no piece has if it can't be sent now: whole rows, and with them the whole summary."""
         sent = [content for piece, content in reversed(self.scores.items()) if not (online and _waits(piece))]
         rows = {
             step: values
@@ -112,7 +112,7 @@ class _Upload:
 
 
 def _upload(run: Run, row: Mapping[str, Any], comparison: Comparison, scores_of: ScoresOf) -> _Upload | None:
-    """Return a run's upload; None for one without scores, one that trains, and one that was never logged to W&B."""
+    """Return a run's upload; None for one without scores or a sound id, that trains, or that W&B never knew."""
     scoring = scores_of(run)
     has_id = re.fullmatch(r"[\w-]{1,64}", str(run.record.get("wandb_id") or ""))  # somebody may have edited it
     if run.folder is None or run.state not in ENDED or scoring is None or not has_id:
@@ -165,7 +165,7 @@ def _waits(piece: Path) -> bool:
 
 
 def _sent(piece: Path) -> Content | None:
-    """Return what a piece sends; nothing for one that was not finished, None for a piece of the training."""
+    """Return what a piece sends; nothing for one that is damaged or not finished, None for a piece of the training."""
     try:
         content = json.loads(read_plain(piece / SENT).decode() or "{}")
         rows = {int(step): dict(values) for step, values in content.get("rows", {}).items()}

@@ -1,4 +1,4 @@
-"""Image files, recognised by their first bytes, whatever they are called.
+"""Image files, recognised by their names or by their first bytes.
 
 Only long-established image extensions are trusted without opening the file, so that listing millions of photographs
 opens none, and a damaged one is reported as an image that can't be read.
