@@ -94,7 +94,7 @@ class _Upload:
         return wandb_client.whole(wandb_id) if any("-whole" in piece.name for piece in self.training) else wandb_id
 
     def new(self, *, online: bool) -> Content:
-        """Return what W&B lacks, or no piece has if it can't be sent now: whole rows, and with them the whole summary."""
+        """Return what W&B lacks, or no piece has if it can't be sent now: whole rows, with the whole summary."""
         sent = [content for piece, content in reversed(self.scores.items()) if not (online and _waits(piece))]
         rows = {
             step: values
