@@ -22,6 +22,7 @@ from dcgan.tools.files import checksum, replacing
 
 VERSION = 2  # raise it when a change in scoring moves a number: older scores and features are then not used
 SEED = 0  # of everything drawn while scoring; image i is always that of latent seed i
+LEAST_UNSEEN = 1000  # images, where a run is scored against more
 FACES = 2000  # at most this many images are searched for faces
 
 
@@ -73,19 +74,48 @@ def real_images(run: Run, *, size: int, cache: Path, data: str | None = None) ->
     return packed
 
 
+def unseen_count(run: Run, source: Source) -> int:
+    """Return how many images of the source the run is scored against though it was not trained on them.
+
+    As many as of those that it was trained on, if there are; 0 if it was trained on all, if the source holds other
+    images, or if fewer than LEAST_UNSEEN are left.
+    """
+    images = run.experiment.images
+    if images == "all" or not source.count or source.fingerprint != run.record["data"]["fingerprint"]:
+        return 0
+    wanted, left = min(images, counts_of(run).real), source.count - images
+    return min(wanted, left) if left >= min(wanted, LEAST_UNSEEN) else 0
+
+
+def unseen_images(run: Run, *, size: int, cache: Path, data: str | None) -> PackedImages:
+    """Return these images of `data`, from the cache or packed now. Raises UserError where `pack` does."""
+    source, trained = open_source(data, cache=cache), run.experiment.images
+    assert trained != "all"
+    count = unseen_count(run, source)
+    return pack(source, size=size, crop_px=run.experiment.crop_px, images=count, cache=cache, besides=trained)
+
+
 class Reference:
     """The sample of real images that a run is scored against, at one size, and what is computed once from it."""
 
     def __init__(
-        self, packed: PackedImages, run: Run, extractor: features.Extractor, cache: Path, device: torch.device | str
+        self,
+        packed: PackedImages,
+        run: Run,
+        extractor: features.Extractor,
+        cache: Path,
+        device: torch.device | str,
+        *,
+        unseen: bool = False,
     ):
+        """Prepare; nothing is computed yet. unseen: the images are those of `unseen_images`."""
         self._extractor, self._folder, self._device = extractor, cache / "features", device
         self.name = reference_name(run, packed.images.shape[1])
         self._images = packed.images
         count = min(counts_of(run).real, len(self._images))
         self._places = fidelity.chosen(len(self._images), count, seed=SEED)
         pixels = [PIXELS_VERSION, packed.fingerprint, list(self._images.shape), run.experiment.crop_px]
-        self._content = [VERSION, *pixels, packed.unreadable, count, SEED]
+        self._content = [VERSION, *pixels, packed.unreadable, count, SEED, *(["unseen"] if unseen else [])]
         self._floors: dict[int, tuple[fidelity.Points, dict[str, float]] | None] = {}
 
     def __len__(self) -> int:

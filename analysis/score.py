@@ -5,9 +5,11 @@ the extractor's weights, the sample of real images, the seed. A number is comput
 except that a final generator is measured again where an older version of the lab left out its variety.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +20,22 @@ from torch.nn.functional import interpolate
 from tqdm import tqdm
 
 from analysis.measures import damage, face_rate, features, fidelity, variety
-from analysis.reference import FACES, SEED, VERSION, Reference, counts_of, real_images, reference_name
+from analysis.reference import (
+    FACES,
+    SEED,
+    VERSION,
+    Reference,
+    counts_of,
+    real_images,
+    reference_name,
+    unseen_count,
+    unseen_images,
+)  # fmt: skip
 from analysis.runs.ratings import Sheet
 from analysis.runs.run import Note, Run
 from analysis.runs.scores import Row, append_rows, read_rows
 from dcgan import UserError, sample
-from dcgan.data import PIXELS_VERSION
+from dcgan.data import PIXELS_VERSION, Source, open_source
 from dcgan.networks import Generator
 from dcgan.record import weights
 from dcgan.record.folder import ENDED, RunFolder
@@ -36,6 +48,7 @@ VARIED = 1000  # images of a final generator, at most, that are checked for copi
 NEAREST, FACES_SHOWN, NEAREST_SHOWN = "nearest.png", 8, 3  # in the run's folder: faces, and real images below each
 LARGEST = 1e9  # far above any score; a value that is not below it was not measured
 SNAPSHOT_MEASURES = ("kid_mean", "kid_std", "fid", "isc_mean", "isc_std")
+UNSEEN_MEASURES = ("fid_unseen", "kid_unseen")  # of a snapshot, against images that the run was not trained on
 
 
 @dataclass(frozen=True)
@@ -97,7 +110,7 @@ def read(run: Run, protocol: Protocol, text: str | None = None) -> Scores:
         for step, values in measures(protocol.snapshot).items()
         if not values.keys().isdisjoint(SNAPSHOT_MEASURES)
     ]
-    kinds = {"step": int, **dict.fromkeys(SNAPSHOT_MEASURES, float)}
+    kinds = {"step": int, **dict.fromkeys((*SNAPSHOT_MEASURES, *UNSEEN_MEASURES), float)}
     return Scores(finals[-1] if finals else {}, pd.DataFrame(snapshots, columns=list(kinds)).astype(kinds))
 
 
@@ -111,7 +124,7 @@ class Job:
     step: int
     generator: str  # hash of its weights
     unreadable: str = ""  # why its file can't be read
-    counts: dict[str, int] = field(default_factory=dict)  # 'snapshot', 'final', 'small' -> images to generate
+    counts: dict[str, int] = field(default_factory=dict)  # a key of _jobs' `kinds` -> images to generate
 
     @property
     def title(self) -> str:
@@ -183,10 +196,13 @@ class Scorer:
         # For each kind: how many images, and the name of a score that only this kind has.
         kinds = {
             "snapshot": (protocol.snapshot, protocol.name("fid", protocol.snapshot)),
+            "unseen": (protocol.snapshot, protocol.name("fid_unseen", protocol.snapshot)),
             "final": (protocol.final, protocol.name("variety", protocol.final)),
             "small": (protocol.final, protocol.name(f"fid_at_{SMALL}", protocol.final)),
         }
         files = [(step, path, "snapshot") for step, path in run.snapshots().items()]
+        if self._source and unseen_count(run, self._source):
+            files += [(step, path, "unseen") for step, path, _ in files]
         if run.state == "finished":
             files.append((run.steps, folder.generator, "final"))
             if run.experiment.image_size > SMALL:
@@ -215,8 +231,12 @@ class Scorer:
             fake = self._features(generator, max(full_counts.values()), job.title)
             for kind, count in full_counts.items():
                 points = fidelity.Points.of(fake.features[:count], self._scores_on)
-                extras = _only_final(job, generator, real, points) if kind == "final" else {}
-                measures.append((count, _fidelity(real, points, fake.logits[:count]) | extras))
+                if kind == "unseen":
+                    values = self._against_unseen(job, points, note)
+                else:
+                    values = _fidelity(real, points, fake.logits[:count])
+                    values |= _only_final(job, generator, real, points) if kind == "final" else {}
+                measures.append((count, values))
         if "small" in job.counts:
             measures.append((job.counts["small"], self._small(job, generator, note)))
         return [
@@ -224,6 +244,16 @@ class Scorer:
             for count, values in measures
             for measure, value in values.items()
         ]
+
+    def _against_unseen(self, job: Job, fake: fidelity.Points, note: Callable[[Run, str], None]) -> dict[str, float]:
+        """Return FID and KID against images that the run was not trained on; nothing if they can't be packed."""
+        try:
+            real = self._reference(job.run, job.run.experiment.image_size, unseen=True).points
+        except UserError as error:
+            note(job.run, f"step {job.step:,}: no {UNSEEN_MEASURES[0]}: {error}")
+            return {}
+        kid_mean, _ = fidelity.kid(real=real, fake=fake, seed=SEED)
+        return dict(zip(UNSEEN_MEASURES, (fidelity.fid(real=real, fake=fake), kid_mean), strict=True))
 
     def _small(self, job: Job, generator: Generator, note: Callable[[Run, str], None]) -> dict[str, float]:
         """FID at SMALL px, at which images of all sizes compare; nothing without real images of that size."""
@@ -243,13 +273,23 @@ class Scorer:
             chunks = (_shrunk(chunk, size) for chunk in chunks)
         return features.extract(self.extractor, chunks, total=count, desc=title)
 
-    def _reference(self, run: Run, size: int) -> "Reference":
-        """The run's real images at `size`. Raises UserError every time if they are unavailable."""
-        name = reference_name(run, size)
+    @cached_property
+    def _source(self) -> Source | None:
+        """What DATA= names; None where it names nothing, or nothing that can be read."""
+        with contextlib.suppress(UserError):
+            return open_source(self._data, cache=self._cache) if self._data else None
+        return None
+
+    def _reference(self, run: Run, size: int, *, unseen: bool = False) -> "Reference":
+        """The run's real images at `size`, or unseen ones. Raises UserError every time if they are unavailable."""
+        name = reference_name(run, size) + " unseen" * unseen
         if name not in self._references:
+            find = unseen_images if unseen else real_images
             try:
-                images = real_images(run, size=size, cache=self._cache, data=self._data)
-                self._references[name] = Reference(images, run, self.extractor, self._cache, self._scores_on)
+                images = find(run, size=size, cache=self._cache, data=self._data)
+                self._references[name] = Reference(
+                    images, run, self.extractor, self._cache, self._scores_on, unseen=unseen
+                )
             except UserError as error:
                 self._references[name] = error
         reference = self._references[name]

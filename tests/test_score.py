@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from analysis import reference, score
-from analysis.measures import damage, features
+from analysis.measures import damage, features, fidelity
 from analysis.runs.folders import read_folders
 from dcgan import UserError, sample
 from dcgan.data import open_source, pack
@@ -319,6 +319,38 @@ def test_features_of_real_images_are_kept_by_content(tmp_path, extractor):
     assert changed.data != one.data
     _score(_scorer(extractor, cache), [changed])
     assert len(set((cache / "features").iterdir()) - kept) == len(kept)
+
+
+def test_a_run_on_part_of_the_images_is_also_scored_against_unseen_ones(tmp_path, extractor):
+    photographs, cache = _photographs(tmp_path / "photographs", 300), tmp_path / "cache"
+    packed = pack(open_source(photographs, cache=cache), size=64, crop_px=None, images=120, cache=cache)
+    run = _run(_trained(tmp_path / "runs", _recorded(packed), overrides=["images=120"]))
+    assert _score(_scorer(extractor, cache), [run]) == []
+    assert _scorer(extractor, cache).scores_of(run)[1].snapshots["fid_unseen"].isna().all(), (
+        "nobody says where they are"
+    )
+    scorer = _scorer(extractor, cache, data=str(photographs))
+    assert len(scorer.missing([run])) == 2, "the two snapshots"
+    assert _score(scorer, [run]) == []
+    snapshots = scorer.scores_of(run)[1].snapshots
+    assert scorer.missing([run]) == []
+    unseen = pack(open_source(photographs, cache=cache), size=64, crop_px=None, images=120, cache=cache, besides=120)
+    fake = sample.images(weights.load_generator(run.snapshots()[200]), range(SAMPLES))
+    real, points = (
+        fidelity.Points.of(features.extract(extractor, [images], total=120, desc="").features, "cpu")
+        for images in (torch.from_numpy(np.array(unseen.images)).permute(0, 3, 1, 2), fake)
+    )
+    assert snapshots["fid_unseen"].iloc[0] == pytest.approx(fidelity.fid(real=real, fake=points))
+    assert (snapshots["fid_unseen"] != snapshots["fid"]).all()
+
+
+@pytest.mark.parametrize(("trained_on", "count"), [("all", 0), (150, 150), (200, 100), (260, 0), (900, 0)])
+def test_unseen_images_are_as_many_as_those_of_the_run_or_at_least_a_thousand(tmp_path, monkeypatch, trained_on, count):
+    monkeypatch.setattr(reference, "LEAST_UNSEEN", 100)
+    source = open_source(_photographs(tmp_path / "photographs", 300), cache=tmp_path)
+    data = {"name": source.name, "source": "f", "fingerprint": source.fingerprint, "count": 300, "unreadable": 0}
+    run = _run(make_run(tmp_path / "runs", "baseline", data=data, overrides=[f"images={trained_on}"]))
+    assert reference.unseen_count(run, source) == count
 
 
 def test_real_images_that_the_cache_has_lost_are_asked_for_and_taken(tmp_path, extractor):

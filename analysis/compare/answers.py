@@ -159,10 +159,26 @@ def alarm(snapshots: pd.DataFrame, few_image_runs: Collection[str] = (), *, step
         "all other runs": other_courses,
     }
     more = [f"Exploratory, {name}: {_counted(courses)[1]}" for name, courses in exploratory.items() if courses]
+    more += _against_unseen(scored[in_plan])
     evidence = [course.text for course in planned_courses]
     evidence += [f"exploratory, {course.text}" for course in longer_courses]
     evidence += [f"exploratory, {course.text}" for course in other_courses if course.notable]
     return answer(verdict, reason + text, more=" ".join(more), evidence=evidence, primary=complete)
+
+
+def _against_unseen(snapshots: pd.DataFrame) -> list[str]:
+    """Say in one line whether FID turns against images that the runs were not trained on; [] without such scores."""
+    known = snapshots.dropna(subset=["fid_unseen"])
+    if known.empty:
+        return []
+    shares = known["fid_unseen"] / known["fid"]
+    courses = _courses(known.assign(fid=known["fid_unseen"]))
+    rise = 100 * np.nanmax([0.0, *(course.rise for course in courses)])
+    return [
+        f"Exploratory, against images that a run was not trained on, over all steps: FID turned in "
+        f"{sum(course.turned for course in courses)} of {len(courses)} runs (the largest rise is {rise:.0f} %), and is "
+        f"{shares.min():.2f} to {shares.max():.2f} times that against those that it was trained on."
+    ]
 
 
 def _courses(snapshots: pd.DataFrame) -> list[_Course]:

@@ -24,11 +24,12 @@ RUN_COLUMNS = (
     "kid_endpoint", "d_win_share_whole", "interleaving_ratio_end", "interleaving_ratio_5_end",
     "gpu_use", "gpu_use_low", "gpu_use_high", "copied", "copied_real", "variety", "variety_real", "precision_real",
     "recall_real", "g_has_won", "steps_compared", "dominance_end", "interleaving_ratio_last", "d_win_longest",
+    "last_fid_unseen",
 )  # fmt: skip
 #: One row per snapshot. interleaving_ratio is over the steps since the previous snapshot; NaN where it is unknown.
 SNAPSHOT_COLUMNS = (
     "experiment", "seed", "image_size", "step", "fid", "kid_mean", "kid_std", "isc_mean", "isc_std",
-    "interleaving_ratio",
+    "interleaving_ratio", "fid_unseen", "kid_unseen",
 )  # fmt: skip
 #: One row per window of steps.
 WINDOW_COLUMNS = ("experiment", "seed", "step", "interleaving_ratio", "lead_balance", "reference_crossings")

@@ -16,9 +16,9 @@ from analysis.measures.inference import wilson
 from analysis.measures.interleaving import SMOOTHINGS, interleaving_ratio
 from analysis.runs.run import SPEED, Run, whole
 from analysis.runs.system_metrics import gpu_use
-from analysis.score import SNAPSHOT_MEASURES, Protocol, Scores
+from analysis.score import SNAPSHOT_MEASURES, UNSEEN_MEASURES, Protocol, Scores
 
-NOTHING = Scores({}, pd.DataFrame(columns=["step", *SNAPSHOT_MEASURES]))  # of a run without scores
+NOTHING = Scores({}, pd.DataFrame(columns=["step", *SNAPSHOT_MEASURES, *UNSEEN_MEASURES]))  # of a run without scores
 OPENING_STEPS = 100
 NO_RATIO = (
     f"no interleaving ratio: no window of {interleaving.WINDOW} steps has {interleaving.MIN_REFERENCE} reference "
@@ -191,6 +191,8 @@ def _best_and_last(snapshots: pd.DataFrame) -> dict[str, float]:
     if not len(fid) or np.isnan(fid).all():
         return row
     best = int(np.nanargmin(fid))
+    if len(unseen := running_means(snapshots["fid_unseen"])):
+        row["last_fid_unseen"] = float(unseen[-1])
     return row | {
         "best_step": float(snapshots["step"].iloc[best + LAST // 2]),
         "best_fid": float(fid[best]),

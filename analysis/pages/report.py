@@ -167,6 +167,8 @@ def _notes(comparison: Comparison, recipe: Alternative, measure: tables.Measure)
             first_step, last_step = rows["best_step"].astype(int).agg(["min", "max"])
             step = f"{first_step:,}" if first_step == last_step else f"{first_step:,} to {last_step:,}"
             notes += [f"best three snapshots {number(best, 1)}", f"around step {step}", f"last three {number(last, 1)}"]
+        unseen = table["last_fid_unseen"].astype(float).mean()
+        notes += [] if math.isnan(unseen) else [f"and {number(unseen, 1)} against unseen images"]
     return [note for note in notes if note]
 
 

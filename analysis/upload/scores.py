@@ -23,7 +23,7 @@ from typing import Any
 from analysis.compare.comparison import RUN_COLUMNS, SNAPSHOT_COLUMNS, Comparison
 from analysis.runs.run import SPEED, Run
 from analysis.runs.wandb import SCORES
-from analysis.score import SNAPSHOT_MEASURES, Protocol, Scores, ScoresOf
+from analysis.score import SNAPSHOT_MEASURES, UNSEEN_MEASURES, Protocol, Scores, ScoresOf
 from dcgan import UserError, first_line
 from dcgan.record import wandb_client
 from dcgan.record.folder import ENDED
@@ -38,7 +38,7 @@ SEND_S = 90.0  # for one run; wandb's own limits end it sooner
 #: What W&B does not know from the training: all measures of the comparison.
 SUMMARY = tuple(name for name in RUN_COLUMNS[8:] if name not in (*SPEED, "cost", "extractor"))
 #: What is known of a snapshot besides its scores.
-BESIDE = tuple(name for name in SNAPSHOT_COLUMNS[4:] if name not in SNAPSHOT_MEASURES)
+BESIDE = tuple(name for name in SNAPSHOT_COLUMNS[4:] if name not in (*SNAPSHOT_MEASURES, *UNSEEN_MEASURES))
 
 Rows = dict[int, dict[str, float]]  # step -> name -> value
 

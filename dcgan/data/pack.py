@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,22 +52,35 @@ class PackedImages:
         return len(self.images)
 
 
-def pack(source: Source, *, size: int, crop_px: int | None, images: int | Literal["all"], cache: Path) -> PackedImages:
+def pack(
+    source: Source,
+    *,
+    size: int,
+    crop_px: int | None,
+    images: int | Literal["all"],
+    cache: Path,
+    besides: int | None = None,
+) -> PackedImages:
     """Return the source's images as size x size RGB, from the cache or packed into it now.
 
     Each image is turned upright, cropped to the square in its centre and resized with antialiasing. The square's
     side is the image's shorter side, or `crop_px` source pixels if that is less (drawn faces are not cropped).
     images: "all", or a number of images spread evenly over the sorted names.
+    besides: leave out those that `images=besides` stands for; not for the drawn faces, and some must be left.
     Raises DataError if more than 1 % can't be read, or if the cache can't be written.
     """
     available = source.count or (DRAWN_COUNT if images == "all" else images)
-    count = available if images == "all" else min(images, available)
+    candidates: Sequence[int] = range(available)
+    if besides:
+        candidates = sorted({*candidates} - {*_spread(available, besides)})
+    count = len(candidates) if images == "all" else min(images, len(candidates))
     crop_px = crop_px if source.count else None
-    packed = find_pack(source, size=size, crop_px=crop_px, count=count, cache=cache)
+    find = partial(find_pack, source, size=size, crop_px=crop_px, count=count, cache=cache, besides=besides)
+    packed = find()
     if packed is None:
-        chosen = [i * available // count for i in range(count)]
-        _pack(source, chosen, size, crop_px, _pack_path(source, size, crop_px, count, cache))
-        packed = find_pack(source, size=size, crop_px=crop_px, count=count, cache=cache)
+        chosen = [candidates[place] for place in _spread(len(candidates), count)]
+        _pack(source, chosen, size, crop_px, _pack_path(source, size, crop_px, count, cache, besides))
+        packed = find()
     elif packed.unreadable:  # said by name when they were packed
         log.warning("%d images of %s can't be read and are left out", packed.unreadable, source.description)
     if packed is None:
@@ -78,12 +91,19 @@ def pack(source: Source, *, size: int, crop_px: int | None, images: int | Litera
     return packed
 
 
-def find_pack(source: Source, *, size: int, crop_px: int | None, count: int, cache: Path) -> PackedImages | None:
+def _spread(available: int, count: int) -> list[int]:
+    """Return `count` places spread evenly over all."""
+    return [i * available // count for i in range(count)]
+
+
+def find_pack(
+    source: Source, *, size: int, crop_px: int | None, count: int, cache: Path, besides: int | None = None
+) -> PackedImages | None:
     """Return the `count` images that `pack` took from the source before, or None if they were never fully packed.
 
     Only the source's name, description and fingerprint matter: the images themselves may be gone.
     """
-    path = _pack_path(source, size, crop_px, count, cache)
+    path = _pack_path(source, size, crop_px, count, cache, besides)
     try:
         facts = json.loads(path.with_suffix(".json").read_text())
         array = np.load(path, mmap_mode="r")
@@ -94,8 +114,8 @@ def find_pack(source: Source, *, size: int, crop_px: int | None, count: int, cac
         return None
 
 
-def _pack_path(source: Source, size: int, crop_px: int | None, count: int, cache: Path) -> Path:
-    contents = json.dumps([VERSION, source.fingerprint, size, crop_px, count])
+def _pack_path(source: Source, size: int, crop_px: int | None, count: int, cache: Path, besides: int | None) -> Path:
+    contents = json.dumps([VERSION, source.fingerprint, size, crop_px, count, *([besides] if besides else [])])
     return cache / "packed" / f"{checksum(contents.encode())}.npy"
 
 

@@ -164,6 +164,7 @@ def courses(runs):
                 "fid": fid,
                 "interleaving_ratio": ratio,
                 "kid_mean": kid,
+                "fid_unseen": np.nan,
             }
         )
         for seed, (fid, ratio, kid) in enumerate(runs)
@@ -316,6 +317,17 @@ def test_an_alarm_says_how_many_runs_could_not_raise_it():
     assert "In 3 of the 5 runs no collapse could have counted: KID never fell below 0.3, or the ratio was always" in (
         answer.text
     )
+
+
+def test_an_alarm_says_whether_fid_turns_against_images_that_the_runs_have_not_seen():
+    snapshots = courses([(FALLS, FIRST, LEARNT), (FALLS, LAST, LEARNT)])
+    snapshots["fid_unseen"] = [*FALLS, *(2 * fid for fid in TURNS)]
+    answer = answers.alarm(snapshots, {"a seed 0", "a seed 1"}, steps=7)
+    assert "FID turned in none of 2 runs" in answer.text
+    assert (
+        "against images that a run was not trained on, over all steps: FID turned in 1 of 2 runs (the largest rise is "
+        "76 %), and is 1.00 to 3.80 times that against those that it was trained on."
+    ) in answer.more
 
 
 def test_runs_that_only_begin_alike_are_two(tmp_path):

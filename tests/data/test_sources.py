@@ -51,6 +51,15 @@ def test_a_number_takes_that_many_spread_over_the_names(tmp_path, forms):
     assert (packed(forms[0], tmp_path / "cache", images=100).images == whole).all()
 
 
+def test_images_besides_those_of_a_run_are_spread_over_the_others(tmp_path, forms):
+    cache = tmp_path / "cache"
+    whole = packed(forms[0], cache).images
+    (others,) = (set(range(len(whole))) - {i * len(whole) // 3 for i in range(3)},)
+    assert (packed(forms[0], cache, images="all", besides=3).images == whole[sorted(others)]).all()
+    assert (packed(forms[0], cache, images=1, besides=3).images == whole[[min(others)]]).all()
+    assert (packed(forms[0], cache, images=3).images == whole[[0, 2, 4]]).all(), "those of the run are packed apart"
+
+
 def test_a_changed_image_changes_the_fingerprint(tmp_path, forms):
     before = open_source(forms[0], cache=tmp_path / "cache").fingerprint
     file = forms[0] / "1/004.png"

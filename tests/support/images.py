@@ -74,8 +74,8 @@ def some(count: int = 5, width: int = 40, height: int = 30) -> dict[str, bytes]:
     return {f"{i // 3}/{i:03d}.png": encoded(picture(width, height, i)) for i in range(count)}
 
 
-def packed(data, cache, size=16, crop_px=None, images="all"):
-    return pack(open_source(data, cache=cache), size=size, crop_px=crop_px, images=images, cache=cache)
+def packed(data, cache, size=16, crop_px=None, images="all", besides=None):
+    return pack(open_source(data, cache=cache), size=size, crop_px=crop_px, images=images, cache=cache, besides=besides)
 
 
 def one(tmp_path, data: bytes, name: str = "a.png", **options) -> np.ndarray:

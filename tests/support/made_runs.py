@@ -13,7 +13,7 @@ from analysis.measures.features import EFFNET_SHA256, Extractor
 from analysis.runs.folders import read_folders
 from analysis.runs.ratings import Rating
 from analysis.runs.scores import COLUMNS
-from analysis.score import SMALL, SNAPSHOT_MEASURES, Protocol, Scores
+from analysis.score import SMALL, SNAPSHOT_MEASURES, UNSEEN_MEASURES, Protocol, Scores
 from dcgan import config
 from dcgan.record.folder import RunFolder
 from dcgan.tools import plain_yaml
@@ -88,7 +88,7 @@ def scores(fid=None, along=(), *, at=None, **more):
     final = {} if fid is None else {"fid": fid, "fid_floor": 5.0, "n_real": 500, "kid_mean": fid / 1000, **more}
     steps = at or range(200, 200 * len(along) + 1, 200)
     rows = [{"step": step, "fid": value, "kid_mean": value / 1000} for step, value in zip(steps, along, strict=True)]
-    columns = ["step", "fid", "kid_mean", "kid_std", "isc_mean", "isc_std"]
+    columns = ["step", *SNAPSHOT_MEASURES, *UNSEEN_MEASURES]
     return Scores(final, pd.DataFrame(rows, columns=columns, dtype=float).astype({"step": int}))
 
 
