@@ -58,5 +58,11 @@ def _scores(fid):
         "copied": 0.02, "copied_real": 0.38, "variety": 0.15, "variety_real": 0.177,
         "face_n": 100, "face_found": 80, "face_rate_real": 0.981,
     }  # fmt: skip
-    measures = {"kid_mean": along / 900, "kid_std": along / 18000, "isc_mean": 3.4 - along / 200, "isc_std": 0.1}
-    return Scores(final, pd.DataFrame({"step": step, "fid": along, **measures}))
+    measures = {
+        "kid_mean": along / 900,
+        "kid_std": along / 18000,
+        "isc_mean": 3.4 - along / 200,
+        "isc_std": 0.1,
+        "fid_unseen": np.nan,
+    }
+    return Scores(final, pd.DataFrame({"step": step, "fid": along, "fid_unseen": np.nan, **measures}))
