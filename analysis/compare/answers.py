@@ -303,8 +303,12 @@ def dives(table: pd.DataFrame) -> Answer:
         recipes = "the others" if len(high_shares) else "all recipes"
         steps = sorted({f"{length:,}" for length in lengths[low_shares.index]}, key=len)
         parts.append(f"at most {100 * low_shares['max'].max():.0f} % ({recipes}, {' or '.join(steps)} steps)")
-    text += f" In a run's last quarter it is below 0.1 in {', '.join(parts)}."
-    return answer("depends" if len(won_runs) or shares["max"].max() > 0.5 else "no", text)
+    more = f"In a run's last quarter it is below 0.1 in {', '.join(parts)}."
+    if len(won_runs):
+        mostly = (runs["d_win_share_last"] > 0.5).sum()
+        text += f" In {mostly} it is below 0.1 in more than half of the last quarter."
+        return answer("depends", text, more=more)
+    return answer("depends" if shares["max"].max() > 0.5 else "no", f"{text} {more}")
 
 
 def _percent(low: float, high: float) -> str:

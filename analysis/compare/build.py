@@ -337,7 +337,8 @@ def _protocol(protocols: Sequence[Protocol]) -> dict[str, str]:
     return {
         "feature extractor": f"{first.extractor} (weights {first.weights[:8]})",
         "generated images": f"{first.final:,} per run, {first.snapshot:,} per snapshot; image i from latent seed i",
-        "real images": "of the training set: " + ", ".join(dict.fromkeys(protocol.reference for protocol in protocols)),
+        "real images": ", ".join(dict.fromkeys(protocol.reference for protocol in protocols)),
+        "real images drawn from": "the images that the run was trained on, by a fixed seed",
         "generator": "eval mode: BatchNorm with its running statistics",
         "KID": "100 subsets of half the images, at most 1,000",
     } | losses
