@@ -278,8 +278,8 @@ def test_a_run_that_is_longer_than_the_others_is_asked_about_its_own_end(tmp_pat
     answer = answer_to(found, "dive")
     assert answer.sentence == (
         "It depends. It stays below 0.1 in 1 of 3 runs: tuned_lr seed 0. In 1 it is below 0.1 in more than half of the "
-        "last quarter. In a run's last quarter it is below 0.1 in 100 % of the steps (tuned_lr, n = 1, 4,000 steps), at "
-        "most 0 % (the others, 2,000 steps)."
+        "last quarter. In a run's last quarter it is below 0.1 in 100 % of the steps (tuned_lr, n = 1, 4,000 steps), "
+        "at most 0 % (the others, 2,000 steps)."
     )
     said = "tuned_lr seed 0: below 0.1 in 37.5 % of its 4,000 steps, in 100.0 % of the last quarter, in 1,500 "
     assert any(line.startswith(said) for line in answer.evidence)
