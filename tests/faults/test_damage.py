@@ -215,7 +215,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(free_kb,
     print(free_kb, sorted(path.name for path in runs.rglob("*") if path.is_file()), told)
     assert code == 2, "the disk was full"
     assert told.startswith("error: ")
-    assert "No space left on device; make room, and the same command resumes" in told
+    assert "No space left on device; make room, and the same command, without --fresh (FRESH=1), resumes" in told
     filler.unlink()
     assert _run(runs, cache) == 0
     assert _result(runs) == whole
