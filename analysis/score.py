@@ -201,7 +201,7 @@ class Scorer:
             "small": (protocol.final, protocol.name(f"fid_at_{SMALL}", protocol.final)),
         }
         files = [(step, path, "snapshot") for step, path in run.snapshots().items()]
-        if self._source and unseen_count(run, self._source):
+        if run.experiment.images != "all" and self._source and unseen_count(run, self._source):
             files += [(step, path, "unseen") for step, path, _ in files]
         if run.state == "finished":
             files.append((run.steps, folder.generator, "final"))

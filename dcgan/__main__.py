@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dcgan import EXIT_FAILED, EXIT_INTERRUPTED, UserError, config
+from dcgan import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, UserError, config
 from dcgan.options import Parser, one_run, perform, positive, request, runs_folder, seed_list
 from dcgan.study import command as study
 from dcgan.tools import plain_yaml
@@ -29,7 +29,7 @@ def _run(options: argparse.Namespace) -> int:
     from dcgan.device import ranks
 
     code = _train(options)
-    if code and options.fresh and not ranks.launched():  # the line above says that the same command resumes
+    if code not in (0, EXIT_BAD_INPUT) and options.fresh and not ranks.launched():  # the line above says that the same command resumes
         print("but without --fresh (FRESH=1): it would delete the run and train it again", file=sys.stderr)
     return code
 
