@@ -29,7 +29,8 @@ def _run(options: argparse.Namespace) -> int:
     from dcgan.device import ranks
 
     code = _train(options)
-    if code not in (0, EXIT_BAD_INPUT) and options.fresh and not ranks.launched():  # the line above says that the same command resumes
+    # The line above says that the same command resumes.
+    if options.fresh and code not in (0, EXIT_BAD_INPUT) and not ranks.launched():
         print("but without --fresh (FRESH=1): it would delete the run and train it again", file=sys.stderr)
     return code
 
