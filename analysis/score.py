@@ -1,8 +1,7 @@
 """Score what has no score yet: a run's final generator and its snapshots, into `scores.csv` in the run's folder.
 
 A score's name says what it is and of how many images, `fid_5000_effnet_lite0`. Its protocol says what else affects it:
-the extractor's weights, the sample of real images, the seed. A number is computed once for a generator and protocol,
-except that a final generator is measured again where an older version of the lab left out its variety.
+the extractor's weights, the sample of real images, the seed. A number is computed once for a generator and protocol.
 """
 
 import contextlib

@@ -135,23 +135,6 @@ def test_a_final_generator_is_looked_at_for_copies_and_variety_beside_the_real_i
             np.testing.assert_array_equal(tiles[1 + y][x], real[place])
 
 
-def test_a_generator_scored_before_there_was_variety_is_measured_again(tmp_path, drawn, cache, extractor):
-    folder = _trained(tmp_path, drawn)
-    _score(_scorer(extractor, cache), [_run(folder)])
-    path = folder.path / "scores.csv"
-    whole = pd.read_csv(path)
-    old = whole[~whole["score"].isin([f"{measure}_{SAMPLES}_tiny" for measure in VARIED])]
-    old.to_csv(path, index=False)
-    scorer = _scorer(extractor, cache)
-    assert scorer.scores_of(_run(folder))[1].final["fid"] > 0, "readable as they are"
-    (job,) = scorer.missing([_run(folder)])
-    assert job.counts == {"final": SAMPLES}
-    scorer.score([job])
-    key = ["generator", "score"]
-    again = pd.read_csv(path).drop_duplicates(key, keep="last")
-    pd.testing.assert_frame_equal(*(rows.sort_values(key, ignore_index=True) for rows in (again, whole)))
-
-
 def test_what_has_scores_is_not_scored_again_and_what_changed_is(tmp_path, drawn, cache, extractor):
     folder = _trained(tmp_path, drawn)
     _score(_scorer(extractor, cache), [_run(folder)])
@@ -247,6 +230,7 @@ def test_a_damaged_score_file_is_made_again(tmp_path, drawn, cache, extractor, c
     (folder.path / "scores.csv").write_bytes(content)
     _score(_scorer(extractor, cache), [_run(folder)])
     assert _scorer(extractor, cache).scores_of(_run(folder))[1].final
+    assert (folder.path / "scores.csv.damaged").read_bytes() == content
 
 
 def test_too_few_samples_are_refused_before_anything_is_scored(cache, extractor):

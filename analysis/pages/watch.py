@@ -203,12 +203,15 @@ def bands(losses: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fid(rows: list[scores.Row]) -> Score | None:
-    """The FID of the newest generator by the largest sample, and the best one of the same protocol."""
+    """The FID of the newest generator that can be compared with its snapshots, and the best one of the same protocol.
+
+    A final generator is also scored by more images than a snapshot; that score has nothing to be compared with.
+    """
     fids = [(row, match) for row in rows if (match := re.fullmatch(r"fid_(\d+)_(\w+)", row.score))]
     fids = [(row, match) for row, match in fids if np.isfinite(row.value)]
     if not fids:
         return None
-    last, match = max(reversed(fids), key=lambda pair: (pair[0].step, int(pair[1][1])))
+    last, match = max(reversed(fids), key=lambda pair: (pair[0].step, -int(pair[1][1])))
     comparable = [row for row, _ in fids if (row.score, row.protocol) == (last.score, last.protocol)]
     best = min(comparable, key=lambda row: row.value)
     return Score(last.value, last.step, best.value, best.step, int(match[1]), match[2])

@@ -13,7 +13,7 @@ import torch
 from support.disk import small_disk
 from support.images import by_pillow, encoded, packed, packing, picture, psnr, refused, some, tarred, written, zipped
 
-from dcgan.data import DataError, faces, files, open_source, sources
+from dcgan.data import faces, files, open_source, sources
 
 
 @pytest.fixture
@@ -206,12 +206,6 @@ def test_a_member_that_unpacks_to_more_than_the_limit_is_refused(tmp_path, monke
 
 
 # --- the cache ---
-
-
-def test_a_cache_that_is_a_file_is_refused(tmp_path, forms):
-    (tmp_path / "cache").write_text("in the way")
-    with pytest.raises(DataError, match="can't write"):
-        packed(forms[0], tmp_path / "cache")
 
 
 @pytest.mark.parametrize("foreseen", [True, False])

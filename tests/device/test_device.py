@@ -153,6 +153,12 @@ def test_images_that_find_no_room_on_the_device_stay_on_the_host_with_a_line(mon
     assert squeezed(7).equal(Batches(images, batch_size=8, seed=0, device="cpu")(7))
 
 
+def test_memory_that_the_system_refuses_is_recognised():
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert out_of_memory(raised.value)
+
+
 def test_another_error_while_images_are_moved_is_no_lack_of_room(monkeypatch, images):
     def broken(*_):
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")

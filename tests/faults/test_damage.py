@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from support import ROOT, disk, tiny_run
 from support.tiny_run import TINY, interrupting
@@ -171,29 +170,6 @@ def test_the_checksums_of_the_code_change_with_the_training_code_and_with_nothin
         after = environment.code_files()
         assert [path for path in before if before[path] != after[path]] == [f"dcgan/{name}"]
         before = after
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits the address space")
-@pytest.mark.slow
-@pytest.mark.thorough
-def test_too_little_memory_is_one_line_with_a_batch_to_try(tmp_path):
-    limited = (
-        "import sys, torch, resource; from dcgan import __main__, trainer\n"
-        "taken = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (taken + 2**31, -1))\n"
-        "sys.exit(__main__.main(sys.argv[1:]))"
-    )
-    # Noise and narrow networks: to draw faces and to multiply wide layers took most of a minute before memory ran out.
-    noise = np.random.default_rng(0).integers(0, 256, (4096, 64, 64, 3), dtype=np.uint8)
-    np.save(tmp_path / "noise.npy", noise)
-    settings = ["--set", "batch_size=4096", "images=all", "steps=2", "width_multiplier=0.125"]
-    where = ["--data", tmp_path / "noise.npy", "--runs", tmp_path / "runs", "--cache", tmp_path / "cache"]
-    asked = ["run", "tuned_lr", "--profile", "smoke", *settings, *map(str, where)]
-    done = subprocess.run([sys.executable, "-c", limited, *asked], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2, done.stderr[-2000:]
-    assert "Traceback" not in done.stderr
-    assert "error: out of memory with batch_size=4096 at 64 px" in done.stderr
-    assert 'SET="batch_size=2048"' in done.stderr
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ How many cases comes from the Hypothesis profile: `make test-faults` runs thousa
 import io
 import os
 import tempfile
-import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -299,20 +298,3 @@ def test_a_damaged_pickle_within_whole_weights(place, changes, harm, where, both
     at = int(where * len(RECORD))
     record = RECORD[:at] + harm + RECORD[at:] if both else RECORD
     sampled(place, with_pickle(mutated(record, changes)))
-
-
-OTHERS = st.sampled_from([
-    torch.zeros(7), torch.zeros(()), torch.zeros(0, 8, 4, 4), torch.zeros(4, 8, 4, 4).half(), torch.zeros(2, 2).long(),
-    torch.zeros(1).expand(4, 10**6, 4, 4), torch.zeros(1).expand(10**9, 8, 4, 4), torch.eye(4).to_sparse(), None, "x",
-    3, [1], {"a": torch.zeros(2)}, torch.zeros(4, 8, 4, 4).to(torch.complex64), torch.zeros(4, 8, 4, 4, device="meta"),
-])  # fmt: skip
-FOREIGN = st.sampled_from([*STATE, "a", "layers", "layers.", "layers.to_512x512.0.weight", "", "\n", 3, None])
-
-
-@given(st.dictionaries(FOREIGN, OTHERS, max_size=3), st.sets(st.sampled_from(list(STATE)), max_size=2), st.booleans())
-def test_a_whole_file_of_other_weights(place, others, missing, whole):
-    state = {key: value for key, value in STATE.items() if key not in missing} | others
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        content = saved(state if whole else list(state.values()))
-    assert sampled(place, content) == (2 if others or missing or not whole else 0)

@@ -45,6 +45,8 @@ OTHERS = {
     "another shape": ({**STATE, "layers.to_rgb.0.bias": torch.zeros(4)}, "float32 of (4,); float32 of (3,) would fit"),
     "another type": ({**STATE, "layers.to_rgb.0.bias": torch.zeros(3).long()}, "is int64 of (3,); float32 of (3,)"),
     "no tensor": ({**STATE, "layers.to_rgb.0.bias": "x"}, "layers.to_rgb.0.bias is a str"),
+    "a sparse tensor": ({**STATE, "layers.to_rgb.0.bias": torch.ones(3).to_sparse()}, "_rebuild_sparse_tensor"),
+    "a tensor without numbers": ({**STATE, FIRST: STATE[FIRST].to("meta")}, "_rebuild_meta_tensor"),
     "a list": ([STATE], "not tensors by name"),
     "a number as a key": ({**STATE, 1: torch.zeros(1)}, "not tensors by name"),
     "a 60-layer network": ({**STATE, **{f"layers.to_{n}": torch.zeros(1) for n in range(60)}}, "64 layers"),

@@ -54,14 +54,6 @@ def test_another_build_makes_the_venv_again(lab, pytorch_index):
     assert not (lab.folder / ".venv/mine").exists()
 
 
-def test_a_build_that_can_t_be_had_leaves_the_venv_as_it_is(ready):
-    assert ready.refused("TORCH=cpu") == (
-        "error: PyTorch's own index can't be reached, so .venv stays as it is: "
-        "make setup TORCH=pypi takes the ordinary build"
-    )
-    assert ready.setup() == ""
-
-
 def test_an_unknown_torch_is_refused_before_anything_is_made(lab):
     assert lab.refused("TORCH=cuda") == "error: TORCH=cuda: choose auto, cpu, cu126, cu130 or pypi"
     assert not (lab.folder / ".venv").exists()

@@ -76,10 +76,11 @@ def test_the_fid_of_the_final_generator_and_the_best_one_are_shown(tmp_path):
     folder = make_run(tmp_path, "baseline", profile="laptop", steps=200)
     write_scores(folder)
     rows = [line.split(",") for line in (folder.path / "scores.csv").read_text().splitlines()[1:]]
-    values = {int(step): float(value) for step, _, name, value, _ in rows if re.match(r"fid_\d", name)}
+    of_snapshots = {float(value): int(step) for step, _, name, value, _ in rows if re.match(r"fid_1000_", name)}
     ((shown,), _) = Watch(tmp_path).look()
-    assert shown.fid.step == max(values)
-    assert shown.fid.last == values[max(values)]
+    assert (shown.fid.last, shown.fid.step, shown.fid.n) == (list(of_snapshots)[-1], 200, 1000)
+    assert (shown.fid.best, shown.fid.best_step) == min(of_snapshots.items())
+    assert shown.fid.best_step != shown.fid.step
 
 
 def test_a_run_that_is_trained_again_is_read_again(tmp_path):

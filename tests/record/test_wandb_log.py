@@ -270,19 +270,6 @@ def test_a_row_that_wandb_refuses_is_one_warning(folder, said):
     assert levels(said) == ["INFO", "WARNING"]
 
 
-def test_two_trackers_in_one_process_are_two_runs(tmp_path):
-    for run_id in ("aaaaaaaa", "bbbbbbbb"):
-        folder = tmp_path / run_id
-        folder.mkdir()
-        wandb = tracker(folder, run_id=run_id)
-        wandb.log(rows(1, 3))
-        wandb.finish(state="finished")
-    for run_id in ("aaaaaaaa", "bbbbbbbb"):
-        (piece,) = pieces(tmp_path / run_id)
-        assert inspect(piece, "--summary")["run_id"] == run_id
-        assert len(items(piece)) == 3
-
-
 def test_a_run_is_found_by_its_recipe_its_question_and_what_it_is_trained_on(monkeypatch):
     experiment = config.load("canonical_init", profile="smoke", seed=3)
     record = {**config.to_record(experiment), "wandb_id": "abcd1234", "code_files": {"dcgan/config.py": "00"}}

@@ -1,6 +1,8 @@
 """Run folders as one set of runs, with what each recorded."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -197,17 +199,6 @@ def test_a_run_of_an_older_version_without_profile_changes_is_read(runs):
     assert read_folders(runs)[0][0].environment == {}
 
 
-def test_many_folders_come_in_the_order_of_their_names_and_seeds(runs):
-    for seed in range(12):
-        for name in ("baseline", "regularized", "tuned_lr", "hires_128"):
-            make(runs, name, seed=seed, rows=5, state="interrupted")
-    found, problems = read_folders(runs)
-    assert problems == []
-    names = [(run.name, run.seed) for run in found]
-    assert len(names) == 48
-    assert names == sorted(names)
-
-
 @pytest.mark.thorough
 def test_reading_runs_needs_neither_torch_nor_wandb(runs):
     make(runs)
@@ -217,3 +208,18 @@ def test_reading_runs_needs_neither_torch_nor_wandb(runs):
     )
     done = subprocess.run([sys.executable, "-c", code, runs], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "1 set()\n"
+
+
+def test_a_reader_holds_up_no_training_that_starts(tmp_path):
+    folder = make(tmp_path, state="running")  # or nobody looks at the lock
+    reader = os.fork()
+    if reader == 0:  # a child of its own, as a lock is of the process
+        while True:
+            read_folders(tmp_path)
+    try:
+        for _ in range(200):
+            with folder.locked():
+                pass
+    finally:
+        os.kill(reader, signal.SIGKILL)
+        os.waitpid(reader, 0)

@@ -56,27 +56,6 @@ def test_seeds_are_a_number_of_them_or_a_list(text, meant):
     assert command.seeds(text) == meant
 
 
-@pytest.mark.parametrize(
-    ("words", "line"),
-    [
-        (
-            ["--seeds", "0"],
-            "argument --seeds: '0' is not a number of seeds, like 5, or a list of them, like 10-12 or 1,3;",
-        ),
-        (["--cpus-per-run", "1.5"], "argument --cpus-per-run: '1.5' is not a whole number, or a part of one like 0.5;"),
-        (
-            ["--gpus-per-run", "2"],
-            "argument --gpus-per-run: '2' is not a number from 0 to 1; one run on several GPUs is",
-        ),
-    ],
-)
-def test_an_option_of_a_study_that_is_wrong_says_what_would_be_right(words, line, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["study", "baseline", *words])
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err.startswith(f"error: {line}")
-
-
 def test_a_run_has_as_many_threads_as_cpus_unless_it_started_with_others_or_a_setting_says_so(tmp_path):
     (four,) = planned("baseline", "--seeds", "1", "--cpus-per-run", "4", *RECIPE)
     assert "threads=4" in four.request.overrides
