@@ -187,32 +187,33 @@ def test_bad_input_gets_one_line_exit_code_2_and_leaves_nothing(case, given, tmp
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "words"),
     [
-        "run",
-        "run baseline --seed x",
-        "run baseline --device tpu",
-        "sample x --seeds 0-30000000",
-        "sample x --seeds 1,5-3",
-        "sample x --seeds 0-",
-        "sample x --seeds 9e9",
-        "sample x --seeds 0-99999999999999999999",
-        "study",
-        "study baseline --seeds x",
-        "study baseline --seeds 0",
-        "study baseline --seeds 99999999999999999999",
-        "study baseline --cpus-per-run 1.5",
-        "study baseline --cpus-per-run inf",
-        "study baseline --gpus-per-run 2",
+        ("run", "are required: EXP"),
+        ("run baseline --seed x", "--seed: 'x' is not a whole number"),
+        ("run baseline --device tpu", "--device: invalid choice: 'tpu'"),
+        ("sample x --seeds 0-30000000", "--seeds"),
+        ("sample x --seeds 1,5-3", "--seeds"),
+        ("sample x --seeds 0-", "--seeds"),
+        ("sample x --seeds 9e9", "--seeds"),
+        ("sample x --seeds 0-99999999999999999999", "--seeds"),
+        ("study", "are required: EXP"),
+        ("study baseline --seeds x", "--seeds: 'x' is not a number of seeds, like 5, or a list of them, like 10-12"),
+        ("study baseline --seeds 0", "--seeds: '0' is not a number of seeds, like 5, or a list of them, like 10-12"),
+        ("study baseline --seeds 99999999999999999999", "--seeds"),
+        ("study baseline --cpus-per-run 1.5", "'1.5' is not a whole number, or a part of one like 0.5"),
+        ("study baseline --cpus-per-run inf", "'inf' is not a whole number, or a part of one like 0.5"),
+        ("study baseline --gpus-per-run 2", "'2' is not a number from 0 to 1; one run on several GPUs is"),
     ],
 )
-def test_a_mistyped_command_gets_one_line_too(arguments, capsys):
+def test_a_mistyped_command_gets_one_line_too(arguments, words, capsys):
     with pytest.raises(SystemExit) as ended:
         main(arguments.split())
     assert ended.value.code == 2
     output = capsys.readouterr().err
     assert output.startswith("error: ")
     assert output.count("\n") == 1
+    assert words in output
     assert "--help" in output
 
 
