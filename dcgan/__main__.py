@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dcgan import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, UserError, config
-from dcgan.options import Parser, one_run, perform, positive, request, runs_folder, seed_list
+from dcgan.options import Parser, one_run, perform, positive, reads, request, runs_folder, seed_list
 from dcgan.study import command as study
 from dcgan.tools import plain_yaml
 from dcgan.tools.files import user_path
@@ -186,7 +186,7 @@ def parser() -> argparse.ArgumentParser:
     )
     sample.add_argument(
         "--seeds",
-        type=seed_list,
+        type=reads("a list of seeds, like 3,7,20-25", seed_list),
         default="0-63",
         metavar="LIST",
         help="latent seeds, e.g. 3,7,20-25 (default: %(default)s)",

@@ -66,7 +66,6 @@ class Experiment(Settings):
     extends: str | None = None
     question: str
     profile: str
-    profile_changes: dict[str, Any]  # what the profile changed, by dotted key
     overrides: dict[str, Any]  # what --set changed of the recipe, by dotted key
 
     # The upper bounds are far above any real value; they catch a typo before it exhausts memory.
@@ -132,7 +131,14 @@ LONGEST_CHANGES = 48  # characters of a folder's name that say what --set change
 HOW = ("seed", "threads", "deterministic")
 
 #: Keys that identify an experiment; all others are settings, which `--set` and diffs are about.
-IDENTITY = ("name", "extends", "question", "profile", "profile_changes", "overrides")
+IDENTITY = ("name", "extends", "question", "profile", "overrides")
+
+#: Those that an experiment's file can't set, and where each comes from.
+SET_OTHERWISE = {
+    "name": "it is the file's own name",
+    "profile": "PROFILE= (--profile) sets it",
+    "overrides": "SET= (--set) makes them",
+}
 
 #: The settings that are blocks of settings.
 BLOCKS: dict[str, type[Settings]] = {
@@ -144,29 +150,26 @@ BLOCKS: dict[str, type[Settings]] = {
 Layer = tuple[str, dict[str, Any]]  # (where it comes from, for messages; its values)
 
 
-def load(
-    name: str, *, profile: str, overrides: Sequence[str] = (), seed: int | None = None, folder: Path = EXPERIMENTS
-) -> Experiment:
+def load(name: str, *, profile: str, overrides: Sequence[str] = (), seed: int | None = None) -> Experiment:
     """Resolve the experiment `name` (or the path of a YAML file) under `profile`.
 
     overrides: "dotted.key=value" strings, values read as YAML.
     Raises ConfigError, naming file, key, value and what is allowed.
     """
-    layers = _file_layers(name, folder)
+    name, layers = _file_layers(name)
     own = layers[-1][1]
     identity = {
-        "name": own.pop("name"),
+        "name": name,
         "extends": own.get("extends"),
         "question": own.get("question", ""),  # not inherited
         "profile": profile,
-        "profile_changes": {},
         "overrides": {},
     }
-    if profile not in profile_names(folder):  # the file's existence is not enough: '../baseline' has one
-        raise ConfigError(f"no profile {profile!r}; there are {', '.join(profile_names(folder))}")
-    documented = _validate(layers, identity)
+    if profile not in profile_names():  # the file's existence is not enough: '../baseline' has one
+        raise ConfigError(f"no profile {profile!r}; there are {', '.join(profile_names())}")
+    _validate(layers, identity)  # finds a mistake that the profile would hide
 
-    path = folder / "profiles" / f"{profile}.yaml"
+    path = EXPERIMENTS / "profiles" / f"{profile}.yaml"
     layers.append((_shown(path), plain_yaml.read(path, where=_shown(path))))
     profiled = _validate(layers, identity)
 
@@ -175,9 +178,8 @@ def load(
     layers += [(f"--set {override}", _parse_override(override)) for override in overrides]
     resolved = _validate(layers, identity)
 
-    changes = {key: new for key, (_, new) in differences(documented, profiled).items()}
     overridden = {key: new for key, (_, new) in differences(profiled, resolved).items() if key not in HOW}
-    return resolved.model_copy(update={"profile_changes": changes, "overrides": overridden})
+    return resolved.model_copy(update={"overrides": overridden})
 
 
 def from_record(record: Mapping[str, Any], where: Path) -> Experiment:
@@ -213,20 +215,20 @@ def differences(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any]]:
 
 def experiment_names() -> list[str]:
     """List the lab's experiments, the documented ones first, then the follow-ups."""
-    return [path.stem for path in _experiment_files(EXPERIMENTS)]
+    return [path.stem for path in _experiment_files()]
 
 
-def profile_names(folder: Path = EXPERIMENTS) -> list[str]:
-    return sorted(path.stem for path in (folder / "profiles").glob("*.yaml"))
+def profile_names() -> list[str]:
+    return sorted(path.stem for path in (EXPERIMENTS / "profiles").glob("*.yaml"))
 
 
 # --- files and overrides ---
 
 
-def _file_layers(name: str, folder: Path) -> list[Layer]:
-    """Read the experiment's file and its ancestors', the root first; the last gets a key `name`."""
-    path = user_path(name) if name.endswith((".yaml", ".yml")) else _find(name, folder)
-    for known in _experiment_files(folder):
+def _file_layers(name: str) -> tuple[str, list[Layer]]:
+    """Read the experiment's file and its ancestors', the root first; return the experiment's name, too."""
+    path = user_path(name) if name.endswith((".yaml", ".yml")) else _find(name)
+    for known in _experiment_files():
         if known.stem == path.stem and known.resolve() != path.resolve():
             if not path.exists():
                 raise ConfigError(f"{_shown(path)}: no such file; the experiment {path.stem} is EXP={path.stem}")
@@ -235,9 +237,8 @@ def _file_layers(name: str, folder: Path) -> list[Layer]:
     names: list[str] = []
     while True:
         where, content = _shown(path), plain_yaml.read(path, where=_shown(path))
-        for key in ("name", "profile", "profile_changes", "overrides"):
+        for key, how in SET_OTHERWISE.items():
             if key in content:
-                how = "the file's own name is used" if key == "name" else "PROFILE= and SET= set it"
                 raise ConfigError(f"{where}: {key}: can't be set in an experiment's file; {how}")
         layers.insert(0, (where, content))
         names.append(path.stem)
@@ -246,21 +247,19 @@ def _file_layers(name: str, folder: Path) -> list[Layer]:
             break
         if not isinstance(parent, str):
             raise ConfigError(f"{where}: extends: {parent!r} is not the name of an experiment")
-        path = _find(parent, folder, where=f"{where}: extends: ")
+        path = _find(parent, where=f"{where}: extends: ")
         if parent in names:
             raise ConfigError(f"{_shown(path)}: extends: goes in a circle: {' -> '.join([*names, parent])}")
-    where, content = layers[-1]
     if not re.fullmatch(NAME, names[0]):
         raise ConfigError(
-            f"{where}: {names[0]!r} can't name a run's folder; rename the file: at most 100 letters, digits, spaces "
-            "and _ - . , ( ) =, starting with a letter or a digit, and not seed-<n>"
+            f"{layers[-1][0]}: {names[0]!r} can't name a run's folder; rename the file: at most 100 letters, digits, "
+            "spaces and _ - . , ( ) =, starting with a letter or a digit, and not seed-<n>"
         )
-    content["name"] = names[0]
-    return layers
+    return names[0], layers
 
 
-def _find(name: str, folder: Path, *, where: str = "") -> Path:
-    files = _experiment_files(folder)
+def _find(name: str, *, where: str = "") -> Path:
+    files = _experiment_files()
     matches = [path for path in files if path.stem == name]
     if not matches:
         known = [path.stem for path in files]
@@ -270,9 +269,9 @@ def _find(name: str, folder: Path, *, where: str = "") -> Path:
     return matches[0]
 
 
-def _experiment_files(folder: Path) -> list[Path]:
-    sweep = folder / "sweep.yaml"  # W&B's, not an experiment
-    files = [path for path in folder.rglob("*.yaml") if path.parent.name != "profiles" and path != sweep]
+def _experiment_files() -> list[Path]:
+    sweep = EXPERIMENTS / "sweep.yaml"  # W&B's, not an experiment
+    files = [path for path in EXPERIMENTS.rglob("*.yaml") if path.parent.name != "profiles" and path != sweep]
     return sorted(files, key=lambda path: (len(path.parts), path.name))
 
 
@@ -282,8 +281,9 @@ def _parse_override(override: str) -> dict[str, Any]:
     key = key.strip()
     if not key or not equals:
         raise ConfigError(f'--set {override}: write key=value, for example --set batch_size=64 (SET="batch_size=64")')
-    if key.split(".")[0] in IDENTITY:
-        raise ConfigError(f"--set {override}: {key} is not a setting; edit the experiment's file instead")
+    if (name := key.split(".")[0]) in IDENTITY:
+        how = SET_OTHERWISE.get(name, "edit the experiment's file instead")
+        raise ConfigError(f"--set {override}: {key} is not a setting; {how}")
     nested = plain_yaml.parse(value, where=f"--set {override}")
     for part in reversed(key.split(".")):
         nested = {part: nested}

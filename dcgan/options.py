@@ -1,7 +1,6 @@
 """Options shared by the command lines of `dcgan` and `analysis`, and one-line errors."""
 
 import argparse
-import functools
 import logging
 import os
 import sys
@@ -114,41 +113,35 @@ def one_run() -> Parser:
     options = Parser(add_help=False, parents=[recipe()])
     options.add_argument("experiment", metavar="EXP", help="name of an experiment under experiments/, or a YAML file")
     options.add_argument(
-        "--seed", type=reads("a whole number")(int), metavar="N", help="seed of the run (default: the experiment's)"
+        "--seed", type=reads("a whole number", int), metavar="N", help="seed of the run (default: the experiment's)"
     )
     return options
 
 
-def reads(expected: str) -> Callable[[Callable[[str], Value]], Callable[[str], Value]]:
-    """Return a decorator for a reader of an option: where it raises ValueError, the user sees what is `expected`."""
+def reads(expected: str, convert: Callable[[str], Value]) -> Callable[[str], Value]:
+    """Return a reader of an option: where `convert` raises ValueError, the user sees what is `expected`."""
 
-    def decorate(convert: Callable[[str], Value]) -> Callable[[str], Value]:
-        @functools.wraps(convert)
-        def parse(text: str) -> Value:
-            try:
-                return convert(text)
-            except (ValueError, argparse.ArgumentTypeError) as error:
-                raise argparse.ArgumentTypeError(f"{text!r} is not {expected}") from error
+    def parse(text: str) -> Value:
+        try:
+            return convert(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {expected}") from error
 
-        return parse
-
-    return decorate
+    return parse
 
 
 def positive(convert: Callable[[str], Number]) -> Callable[[str], Number]:
     """Return a reader of positive numbers for argparse."""
 
-    @reads(f"a positive {'number' if convert is float else 'whole number'}")
     def parse(text: str) -> Number:
         value = convert(text)
         if not 0 < value < float("inf"):
             raise ValueError(text)
         return value
 
-    return parse
+    return reads(f"a positive {'number' if convert is float else 'whole number'}", parse)
 
 
-@reads("a list of seeds, like 3,7,20-25")
 def seed_list(text: str) -> list[int]:
     """Read '0-63' or '3,7,20-25' as a list. Raises ValueError for anything else."""
     seeds: list[int] = []

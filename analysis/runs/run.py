@@ -126,8 +126,7 @@ def each_once(runs: Iterable[Run], problems: list[str]) -> list[Run]:
 
 def read_experiment(record: Mapping[str, Any], where: Path) -> Experiment:
     """The experiment in a record. Raises UserError when the record lacks what a comparison needs."""
-    # `profile_changes` says where settings came from, not what they are; an older version did not record it.
-    experiment = config.from_record({"profile_changes": {}, **record}, where)
+    experiment = config.from_record(record, where)
     values = config.settings(experiment)
     if unknown_keys := [key for key in experiment.overrides if key not in values]:
         raise UserError(f"{where}: overrides: {unknown_keys[0]} is not a setting of this version of the lab")

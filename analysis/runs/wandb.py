@@ -77,7 +77,7 @@ def _is_ours(upload: Any) -> bool:
 def _from_wandb(upload: Any, where: str) -> Run:
     """The run. Raises UserError for one that can't be used."""
     config = {key: value for key, value in upload.config.items() if not key.startswith("_") and key != "wandb_version"}
-    record = {"profile_changes": {}, "overrides": {}, **config}  # wandb does not keep an empty mapping
+    record = {"overrides": {}, **config}  # wandb does not keep an empty mapping
     experiment = read_experiment(record, Path(where))
     summary = dict(upload.summary_metrics)  # `summary` holds the same, wrapped
     state = _state(upload.state, summary, experiment)

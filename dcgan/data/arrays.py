@@ -1,7 +1,6 @@
 """Images in numpy's files: .npy, and .npz, which is a zip of them. Uint8 (N, H, W, 3), or (N, H, W) for grey ones."""
 
 import zipfile
-import zlib
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -86,8 +85,8 @@ class Arrays:
                         image = ranks[index] - start
                         file.seek(stack.offset + image * row)
                         yield index, f"{stack.name}[{image}]", Held(header + file.read(row))
-            except (zipfile.BadZipFile, zlib.error) as error:
-                raise DataError(f"{self.path}: {stack.name}: damaged: {first_line(error)}") from error
+            except Exception as error:  # damaged, or gone since
+                raise DataError(f"{self.path}: {stack.name}: can't be read: {first_line(error)}") from error
             start += number
 
     def _names(self) -> list[tuple[str, int]]:

@@ -24,7 +24,6 @@ VERSION = 1  # part of the data fingerprint: raise it when any pixel changes
 GRAIN = 0.02  # standard deviation, of a range of 1
 
 PIXELS_PER_CHUNK = 1 << 17  # a plane of 512 KiB: the few in use at a time stay in the cache
-FACES_PER_BLOCK = 2048  # traits are drawn for this many at once: a call for a few costs as much as for all
 
 # Palettes; a colour is anywhere along one of them.
 SKIN = [(252, 226, 206), (246, 211, 184), (234, 190, 156), (214, 161, 122), (182, 127, 90), (143, 95, 66)]
@@ -49,23 +48,21 @@ STYLES = {
 }
 
 
-def draw(indices: Sequence[int] | range | np.ndarray, size: int) -> np.ndarray:
+def draw(indices: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
     """Draw the faces of these indices: uint8 (len(indices), size, size, 3), RGB."""
     indices = np.asarray(indices, dtype=np.int64)
     faces = np.empty((len(indices), size, size, 3), dtype=np.uint8)
     grid = size if size >= 64 else 2 * size  # below 64 the iris is a pixel: draw finer, then average
     chunk = max(1, PIXELS_PER_CHUNK // grid**2)
-    for block in range(0, len(indices), FACES_PER_BLOCK):
-        seeds = _seeds(indices[block : block + FACES_PER_BLOCK])
-        traits = _traits(seeds)
-        out = torch.from_numpy(faces[block : block + FACES_PER_BLOCK])
-        for start in range(0, len(out), chunk):
-            some = slice(start, start + chunk)
-            rgb = _soften(portraits(SimpleNamespace(**{name: v[some] for name, v in traits.items()}), grid))
-            if grid > size:
-                rgb = (rgb[..., ::2] + rgb[..., 1::2]) * 0.5
-                rgb = (rgb[..., ::2, :] + rgb[..., 1::2, :]) * 0.5
-            out[some] = rgb.add_(_grain(seeds[some], size)).mul_(255).round_().clamp_(0, 255).permute(0, 2, 3, 1)
+    seeds = _seeds(indices)
+    traits, out = _traits(seeds), torch.from_numpy(faces)
+    for start in range(0, len(out), chunk):
+        some = slice(start, start + chunk)
+        rgb = _soften(portraits(SimpleNamespace(**{name: v[some] for name, v in traits.items()}), grid))
+        if grid > size:
+            rgb = (rgb[..., ::2] + rgb[..., 1::2]) * 0.5
+            rgb = (rgb[..., ::2, :] + rgb[..., 1::2, :]) * 0.5
+        out[some] = rgb.add_(_grain(seeds[some], size)).mul_(255).round_().clamp_(0, 255).permute(0, 2, 3, 1)
     return faces
 
 

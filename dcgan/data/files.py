@@ -126,7 +126,7 @@ class Folder:
 
 class Zip:
     def __init__(self, path: Path):
-        self.path, self.signature = path, _archive_signature(path)
+        self.path, self.signature = path, file_signature(path)
         self.left_out: Counter[str] = Counter()
 
     @property
@@ -182,7 +182,7 @@ class Tar:
     """A tar archive, read from its start: it has no index, and compressed it can't be entered anywhere else."""
 
     def __init__(self, path: Path):
-        self.path, self.signature = path, _archive_signature(path)
+        self.path, self.signature = path, file_signature(path)
         self.left_out: Counter[str] = Counter()
 
     @property
@@ -191,18 +191,18 @@ class Tar:
 
     def entries(self, ranks: Sequence[int]) -> Iterator[Entry]:
         indices = {rank: index for index, rank in enumerate(ranks)}
-        for key, read in self._members():
+        for key, head, file in self._members():
             index = indices.get(self._ranks[key])
             if index is not None:
-                yield index, key[0], Held(read())  # read here: the archive moves on
+                yield index, key[0], Held(head + file.read())  # read here: the archive moves on
 
     @cached_property
     def _ranks(self) -> dict[tuple[str, int], int]:
         """(name, position in the archive) -> place among the images; a name may occur twice."""
-        return {key: rank for rank, key in enumerate(sorted(key for key, _ in self._members()))}
+        return {key: rank for rank, key in enumerate(sorted(key for key, *_ in self._members()))}
 
-    def _members(self) -> Iterator[tuple[tuple[str, int], Callable[[], bytes]]]:
-        """Yield the key of each image, and a function that reads it before the next one is asked for."""
+    def _members(self) -> Iterator[tuple[tuple[str, int], bytes, IO[bytes]]]:
+        """Yield the key of each image, the bytes of it that were read already, and the file, at the rest."""
         self.left_out.clear()
         unpacked = 0
         try:
@@ -224,7 +224,7 @@ class Tar:
                         self.left_out[kinds.kind(member.name, head)] += 1
                         continue
                     check_size(self.path, member.name, member.size)
-                    yield (member.name, member.offset), partial(_rest, head, file)
+                    yield (member.name, member.offset), head, file
                 # A truncated or damaged header ends the loop just like the real end, which is a block of zeros.
                 tar.fileobj.seek(tar.offset)
                 if tar.fileobj.read(512).strip(b"\0"):
@@ -275,13 +275,5 @@ def file_signature(path: Path) -> str:
     return f"{path!r}{status.st_size, status.st_mtime_ns, status.st_ctime_ns}"
 
 
-def _archive_signature(path: Path) -> str:
-    return f"{file_signature(path)} by content"  # not the signature of a version that went by names
-
-
 def _is_in_litter(name: str) -> bool:
     return any(map(kinds.is_litter, PurePosixPath(name).parts))
-
-
-def _rest(head: bytes, file: IO[bytes]) -> bytes:
-    return head + file.read()

@@ -75,12 +75,12 @@ def pack(
         candidates = sorted({*candidates} - {*_spread(available, besides)})
     count = len(candidates) if images == "all" else min(images, len(candidates))
     crop_px = crop_px if source.count else None
-    find = partial(find_pack, source, size=size, crop_px=crop_px, count=count, cache=cache, besides=besides)
-    packed = find()
+    path = _pack_path(source, size, crop_px, count, cache, besides)
+    packed = _opened(path, source, count)
     if packed is None:
         chosen = [candidates[place] for place in _spread(len(candidates), count)]
-        _pack(source, chosen, size, crop_px, _pack_path(source, size, crop_px, count, cache, besides))
-        packed = find()
+        _pack(source, chosen, size, crop_px, path)
+        packed = _opened(path, source, count)
     elif packed.unreadable:  # said by name when they were packed
         log.warning("%d images of %s can't be read and are left out", packed.unreadable, source.description)
     if packed is None:
@@ -96,22 +96,20 @@ def _spread(available: int, count: int) -> list[int]:
     return [i * available // count for i in range(count)]
 
 
-def find_pack(
-    source: Source, *, size: int, crop_px: int | None, count: int, cache: Path, besides: int | None = None
-) -> PackedImages | None:
+def find_pack(source: Source, *, size: int, crop_px: int | None, count: int, cache: Path) -> PackedImages | None:
     """Return the `count` images that `pack` took from the source before, or None if they were never fully packed.
 
     Only the source's name, description and fingerprint matter: the images themselves may be gone.
     """
-    path = _pack_path(source, size, crop_px, count, cache, besides)
+    return _opened(_pack_path(source, size, crop_px, count, cache, None), source, count)
+
+
+def _opened(path: Path, source: Source, count: int) -> PackedImages | None:
     try:
-        facts = json.loads(path.with_suffix(".json").read_text())
         array = np.load(path, mmap_mode="r")
-        if len(array) != facts["count"]:
-            return None
-        return PackedImages(array, source.name, source.fingerprint, facts["unreadable"], source.description)
-    except (OSError, EOFError, ValueError, KeyError, TypeError):
+    except (OSError, EOFError, ValueError):  # not packed yet, or damaged
         return None
+    return PackedImages(array, source.name, source.fingerprint, count - len(array), source.description)
 
 
 def _pack_path(source: Source, size: int, crop_px: int | None, count: int, cache: Path, besides: int | None) -> Path:
@@ -120,8 +118,8 @@ def _pack_path(source: Source, size: int, crop_px: int | None, count: int, cache
 
 
 def _pack(source: Source, chosen: list[int], size: int, crop_px: int | None, path: Path) -> None:
-    """Write temporary files, then rename them: first the array, then the facts that make it valid."""
-    aside = [path.with_suffix(f".{os.getpid()}{kind}.part") for kind in (".npy", ".json")]
+    """Write a temporary file, then rename it."""
+    aside = path.with_suffix(f".{os.getpid()}.npy.part")
     started, threads, needed = time.monotonic(), torch.get_num_threads(), len(chosen) * size * size * 3
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,16 +127,13 @@ def _pack(source: Source, chosen: list[int], size: int, crop_px: int | None, pat
         if needed > shutil.disk_usage(path.parent).free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         torch.set_num_threads(1)  # an image per thread, instead of a thread pool for each image
-        with aside[0].open("w+b") as file:
+        with aside.open("w+b") as file:
             with contextlib.suppress(OSError):  # some network disks don't support locks
                 lock_descriptor(file.fileno(), blocking=False)  # shows that this process is alive
             unreadable = _fill(file, source, chosen, size, crop_px)
             file.flush()
             os.fsync(file.fileno())  # network disks report an exceeded quota only here
-            facts = {"count": len(chosen) - len(unreadable), "unreadable": len(unreadable)}
-            aside[1].write_text(json.dumps(facts))
-            aside[0].replace(path)
-            aside[1].replace(path.with_suffix(".json"))
+            aside.replace(path)
     except OSError as error:
         raise DataError(
             f"can't write {needed / 1e6:,.1f} MB of packed images into {path.parent.absolute()}: "
@@ -146,11 +141,10 @@ def _pack(source: Source, chosen: list[int], size: int, crop_px: int | None, pat
         ) from error
     finally:
         torch.set_num_threads(threads)
-        for leftover in aside:
-            with contextlib.suppress(OSError):
-                leftover.unlink()
-    seconds = time.monotonic() - started
-    log.info("packed %d images of %s at %d px in %.1f s", facts["count"], source.name, size, seconds)
+        with contextlib.suppress(OSError):
+            aside.unlink()
+    count, seconds = len(chosen) - len(unreadable), time.monotonic() - started
+    log.info("packed %d images of %s at %d px in %.1f s", count, source.name, size, seconds)
     if unreadable:
         log.warning("%d images can't be read and are left out: %s", len(unreadable), _some(unreadable))
 
@@ -161,7 +155,6 @@ def _remove_leftovers(path: Path) -> None:
         with contextlib.suppress(OSError), part.open("r+b") as file:
             if lock_descriptor(file.fileno(), blocking=False):  # refused while its process lives
                 part.unlink()
-                part.with_name(part.name.replace(".npy.part", ".json.part")).unlink(missing_ok=True)
 
 
 def _fill(file: IO[bytes], source: Source, chosen: list[int], size: int, crop_px: int | None) -> list[str]:

@@ -22,7 +22,7 @@ from dcgan.data.arrays import Arrays
 from dcgan.data.files import DataError, Entry, Files, Folder, Tar, Zip
 from dcgan.data.parallel import in_parallel
 from dcgan.data.parquet import Parquet
-from dcgan.tools.files import checksum, save
+from dcgan.tools.files import checksum, save, user_path
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +59,10 @@ def open_source(data: str | Path | None, *, cache: Path) -> Source:
     celeba = str(data) == "celeba"
     if celeba and Path("celeba").exists():
         log.warning("celeba is torchvision's CelebA; for the folder celeba here, use --data ./celeba (DATA=./celeba)")
+    path = _celeba(cache) if celeba else user_path(str(data))
     try:
-        path = (_celeba(cache) if celeba else Path(data).expanduser()).resolve()
-    except (RuntimeError, ValueError) as error:  # ~nobody, links in a circle, a NUL
-        if isinstance(error, DataError):
-            raise
+        path = path.resolve()
+    except (RuntimeError, ValueError) as error:  # links in a circle, a NUL
         raise DataError(f"{data}: not a path ({error}); it should be {FORMS}") from error
     files = _open_files(path)
     fingerprint, count, left_out = _known(files, path, cache / "fingerprints")
@@ -104,7 +103,7 @@ def _known(files: Files, path: Path, memory: Path) -> tuple[str, int, Counter[st
     remembered = memory / f"{checksum(f'{files.signature}{kinds.PLUGINS}'.encode())}.json"
     try:
         facts = json.loads(remembered.read_text())
-        return facts["fingerprint"], facts["count"], Counter(facts.get("left_out", {}))
+        return facts["fingerprint"], facts["count"], Counter(facts["left_out"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     count, left_out = files.count, files.left_out

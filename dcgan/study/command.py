@@ -32,21 +32,21 @@ def add_command(commands: Any, measures: Callable[[], dict[str, Any]]) -> None:
     study.add_argument("experiments", nargs="+", metavar="EXP", help="names of experiments, or YAML files")
     study.add_argument(
         "--seeds",
-        type=seeds,
+        type=reads("a number of seeds, like 5, or a list of them, like 10-12 or 1,3", seeds),
         default="5",
         metavar="N|LIST",
         help="a count (5: seeds 0 to 4) or a list (10-12, or 1,3); one seed: 10-10 (default: %(default)s)",
     )
     study.add_argument(
         "--cpus-per-run",
-        type=share,
+        type=reads("a whole number, or a part of one like 0.5", share),
         default="1",
         metavar="N",
         help="CPUs, and CPU threads, of each run; one is the most efficient (default: %(default)s)",
     )
     study.add_argument(
         "--gpus-per-run",
-        type=gpu_share,
+        type=reads("a number from 0 to 1; one run on several GPUs is `make run GPUS=` (run --gpus)", gpu_share),
         metavar="N",
         help="share of a GPU for each run; with 0.5 two runs share one (default: 1 where there are GPUs)",
     )
@@ -103,13 +103,11 @@ def _shared_request(options: argparse.Namespace) -> "Request":
     return replace(request(run_options, profile), **options.measures())
 
 
-@reads("a number of seeds, like 5, or a list of them, like 10-12 or 1,3")
 def seeds(text: str) -> list[int]:
     """Read '5' as 0 to 4, anything else as a list like '0-4' or '1,3'."""
     return list(dict.fromkeys(seed_list(f"0-{int(text) - 1}" if text.isdigit() else text)))
 
 
-@reads("a whole number, or a part of one like 0.5")
 def share(text: str) -> float:
     """Read a fraction of one, or a whole number, as Ray allows. Raises ValueError for anything else."""
     if not (0 < (value := float(text)) <= 1 or (value > 0 and value.is_integer())):
@@ -117,7 +115,6 @@ def share(text: str) -> float:
     return value
 
 
-@reads("a number from 0 to 1; one run on several GPUs is `make run GPUS=` (run --gpus)")
 def gpu_share(text: str) -> float:
     """Read a number from 0 to 1; several GPUs for one run are `run --gpus`. Raises ValueError for anything else."""
     if not 0 <= (value := float(text)) <= 1:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 Part = Literal["input", "compute", "samples", "logging"]
 
@@ -16,7 +16,7 @@ class Stopwatch:
     """
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = dict.fromkeys(("input", "compute", "samples", "logging"), 0.0)
+        self.seconds: dict[str, float] = dict.fromkeys(get_args(Part), 0.0)
 
     @contextmanager
     def __call__(self, part: Part) -> Iterator[None]:

@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import sys
 
 # glibc's mallopt, from <malloc.h>.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -19,16 +18,15 @@ def prepare() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
 
 
-def keep_memory() -> bool:
-    """Tell glibc's malloc to keep large blocks when they are freed; return whether it does.
+def keep_memory() -> None:
+    """Tell glibc's malloc to keep large blocks when they are freed.
 
     Otherwise each large tensor is given back to the kernel and faulted in again, in every step. Nothing
     changes without glibc, or where the user has set malloc's own variables.
     """
-    variables = [name for name in os.environ if name.startswith("MALLOC_")]
-    if variables or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or sys.platform != "linux":
-        return False
+    own = any(name.startswith("MALLOC_") for name in os.environ)
     libc = ctypes.CDLL(None)
-    if not hasattr(libc, "gnu_get_libc_version"):
-        return False
-    return bool(libc.mallopt(M_MMAP_MAX, 0) and libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+    if own or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or not hasattr(libc, "gnu_get_libc_version"):
+        return
+    libc.mallopt(M_MMAP_MAX, 0)
+    libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -125,14 +125,11 @@ def put_back() -> None:
 
 def recorded() -> dict[str, str]:
     """Return what .venv holds (each lock's checksum, torch, python), or {} if it is missing, half-made or broken."""
-    command = [str(PYTHON), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
     try:
-        text = RECORD.read_text()
-        python = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-        # Empty: the Makefile of an older version made it, with the ordinary build.
-        record = json.loads(text) if text else {"torch": "pypi", "python": python}
-    except (OSError, ValueError, subprocess.SubprocessError):
+        record = json.loads(RECORD.read_text())
+    except (OSError, ValueError):
         return {}
+    python = said_by(str(PYTHON), "-c", "import sys; print('%d.%d' % sys.version_info[:2])").strip()
     return record if record["python"] == python else {}
 
 
@@ -210,7 +207,7 @@ def fitting_torch(wish: str) -> tuple[str, str]:
         return "auto", "PyTorch for this NVIDIA driver"
     if said_by("rocm_agent_enumerator"):
         return "auto", "PyTorch for this AMD GPU"
-    return "cpu", "PyTorch for the CPU, as no GPU is found (for one: make setup TORCH=cu130)"
+    return "cpu", "PyTorch for the CPU: no GPU found (if there will be one: make setup TORCH=cu130)"
 
 
 def reachable(address: str, *, seconds: float = 3) -> bool:

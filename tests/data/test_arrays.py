@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.images import encoded, packed, picture, refused, written
 
-from dcgan.data import open_source
+from dcgan.data import DataError, open_source, pack
 
 RGB = np.stack([picture(20, 16, seed) for seed in range(9)])
 GREY = RGB[..., 0]
@@ -85,7 +85,14 @@ def test_an_array_that_unpacks_to_other_than_it_says_is_refused(tmp_path):
 def test_a_damaged_array_says_so_when_it_is_read(tmp_path):
     content = bytearray(npz(x=RGB))
     content[len(content) // 2] ^= 1
-    assert "x.npy: damaged" in refused(saved(tmp_path, "a.npz", bytes(content)), tmp_path / "cache")
+    assert "x.npy: can't be read: Bad CRC" in refused(saved(tmp_path, "a.npz", bytes(content)), tmp_path / "cache")
+
+
+def test_an_array_that_is_gone_before_it_is_packed_is_not_a_cache_that_can_not_be_written(tmp_path):
+    source = open_source(saved(tmp_path, "a.npy", npy(RGB)), cache=tmp_path / "cache")
+    (tmp_path / "a.npy").unlink()
+    with pytest.raises(DataError, match=r"a\.npy: can't be read: .*No such file"):
+        pack(source, size=8, crop_px=None, images=4, cache=tmp_path / "cache")
 
 
 def test_an_array_bomb_is_refused_before_it_goes_off(tmp_path, monkeypatch):

@@ -39,7 +39,6 @@ def test_a_face_depends_on_its_index_only(monkeypatch):
     np.testing.assert_array_equal(faces.draw(range(19, -1, -1), 64)[::-1], batch)
     np.testing.assert_array_equal(faces.draw(np.array([7, 7, 3]), 64), batch[[7, 7, 3]])
     monkeypatch.setattr(faces, "PIXELS_PER_CHUNK", 7 * 64**2)
-    monkeypatch.setattr(faces, "FACES_PER_BLOCK", 11)
     np.testing.assert_array_equal(faces.draw(range(20), 64), batch)
 
 

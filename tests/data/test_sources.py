@@ -1,7 +1,6 @@
 """The same images are the same data set in a folder, a zip or a tar; what can't be used says why."""
 
 import io
-import json
 import os
 import shutil
 import tarfile
@@ -91,16 +90,11 @@ def test_the_second_time_nothing_is_decoded(tmp_path, forms, monkeypatch):
     assert (again.images == first.images).all()
 
 
-@pytest.mark.parametrize("damage", ["truncated array", "no facts", "broken facts"])
-def test_a_pack_that_is_not_whole_is_made_again(tmp_path, forms, damage):
+@pytest.mark.parametrize("length", [0, 60, 500])
+def test_a_pack_that_is_not_whole_is_made_again(tmp_path, forms, length):
     first = packed(forms[0], tmp_path / "cache").images.copy()
-    array, facts = *(tmp_path / "cache/packed").glob("*.npy"), *(tmp_path / "cache/packed").glob("*.json")
-    if damage == "truncated array":
-        os.truncate(array, 500)
-    elif damage == "no facts":
-        facts.unlink()
-    else:
-        facts.write_text(json.dumps({"count": 7})[:-3])
+    (array,) = (tmp_path / "cache/packed").iterdir()
+    os.truncate(array, length)
     assert (packed(forms[0], tmp_path / "cache").images == first).all()
 
 

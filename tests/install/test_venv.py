@@ -46,13 +46,6 @@ def test_a_venv_that_is_half_made_or_broken_is_made_again(ready, damage):
     assert not (ready.folder / ".venv/mine").exists()
 
 
-def test_a_venv_of_an_older_version_of_the_lab_is_kept_and_updated(ready):
-    (ready.folder / ".venv/.installed").write_text("")
-    (ready.folder / ".venv/mine").touch()
-    assert ready.setup().startswith("updating .venv")
-    assert (ready.folder / ".venv/mine").exists()
-
-
 def test_a_torch_that_was_fitted_to_the_card_is_kept_without_a_network(ready, index, elsewhere):
     recorded(ready.folder / ".venv", torch="auto")
     (ready.folder / ".venv/mine").touch()
