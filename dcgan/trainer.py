@@ -121,7 +121,7 @@ def train(
             if step in snapshot_steps and state == "running":
                 recorder.snapshot(players.generator, step)
             recorder.write(measures, taken=taken, state=state)
-            shared_cpu.check()
+            shared_cpu.check(waited)
             if state == "running":
                 recorder.checkpoint(players, step, now=due == Due.STOPPING)
                 if due == Due.STOPPING and step < total:
