@@ -149,12 +149,16 @@ def _prune(options: argparse.Namespace) -> int:
 
     runs = freed = 0
     for folder, size in prunable(options.runs):
+        try:
+            if not options.dry_run:
+                prune(folder)
+        except UserError as error:  # in use, say by a comparison that sends scores: the other runs are pruned
+            print(f"left out: {error}", file=sys.stderr)
+            continue
         print(f"{size / 1e6:8.1f} MB  {folder.path}")
-        if not options.dry_run:
-            prune(folder)
         runs, freed = runs + 1, freed + size
     verb = "would be freed" if options.dry_run else "freed"
-    print(f"{freed / 1e6:8.1f} MB {verb}: the checkpoints of {runs} runs that have ended")
+    print(f"{freed / 1e6:8.1f} MB {verb}: checkpoints of ended runs ({runs})")
     return 0
 
 

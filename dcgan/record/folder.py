@@ -157,7 +157,7 @@ class RunFolder:
         with self.lock.open("a+") as file:
             if not lock_descriptor(file.fileno(), blocking=False):
                 file.seek(0)
-                raise UserError(f"{self.path}: process {file.read() or '?'} is training this run now")
+                raise UserError(f"{self.path}: process {file.read() or '?'} is using this run now")
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
@@ -193,6 +193,6 @@ def prunable(runs: Path) -> Iterator[tuple[RunFolder, int]]:
 
 
 def prune(folder: RunFolder) -> None:
-    """Delete the checkpoints. Raises UserError when a process is training the run after all."""
+    """Delete the checkpoints. Raises UserError when a process is using the run."""
     with folder.locked():
         shutil.rmtree(folder.checkpoints)
