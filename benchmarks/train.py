@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from analysis.measures.interleaving import interleaving_ratio
 from benchmarks.images import jpegs, packed, pil_batches, pil_cost
 from benchmarks.naive import loop_cost
 from benchmarks.results import Measurement, Result
@@ -45,7 +44,7 @@ def bench_train(rounds: int) -> Result:
             with tempfile.TemporaryDirectory() as run, contextlib.redirect_stderr(io.StringIO()):
                 run_folder = RunFolder(Path(run))
                 record = {"wandb_id": "benchmark"}
-                train(experiment, batches, run_folder, bf16=bf16, record=record, interleaving=interleaving_ratio)
+                train(experiment, batches, run_folder, bf16=bf16, record=record)
                 status = run_folder.read_status()
             waits.append(status["data_wait_fraction"])
             return 1 / status["images_per_s"]

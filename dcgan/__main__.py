@@ -4,8 +4,7 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +56,6 @@ def _train(options: argparse.Namespace) -> int:
         if code not in (0, EXIT_INTERRUPTED):
             note_failure(run_request)
         return code
-    measures = _measures()
-    run_request = replace(run_request, interleaving=measures["interleaving"], winner=measures["winner"])
     try:
         with ranks.joined(device) as processes:
             outcome = run(run_request, device, ranks=processes)
@@ -69,13 +66,6 @@ def _train(options: argparse.Namespace) -> int:
             print(f"error: {error}; the same command resumes from the last checkpoint", file=sys.stderr)
         return ranks.EXIT_PEER_LOST
     return EXIT_INTERRUPTED if outcome.state == "interrupted" else 0
-
-
-def _measures() -> dict[str, Callable]:
-    """Return the measures of a `Request`: all that dcgan knows of the analysis."""
-    from analysis.measures.interleaving import interleaving_ratio, winner
-
-    return {"interleaving": interleaving_ratio, "winner": winner}
 
 
 def _dry_run(experiment: config.Experiment) -> int:
@@ -211,7 +201,7 @@ def parser() -> argparse.ArgumentParser:
     prune.add_argument("--dry-run", action="store_true", help="only list what would be deleted")
     prune.set_defaults(command=_prune)
 
-    study.add_command(commands, _measures)
+    study.add_command(commands)
     return parser
 
 

@@ -2,7 +2,7 @@
 
 import errno
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +38,6 @@ class Request:
     seed: int | None = None  # None: the experiment's
     data: str | None = None  # None: the embedded drawn faces
     fresh: bool = False  # delete what an earlier run left
-    #: Measures of the losses while it trains, see `Recorder`; only the command line knows the analysis.
-    interleaving: Callable[..., float] | None = None
-    winner: Callable[..., str | None] | None = None
 
     def resolved(self) -> Experiment:
         """Return the experiment that is asked for. Raises ConfigError, see `config.load`."""
@@ -109,16 +106,7 @@ def run(request: Request, device: Device, *, ranks: Ranks = ALONE) -> Outcome:
             if ranks.first:
                 record = _record(request, folder, experiment, images, here)
         _announce(experiment, source, images, here, folder)
-        state = train(
-            experiment,
-            batches,
-            folder,
-            bf16=bf16,
-            record=record,
-            ranks=ranks,
-            interleaving=request.interleaving,
-            winner=request.winner,
-        )
+        state = train(experiment, batches, folder, bf16=bf16, record=record, ranks=ranks)
     return Outcome(state, folder, trained=True)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import IntEnum
 from functools import partial
 from typing import Any
@@ -49,8 +49,6 @@ def train(
     bf16: bool,
     record: Mapping[str, Any],
     ranks: Ranks = ALONE,
-    interleaving: Callable[..., float] | None = None,
-    winner: Callable[..., str | None] | None = None,
 ) -> State:
     """Train to the end, from the folder's checkpoint if there is one; return how the run ended.
 
@@ -59,7 +57,6 @@ def train(
 
     record: the content of `config.yaml`, also W&B's config.
     ranks: the processes that train this run; each calls this with its share of the batches.
-    interleaving, winner: see `Recorder`.
 
     Raises UserError for a checkpoint or history that can't be resumed. Any other error leaves the status "failed" and
     is re-raised; the checkpoint is there to resume from.
@@ -71,9 +68,8 @@ def train(
     recorder: Recorder | Silent = Silent()
     if ranks.first:
         recorder = Recorder(
-            experiment, folder, record, start=start, steps_per_epoch=batches.steps_per_epoch, clock=clock,
-            interleaving=interleaving, winner=winner,
-        )  # fmt: skip
+            experiment, folder, record, start=start, steps_per_epoch=batches.steps_per_epoch, clock=clock
+        )
     snapshot_steps, total = set(experiment.snapshot_steps), experiment.total_steps
     state: State = "running"
     step = start

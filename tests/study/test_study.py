@@ -10,7 +10,6 @@ import pytest
 from rich.console import Console
 from support import ROOT, TINY
 
-from analysis.measures.interleaving import interleaving_ratio, winner
 from dcgan.__main__ import main
 from dcgan.options import Parser
 from dcgan.study import command, live_table, ray_tasks
@@ -34,7 +33,7 @@ def no_ray(monkeypatch):
 
 def planned(*words):
     parser = Parser()
-    command.add_command(parser.add_subparsers(), dict)
+    command.add_command(parser.add_subparsers())
     return command.planned(parser.parse_args(["study", *words]))
 
 
@@ -268,11 +267,3 @@ def test_a_run_that_fails_is_named_and_does_not_stop_the_others(tmp_path):
     assert (status["state"], status["step"]) == ("finished", 6)
     assert "6 steps on 40 images" in other.folder.log.read_text(), "a run's output is in its folder"
     assert "threads: 1" in other.folder.config.read_text()
-
-
-def test_the_runs_of_a_study_get_the_measures_that_a_single_run_has(monkeypatch):
-    runs = []
-    monkeypatch.setattr(command, "_study", lambda options: runs.extend(command.planned(options)) or 0)
-    assert main(["study", "baseline", "--seeds", "1", *RECIPE]) == 0
-    assert runs[0].request.interleaving is interleaving_ratio
-    assert runs[0].request.winner is winner
