@@ -15,7 +15,7 @@ from benchmarks.results import Measurement, Result
 from benchmarks.side_by_side import alternate, plainly, quiet_wandb
 from dcgan import config
 from dcgan.data import Batches
-from dcgan.device.device import Device, use_precision, use_threads
+from dcgan.device.device import Device, use_threads
 from dcgan.networks import map_channels
 from dcgan.record.folder import RunFolder
 from dcgan.trainer import train
@@ -32,7 +32,7 @@ def bench_train(rounds: int) -> Result:
     threads = use_threads("auto")
     overrides = [f"steps={STEPS}", "snapshots=1", "images=all"]
     experiment = config.load("tuned_lr", profile=PROFILE, overrides=overrides)
-    bf16 = use_precision("auto", Device.of(CPU))
+    bf16 = Device.of(CPU).bf16
     widths = map_channels(experiment.image_size, experiment.generator_channels)
     waits = []
     with tempfile.TemporaryDirectory() as scratch, quiet_wandb():

@@ -12,7 +12,7 @@ from dcgan import UserError, config
 from dcgan.config import Experiment
 from dcgan.data import Batches, PackedImages, Source, open_source, pack
 from dcgan.device import environment
-from dcgan.device.device import Device, use_determinism, use_precision, use_threads
+from dcgan.device.device import Device, use_determinism, use_threads
 from dcgan.device.ranks import ALONE, Ranks
 from dcgan.record.folder import ENDED, RunFolder, State
 from dcgan.record.wandb_client import new_run_id
@@ -94,9 +94,11 @@ def run(request: Request, device: Device, *, ranks: Ranks = ALONE) -> Outcome:
                 seed=experiment.seed,
                 device=device.torch,
                 share=(ranks.rank, ranks.count),
-                **device.placement(images.images.nbytes),
+                on_device=device.has_room(images.images.nbytes),
+                pin_memory=device.pins_memory,
+                memory_format=device.memory_format,
             )
-            bf16 = use_precision(experiment.precision, device)
+            bf16 = device.uses_bf16(experiment.precision)
             use_threads(experiment.threads, processes=ranks.local_count)
             use_determinism(experiment.deterministic, device)
             here = environment.describe(device, bf16=bf16, processes=ranks.count)
@@ -114,10 +116,10 @@ def note_failure(request: Request) -> None:
     """Mark a run as failed if all its processes ended before one of them could do so."""
     with suppress(UserError):  # reported already: there are no images, or others train the run
         folder = request.folder(request.resolved(), request.source())
-        facts = dict(folder.read_status())
-        if facts.pop("state", None) == "running":
+        status = folder.read_status()
+        if status.get("state") == "running":
             with folder.locked():
-                folder.write_status("failed", **facts | {"error": "a process of the run has ended"})
+                folder.write_status(**{**status, "state": "failed", "error": "a process of the run has ended"})
 
 
 def _announce(

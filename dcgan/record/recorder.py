@@ -89,8 +89,8 @@ class Recorder:
         if isinstance(error, Exception):
             self._tracker.alert(f"{self._name} failed", f"After step {self._step:,}: {first_line(error)}")
             self._tracker.finish(state="failed")
-            facts = {key: value for key, value in self._folder.read_status().items() if key != "state"}
-            self._folder.write_status("failed", **facts | {"wandb_url": self._tracker.url, "error": repr(error)})
+            failure = {"state": "failed", "wandb_url": self._tracker.url, "error": repr(error)}
+            self._folder.write_status(**{**self._folder.read_status(), **failure})
 
     def snapshot(self, generator: Generator, step: int) -> None:
         """Keep the generator's weights and a grid of its images, always from the same latents."""
