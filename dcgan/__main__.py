@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dcgan import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, UserError, config
+from dcgan import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PEER_LOST, UserError, config
 from dcgan.options import Parser, one_run, perform, positive, request, runs_folder, seed_list
 from dcgan.study import command as study
 from dcgan.tools import plain_yaml
@@ -18,7 +18,7 @@ from dcgan.tools.files import user_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code: 0, or one of `dcgan.EXIT_*` or `ranks.EXIT_PEER_LOST`."""
+    """Run the command; return its exit code: 0, or one of `dcgan.EXIT_*`."""
     options = parser()
     options.set_defaults(arguments=sys.argv[1:] if arguments is None else list(arguments))
     return perform(options, arguments)
@@ -30,7 +30,7 @@ def _run(options: argparse.Namespace) -> int:
     code = _train(options)
     # The line above says that the same command resumes.
     if options.fresh and code not in (0, EXIT_BAD_INPUT) and not ranks.launched():
-        print("but without --fresh (FRESH=1): it would delete the run and train it again", file=sys.stderr)
+        print("resume without --fresh (FRESH=1), which would delete the run and start again", file=sys.stderr)
     return code
 
 
@@ -64,7 +64,7 @@ def _train(options: argparse.Namespace) -> int:
     except ranks.PeerLost as error:
         if error.first:
             print(f"error: {error}; the same command resumes from the last checkpoint", file=sys.stderr)
-        return ranks.EXIT_PEER_LOST
+        return EXIT_PEER_LOST
     return EXIT_INTERRUPTED if outcome.state == "interrupted" else 0
 
 

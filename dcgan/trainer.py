@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dcgan import UserError
-from dcgan.adversarial import MEASURES
+from dcgan import MEASURES, UserError
 from dcgan.config import Experiment
 from dcgan.data import Batches
 from dcgan.device.cuda_graph import step_taker
@@ -111,7 +110,6 @@ def train(
             clock.move(waited, "compute", to="input")
             if not np.isfinite(measures[-1]).all():
                 state = "diverged"
-                step -= taken - len(measures)
 
             # Write down what came out.
             if step in snapshot_steps and state == "running":

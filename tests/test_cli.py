@@ -300,7 +300,7 @@ def test_a_run_that_was_started_afresh_and_stopped_does_not_invite_to_delete_it(
     interrupting(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
     assert _run("--data", pictures, "--fresh") == 130
     assert "resumes from there" in (printed := capsys.readouterr()).out
-    assert "but without --fresh (FRESH=1): it would delete the run and train it again" in printed.err
+    assert "resume without --fresh (FRESH=1), which would delete the run and start again" in printed.err
 
 
 def test_prune_deletes_what_only_resuming_needs_of_ended_runs_and_sampling_still_works(tmp_path, pictures, capsys):
