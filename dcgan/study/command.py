@@ -74,7 +74,8 @@ def _study(options: argparse.Namespace) -> int:
         with showing(runs) as show:
             for run in unfinished:  # a folder that can't be written is reported now
                 run.folder.path.mkdir(parents=True, exist_ok=True)
-            show.line(f"{summary}; W&B group {(group := group_of(runs))}")
+            group = group_of(runs)
+            show.line(f"{summary}; W&B group {group}")
             failures, interrupted = ray_tasks.train_all(unfinished, shares, group=group, show=show)
     for run, message in failures.items():
         print(f"failed: {run}: {message} ({run.folder.log})", file=sys.stderr)
