@@ -32,7 +32,7 @@ def add(folder, what="train", value=2.0, machine="A"):
 def test_a_ratio_is_the_median_over_rounds_with_its_range():
     ours, theirs = iter([0.001, 0.002, 0.004]), iter([0.002, 0.003, 0.012])
     pairs = alternate(lambda: next(ours), lambda: next(theirs), rounds=3)
-    result = Result("train", pairs.measurements("speed", against="another", goal=">= 1x"))
+    result = Result("train", pairs.measurements("speed", against="another", goal=">= 1x", names=("ours", "theirs")))
     assert result.line == "train: speed 2.00x (1.50-3.00), goal >= 1x; ours 500 images/s; theirs 333 images/s"
 
 
