@@ -21,7 +21,8 @@ INSTALL := python=.venv/bin/python; $$python -c "" 2>/dev/null || python="$(PYTH
 INSTALL_STUDY = $(INSTALL) requirements-study.lock
 endif
 
-# Variables become options; an empty one leaves the program's default.
+# Variables become options; an empty one leaves the program's default. 0 turns FRESH, SCORE, PUBLISHED and TERMINAL off.
+on = $(filter-out 0,$($(1)))
 WHICH = "$(EXP)" --runs "$(RUNS)" $(if $(PROFILE),--profile "$(PROFILE)") $(if $(DATA),--data "$(DATA)") \
         $(if $(SEED),--seed "$(SEED)") $(if $(DEVICE),--device "$(DEVICE)") $(foreach pair,$(SET),--set "$(pair)")
 
@@ -82,7 +83,7 @@ install-study: ## install Ray too, which runs studies (`make study` does this it
 	@$(INSTALL_STUDY)
 
 run: setup ## train EXP, or resume it: make run EXP=tuned_lr
-	@$(PYTHON) -m $(if $(SCORE),analysis,dcgan) run $(WHICH) $(if $(GPUS),--gpus "$(GPUS)") $(if $(FRESH),--fresh)
+	@$(PYTHON) -m $(if $(call on,SCORE),analysis,dcgan) run $(WHICH) $(if $(GPUS),--gpus "$(GPUS)") $(if $(call on,FRESH),--fresh)
 
 # Exit code 0: all runs are done; 1: some failed; otherwise there is nothing new to compare.
 study: install-study ## train EXPS x SEEDS side by side, then compare: make study EXPS="baseline tuned_lr" SEEDS=5
@@ -90,7 +91,7 @@ study: install-study ## train EXPS x SEEDS side by side, then compare: make stud
 	if [ $$code -le 1 ]; then $(PYTHON) -m analysis compare $(COMPARED) || code=1; fi; exit $$code
 
 sample: setup ## draw a grid, a walk, a film of the training and single images from a finished run: make sample EXP=tuned_lr
-	@$(PYTHON) -m dcgan sample $(WHICH) $(if $(PUBLISHED),--published)
+	@$(PYTHON) -m dcgan sample $(WHICH) $(if $(call on,PUBLISHED),--published)
 
 compare: setup ## compare all runs and open the page; scores are added as they come
 	@$(PYTHON) -m analysis compare $(COMPARED)
@@ -112,7 +113,7 @@ rate: setup ## rate generated and real faces yourself: make rate EXP=tuned_lr
 
 dashboard: setup ## watch the runs: in W&B when online, otherwise on a live page in the browser (TERMINAL=1: in the terminal)
 	@$(PYTHON) -m analysis dashboard --runs "$(RUNS)" --out "$(REPORTS)" \
-		$(if $(TERMINAL),$(if $(filter 0,$(TERMINAL)),--no-terminal,--terminal))
+		$(if $(TERMINAL),$(if $(call on,TERMINAL),--terminal,--no-terminal))
 
 bench: setup ## measure speed and memory, compared with what you would run instead: make bench WHAT=train
 	@$(PYTHON) -m benchmarks $(WHAT) $(if $(ROUNDS),--rounds "$(ROUNDS)")

@@ -21,8 +21,6 @@ BENCHMARKS = {
     "beside": ("beside", "a step while other programs are busy, for each way of sharing the CPU"),
     "start": ("start", "the time from the command to the first step"),
     "study": ("study", "the time that Ray adds to many runs"),
-    "setup": ("project", "`make setup` in a fresh clone"),
-    "tests": ("project", "`make test`; minutes"),
     "steps": ("gpu", "a step at full width, recorded and eager, at 64 and 128 px; needs CUDA"),
     "epoch64": ("gpu", "an epoch of CelebA's size at 64 px, full width; needs CUDA"),
     "epoch128": ("gpu", "the same at 128 px; needs CUDA"),

@@ -27,7 +27,7 @@ from dcgan import UserError, config
 from dcgan.adversarial import adversarial_step
 from dcgan.data import Batches
 from dcgan.device.cuda_graph import CapturedStep, step_taker
-from dcgan.device.device import Device, use_determinism, use_precision
+from dcgan.device.device import Device, use_determinism, use_float32
 from dcgan.layers import BatchNormReLU, Stack
 from dcgan.networks import Discriminator, Generator
 from dcgan.players import Players, build
@@ -79,7 +79,7 @@ def step_costs(
 ) -> tuple[list[float], list[float], str]:
     """Return the ms of a step as the trainer takes it and of an eager one, by round, and how the trainer takes it."""
     experiment, device = config.load(name, profile=profile), facts.torch
-    use_precision("fp32", facts)
+    use_float32(facts)
     use_determinism(False, facts)
     players = build(experiment, device, memory_format=facts.memory_format, capturable=facts.records_steps)
     side = experiment.image_size
@@ -105,13 +105,13 @@ def _epoch(what: str, name: str, goal: str, rounds: int) -> Result:
     device = _cuda()
     overrides = [f"steps={CELEBA // BATCH}", "snapshots=1"]
     experiment = config.load(name, profile="full", overrides=overrides)
-    bf16 = use_precision(experiment.precision, Device.of(device))
+    bf16 = Device.of(device).uses_bf16(experiment.precision)
     use_determinism(experiment.deterministic, Device.of(device))
     shape = (CELEBA, experiment.image_size, experiment.image_size, 3)
     noise = np.random.default_rng(0).integers(0, 256, (4096, *shape[1:]), dtype=np.uint8)
     images = np.resize(noise, shape)  # noise for all of them would take longer to draw than an epoch
-    placement = Device.of(device).placement(images.nbytes)
-    batches = Batches(images, batch_size=BATCH, seed=0, device=device, **placement)
+    has_room = Device.of(device).has_room(images.nbytes)
+    batches = Batches(images, batch_size=BATCH, seed=0, device=device, on_device=has_room, pin_memory=True)
     seconds, statuses = [], []
     with quiet_wandb():
         for _ in range(rounds):
@@ -143,14 +143,14 @@ bench_epoch128 = partial(_epoch, "epoch128", "hires_128", EPOCH_GOAL.format("13"
 def bench_examples(rounds: int) -> Result:
     """Compare pytorch/examples' layers in our engine with its loop, on the same files and without input."""
     device = _cuda()
-    bf16 = use_precision("auto", Device.of(device))
+    bf16 = Device.of(device).bf16
     use_determinism(False, Device.of(device))
     against = "pytorch/examples' loop reimplemented, float32 with TF32 as torch has it, DataLoader with PIL, 2 workers"
     with tempfile.TemporaryDirectory() as scratch:
         folder = jpegs(Path(scratch) / "images", 4096)
         images = packed(folder, Path(scratch))
-        placement = Device.of(device).placement(images.nbytes)
-        batches = Batches(images, batch_size=BATCH, seed=0, device=device, **placement)
+        has_room = Device.of(device).has_room(images.nbytes)
+        batches = Batches(images, batch_size=BATCH, seed=0, device=device, on_device=has_room, pin_memory=True)
         step, real, latents = examples_step(device, bf16=bf16, batches=batches)
         same_batch = itertools.repeat(batches(0).contiguous())
         their_cost = partial(loop_cost, device, widths=EXAMPLES, kernel=4, batch_size=BATCH)
@@ -219,11 +219,11 @@ def bench_busy(rounds: int) -> Result:
     """Measure at baseline's full width how much of the time a kernel runs and how even steps are, without any wait."""
     device = _cuda()
     experiment = config.load("baseline", profile="full")
-    bf16 = use_precision("auto", Device.of(device))
+    bf16 = Device.of(device).bf16
     use_determinism(False, Device.of(device))
     images = np.random.default_rng(0).integers(0, 256, (20_000, 64, 64, 3), dtype=np.uint8)
-    placement = Device.of(device).placement(images.nbytes)
-    batches = Batches(images, batch_size=BATCH, seed=0, device=device, **placement)
+    has_room = Device.of(device).has_room(images.nbytes)
+    batches = Batches(images, batch_size=BATCH, seed=0, device=device, on_device=has_room, pin_memory=True)
     real, latents = batches.empty(), torch.empty(BATCH, LATENT, device=device)
     players = build(experiment, device, capturable=True)
     take_step = step_taker(players, Device.of(device), real=real, latents=latents, bf16=bf16)
@@ -318,7 +318,9 @@ def _way(step: Callable[[], Tensor]) -> str:
 
 
 def _cuda() -> torch.device:
-    """Return the CUDA device. Raises UserError where there is none."""
+    """Return the CUDA device, set to real float32. Raises UserError where there is none."""
     if not torch.cuda.is_available():
         raise UserError("this benchmark needs a CUDA device, and there is none (`make bench` without WHAT skips it)")
-    return torch.device("cuda")
+    device = torch.device("cuda")
+    use_float32(Device.of(device))
+    return device

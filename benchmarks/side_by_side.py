@@ -24,9 +24,7 @@ class Pairs:
         """The factor by which ours is faster, by round."""
         return [theirs / ours for ours, theirs in zip(self.ours, self.theirs, strict=True)]
 
-    def measurements(
-        self, measure: str, *, against: str, goal: str, names: tuple[str, str] = ("ours", "theirs")
-    ) -> list[Measurement]:
+    def measurements(self, measure: str, *, against: str, goal: str, names: tuple[str, str]) -> list[Measurement]:
         """The ratio with its range, then each side's images a second."""
         ratio = spread(measure, self.ratios, "x", against=against, goal=goal)
         sides = zip(names, (self.ours, self.theirs), strict=True)

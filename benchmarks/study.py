@@ -32,7 +32,7 @@ def bench_study(rounds: int) -> Result:
     against = f"the same runs of {SECONDS:g} s each without any gap, {cpu_count()} at a time"
     gap = (walls[largest] - waves[largest] * SECONDS) / waves[largest]
     measurements = [
-        Measurement("beside the run itself", gap, "s a run", against=against, goal="<= 2 s a run"),
+        Measurement("Ray adds", gap, "s a run", against=against, goal="<= 2 s a run"),
         Measurement("Ray's start", startup, "s"),
     ]
     for count in COUNTS:

@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from analysis.measures.interleaving import interleaving_ratio
 from benchmarks.images import jpegs, packed, pil_batches, pil_cost
 from benchmarks.naive import loop_cost
 from benchmarks.results import Measurement, Result
 from benchmarks.side_by_side import alternate, plainly, quiet_wandb
 from dcgan import config
 from dcgan.data import Batches
-from dcgan.device.device import Device, use_precision, use_threads
+from dcgan.device.device import Device, use_threads
 from dcgan.networks import map_channels
 from dcgan.record.folder import RunFolder
 from dcgan.trainer import train
@@ -33,7 +32,7 @@ def bench_train(rounds: int) -> Result:
     threads = use_threads("auto")
     overrides = [f"steps={STEPS}", "snapshots=1", "images=all"]
     experiment = config.load("tuned_lr", profile=PROFILE, overrides=overrides)
-    bf16 = use_precision("auto", Device.of(CPU))
+    bf16 = Device.of(CPU).bf16
     widths = map_channels(experiment.image_size, experiment.generator_channels)
     waits = []
     with tempfile.TemporaryDirectory() as scratch, quiet_wandb():
@@ -45,7 +44,7 @@ def bench_train(rounds: int) -> Result:
             with tempfile.TemporaryDirectory() as run, contextlib.redirect_stderr(io.StringIO()):
                 run_folder = RunFolder(Path(run))
                 record = {"wandb_id": "benchmark"}
-                train(experiment, batches, run_folder, bf16=bf16, record=record, interleaving=interleaving_ratio)
+                train(experiment, batches, run_folder, bf16=bf16, record=record)
                 status = run_folder.read_status()
             waits.append(status["data_wait_fraction"])
             return 1 / status["images_per_s"]

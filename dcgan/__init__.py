@@ -2,7 +2,11 @@
 
 EXIT_FAILED = 1  # something that was started did not finish
 EXIT_BAD_INPUT = 2
+EXIT_PEER_LOST = 3  # of a process that had to end because another one did
 EXIT_INTERRUPTED = 130
+
+#: What `adversarial_step` measures, in order. D(x) and D(G(z)) are both taken before D's update.
+MEASURES = ("loss_d", "loss_d_real", "loss_d_fake", "loss_g", "d_x", "d_g_z")
 
 
 class UserError(ValueError):

@@ -4,12 +4,11 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dcgan import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, UserError, config
+from dcgan import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PEER_LOST, UserError, config
 from dcgan.options import Parser, one_run, perform, positive, reads, request, runs_folder, seed_list
 from dcgan.study import command as study
 from dcgan.tools import plain_yaml
@@ -19,7 +18,7 @@ from dcgan.tools.files import user_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code: 0, or one of `dcgan.EXIT_*` or `ranks.EXIT_PEER_LOST`."""
+    """Run the command; return its exit code: 0, or one of `dcgan.EXIT_*`."""
     options = parser()
     options.set_defaults(arguments=sys.argv[1:] if arguments is None else list(arguments))
     return perform(options, arguments)
@@ -31,7 +30,7 @@ def _run(options: argparse.Namespace) -> int:
     code = _train(options)
     # The line above says that the same command resumes.
     if options.fresh and code not in (0, EXIT_BAD_INPUT) and not ranks.launched():
-        print("but without --fresh (FRESH=1): it would delete the run and train it again", file=sys.stderr)
+        print("resume without --fresh (FRESH=1), which would delete the run and start again", file=sys.stderr)
     return code
 
 
@@ -57,8 +56,6 @@ def _train(options: argparse.Namespace) -> int:
         if code not in (0, EXIT_INTERRUPTED):
             note_failure(run_request)
         return code
-    measures = _measures()
-    run_request = replace(run_request, interleaving=measures["interleaving"], winner=measures["winner"])
     try:
         with ranks.joined(device) as processes:
             outcome = run(run_request, device, ranks=processes)
@@ -67,15 +64,8 @@ def _train(options: argparse.Namespace) -> int:
     except ranks.PeerLost as error:
         if error.first:
             print(f"error: {error}; the same command resumes from the last checkpoint", file=sys.stderr)
-        return ranks.EXIT_PEER_LOST
+        return EXIT_PEER_LOST
     return EXIT_INTERRUPTED if outcome.state == "interrupted" else 0
-
-
-def _measures() -> dict[str, Callable]:
-    """Return the measures of a `Request`: all that dcgan knows of the analysis."""
-    from analysis.measures.interleaving import interleaving_ratio, winner
-
-    return {"interleaving": interleaving_ratio, "winner": winner}
 
 
 def _dry_run(experiment: config.Experiment) -> int:
@@ -149,12 +139,16 @@ def _prune(options: argparse.Namespace) -> int:
 
     runs = freed = 0
     for folder, size in prunable(options.runs):
+        try:
+            if not options.dry_run:
+                prune(folder)
+        except UserError as error:  # in use, say by a comparison that sends scores: the other runs are pruned
+            print(f"left out: {error}", file=sys.stderr)
+            continue
         print(f"{size / 1e6:8.1f} MB  {folder.path}")
-        if not options.dry_run:
-            prune(folder)
         runs, freed = runs + 1, freed + size
     verb = "would be freed" if options.dry_run else "freed"
-    print(f"{freed / 1e6:8.1f} MB {verb}: the checkpoints of {runs} runs that have ended")
+    print(f"{freed / 1e6:8.1f} MB {verb}: checkpoints of ended runs ({runs})")
     return 0
 
 
@@ -207,7 +201,7 @@ def parser() -> argparse.ArgumentParser:
     prune.add_argument("--dry-run", action="store_true", help="only list what would be deleted")
     prune.set_defaults(command=_prune)
 
-    study.add_command(commands, _measures)
+    study.add_command(commands)
     return parser
 
 

@@ -11,12 +11,9 @@ from torch import Tensor
 from dcgan.losses import bce_fake, bce_real
 from dcgan.players import Players
 
-#: What `adversarial_step` measures, in order. D(x) and D(G(z)) are both taken before D's update.
-MEASURES = ("loss_d", "loss_d_real", "loss_d_fake", "loss_g", "d_x", "d_g_z")
-
 
 def adversarial_step(players: Players, *, real: Tensor, latents: Tensor, bf16: bool = False) -> Tensor:
-    """Update D once, then G once; return the step's `MEASURES` as a (6,) tensor on the device.
+    """Update D once, then G once; return the step's `dcgan.MEASURES` as a (6,) tensor on the device.
 
     real: (batch, 3, side, side) in [-1, 1]; latents: (batch, latent_dim) ~ N(0, 1).
     bf16: run the networks in bfloat16; logits and losses stay in the weights' precision.

@@ -36,7 +36,7 @@ class Generator(nn.Module):
 
     def __init__(self, image_size: int, latent_dim: int, channels: int):
         super().__init__()
-        self.image_size, self.latent_dim = image_size, latent_dim
+        self.latent_dim = latent_dim
         sizes, widths = map_sizes(image_size), map_channels(image_size, channels)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         # Latents (batch, latent_dim, 1, 1). No bias before a BatchNorm, which would subtract it at once.

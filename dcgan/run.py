@@ -2,7 +2,7 @@
 
 import errno
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from dcgan import UserError, config
 from dcgan.config import Experiment
 from dcgan.data import Batches, PackedImages, Source, open_source, pack
 from dcgan.device import environment
-from dcgan.device.device import Device, use_determinism, use_precision, use_threads
+from dcgan.device.device import Device, use_determinism, use_threads
 from dcgan.device.ranks import ALONE, Ranks
 from dcgan.record.folder import ENDED, RunFolder, State
 from dcgan.record.wandb_client import new_run_id
@@ -38,9 +38,6 @@ class Request:
     seed: int | None = None  # None: the experiment's
     data: str | None = None  # None: the embedded drawn faces
     fresh: bool = False  # delete what an earlier run left
-    #: Measures of the losses while it trains, see `Recorder`; only the command line knows the analysis.
-    interleaving: Callable[..., float] | None = None
-    winner: Callable[..., str | None] | None = None
 
     def resolved(self) -> Experiment:
         """Return the experiment that is asked for. Raises ConfigError, see `config.load`."""
@@ -97,9 +94,11 @@ def run(request: Request, device: Device, *, ranks: Ranks = ALONE) -> Outcome:
                 seed=experiment.seed,
                 device=device.torch,
                 share=(ranks.rank, ranks.count),
-                **device.placement(images.images.nbytes),
+                on_device=device.has_room(images.images.nbytes),
+                pin_memory=device.pins_memory,
+                memory_format=device.memory_format,
             )
-            bf16 = use_precision(experiment.precision, device)
+            bf16 = device.uses_bf16(experiment.precision)
             use_threads(experiment.threads, processes=ranks.local_count)
             use_determinism(experiment.deterministic, device)
             here = environment.describe(device, bf16=bf16, processes=ranks.count)
@@ -109,16 +108,7 @@ def run(request: Request, device: Device, *, ranks: Ranks = ALONE) -> Outcome:
             if ranks.first:
                 record = _record(request, folder, experiment, images, here)
         _announce(experiment, source, images, here, folder)
-        state = train(
-            experiment,
-            batches,
-            folder,
-            bf16=bf16,
-            record=record,
-            ranks=ranks,
-            interleaving=request.interleaving,
-            winner=request.winner,
-        )
+        state = train(experiment, batches, folder, bf16=bf16, record=record, ranks=ranks)
     return Outcome(state, folder, trained=True)
 
 
@@ -126,10 +116,10 @@ def note_failure(request: Request) -> None:
     """Mark a run as failed if all its processes ended before one of them could do so."""
     with suppress(UserError):  # reported already: there are no images, or others train the run
         folder = request.folder(request.resolved(), request.source())
-        facts = dict(folder.read_status())
-        if facts.pop("state", None) == "running":
+        status = folder.read_status()
+        if status.get("state") == "running":
             with folder.locked():
-                folder.write_status("failed", **facts | {"error": "a process of the run has ended"})
+                folder.write_status(**{**status, "state": "failed", "error": "a process of the run has ended"})
 
 
 def _announce(

@@ -64,16 +64,13 @@ def walk(generator: Generator, seeds: Sequence[int]) -> list[Image.Image]:
     Straight lines would pass near the origin, where a Gaussian of this dimension has no mass (White 2016,
     arXiv:1609.04468, who proposes the spherical path).
     """
-    stops = latents(seeds, generator.latent_dim)
-    points = []
-    for a, b in zip(stops, stops.roll(-1, dims=0), strict=True):
-        angle = torch.acos(torch.cosine_similarity(a, b, dim=0).clamp(-1, 1))
-        for t in torch.arange(FRAMES_BETWEEN) / FRAMES_BETWEEN:
-            if angle < 1e-4:  # the same seed twice
-                points.append(a)
-            else:
-                points.append((torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle))
-    return [picture(frame) for chunk in decode(generator, torch.stack(points)) for frame in chunk.cpu()]
+    a = latents(seeds, generator.latent_dim)[:, None]  # (seeds, 1, latent_dim)
+    b = a.roll(-1, dims=0)
+    t = (torch.arange(FRAMES_BETWEEN) / FRAMES_BETWEEN)[:, None]
+    angle = torch.acos(torch.cosine_similarity(a, b, dim=2).clamp(-1, 1))[..., None]
+    angle = angle.clamp(min=1e-4)  # the same seed twice
+    points = (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
+    return [picture(frame) for chunk in decode(generator, points.flatten(0, 1)) for frame in chunk.cpu()]
 
 
 def write(

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import IntEnum
 from functools import partial
 from typing import Any
@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dcgan import UserError
-from dcgan.adversarial import MEASURES
+from dcgan import MEASURES, UserError
 from dcgan.config import Experiment
 from dcgan.data import Batches
 from dcgan.device.cuda_graph import step_taker
@@ -49,8 +48,6 @@ def train(
     bf16: bool,
     record: Mapping[str, Any],
     ranks: Ranks = ALONE,
-    interleaving: Callable[..., float] | None = None,
-    winner: Callable[..., str | None] | None = None,
 ) -> State:
     """Train to the end, from the folder's checkpoint if there is one; return how the run ended.
 
@@ -59,7 +56,6 @@ def train(
 
     record: the content of `config.yaml`, also W&B's config.
     ranks: the processes that train this run; each calls this with its share of the batches.
-    interleaving, winner: see `Recorder`.
 
     Raises UserError for a checkpoint or history that can't be resumed. Any other error leaves the status "failed" and
     is re-raised; the checkpoint is there to resume from.
@@ -71,9 +67,8 @@ def train(
     recorder: Recorder | Silent = Silent()
     if ranks.first:
         recorder = Recorder(
-            experiment, folder, record, start=start, steps_per_epoch=batches.steps_per_epoch, clock=clock,
-            interleaving=interleaving, winner=winner,
-        )  # fmt: skip
+            experiment, folder, record, start=start, steps_per_epoch=batches.steps_per_epoch, clock=clock
+        )
     snapshot_steps, total = set(experiment.snapshot_steps), experiment.total_steps
     state: State = "running"
     step = start
@@ -115,13 +110,12 @@ def train(
             clock.move(waited, "compute", to="input")
             if not np.isfinite(measures[-1]).all():
                 state = "diverged"
-                step -= taken - len(measures)
 
             # Write down what came out.
             if step in snapshot_steps and state == "running":
                 recorder.snapshot(players.generator, step)
             recorder.write(measures, taken=taken, state=state)
-            shared_cpu.check()
+            shared_cpu.check(waited)
             if state == "running":
                 recorder.checkpoint(players, step, now=due == Due.STOPPING)
                 if due == Due.STOPPING and step < total:

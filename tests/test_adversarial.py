@@ -37,7 +37,8 @@ def test_twenty_steps_in_float64_equal_the_write_ups_loop_to_1e_9():
     reals, noises = zip(*tiny_run.inputs(20), strict=True)
     ours = [adversarial_step(players, real=r, latents=z).tolist() for r, z in zip(reals, noises, strict=True)]
     expected = naive_train(*theirs, reals, noises, lr_g=2e-4, lr_d=1e-4, decay_g=1e-6, decay_d=1e-4)
-    torch.testing.assert_close(torch.tensor(ours), torch.tensor(expected), rtol=0, atol=1e-9)
+    rows = (torch.tensor(measures, dtype=torch.float64) for measures in (ours, expected))
+    torch.testing.assert_close(*rows, rtol=0, atol=1e-9)
     moved = [a - b for a, b in zip(players.generator.parameters(), start.generator.parameters(), strict=True)]
     assert max(change.abs().max() for change in moved) > 1e-3, "the twenty steps changed something"
     for mine, naive in zip((players.generator, players.discriminator), theirs, strict=True):

@@ -21,6 +21,7 @@ from support.waiting import until
 from dcgan import config
 from dcgan.__main__ import main, parser
 from dcgan.options import log_to_stderr
+from dcgan.record.folder import RunFolder
 
 RECIPE = ["--profile", "smoke", "--device", "cpu", "--set", *TINY, "steps=6", "threads=1"]
 
@@ -289,7 +290,7 @@ def test_a_run_that_was_started_afresh_and_stopped_does_not_invite_to_delete_it(
     interrupting(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
     assert _run("--data", pictures, "--fresh") == 130
     assert "resumes from there" in (printed := capsys.readouterr()).out
-    assert "but without --fresh (FRESH=1): it would delete the run and train it again" in printed.err
+    assert "resume without --fresh (FRESH=1), which would delete the run and start again" in printed.err
 
 
 def test_prune_deletes_what_only_resuming_needs_of_ended_runs_and_sampling_still_works(tmp_path, pictures, capsys):
@@ -305,14 +306,30 @@ def test_prune_deletes_what_only_resuming_needs_of_ended_runs_and_sampling_still
     assert list((folder / "checkpoints").iterdir())
     capsys.readouterr()
     assert main(["prune"]) == 0
-    assert "MB freed: the checkpoints of 1 runs that have ended" in capsys.readouterr().out
+    assert "MB freed: checkpoints of ended runs (1)" in capsys.readouterr().out
     assert {path for path in folder.rglob("*") if path.is_file()} == others
     assert main(["sample", "tuned_lr", *RECIPE, "--data", str(pictures), "--seeds", "0-3"]) == 0
     assert _run("--data", pictures) == 0  # already finished
     assert main(["prune"]) == 0
-    assert "0 runs" in capsys.readouterr().out
+    assert "ended runs (0)" in capsys.readouterr().out
     assert main(["prune", "--runs", "nowhere"]) == 2
     assert capsys.readouterr().err == "error: --runs nowhere (RUNS=nowhere): no such folder\n"
+
+
+def test_prune_leaves_out_a_run_in_use_and_prunes_the_others(tmp_path, capsys):
+    folders = [RunFolder(tmp_path / f"faces-01234567/smoke/baseline/seed-{seed}") for seed in range(3)]
+    for folder in folders:
+        folder.checkpoints.mkdir(parents=True)
+        folder.config.touch()
+        (folder.checkpoints / "step-000001.pt").write_bytes(bytes(10**6))
+        folder.write_status("finished")
+    with folders[1].locked():
+        assert main(["prune", "--runs", str(tmp_path)]) == 0
+    assert [folder.checkpoints.exists() for folder in folders] == [False, True, False]
+    printed = capsys.readouterr()
+    assert printed.err == f"left out: {folders[1].path}: process {os.getpid()} is using this run now\n"
+    assert "2.0 MB freed: checkpoints of ended runs (2)" in printed.out
+    assert str(folders[1].path) not in printed.out
 
 
 @pytest.mark.parametrize("words", ["prune --runs", "run baseline --cache", "sample baseline --out"])

@@ -133,6 +133,29 @@ def test_make_uses_the_conda_environment_when_it_is_activated_and_its_own_otherw
         assert command == [python, "-m", "dcgan", "run", *asked]
 
 
+@pytest.mark.parametrize(
+    ("target", "variable", "off", "on"),
+    [
+        ("run", "FRESH", "dcgan run baseline --runs runs", "dcgan run baseline --runs runs --fresh"),
+        ("run", "SCORE", "dcgan run baseline --runs runs", "analysis run baseline --runs runs"),
+        ("sample", "PUBLISHED", "dcgan sample baseline --runs runs", "dcgan sample baseline --runs runs --published"),
+        ("dashboard", "TERMINAL", "analysis dashboard --no-terminal", "analysis dashboard --terminal"),
+    ],
+)
+def test_0_turns_a_variable_of_make_off_and_1_turns_it_on(target, variable, off, on):
+    for value, expected in (("0", off), ("1", on)):
+        planned = subprocess.run(
+            ["make", "--no-print-directory", "-n", target, f"{variable}={value}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        words = planned[planned.rindex(" -m ") :].replace("\\\n", " ")
+        command = " ".join(shlex.split(words)[1:])
+        assert command.replace("--runs runs --out reports ", "") == expected
+
+
 @pytest.mark.parametrize(("code", "compared"), [(0, True), (1, True), (2, False), (130, False)])
 def test_a_study_is_compared_unless_it_was_stopped_and_its_exit_code_is_kept(tmp_path, code, compared):
     python = tmp_path / "python"

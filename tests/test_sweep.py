@@ -57,6 +57,7 @@ def test_the_metric_is_a_name_of_the_summary_and_the_command_scores_the_run_wher
     monkeypatch.setenv("WANDB_MODE", "offline")
     tiny = ["images=240", "batch_size=32", "snapshots=2", "steps=4", "width_multiplier=0.01", "threads=1"]
     command = [*_command({"generator.learning_rate": 1e-4})[3:], *tiny, "--profile", "smoke", "--device", "cpu"]
+    monkeypatch.setenv("SCORE", "0")
     assert main([*command, "--runs", str(tmp_path)]) == 0
     (folder,) = tmp_path.glob("*/smoke/*/seed-0")
     assert not (folder / "scores.csv").exists()

@@ -314,7 +314,7 @@ def test_a_floor_that_can_not_be_measured_takes_nothing_from_a_finished_run(tmp_
     state, folder = train(tmp_path / "run", images)
     assert state == folder.read_status()["state"] == "finished"
     assert folder.losses.exists()
-    assert "the floor could not be measured (CUDA out of memory.)" in caplog.text
+    assert "could not measure how fast this device multiplies matrices (CUDA out of memory.)" in caplog.text
 
 
 def test_a_signal_that_comes_while_a_run_fails_leaves_it_failed(tmp_path, images, monkeypatch):

@@ -11,7 +11,8 @@ import numpy as np
 from analysis.measures import interleaving
 from analysis.pages.html import template
 from analysis.pages.watch import WatchedRun, bands
-from analysis.pages.words import about, counted, number
+from analysis.pages.words import counted, number
+from dcgan.tools.clock import duration
 from dcgan.tools.loss_style import COLORS, LABELS
 
 RENEW_SECONDS = 3
@@ -85,7 +86,7 @@ class LivePage:
             "badge": BADGES.get(run.state, ""),
             "step": len(run.history),
             "steps": run.steps,
-            "left": about(run.seconds_left).removeprefix("about ") if run.seconds_left is not None else "",
+            "left": duration(run.seconds_left),
             "speed": number(status.get("images_per_s"), 0),
             "waiting": number(status.get("data_wait_fraction"), percent=True),
             "hint": f"{_text(status.get('error'))} {HINTS[run.state]}".strip() if run.state in HINTS else "",
@@ -115,7 +116,9 @@ def summary(runs: Sequence[WatchedRun]) -> str:
     counts = Counter(run.state for run in runs)
     states = ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
     times = [run.seconds_left for run in runs if run.seconds_left is not None]
-    ending = f"; {'the last of them ends' if len(times) > 1 else 'it ends'} in {about(max(times))}" if times else ""
+    ending = ""
+    if times:
+        ending = f"; {'the last of them ends' if len(times) > 1 else 'it ends'} in about {duration(max(times))}"
     return f"{counted(len(runs), 'run')}: {states}{ending}" if runs else ""
 
 

@@ -36,13 +36,6 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
-def about(seconds: float) -> str:
-    """'about 20 s', 'about 3 min', 'about 2.5 h'."""
-    if seconds < 90:
-        return f"about {max(10, round(seconds, -1)):.0f} s"
-    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
-
-
 def cell(text: object) -> str:
     """Text that can't break out of a line or cell of Markdown, nor become HTML, a link or a picture there."""
     line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(str(text).split()))

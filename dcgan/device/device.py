@@ -6,7 +6,7 @@ import platform
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import torch
 from torch import device as TorchDevice
@@ -21,14 +21,6 @@ log = logging.getLogger(__name__)
 
 SPARE_BYTES = 4 * 10**9  # of GPU memory kept free beside resident images: the networks take up to 3.5 GB
 MPS_ELEMENTS = 2**31  # tensors with this many crash there (pytorch#149325)
-
-
-class Placement(TypedDict):
-    """Options of `Batches` that say where its images lie, and how a batch does."""
-
-    on_device: bool
-    pin_memory: bool
-    memory_format: MemoryFormat
 
 
 @dataclass(frozen=True)
@@ -98,6 +90,10 @@ class Device:
         """The side of square matrices whose product shows the device's full speed."""
         return 1024 if self.type == "cpu" else 8192
 
+    def uses_bf16(self, precision: Literal["auto", "bf16", "fp32"]) -> bool:
+        """Return whether to train in bfloat16; "auto" means where the hardware has it."""
+        return self.bf16 if precision == "auto" else precision == "bf16"
+
     def event(self) -> Any:
         """Return a new event of the device, with `record` and `synchronize`."""
         return torch.get_device_module(self.torch).Event()
@@ -116,8 +112,8 @@ class Device:
             return {"memory_gb": round(torch.mps.recommended_max_memory() / 1e9, 1)}
         return {}
 
-    def placement(self, nbytes: int) -> Placement:
-        """Return where images of this size lie: on a GPU that has SPARE_BYTES more than that, otherwise on the host.
+    def has_room(self, nbytes: int) -> bool:
+        """Return whether images of this size are kept on it: on a GPU that has SPARE_BYTES more than that.
 
         A line in the log says so where a GPU has no room for them.
         """
@@ -132,7 +128,7 @@ class Device:
                 f"the images stay on the host: they take {nbytes / 1e9:.1f} GB, and there is room for "
                 f"{max(0, room) / 1e9:.1f} GB on the {self.name} beside the networks"
             )
-        return {"on_device": nbytes <= room, "pin_memory": self.pins_memory, "memory_format": self.memory_format}
+        return nbytes <= room
 
 
 def choose(wanted: str) -> Device:
@@ -157,15 +153,6 @@ def choose(wanted: str) -> Device:
     device = Device.of(torch.device(wanted))
     use_float32(device)
     return device
-
-
-def use_precision(precision: Literal["auto", "bf16", "fp32"], device: Device) -> bool:
-    """Return whether to train in bfloat16; "auto" means where the hardware has it.
-
-    What stays in float32 is real float32.
-    """
-    use_float32(device)
-    return device.bf16 if precision == "auto" else precision == "bf16"
 
 
 def use_float32(device: Device) -> None:

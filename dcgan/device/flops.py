@@ -33,7 +33,7 @@ def share_of_floor(
     try:
         rate = matmul_flops_per_s(device, bf16=bf16)
     except RuntimeError as error:
-        log.warning("the floor could not be measured (%s)", first_line(error))
+        log.warning("could not measure how fast this device multiplies matrices (%s)", first_line(error))
         return {}
     return {
         "gflop_per_image": round(work / 1e9, 4),

@@ -14,9 +14,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from dcgan import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, UserError
+from dcgan import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PEER_LOST, UserError
 from dcgan.device.device import Device
-from dcgan.device.ranks import EXIT_PEER_LOST
 from dcgan.tools.signals import ENDING, as_keyboard_interrupt, handled, heeded
 
 GRACE_SECONDS = 10.0  # for the others to notice that a process has failed, and to write that down
@@ -34,7 +33,7 @@ def processes(count: int, device: Device, arguments: Sequence[str]) -> int:
     if device.backend is None:
         raise UserError(f"--gpus {count} (GPUS={count}): a run can't be shared on {device.type}; add --device cpu")
     if device.type == "cuda" and (gpus := torch.cuda.device_count()) < count:
-        raise UserError(f"--gpus {count} (GPUS={count}): this machine has {gpus}")
+        raise UserError(f"--gpus {count} (GPUS={count}): this machine has {gpus} GPU{'s' * (gpus != 1)}")
     # Through this store the processes find each other. Its port is free, as the system has chosen it.
     store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     shared = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "localhost", "MASTER_PORT": store.port}
@@ -98,6 +97,6 @@ def verdict(codes: Mapping[int, int], count: int) -> tuple[int, str | None]:
         return code, None
     ending = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     return EXIT_FAILED, (
-        f"process {rank} of {count} (0 to {count - 1}) ended with {ending}; "
+        f"process {rank} of {count}, counted from 0, ended with {ending}; "
         "the same command resumes from the last checkpoint"
     )

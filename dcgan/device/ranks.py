@@ -27,7 +27,6 @@ from dcgan.device.device import Device
 from dcgan.layers import BatchNormReLU
 from dcgan.players import Players
 
-EXIT_PEER_LOST = 3  # of a process that had to end because another one did
 PATIENCE = timedelta(hours=2)  # while the first process packs images; a process that dies is noticed at once
 
 

@@ -71,7 +71,8 @@ class SharedCpu:
 
     The threads of a step wait for each other, so a thread that is descheduled keeps the others waiting. With one other
     busy program on 2 cores a step takes two to three times as long; on one thread it then takes no longer than without
-    the program (`make bench WHAT=beside`).
+    the program (`make bench WHAT=beside`). One look says nothing: a run that was suspended with Ctrl-Z had less of the
+    CPU, too.
 
     chosen: the settings name the number of threads, which a resumed run keeps.
     """
@@ -84,16 +85,21 @@ class SharedCpu:
         self._threads = torch.get_num_threads() if device.type == "cpu" else 1
         self._silent = self._threads == 1
         self._since = time.perf_counter(), time.process_time()
+        self._waited = 0.0  # for input, since then
+        self._was_low = False  # at the last look
 
-    def check(self) -> None:
-        """Call now and then."""
+    def check(self, waited: float) -> None:
+        """Call now and then, with the seconds that the run has waited for input since the last call."""
+        self._waited += waited
         now = time.perf_counter(), time.process_time()
         wall, cpu = (after - before for before, after in zip(self._since, now, strict=True))
+        wall -= self._waited
         if self._silent or wall < self.LOOK_SECONDS:
             return
-        self._since = now
+        self._since, self._waited = now, 0.0
         share = cpu / (wall * self._threads)
-        if share > self.SHARE:
+        was_low, self._was_low = self._was_low, share <= self.SHARE
+        if not (was_low and self._was_low):
             return
         self._silent = True
         threads = max(1, int(share * self._threads))

@@ -52,7 +52,7 @@ def load(folder: Path, parts: Mapping[str, Any]) -> tuple[int, dict[str, float]]
                 raise UserError(f"{path}: can't be read: {error.strerror or error}") from error
             content = b""
         if checksum(content) != expected:
-            log.warning("%s is damaged, its bytes don't have the checksum in its name: looking for an older one", path)
+            log.warning("%s is damaged (its bytes don't match the checksum in its name); trying an older one", path)
             _remove([path])  # or it would count as one of those that are kept
             continue
         try:

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from filelock import lock_descriptor
 
-from dcgan import UserError, first_line
+from dcgan import MEASURES, UserError, first_line
 from dcgan.tools.files import read_plain, replacing, save
 
 if TYPE_CHECKING:
     import pandas as pd
 
-HISTORY = ("step", "loss_d", "loss_d_real", "loss_d_fake", "loss_g", "d_x", "d_g_z")
+HISTORY = ("step", *MEASURES)
 State = Literal["running", "finished", "interrupted", "diverged", "failed"]
 ENDED = ("finished", "diverged")  # a run in these states is not resumed
 STATUS_BYTES = 1_000_000  # at most; the trainer writes a few hundred
@@ -161,7 +161,7 @@ class RunFolder:
                 time.sleep(patience_s)
             else:
                 file.seek(0)
-                raise UserError(f"{self.path}: process {file.read() or '?'} is training this run now")
+                raise UserError(f"{self.path}: process {file.read() or '?'} is using this run now")
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
@@ -197,6 +197,6 @@ def prunable(runs: Path) -> Iterator[tuple[RunFolder, int]]:
 
 
 def prune(folder: RunFolder) -> None:
-    """Delete the checkpoints. Raises UserError when a process is training the run after all."""
+    """Delete the checkpoints. Raises UserError when a process is using the run."""
     with folder.locked():
         shutil.rmtree(folder.checkpoints)

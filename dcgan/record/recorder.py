@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from analysis.measures.interleaving import interleaving_ratio, winner
 from dcgan import UserError, first_line, sample
 from dcgan.config import Experiment
 from dcgan.networks import Generator
@@ -40,8 +41,6 @@ class Recorder:
 
     record: the content of `config.yaml`, also W&B's config.
     start: the step that the run resumes from; later rows of the history are dropped.
-    interleaving: (loss_d, loss_g, window=) -> a number for each LIVE_WINDOW steps, charted in W&B.
-    winner: (loss_d, loss_g) of all steps so far -> "D" or "G" if one has won for good, which is warned about once.
 
     Raises UserError for a history that can't be resumed.
     """
@@ -55,8 +54,6 @@ class Recorder:
         start: int,
         steps_per_epoch: int,
         clock: Stopwatch,
-        interleaving: Callable[..., float] | None = None,
-        winner: Callable[..., str | None] | None = None,
     ) -> None:
         self._experiment, self._folder, self._clock = experiment, folder, clock
         self._steps_per_epoch, self._step, self._steps_timed = steps_per_epoch, start, start
@@ -64,9 +61,8 @@ class Recorder:
         self._saved_at = time.perf_counter()
         history = folder.truncate_history(start)
         self._losses = np.array([[row[loss] for row in history] for loss in ("loss_d", "loss_g")], np.float32)
-        self._winner = winner or (lambda loss_d, loss_g: None)
-        self._warned = self._winner(*self._losses) is not None  # by an earlier session
-        self._interleaving, self._snapshot_steps = interleaving, set(experiment.snapshot_steps)
+        self._warned = winner(*self._losses) is not None  # by an earlier session
+        self._snapshot_steps = set(experiment.snapshot_steps)
         self._window: list[tuple[float, float]] = []  # losses of the window that is not full yet
         self._tracker = Tracker(folder.path, identity=identity(experiment, record), history=self._for_wandb(history))
         self._name = f"{experiment.slug} seed {experiment.seed}"
@@ -93,8 +89,8 @@ class Recorder:
         if isinstance(error, Exception):
             self._tracker.alert(f"{self._name} failed", f"After step {self._step:,}: {first_line(error)}")
             self._tracker.finish(state="failed")
-            facts = {key: value for key, value in self._folder.read_status().items() if key != "state"}
-            self._folder.write_status("failed", **facts | {"wandb_url": self._tracker.url, "error": repr(error)})
+            failure = {"state": "failed", "wandb_url": self._tracker.url, "error": repr(error)}
+            self._folder.write_status(**{**self._folder.read_status(), **failure})
 
     def snapshot(self, generator: Generator, step: int) -> None:
         """Keep the generator's weights and a grid of its images, always from the same latents."""
@@ -184,14 +180,13 @@ class Recorder:
         for row in rows:
             if row["step"] in self._snapshot_steps and (grid := self._folder.sample(row["step"])).exists():
                 row["samples"] = grid
-            if self._interleaving is not None:
-                self._window.append((row["loss_d"], row["loss_g"]))
-                if row["step"] % LIVE_WINDOW == 0:
-                    with suppress(ValueError):  # losses below 0 have no ratio: somebody tries another loss
-                        ratio = self._interleaving(*np.array(self._window).T, window=LIVE_WINDOW)
-                        if np.isfinite(ratio):
-                            row["interleaving_ratio"] = ratio
-                    self._window.clear()
+            self._window.append((row["loss_d"], row["loss_g"]))
+            if row["step"] % LIVE_WINDOW == 0:
+                with suppress(ValueError):  # losses below 0 have no ratio: somebody tries another loss
+                    ratio = interleaving_ratio(*np.array(self._window).T, window=LIVE_WINDOW)
+                    if np.isfinite(ratio):
+                        row["interleaving_ratio"] = ratio
+                self._window.clear()
             yield row
 
     def _show(self, row: Mapping[str, float]) -> None:
@@ -204,21 +199,21 @@ class Recorder:
         self._bar.update(row["step"] - self._bar.n)
 
     def _warn_once_of_a_winner(self) -> None:
-        if self._warned or not (winner := self._winner(*self._losses)):
+        if self._warned or not (who := winner(*self._losses)):
             return
         self._warned = True
         network, effect = {
             "D": ("discriminator", "G has little to learn from"),
             "G": ("generator", "D takes nearly all generated images for real"),
-        }[winner]
+        }[who]
         rate = getattr(self._experiment, network).learning_rate / 2
         warning = (
-            f"{winner} has won for good, as of step {self._step:,}: its loss has stayed near 0 for a long time, "
+            f"{who} has won for good, as of step {self._step:,}: its loss has stayed near 0 for a long time, "
             f"and {effect}; "
-            f'try a slower {winner}, SET="{network}.learning_rate={rate:g}"'
+            f'try a slower {who}, SET="{network}.learning_rate={rate:g}"'
         )
         log.warning("%s", warning)
-        self._tracker.alert(f"{winner} has won in {self._name}", warning)
+        self._tracker.alert(f"{who} has won in {self._name}", warning)
 
 
 class _Bar(tqdm):

@@ -39,8 +39,8 @@ def identity(experiment: Experiment, record: Mapping[str, Any]) -> dict[str, Any
 
     The job type is the recipe, which only its seeds share. The group is the study, or the recipe of a single run.
 
-    record: the content of the run's `config.yaml`. Its hashes of single files would be 33 columns in W&B; the hash of
-        all the code stays.
+    record: the content of the run's `config.yaml`. Its checksums of single files would each be a column in W&B; that
+        of all the code stays.
     """
     families = [path.parent.name for path in EXPERIMENTS.glob(f"*/{experiment.name}.yaml")]
     data = record.get("data") or {}

@@ -234,8 +234,8 @@ class Tracker:
             warned, self._warned = self._warned, True
         if not warned:  # one problem often shows in several places
             log.warning(
-                f"W&B: {fault}; continuing without it: every number is in {self._folder} (a run's in history.csv), and "
-                "the next start of the run copies what W&B lacks"
+                f"W&B: {fault}. Training continues without it. All numbers are in {self._folder} (for a run, in "
+                "history.csv); the next start copies what W&B lacks"
             )
 
 

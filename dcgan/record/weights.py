@@ -93,7 +93,7 @@ def load(path: Path) -> dict[str, Tensor]:
     """Read the state dict that `save` wrote, onto the CPU. Never unpickles. Raises UserError for any other file."""
     try:
         if objection := _objection(path):
-            raise UserError(f"{path}: not a file of weights only, as it {objection}")
+            raise UserError(f"{path}: not safe to load as weights: it {objection}")
         with warnings.catch_warnings(action="ignore"):  # torch may warn of a strange file before it refuses it
             return torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
@@ -169,17 +169,17 @@ def _objection(path: Path) -> str | None:
     """Return what is wrong with a file: it holds more than tensors, or would be larger in memory than on the disk."""
     with path.open("rb") as file:
         if file.read(4) != b"PK\3\4":  # zipfile looks only at the end; without this, torch unpickles in an old way
-            return "is no zip, as torch writes it"
+            return "is not a zip as torch.save writes it"
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if sum(member.file_size for member in members) > path.stat().st_size:
-            return "would be larger in memory"
+            return "would grow in memory"
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             return "is compressed, as torch never writes it"
         pickles = [archive.read(member) for member in members if member.filename.lower().endswith(".pkl")]
     for opcode, argument, _ in chain.from_iterable(map(pickletools.genops, pickles)):
         if opcode.name in CREATING or ("GLOBAL" in opcode.name and argument not in GLOBALS):
-            return f"names {argument}"
+            return f"refers to {argument}"
         if opcode.name == "PROTO" and argument != 2:  # torch warns at length, and only then fails
             return f"is pickled by protocol {argument}"
     return None

@@ -3,8 +3,6 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dcgan import EXIT_FAILED, EXIT_INTERRUPTED, UserError
@@ -17,11 +15,8 @@ if TYPE_CHECKING:
 # torch, Ray and rich take seconds to import, so modules that need them are imported inside functions.
 
 
-def add_command(commands: Any, measures: Callable[[], dict[str, Any]]) -> None:
-    """Add `study` to the commands of `python -m dcgan`.
-
-    measures: returns the fields `interleaving` and `winner` of each run's `Request`.
-    """
+def add_command(commands: Any) -> None:
+    """Add `study` to the commands of `python -m dcgan`."""
     study = commands.add_parser(
         "study",
         parents=[recipe()],
@@ -50,7 +45,7 @@ def add_command(commands: Any, measures: Callable[[], dict[str, Any]]) -> None:
         metavar="N",
         help="share of a GPU for each run; with 0.5 two runs share one (default: 1 where there are GPUs)",
     )
-    study.set_defaults(command=_study, measures=measures)
+    study.set_defaults(command=_study)
 
 
 def planned(options: argparse.Namespace) -> "list[PlannedRun]":
@@ -79,7 +74,8 @@ def _study(options: argparse.Namespace) -> int:
         with showing(runs) as show:
             for run in unfinished:  # a folder that can't be written is reported now
                 run.folder.path.mkdir(parents=True, exist_ok=True)
-            show.line(f"{summary}; W&B group {(group := group_of(runs))}")
+            group = group_of(runs)
+            show.line(f"{summary}; W&B group {group}")
             failures, interrupted = ray_tasks.train_all(unfinished, shares, group=group, show=show)
     for run, message in failures.items():
         print(f"failed: {run}: {message} ({run.folder.log})", file=sys.stderr)
@@ -100,7 +96,7 @@ def _shared_request(options: argparse.Namespace) -> "Request":
         raise UserError("on a cluster, choose how much to train: --profile full (PROFILE=full), laptop or smoke")
     profile = "" if cluster else device.choose(options.device).profile  # its machines choose their own devices
     run_options = argparse.Namespace(**vars(options), experiment="", seed=None)
-    return replace(request(run_options, profile), **options.measures())
+    return request(run_options, profile)
 
 
 def seeds(text: str) -> list[int]:

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from dcgan.record.folder import ENDED
 from dcgan.study.plan import PlannedRun
+from dcgan.tools.clock import duration
 
 QUIET_S = 300  # the longest that a log stays silent
 TAIL_BYTES = 1000  # of history.csv: a row has at most some 120
@@ -83,17 +84,6 @@ def _seconds_left(rows: Sequence[Row], slots: int) -> float | None:
     return max(max(remaining), sum(remaining) / max(running, slots))
 
 
-def duration(seconds: float | None) -> str:
-    """Return '45 s', '12 min' or '3.5 h'; nothing for None."""
-    if seconds is None:
-        return ""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
 def last_losses(history: Path) -> tuple[float | None, float | None]:
     """Return loss_d and loss_g of the last whole row of a `history.csv`, without reading all of it."""
     try:
@@ -150,7 +140,11 @@ class Watched:
         """Record that this run's task has ended, and what went wrong."""
         self._over.add(run)
         state = run.folder.read_status().get("state")
-        self._rows[run] = _row(run, "failed" if message is not None else state if state in ENDED else "interrupted")
+        if message is not None:
+            state = "failed"
+        elif state not in ENDED:
+            state = "interrupted"
+        self._rows[run] = _row(run, state)
 
     def _state(self, run: PlannedRun) -> str:
         """Return the folder's state unless it is older than this study. A run has failed only once its task ends."""

@@ -172,8 +172,7 @@ def _collect(
 
     deadline = time.monotonic() + seconds
     while tasks and time.monotonic() < deadline:
-        ray.wait(list(tasks), timeout=TICK_SECONDS)
-        ready, _ = ray.wait(list(tasks), num_returns=len(tasks), timeout=0)
+        ready, _ = ray.wait(list(tasks), num_returns=len(tasks), timeout=TICK_SECONDS)
         for reference in ready:
             run = tasks.pop(reference)
             message = _failure(reference)

@@ -1,4 +1,4 @@
-"""A run's time: seconds by what they were spent on, and the speed they make."""
+"""A run's time: seconds by what they were spent on, the speed they make, and words for a duration."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -32,6 +32,17 @@ class Stopwatch:
         seconds = min(seconds, self.seconds[part])
         self.seconds[part] -= seconds
         self.seconds[to] += seconds
+
+
+def duration(seconds: float | None) -> str:
+    """Return '40 s', '12 min' or '3.5 h', seconds in tens, for times that are estimates; nothing for None."""
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return f"{max(10, round(seconds, -1)):.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def speed(seconds: Mapping[str, float], *, steps: int, batch_size: int) -> dict[str, float | None]:

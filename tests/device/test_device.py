@@ -10,7 +10,7 @@ from support import ROOT, tiny_run
 from dcgan import UserError, run
 from dcgan.data import Batches, batches
 from dcgan.device import environment, nvidia
-from dcgan.device.device import Device, choose, use_precision, use_threads
+from dcgan.device.device import Device, choose, use_threads
 from dcgan.run import Request
 from dcgan.tools.cpus import cpu_count
 from dcgan.tools.memory import out_of_memory
@@ -40,13 +40,13 @@ def test_threads_are_set_as_asked_and_all_of_them_by_default(monkeypatch):
 
 
 def test_precision_is_taken_at_its_word_and_auto_means_what_the_hardware_has(monkeypatch):
-    assert use_precision("bf16", CPU)
-    assert not use_precision("fp32", CPU)
-    assert not use_precision("auto", MPS)
+    assert CPU.uses_bf16("bf16")
+    assert not CPU.uses_bf16("fp32")
+    assert not MPS.uses_bf16("auto")
     for there in (True, False):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda there=there: there)
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-        assert use_precision("auto", Device.of(torch.device("cpu"))) == there
+        assert Device.of(torch.device("cpu")).uses_bf16("auto") == there
 
 
 def test_the_best_device_there_is_is_chosen(monkeypatch):
@@ -87,7 +87,7 @@ def test_a_card_that_others_have_filled_is_a_message_and_no_traceback(tmp_path, 
     def full(*_):
         raise RuntimeError("CUDA error: out of memory")
 
-    monkeypatch.setattr(Device, "placement", full)
+    monkeypatch.setattr(Device, "has_room", full)
     settings = ("images=80", "batch_size=8", "image_size=32", "threads=1")
     request = Request("baseline", "smoke", tmp_path / "runs", tmp_path / "cache", overrides=settings)
     with pytest.raises(UserError, match=r"^out of memory with batch_size=8 .* end other programs that use it"):
@@ -109,8 +109,7 @@ def test_on_cuda_4_gb_stay_free_beside_resident_images(monkeypatch, caplog, free
     caplog.set_level("INFO", logger="dcgan")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free), 24 * GB))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA L4")
-    placement = Device.of(torch.device("cuda")).placement(nbytes)
-    assert placement == {"on_device": resident, "pin_memory": True, "memory_format": torch.channels_last}
+    assert Device.of(torch.device("cuda")).has_room(nbytes) == resident
     said = (
         f"the images stay on the host: they take {nbytes / 1e9:.1f} GB, and there is room for {free / 1e9 - 4:.1f} GB "
         "on the NVIDIA L4 beside the networks"
@@ -125,18 +124,16 @@ def test_on_cuda_4_gb_stay_free_beside_resident_images(monkeypatch, caplog, free
 def test_on_mps_resident_images_leave_room_and_have_less_than_2_31_elements(monkeypatch, recommended, nbytes, resident):
     monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: recommended)
     monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: GB // 2)
-    placement = MPS.placement(nbytes)
-    assert placement == {"on_device": resident, "pin_memory": False, "memory_format": torch.contiguous_format}
+    assert MPS.has_room(nbytes) == resident
 
 
 def test_on_a_cpu_images_stay_where_they_are():
-    assert not CPU.placement(1)["on_device"]
+    assert not CPU.has_room(1)
 
 
 def test_a_batch_has_the_devices_memory_format(images):
     for device in (CPU, dataclasses.replace(MPS, torch=torch.device("cpu"))):
-        placed = {**device.placement(images.nbytes), "on_device": False}
-        batch = Batches(images, batch_size=8, seed=0, device="cpu", **placed)(0)
+        batch = Batches(images, batch_size=8, seed=0, device="cpu", memory_format=device.memory_format)(0)
         assert batch.is_contiguous(memory_format=device.memory_format)
         assert batch.equal(Batches(images, batch_size=8, seed=0, device="cpu")(0))
 
@@ -173,8 +170,7 @@ def test_the_advice_when_memory_runs_out_names_resident_images_before_the_batch(
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.32 GiB")
 
-    placed = {"on_device": resident, "pin_memory": False, "memory_format": torch.channels_last}
-    monkeypatch.setattr(Device, "placement", lambda self, nbytes: placed)
+    monkeypatch.setattr(Device, "has_room", lambda self, nbytes: resident)
     monkeypatch.setattr(run, "train", full)
     settings = ("images=80", "batch_size=8", "image_size=32", "threads=1")
     request = Request("baseline", "smoke", tmp_path / "runs", tmp_path / "cache", overrides=settings)

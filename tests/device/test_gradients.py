@@ -5,7 +5,7 @@ import torch
 
 from dcgan import config
 from dcgan.adversarial import adversarial_step
-from dcgan.device.device import Device, use_precision
+from dcgan.device.device import Device, use_float32
 from dcgan.players import build
 
 BATCH = 8
@@ -34,7 +34,7 @@ def test_a_whole_steps_gradients_are_those_of_the_cpu(kind):
     latents = torch.randn(BATCH, asked.latent_dim, generator=rng, dtype=torch.float64)
 
     def taken(device, dtype):
-        use_precision("fp32", device)
+        use_float32(device)
         players = build(asked, device.torch, memory_format=device.memory_format)
         for optimizer in (players.generator_optimizer, players.discriminator_optimizer):
             for group in optimizer.param_groups:

@@ -56,14 +56,30 @@ def test_a_run_whose_cores_others_use_names_the_remedy_once(monkeypatch, caplog,
     shared_cpu = timing.SharedCpu(Device.of(torch.device("cpu")), chosen=chosen)
     with caplog.at_level("WARNING", logger="dcgan"):
         for now[0] in range(1, 29):
-            shared_cpu.check()
+            shared_cpu.check(waited=0)
         assert not caplog.records, "a moment says nothing"
         for now[0] in range(29, 200):
-            shared_cpu.check()
+            shared_cpu.check(waited=0)
     assert len(caplog.messages) == (advice is not None)
     for message in caplog.messages:
         assert f"this run has {100 * cores / threads:.0f} % of {threads} cores" in message
         assert message.endswith(advice)
+
+
+@pytest.mark.parametrize(
+    ("cpu_s", "waited_s"),
+    [(lambda now: 2 * (now - 10 * (now >= 45)), 0), (lambda now: 2 * 0.6 * now, 0.4)],
+    ids=["suspended for 10 s with Ctrl-Z", "waits for a slow disk"],
+)
+def test_no_other_program_is_blamed_for_time_in_which_the_run_did_nothing(monkeypatch, caplog, cpu_s, waited_s):
+    now = [0]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing.time, "process_time", lambda: cpu_s(now[0]))
+    shared_cpu = timing.SharedCpu(Device.of(torch.device("cpu")))
+    for now[0] in [*range(1, 35), *range(45, 300)]:
+        shared_cpu.check(waited=waited_s * (11 if now[0] == 45 else 1))
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(("resident", "waits"), [(True, 0), (False, 1)])

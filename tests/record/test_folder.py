@@ -104,7 +104,7 @@ def test_a_run_is_held_by_one_process_at_a_time_and_freed_at_its_end(folder):
         second = subprocess.run(
             [sys.executable, "-c", code, folder.path], cwd=ROOT, capture_output=True, text=True, check=False
         )
-        assert f"process {os.getpid()} is training this run now" in second.stderr
+        assert f"process {os.getpid()} is using this run now" in second.stderr
     with folder.locked():
         pass
 

@@ -88,11 +88,12 @@ def test_wandb_gets_the_interleaving_of_each_window_also_of_one_that_a_stop_cut_
         assert len(loss_d) == len(loss_g) == window == 5
         return float(loss_d.sum() - loss_g.sum())
 
+    monkeypatch.setattr(recorder, "interleaving_ratio", seen)
     interrupting(monkeypatch, 7, lambda: os.kill(os.getpid(), signal.SIGINT))
-    state, folder = train(tmp_path / "run", images, interleaving=seen)
+    state, folder = train(tmp_path / "run", images)
     assert state == "interrupted"
     sent.clear()
-    state, folder = train(tmp_path / "run", images, interleaving=seen)
+    state, folder = train(tmp_path / "run", images)
     assert state == "finished"
     assert [step for step, row in sent.items() if "interleaving_ratio" in row] == [5, 10]
     losses = folder.read_history()[5:10]
@@ -171,7 +172,7 @@ def test_the_history_is_on_the_disk_before_the_checkpoint_that_covers_it(tmp_pat
     ],
 )
 def test_whoever_has_won_for_good_is_warned_of_once_with_the_remedy_here_and_in_wandb(
-    who, remedy, images, tmp_path, caplog, sent, alerts
+    who, remedy, images, tmp_path, monkeypatch, caplog, sent, alerts
 ):
     asked = []
 
@@ -179,8 +180,9 @@ def test_whoever_has_won_for_good_is_warned_of_once_with_the_remedy_here_and_in_
         asked.append((loss_d.copy(), loss_g.copy()))
         return who if len(loss_d) >= 7 else None
 
+    monkeypatch.setattr(recorder, "winner", winner)
     with caplog.at_level("WARNING", logger="dcgan"):
-        _, folder = train(tmp_path, images, winner=winner)
+        _, folder = train(tmp_path, images)
     (warning,) = [record.message for record in caplog.records]
     assert warning.startswith(f"{who} has won for good, as of step 7")
     assert remedy in warning
@@ -236,6 +238,7 @@ def test_losses_below_0_have_no_ratio_and_stop_nothing(tmp_path, images, monkeyp
         raise ValueError("a cross-entropy is never negative")
 
     monkeypatch.setattr("dcgan.record.recorder.LIVE_WINDOW", 5)
-    assert train(tmp_path, images, interleaving=refuses)[0] == "finished"
+    monkeypatch.setattr(recorder, "interleaving_ratio", refuses)
+    assert train(tmp_path, images)[0] == "finished"
     assert len(sent) == 12
     assert not any("interleaving_ratio" in row for row in sent.values())

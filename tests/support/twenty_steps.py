@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dcgan import config
-from dcgan.adversarial import MEASURES, adversarial_step
+from dcgan import MEASURES, config
+from dcgan.adversarial import adversarial_step
 from dcgan.data import Batches
 from dcgan.device.device import Device
 from dcgan.device.ranks import Ranks, joined

@@ -197,7 +197,7 @@ def test_a_run_that_somebody_trains_again_is_left_alone(scored, server):
     rows = len(server.history)
     with scored.folder.locked():
         (line,) = scored.upload()
-    assert "is training this run now" in line
+    assert "is using this run now" in line
     assert len(server.history) == rows
 
 
