@@ -50,7 +50,7 @@ def _study_page(options: argparse.Namespace) -> int:
     main_group, *other_groups = sorted(groups(runs).values(), key=len, reverse=True)
     unpublished = [group for group in other_groups if not all(run.published for run in group)]
     if unpublished:
-        folders = sorted(str(Path(group[0].where).parents[1]) for group in [main_group, *unpublished])
+        folders = sorted(str(Path(group[0].where).parent.parent) for group in [main_group, *unpublished])
         raise UserError(
             f"{options.runs}: a study page covers one data set and profile, and these runs have {len(folders)}: "
             f"{', '.join(folders)}; choose one with --runs (RUNS=), and with --docs (DOCS=) a folder without "

@@ -231,13 +231,12 @@ def _to_upload(uploads: Sequence[_Upload], *, online: bool) -> list[str]:
     folders = [item.folder for item in uploads if item.unsynced]
     if not folders:
         return []
-    # A run's folder lies four below RUNS; one pattern instead of fifty paths.
-    runs = {folder.parents[3] for folder in folders}
-    places: list[Path | str] = [folders[0] / "wandb"]
-    if len(folders) > 1 and len(runs) == 1:
-        places = [f"{shlex.quote(wandb_client.from_here(runs.pop()))}/*/*/*/*/wandb"]
-    elif len(folders) > 1:
-        places = [folder / "wandb" for folder in folders]
+    # One pattern instead of fifty paths, if all folders are equally deep below one.
+    root = Path(os.path.commonpath(folders))
+    depths = {len(folder.relative_to(root).parts) for folder in folders}
+    places: list[Path | str] = [folder / "wandb" for folder in folders]
+    if len(depths) == 1:
+        places = [f"{shlex.quote(wandb_client.from_here(root))}{'/*' * depths.pop()}/wandb"]
     advice = "must be uploaded first, with its scores" if online else "can be uploaded with its scores"
     advice = advice if len(folders) == 1 else advice.replace("its", "their")
     return [f"W&B: {_count(len(folders))} {advice}: {wandb_client.sync_command(*places)}"]

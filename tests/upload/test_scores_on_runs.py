@@ -2,6 +2,8 @@
 
 import json
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support import wandb_client
@@ -106,6 +108,22 @@ def test_offline_the_scores_are_a_piece_that_wandb_sync_joins_to_the_training(sc
     sync(scored.folder.path / "wandb", server, tmp_path)
     check_server(server, scored)
     assert scored.upload() == []
+
+
+@pytest.mark.parametrize(
+    ("folders", "places"),
+    [
+        (["baseline/seed-0"], "baseline/seed-0/wandb"),
+        (["."], "./wandb"),
+        (["laptop/baseline/seed-0", "laptop/baseline/seed-1", "laptop/tuned_lr/seed-0"], "laptop/*/*/wandb"),
+        (["my runs/a/laptop/baseline/seed-0", "my runs/b/full/baseline/seed-0"], "'my runs'/*/*/*/*/wandb"),
+        (["mixed/baseline/seed-0", "mixed/seed-0"], "mixed/baseline/seed-0/wandb mixed/seed-0/wandb"),
+    ],
+)
+def test_what_to_type_names_all_runs_however_few_folders_are_above_them(folders, places):
+    uploads = [SimpleNamespace(folder=Path(folder), unsynced=[folder]) for folder in folders]
+    (line,) = upload._to_upload(uploads, online=False)
+    assert line.endswith(f" sync {places}")
 
 
 def test_more_scores_make_one_piece_of_all_that_waits_and_after_an_upload_only_of_the_new_ones(scored, tmp_path):
