@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dcgan import UserError
-from dcgan.options import Parser, one_run, perform, places, positive, request, runs_folder
+from dcgan.options import Parser, images, one_run, perform, places, positive, request, runs_folder
 from dcgan.tools.files import user_path
 
 # torch, wandb and matplotlib take seconds to import, so modules that need them are imported where they are used.
 if TYPE_CHECKING:
     from analysis.compare.comparison import Comparison
+    from analysis.measures.features import Extractor
     from analysis.runs.run import Run
     from analysis.score import Scorer
+    from dcgan.device.device import Device
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,10 +85,11 @@ def _publish(options: argparse.Namespace) -> int:
 
 
 def _ladder(options: argparse.Namespace) -> int:
-    from analysis.ladder import IMAGES, write
+    from analysis.ladder import write
+    from dcgan.device.device import choose
 
-    folder, images = options.docs / "study", options.samples or IMAGES
-    print(write(folder, _scorer(options).extractor, data=options.data, cache=options.cache, images=images))
+    extractor = _extractor(options, choose(options.device))
+    print(write(options.docs / "study", extractor, data=options.data, cache=options.cache, images=options.samples))
     return 0
 
 
@@ -207,26 +210,31 @@ def _dashboard(options: argparse.Namespace) -> int:
 
 
 def _scorer(options: argparse.Namespace) -> "Scorer":
-    from analysis.measures import features
     from analysis.score import Scorer
-    from dcgan.device.device import choose, use_threads
+    from dcgan.device.device import choose
 
     device = choose(options.device)
-    use_threads("auto")
-    extractor = features.choose(
-        options.extractor,
-        inception_weights=options.inception_weights,
-        cache=options.cache,
-        device=device.torch,
-        memory_format=device.memory_format,
-    )
     return Scorer(
-        extractor,
+        _extractor(options, device),
         cache=options.cache,
         data=options.data,
         device=device.torch,
         float64=device.float64,
         samples=options.samples,
+    )
+
+
+def _extractor(options: argparse.Namespace, device: "Device") -> "Extractor":
+    from analysis.measures import features
+    from dcgan.device.device import use_threads
+
+    use_threads("auto")
+    return features.choose(
+        options.extractor,
+        inception_weights=options.inception_weights,
+        cache=options.cache,
+        device=device.torch,
+        memory_format=device.memory_format,
     )
 
 
@@ -244,14 +252,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m analysis", description="Score and compare the runs that `python -m dcgan` made.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    scoring = Parser(add_help=False, parents=[places("what each run was trained on, from the cache")])
-    scoring.add_argument(
+    extraction = Parser(add_help=False)
+    extraction.add_argument(
         "--extractor",
         metavar="NAME",
         help="network whose features give the scores: inception or effnet_lite0 (default: inception if its weights are "
         "here or can be downloaded)",
     )
-    scoring.add_argument(
+    extraction.add_argument(
         "--inception-weights",
         type=user_path,
         metavar="FILE",
@@ -259,6 +267,7 @@ def _parser() -> argparse.ArgumentParser:
         help="file with the weights of torch-fidelity's InceptionV3, if it can't be downloaded (default: "
         "$INCEPTION_WEIGHTS)",
     )
+    scoring = Parser(add_help=False, parents=[places("what each run was trained on, from the cache"), extraction])
     scoring.add_argument(
         "--samples",
         type=positive(int),
@@ -314,7 +323,16 @@ def _parser() -> argparse.ArgumentParser:
     publish.set_defaults(command=_publish)
 
     ladder = commands.add_parser(
-        "ladder", parents=[scoring, docs], help="score real images that are damaged step by step: what a KID means"
+        "ladder",
+        parents=[images(), extraction, docs],
+        help="score real images that are damaged step by step: what a KID means",
+    )
+    ladder.add_argument(
+        "--samples",
+        type=positive(int),
+        metavar="N",
+        default=1000,
+        help="how many real images to damage per rung, and to compare them with (default: %(default)s)",
     )
     ladder.set_defaults(command=_ladder)
 

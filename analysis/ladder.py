@@ -19,7 +19,6 @@ from analysis.reference import SEED
 from dcgan import UserError, config
 from dcgan.data import Source, open_source, pack
 
-IMAGES = 1000  # of each rung, and of the reference
 Damage = Callable[[np.ndarray], np.ndarray]
 #: Each rung's name and what it does to images; px are of a 64 px image.
 RUNGS: Mapping[str, Damage] = {
