@@ -337,7 +337,7 @@ def test_a_run_on_part_of_the_images_is_also_scored_against_unseen_ones(tmp_path
     unseen = pack(open_source(photographs, cache=cache), size=64, crop_px=None, images=120, cache=cache, besides=120)
     fake = sample.images(weights.load_generator(run.snapshots()[200]), range(SAMPLES))
     real, points = (
-        fidelity.Points.of(features.extract(extractor, [images], total=120, desc="").features, "cpu")
+        fidelity.Points.of(features.extract(extractor, images, total=120, desc="").features, "cpu")
         for images in (torch.from_numpy(np.array(unseen.images)).permute(0, 3, 1, 2), fake)
     )
     assert snapshots["fid_unseen"].iloc[0] == pytest.approx(fidelity.fid(real=real, fake=points))

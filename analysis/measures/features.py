@@ -9,10 +9,11 @@ import logging
 import socket
 import urllib.request
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from http.client import HTTPException
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -50,7 +51,7 @@ INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb91
 ANSWER_SECONDS = 5  # until a server begins to answer
 STALL_SECONDS = 30  # between two pieces of a download
 
-#: Images per forward pass, whatever the size of the incoming chunks. A short last pass is padded, so an image's
+#: Images per forward pass. A short last pass is padded, so an image's
 #: features do not depend on how many there are. A CPU is faster at 16 than at 64: more activations fit its caches.
 PASS_ON_CPU, PASS_ELSEWHERE = 16, 128
 
@@ -107,7 +108,7 @@ def choose(
 
 
 def extract(extractor: Extractor, images: Iterable[Tensor], *, total: int, desc: str) -> Features:
-    """The features of `total` images uint8 (n, 3, H, W), in chunks of any size; computed in float32 on every device.
+    """The features of `total` images uint8 (3, H, W), computed in float32 on every device.
 
     Raises ValueError when there are more or fewer images.
     """
@@ -118,26 +119,15 @@ def extract(extractor: Extractor, images: Iterable[Tensor], *, total: int, desc:
     # torch lets CUDA's convolutions drop to TF32, which has 10 bits; the context restores the setting afterwards.
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     with bar, torch.inference_mode(), exact:
-        for chunk in _regrouped(images, size):
+        singles = iter(images)
+        while batch := list(islice(singles, size)):
+            chunk = torch.stack(batch)
             padded = torch.cat([chunk, chunk.new_zeros(size - len(chunk), *chunk.shape[1:])])
             rows.append([output[: len(chunk)].cpu().numpy() for output in extractor.network(padded.to(device))])
             bar.update(len(chunk))
     if (count := sum(len(pooled) for pooled, _ in rows)) != total:
         raise ValueError(f"expected {total} images, got {count}")
     return Features(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
-
-
-def _regrouped(images: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """The same images in chunks of `size`, the last one shorter."""
-    buffer: Tensor | None = None
-    for chunk in images:
-        for piece in chunk.split(size):
-            buffer = piece if buffer is None else torch.cat([buffer, piece])
-            if len(buffer) >= size:
-                yield buffer[:size]
-                buffer = buffer[size:]
-    if buffer is not None and len(buffer):
-        yield buffer
 
 
 # --- EfficientNet-Lite0 ---

@@ -100,7 +100,7 @@ def test_inception_loads_from_a_given_file_and_is_torch_fidelitys(inception_file
     assert "not the published weights" in caplog.text
 
     images = noise(3)
-    seen = features.extract(extractor, [images], total=3, desc="images")
+    seen = features.extract(extractor, images, total=3, desc="images")
     assert seen.features.shape == (3, 2048)
     assert seen.logits.shape == (3, 1008)
     assert seen.features.std(0).mean() > 1e-3  # of unlike images
