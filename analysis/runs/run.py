@@ -163,7 +163,7 @@ def tidy(rows: pd.DataFrame | list[Mapping[str, Any]], where: str) -> pd.DataFra
 
 
 def _text(value: Any) -> str | None:
-    """A string that can be encoded, else None: YAML can spell half of a surrogate pair."""
+    """A string that can be encoded, else None: what W&B answers can hold half of a surrogate pair."""
     if not isinstance(value, str):
         return None
     return value if value.encode("utf-8", "ignore").decode() == value else None
