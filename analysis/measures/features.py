@@ -31,11 +31,6 @@ from analysis.measures.onnx_graph import lite0_graph
 from dcgan import UserError, one_line
 from dcgan.tools.within import within
 
-try:
-    import onnxruntime
-except ImportError:  # it has no wheel for some machines; torch computes the same there
-    onnxruntime = None
-
 log = logging.getLogger(__name__)
 
 NAMES = ("inception", "effnet_lite0")
@@ -154,7 +149,7 @@ class EfficientNetLite0(nn.Module):
         x = interpolate(x, (self.SIDE, self.SIDE), mode="bilinear", antialias=shrinks)
         x = (x - 127) / 128  # as Lite0 was trained; not ImageNet's mean and deviation
         # (n, 3, 224, 224)
-        return self._by_onnxruntime(x) if x.is_cpu and self._session else self._by_torch(x)
+        return self._by_onnxruntime(x) if x.is_cpu else self._by_torch(x)
 
     def _by_torch(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.network.extract_features(x.contiguous(memory_format=self.memory_format))
@@ -168,9 +163,9 @@ class EfficientNetLite0(nn.Module):
 
     @cached_property
     def _session(self) -> Any:
-        """The network in onnxruntime, with torch's number of threads; None where it is not installed."""
-        if onnxruntime is None:
-            return None
+        """The network in onnxruntime, with torch's number of threads."""
+        import onnxruntime  # only on a CPU
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         # A thread that waits for work would otherwise take a core from whatever else runs on the machine.
