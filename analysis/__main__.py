@@ -306,7 +306,11 @@ def _parser() -> argparse.ArgumentParser:
 
     docs = Parser(add_help=False)
     docs.add_argument(
-        "--docs", type=user_path, default=Path("docs"), metavar="DIR", help="folder of the study, beside the READMEs"
+        "--docs",
+        type=user_path,
+        default=Path("docs"),
+        metavar="DIR",
+        help="folder to write the study to (default: %(default)s); the READMEs are beside it",
     )
     study = commands.add_parser(
         "study-page",

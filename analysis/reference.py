@@ -68,7 +68,7 @@ def real_images(run: Run, *, size: int, cache: Path, data: str | None = None) ->
         if source.fingerprint == original.fingerprint:
             packed = pack(source, size=size, crop_px=crop_px, images=experiment.images, cache=cache)
     if packed is None:
-        remedy = f"{data} holds other images" if data else "DATA=path (--data) says where they are"
+        remedy = f"{data} holds other images" if data else "give their location with DATA=path (--data)"
         raise UserError(f"the real images of {run.data} at {size} px are not in {cache}; {remedy}")
     return packed
 

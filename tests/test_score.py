@@ -360,7 +360,7 @@ def test_real_images_that_the_cache_has_lost_are_asked_for_and_taken(tmp_path, e
     elsewhere = tmp_path / "another cache"
     notes = _score(_scorer(extractor, elsewhere), [run])
     assert len(notes) == 1, "a line a run, not one a generator"
-    assert "DATA=path (--data) says where they are" in notes[0].text
+    assert "give their location with DATA=path (--data)" in notes[0].text
     others = _photographs(tmp_path / "others", 150, seed=1)
     assert _score(_scorer(extractor, elsewhere, data=str(others)), [run]), "other images are not taken for them"
     assert _score(_scorer(extractor, elsewhere, data=str(photographs)), [run]) == []

@@ -93,7 +93,8 @@ def choose(
         except (OSError, HTTPException) as error:
             reason = error.reason if type(error) is URLError else error
             message = one_line(
-                f"no weights of inception: {reason}. --inception-weights (INCEPTION_WEIGHTS=) takes {_right_file()}"
+                f"InceptionV3's weights are not available: {reason}. "
+                f"Give the file with INCEPTION_WEIGHTS= (--inception-weights): {_right_file()}"
             )
             if name:
                 raise UserError(message) from error
