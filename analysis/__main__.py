@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,11 +30,8 @@ def _compare(options: argparse.Namespace) -> int:
     from analysis.runs.wandb import read_wandb
 
     runs, unusable = read_wandb(options.wandb) if options.wandb else read_folders(options.runs)
-    _report(unusable)
-    if not runs:
-        raise UserError(f"{options.wandb or options.runs}: none of the runs can be used")
-    for _ in _reports(options, runs, unusable, show_page=not options.no_open):
-        pass
+    _report_unusable(unusable, runs, options.wandb or options.runs)
+    _reports(options, runs, unusable, show_page=not options.no_open)
     return 0
 
 
@@ -46,9 +43,7 @@ def _study_page(options: argparse.Namespace) -> int:
     if options.wandb:
         raise UserError("--wandb (WANDB=): the study shows scores and samples, which only run folders have")
     runs, unusable = with_evidence(options.runs, options.docs / "study" / "evidence")
-    _report(unusable)
-    if not runs:
-        raise UserError(f"{options.runs}: none of the runs can be used")
+    _report_unusable(unusable, runs, options.runs)
     main_group, *other_groups = sorted(groups(runs).values(), key=len, reverse=True)
     unpublished = [group for group in other_groups if not all(run.published for run in group)]
     if unpublished:
@@ -100,8 +95,8 @@ def _reports(
     *,
     recorded: bool = False,
     show_page: bool = False,
-) -> Iterator[tuple["Comparison", Path]]:
-    """Score, compare and report each group of comparable runs; yield the comparison and its page.
+) -> list[tuple["Comparison", Path]]:
+    """Score, compare and report each group of comparable runs; return the comparisons and their pages.
 
     Each page is written before its scores exist and rewritten as they arrive. recorded: use the scores that came with
     the runs, which have no weights. show_page: open the first one.
@@ -137,6 +132,7 @@ def _reports(
         print(f"the page, still without some scores: {first.page}", file=sys.stderr)
         if show_page:
             show(first.page)
+    comparisons = []
     for (data, profile), report in reports.items():
         comparison = report.complete()
         if _tables(report.folder) != earlier_tables[data, profile]:
@@ -145,7 +141,8 @@ def _reports(
         if show_page and not waiting and report is first:
             show(report.page)
         _report(upload.upload(comparison, report.scores_of))
-        yield comparison, report.page
+        comparisons.append((comparison, report.page))
+    return comparisons
 
 
 def _rate(options: argparse.Namespace) -> int:
@@ -173,10 +170,10 @@ def _run(options: argparse.Namespace) -> int:
     from analysis.compare.build import compare
     from analysis.upload import scores as upload
 
-    arguments = training.parser().parse_args(words)
     weights = os.environ.get("INCEPTION_WEIGHTS")
     usual = {"extractor": None, "inception_weights": user_path(weights) if weights else None, "samples": None}
-    run, scorer = _run_of(arguments), _scorer(argparse.Namespace(**vars(arguments), **usual))
+    arguments = training.parser().parse_args(words, argparse.Namespace(**usual))
+    run, scorer = _run_of(arguments), _scorer(arguments)
     notes = scorer.score(scorer.missing([run]))
     _report([*map(str, notes), *upload.upload(compare([run], scorer.scores_of), scorer.scores_of)])
     final = scorer.scores_of(run)[1].final
@@ -241,6 +238,13 @@ def _extractor(options: argparse.Namespace, device: "Device") -> "Extractor":
 def _report(problems: Sequence[str]) -> None:
     for problem in problems:
         print(problem, file=sys.stderr)
+
+
+def _report_unusable(problems: Sequence[str], runs: Sequence["Run"], where: object) -> None:
+    """Raise UserError if no run is left."""
+    _report(problems)
+    if not runs:
+        raise UserError(f"{where}: none of the runs can be used")
 
 
 def _tables(report: Path) -> list[bytes]:
