@@ -3,19 +3,21 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dcgan import UserError
-from dcgan.options import Parser, one_run, perform, places, positive, request, runs_folder
+from dcgan.options import Parser, images, one_run, perform, places, positive, request, runs_folder
 from dcgan.tools.files import user_path
 
 # torch, wandb and matplotlib take seconds to import, so modules that need them are imported where they are used.
 if TYPE_CHECKING:
     from analysis.compare.comparison import Comparison
+    from analysis.measures.features import Extractor
     from analysis.runs.run import Run
     from analysis.score import Scorer
+    from dcgan.device.device import Device
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,11 +30,8 @@ def _compare(options: argparse.Namespace) -> int:
     from analysis.runs.wandb import read_wandb
 
     runs, unusable = read_wandb(options.wandb) if options.wandb else read_folders(options.runs)
-    _report(unusable)
-    if not runs:
-        raise UserError(f"{options.wandb or options.runs}: none of the runs can be used")
-    for _ in _reports(options, runs, unusable, show_page=not options.no_open):
-        pass
+    _report_unusable(unusable, runs, options.wandb or options.runs)
+    _reports(options, runs, unusable, show_page=not options.no_open)
     return 0
 
 
@@ -44,13 +43,11 @@ def _study_page(options: argparse.Namespace) -> int:
     if options.wandb:
         raise UserError("--wandb (WANDB=): the study shows scores and samples, which only run folders have")
     runs, unusable = with_evidence(options.runs, options.docs / "study" / "evidence")
-    _report(unusable)
-    if not runs:
-        raise UserError(f"{options.runs}: none of the runs can be used")
+    _report_unusable(unusable, runs, options.runs)
     main_group, *other_groups = sorted(groups(runs).values(), key=len, reverse=True)
     unpublished = [group for group in other_groups if not all(run.published for run in group)]
     if unpublished:
-        folders = sorted(str(Path(group[0].where).parents[1]) for group in [main_group, *unpublished])
+        folders = sorted(str(Path(group[0].where).parent.parent) for group in [main_group, *unpublished])
         raise UserError(
             f"{options.runs}: a study page covers one data set and profile, and these runs have {len(folders)}: "
             f"{', '.join(folders)}; choose one with --runs (RUNS=), and with --docs (DOCS=) a folder without "
@@ -83,10 +80,11 @@ def _publish(options: argparse.Namespace) -> int:
 
 
 def _ladder(options: argparse.Namespace) -> int:
-    from analysis.ladder import IMAGES, write
+    from analysis.ladder import write
+    from dcgan.device.device import choose
 
-    folder, images = options.docs / "study", options.samples or IMAGES
-    print(write(folder, _scorer(options).extractor, data=options.data, cache=options.cache, images=images))
+    extractor = _extractor(options, choose(options.device))
+    print(write(options.docs / "study", extractor, data=options.data, cache=options.cache, images=options.samples))
     return 0
 
 
@@ -97,8 +95,8 @@ def _reports(
     *,
     recorded: bool = False,
     show_page: bool = False,
-) -> Iterator[tuple["Comparison", Path]]:
-    """Score, compare and report each group of comparable runs; yield the comparison and its page.
+) -> list[tuple["Comparison", Path]]:
+    """Score, compare and report each group of comparable runs; return the comparisons and their pages.
 
     Each page is written before its scores exist and rewritten as they arrive. recorded: use the scores that came with
     the runs, which have no weights. show_page: open the first one.
@@ -134,6 +132,7 @@ def _reports(
         print(f"the page, still without some scores: {first.page}", file=sys.stderr)
         if show_page:
             show(first.page)
+    comparisons = []
     for (data, profile), report in reports.items():
         comparison = report.complete()
         if _tables(report.folder) != earlier_tables[data, profile]:
@@ -142,7 +141,8 @@ def _reports(
         if show_page and not waiting and report is first:
             show(report.page)
         _report(upload.upload(comparison, report.scores_of))
-        yield comparison, report.page
+        comparisons.append((comparison, report.page))
+    return comparisons
 
 
 def _rate(options: argparse.Namespace) -> int:
@@ -170,10 +170,10 @@ def _run(options: argparse.Namespace) -> int:
     from analysis.compare.build import compare
     from analysis.upload import scores as upload
 
-    arguments = training.parser().parse_args(words)
     weights = os.environ.get("INCEPTION_WEIGHTS")
     usual = {"extractor": None, "inception_weights": user_path(weights) if weights else None, "samples": None}
-    run, scorer = _run_of(arguments), _scorer(argparse.Namespace(**vars(arguments), **usual))
+    arguments = training.parser().parse_args(words, argparse.Namespace(**usual))
+    run, scorer = _run_of(arguments), _scorer(arguments)
     notes = scorer.score(scorer.missing([run]))
     _report([*map(str, notes), *upload.upload(compare([run], scorer.scores_of), scorer.scores_of)])
     final = scorer.scores_of(run)[1].final
@@ -207,21 +207,12 @@ def _dashboard(options: argparse.Namespace) -> int:
 
 
 def _scorer(options: argparse.Namespace) -> "Scorer":
-    from analysis.measures import features
     from analysis.score import Scorer
-    from dcgan.device.device import choose, use_threads
+    from dcgan.device.device import choose
 
     device = choose(options.device)
-    use_threads("auto")
-    extractor = features.choose(
-        options.extractor,
-        inception_weights=options.inception_weights,
-        cache=options.cache,
-        device=device.torch,
-        memory_format=device.memory_format,
-    )
     return Scorer(
-        extractor,
+        _extractor(options, device),
         cache=options.cache,
         data=options.data,
         device=device.torch,
@@ -230,9 +221,30 @@ def _scorer(options: argparse.Namespace) -> "Scorer":
     )
 
 
+def _extractor(options: argparse.Namespace, device: "Device") -> "Extractor":
+    from analysis.measures import features
+    from dcgan.device.device import use_threads
+
+    use_threads("auto")
+    return features.choose(
+        options.extractor,
+        inception_weights=options.inception_weights,
+        cache=options.cache,
+        device=device.torch,
+        memory_format=device.memory_format,
+    )
+
+
 def _report(problems: Sequence[str]) -> None:
     for problem in problems:
         print(problem, file=sys.stderr)
+
+
+def _report_unusable(problems: Sequence[str], runs: Sequence["Run"], where: object) -> None:
+    """Raise UserError if no run is left."""
+    _report(problems)
+    if not runs:
+        raise UserError(f"{where}: none of the runs can be used")
 
 
 def _tables(report: Path) -> list[bytes]:
@@ -244,14 +256,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m analysis", description="Score and compare the runs that `python -m dcgan` made.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    scoring = Parser(add_help=False, parents=[places("what each run was trained on, from the cache")])
-    scoring.add_argument(
+    extraction = Parser(add_help=False)
+    extraction.add_argument(
         "--extractor",
         metavar="NAME",
         help="network whose features give the scores: inception or effnet_lite0 (default: inception if its weights are "
         "here or can be downloaded)",
     )
-    scoring.add_argument(
+    extraction.add_argument(
         "--inception-weights",
         type=user_path,
         metavar="FILE",
@@ -259,6 +271,7 @@ def _parser() -> argparse.ArgumentParser:
         help="file with the weights of torch-fidelity's InceptionV3, if it can't be downloaded (default: "
         "$INCEPTION_WEIGHTS)",
     )
+    scoring = Parser(add_help=False, parents=[places("what each run was trained on, from the cache"), extraction])
     scoring.add_argument(
         "--samples",
         type=positive(int),
@@ -297,7 +310,11 @@ def _parser() -> argparse.ArgumentParser:
 
     docs = Parser(add_help=False)
     docs.add_argument(
-        "--docs", type=user_path, default=Path("docs"), metavar="DIR", help="folder of the study, beside the READMEs"
+        "--docs",
+        type=user_path,
+        default=Path("docs"),
+        metavar="DIR",
+        help="folder to write the study to (default: %(default)s); the READMEs are beside it",
     )
     study = commands.add_parser(
         "study-page",
@@ -314,7 +331,16 @@ def _parser() -> argparse.ArgumentParser:
     publish.set_defaults(command=_publish)
 
     ladder = commands.add_parser(
-        "ladder", parents=[scoring, docs], help="score real images that are damaged step by step: what a KID means"
+        "ladder",
+        parents=[images(), extraction, docs],
+        help="score real images that are damaged step by step: what a KID means",
+    )
+    ladder.add_argument(
+        "--samples",
+        type=positive(int),
+        metavar="N",
+        default=1000,
+        help="how many real images to damage per rung, and to compare them with (default: %(default)s)",
     )
     ladder.set_defaults(command=_ladder)
 

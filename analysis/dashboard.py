@@ -37,14 +37,15 @@ def show(runs: Path, reports: Path, *, terminal: bool | None) -> int:
 
 
 def _online(project: str, runs: Path, reports: Path) -> int:
-    """Save the workspace and the report in W&B, and open them."""
+    """Save the workspace and the report in W&B, and open them where there is a screen."""
     from analysis.runs.folders import read_folders
     from analysis.upload import workspace
 
     print(f"W&B project: {project}")
     page, lines = workspace.save(read_folders(runs)[0], reports)
     print("\n".join(lines))
-    webbrowser.open(page or project)
+    if has_screen():
+        webbrowser.open(page or project)
     return 0
 
 

@@ -4,7 +4,7 @@ Half of the chosen images are the reference; the other half, which is held out o
 which has no damage, is what a perfect generator would score at this number of images.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from analysis.reference import SEED
 from dcgan import UserError, config
 from dcgan.data import Source, open_source, pack
 
-IMAGES = 1000  # of each rung, and of the reference
 Damage = Callable[[np.ndarray], np.ndarray]
 #: Each rung's name and what it does to images; px are of a 64 px image.
 RUNGS: Mapping[str, Damage] = {
@@ -97,5 +96,5 @@ def examples(size: int, *, cache: Path) -> dict[str, np.ndarray]:
 
 
 def _features(extractor: features.Extractor, images: np.ndarray, title: str) -> np.ndarray:
-    chunks: Iterable[torch.Tensor] = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).split(256)
-    return features.extract(extractor, chunks, total=len(images), desc=title).features
+    tensors = (torch.from_numpy(image).permute(2, 0, 1) for image in images)
+    return features.extract(extractor, tensors, total=len(images), desc=title).features

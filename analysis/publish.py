@@ -66,7 +66,8 @@ def publish(runs: Iterable[Run], evidence: Path, scorer: Scorer) -> tuple[list[P
 def _lack(run: Run, scorer: Scorer) -> str:
     """Return why a run can't be published yet; "" if it can."""
     if run.state not in ENDED:
-        return f"it is {run.state} at step {run.steps:,} of {run.experiment.total_steps:,}"
+        verb = "was" if run.state == "interrupted" else "is"
+        return f"it {verb} {run.state} at step {run.steps:,} of {run.experiment.total_steps:,}"
     scored_steps = set(scorer.scores_of(run)[1].snapshots["step"])
     due = set(run.experiment.snapshot_steps) if run.state == "finished" else set()
     unscored_steps = {job.step for job in scorer.missing([run])} | (due - scored_steps)
@@ -80,7 +81,7 @@ def _difference(run: Run, folder: Path) -> str:
     if problems or not published:
         return f"or damaged: {problems[0]}"
     if (run_origin := origin(run)) != (published_origin := origin(published[0])):
-        return f"{published_origin.text} instead of {run_origin.text}"
+        return f"trained by {published_origin.text} instead of {run_origin.text}"
     if not run.history().equals(published[0].history()):
         return "with other losses"
     return ""

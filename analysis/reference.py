@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from analysis.measures import face_rate, features, fidelity, variety
 from analysis.runs.run import Run
@@ -69,7 +68,7 @@ def real_images(run: Run, *, size: int, cache: Path, data: str | None = None) ->
         if source.fingerprint == original.fingerprint:
             packed = pack(source, size=size, crop_px=crop_px, images=experiment.images, cache=cache)
     if packed is None:
-        remedy = f"{data} holds other images" if data else "DATA=path (--data) says where they are"
+        remedy = f"{data} holds other images" if data else "give their location with DATA=path (--data)"
         raise UserError(f"the real images of {run.data} at {size} px are not in {cache}; {remedy}")
     return packed
 
@@ -126,8 +125,8 @@ class Reference:
         """(count, dims) float32."""
 
         def extract() -> np.ndarray:
-            chunks = (_tensor(self._images[self._places[i : i + 256]]) for i in range(0, len(self), 256))
-            return features.extract(self._extractor, chunks, total=len(self), desc=f"real {self.name}").features
+            images = (torch.from_numpy(np.array(self._images[place])).permute(2, 0, 1) for place in self._places)
+            return features.extract(self._extractor, images, total=len(self), desc=f"real {self.name}").features
 
         return self._cached([self._extractor.name, self._extractor.weights], extract)
 
@@ -186,8 +185,3 @@ class Reference:
         with replacing(path) as aside, aside.open("wb") as file:
             np.save(file, array)
         return array
-
-
-def _tensor(images: np.ndarray) -> Tensor:
-    """uint8 (n, H, W, 3) as (n, 3, H, W)."""
-    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)

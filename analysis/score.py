@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -270,7 +271,7 @@ class Scorer:
         chunks = sample.decode(generator, points)
         if size is not None:
             chunks = (_shrunk(chunk, size) for chunk in chunks)
-        return features.extract(self.extractor, chunks, total=count, desc=title)
+        return features.extract(self.extractor, chain.from_iterable(chunks), total=count, desc=title)
 
     @cached_property
     def _source(self) -> Source | None:

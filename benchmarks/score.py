@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +61,14 @@ def bench_score(rounds: int) -> Result:
     real_images = torch.from_numpy(faces.draw(range(REAL), 64)).permute(0, 3, 1, 2)
     with tempfile.TemporaryDirectory() as scratch:
         extractor = features.choose("effnet_lite0", inception_weights=None, cache=Path(scratch), device="cpu")
-        real = fidelity.Points.of(features.extract(extractor, [real_images], total=REAL, desc="real images").features)
+        real = fidelity.Points.of(features.extract(extractor, real_images, total=REAL, desc="real images").features)
         _pngs(real_images, Path(scratch) / "real")
         fid: dict[str, float] = {}
 
         def ours() -> float:
             start = time.perf_counter()
             chunks = sample.decode(generator, sample.latents(range(IMAGES), 100))
-            fake = features.extract(extractor, chunks, total=IMAGES, desc="ours")
+            fake = features.extract(extractor, chain.from_iterable(chunks), total=IMAGES, desc="ours")
             points = fidelity.Points.of(fake.features)
             fid["ours"] = fidelity.fid(real=real, fake=points)
             fidelity.kid(real=real, fake=points, seed=0)

@@ -69,7 +69,12 @@ def runs_folder() -> Parser:
 
 def places(data_default: str = "the embedded drawn faces") -> Parser:
     """Return the options that say where runs and images are, and what to compute on."""
-    options = Parser(add_help=False, parents=[runs_folder()])
+    return Parser(add_help=False, parents=[runs_folder(), images(data_default)])
+
+
+def images(data_default: str = "the embedded drawn faces") -> Parser:
+    """Return the options that say where images are, and what to compute on."""
+    options = Parser(add_help=False)
     options.add_argument(
         "--data",
         metavar="D",

@@ -68,6 +68,17 @@ def test_a_comparison_of_what_wandb_has_takes_no_scored_report_away(tmp_path, ca
     assert "none: read from W&amp;B" in page.read_text(encoding="utf-8")
 
 
+def test_the_ladder_has_no_runs_and_its_help_speaks_of_real_images(capsys):
+    assert _output(capsys, "ladder", "--runs", "runs")[0] == 2
+    with pytest.raises(SystemExit):
+        main(["ladder", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "(default: the embedded drawn faces)" in text
+    assert "how many real images to damage per rung, and to compare them with (default: 1000)" in text
+    assert "trained on" not in text
+    assert "generated images" not in text
+
+
 def test_help_answers_for_each_command(capsys):
     for command in ("compare", "study-page", "rate", "dashboard"):
         with pytest.raises(SystemExit) as stopped:

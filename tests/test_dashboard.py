@@ -10,6 +10,8 @@ import sys
 from support import ROOT
 from support.made_runs import make_run
 
+from analysis import dashboard
+
 
 def command(*words, **env):
     return subprocess.Popen(
@@ -32,6 +34,21 @@ def test_ctrl_c_closes_it_with_one_line_and_exit_code_0(tmp_path):
     out, err = shown.communicate(timeout=30)
     assert (out, err) == ("\ndashboard closed; the runs are not affected\n", "")
     assert shown.returncode == 0
+
+
+def test_without_a_screen_the_page_in_wandb_is_printed_and_no_browser_is_opened(tmp_path, monkeypatch, capsys):
+    folder = make_run(tmp_path, "baseline")
+    status = {**folder.read_status(), "wandb_url": "https://wandb.ai/me/faces/runs/abcd1234"}
+    folder.write_status(status.pop("state"), **status)
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr("analysis.upload.workspace.save", lambda runs, reports: ("https://wandb.ai/w", ["W&B: a line"]))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    for has_screen, pages in ((False, []), (True, ["https://wandb.ai/w"])):
+        monkeypatch.setattr("analysis.dashboard.has_screen", lambda has_screen=has_screen: has_screen)
+        assert dashboard.show(tmp_path, tmp_path / "reports", terminal=None) == 0
+        assert opened == pages
+        assert "W&B project: https://wandb.ai/me/faces\nW&B: a line\n" in capsys.readouterr().out
 
 
 def test_it_starts_without_the_libraries_that_take_long(tmp_path):

@@ -140,7 +140,7 @@ def test_what_is_unfinished_or_not_scored_is_named_and_not_published(tmp_path, c
     rows = pd.read_csv(folder.path / "scores.csv")
     rows[~rows["score"].str.contains("_5000_")].to_csv(folder.path / "scores.csv", index=False)  # its snapshots' only
     report = published(tmp_path / "runs", tmp_path / "docs", capsys)
-    assert "init_only seed 0: not published: it is interrupted at step 600 of 1,200" in report
+    assert "init_only seed 0: not published: it was interrupted at step 600 of 1,200" in report
     assert "slow_d_only seed 0: not published: no scores of step 480 by this protocol; `make compare`" in report
     assert "decay_only seed 0: not published: no scores of step 1,200 by this protocol; `make compare`" in report
     assert not (tmp_path / "docs").exists()
@@ -162,7 +162,7 @@ def test_a_run_that_diverged_is_published_without_scores_so_that_a_study_knows_o
     assert table[table["status"] == "diverged"][["experiment", "seed"]].values.tolist() == [["init_only", 2]]
 
 
-@pytest.mark.parametrize(("change", "words"), [("code", "training code other"), ("losses", "with other losses")])
+@pytest.mark.parametrize(("change", "words"), [("code", "code other"), ("losses", "with other losses")])
 def test_the_evidence_of_another_run_of_the_same_name_is_kept_and_the_run_named(tmp_path, capsys, change, words):
     folder = trained(tmp_path / "runs", "init_only", 0)
     published(tmp_path / "runs", tmp_path / "docs", capsys)
@@ -188,7 +188,7 @@ def test_runs_of_other_code_are_left_out_of_the_study_with_a_note(runs, tmp_path
         for path in runs.glob(f"*/*/{name}/*/config.yaml"):
             path.write_text(path.read_text().replace("environment:\n", "environment:\n  code: usual\n"))
     files = study(tmp_path / "docs", runs)
-    assert "slow_d_only seed 0: left out: it is of training code - on cpu" in files["docs/study.md"].decode()
+    assert "slow_d_only seed 0: left out: trained by code - on cpu" in files["docs/study.md"].decode()
     assert set(pd.read_csv(tmp_path / "docs" / "study" / "runs.csv")["experiment"]) == set(NAMES[1:])
 
 

@@ -321,7 +321,7 @@ def test_a_run_on_part_of_the_images_is_also_scored_against_unseen_ones(tmp_path
     unseen = pack(open_source(photographs, cache=cache), size=64, crop_px=None, images=120, cache=cache, besides=120)
     fake = sample.images(weights.load_generator(run.snapshots()[200]), range(SAMPLES))
     real, points = (
-        fidelity.Points.of(features.extract(extractor, [images], total=120, desc="").features, "cpu")
+        fidelity.Points.of(features.extract(extractor, images, total=120, desc="").features, "cpu")
         for images in (torch.from_numpy(np.array(unseen.images)).permute(0, 3, 1, 2), fake)
     )
     assert snapshots["fid_unseen"].iloc[0] == pytest.approx(fidelity.fid(real=real, fake=points))
@@ -344,7 +344,7 @@ def test_real_images_that_the_cache_has_lost_are_asked_for_and_taken(tmp_path, e
     elsewhere = tmp_path / "another cache"
     notes = _score(_scorer(extractor, elsewhere), [run])
     assert len(notes) == 1, "a line a run, not one a generator"
-    assert "DATA=path (--data) says where they are" in notes[0].text
+    assert "give their location with DATA=path (--data)" in notes[0].text
     others = _photographs(tmp_path / "others", 150, seed=1)
     assert _score(_scorer(extractor, elsewhere, data=str(others)), [run]), "other images are not taken for them"
     assert _score(_scorer(extractor, elsewhere, data=str(photographs)), [run]) == []

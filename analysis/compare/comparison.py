@@ -22,9 +22,8 @@ RUN_COLUMNS = (
     "best_step", "best_fid", "last_fid", "floor_share", "d_win_share_last", "windows_counted", "windows_counted_5",
     "windows_counted_20", "d_win_share_at_end", "step_ms", "spread", "overlap", "period_2", "smooth_crossings",
     "kid_endpoint", "d_win_share_whole", "interleaving_ratio_end", "interleaving_ratio_5_end",
-    "gpu_use", "gpu_use_low", "gpu_use_high", "copied", "copied_real", "variety", "variety_real", "precision_real",
-    "recall_real", "g_has_won", "steps_compared", "dominance_end", "interleaving_ratio_last", "d_win_longest",
-    "last_fid_unseen",
+    "copied", "copied_real", "variety", "variety_real", "precision_real", "recall_real", "g_has_won", "steps_compared",
+    "dominance_end", "interleaving_ratio_last", "d_win_longest", "last_fid_unseen",
 )  # fmt: skip
 #: One row per snapshot. interleaving_ratio is over the steps since the previous snapshot; NaN where it is unknown.
 SNAPSHOT_COLUMNS = (

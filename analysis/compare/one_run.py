@@ -15,7 +15,6 @@ from analysis.measures import interleaving
 from analysis.measures.inference import wilson
 from analysis.measures.interleaving import SMOOTHINGS, interleaving_ratio
 from analysis.runs.run import SPEED, Run, whole
-from analysis.runs.system_metrics import gpu_use
 from analysis.score import SNAPSHOT_MEASURES, UNSEEN_MEASURES, Protocol, Scores
 
 NOTHING = Scores({}, pd.DataFrame(columns=["step", *SNAPSHOT_MEASURES, *UNSEEN_MEASURES]))  # of a run without scores
@@ -52,11 +51,7 @@ def part_of(
     """
     snapshots = _snapshots(run, scores)
     part = Part(
-        row=_facts(run)
-        | _cost(run, cost_per_hour)
-        | gpu_use(run)
-        | _quality(run, protocol, scores)
-        | _best_and_last(snapshots),
+        row=_facts(run) | _cost(run, cost_per_hour) | _quality(run, protocol, scores) | _best_and_last(snapshots),
         snapshots=snapshots.assign(interleaving_ratio=np.nan),
     )
     try:

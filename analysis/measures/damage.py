@@ -24,8 +24,8 @@ def swapped_halves(images: np.ndarray) -> np.ndarray:
     return damaged
 
 
-def moved_eye(images: np.ndarray, shift: float = EYE_MOVES) -> np.ndarray:
-    """Each image with its left eye moved down by a share of the side. The skin around the eye is stretched, not torn.
+def moved_eye(images: np.ndarray) -> np.ndarray:
+    """Each image with its left eye moved down by EYE_MOVES. The skin around the eye is stretched, not torn.
 
     One core does about 100 images a second.
     """
@@ -35,9 +35,9 @@ def moved_eye(images: np.ndarray, shift: float = EYE_MOVES) -> np.ndarray:
     y, x = (np.mgrid[:height, :width] + 0.5) / np.reshape([height, width], (2, 1, 1))
     for image in damaged:
         eye_x, eye_y = _left_eye(cascade, image)
-        distance = np.hypot(x - eye_x, y - eye_y - shift) - CORE
+        distance = np.hypot(x - eye_x, y - eye_y - EYE_MOVES) - CORE
         share = 0.5 + 0.5 * np.cos(np.pi * np.clip(distance / EDGE, 0, 1))  # 1 within the core, 0 outside of the edge
-        from_x, from_y = x * width - 0.5, (y - share * shift) * height - 0.5
+        from_x, from_y = x * width - 0.5, (y - share * EYE_MOVES) * height - 0.5
         maps = from_x.astype(np.float32), from_y.astype(np.float32)
         image[:] = cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return damaged

@@ -9,10 +9,11 @@ import logging
 import socket
 import urllib.request
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from http.client import HTTPException
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -30,11 +31,6 @@ from analysis.measures.onnx_graph import lite0_graph
 from dcgan import UserError, one_line
 from dcgan.tools.within import within
 
-try:
-    import onnxruntime
-except ImportError:  # it has no wheel for some machines; torch computes the same there
-    onnxruntime = None
-
 log = logging.getLogger(__name__)
 
 NAMES = ("inception", "effnet_lite0")
@@ -50,7 +46,7 @@ INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb91
 ANSWER_SECONDS = 5  # until a server begins to answer
 STALL_SECONDS = 30  # between two pieces of a download
 
-#: Images per forward pass, whatever the size of the incoming chunks. A short last pass is padded, so an image's
+#: Images per forward pass. A short last pass is padded, so an image's
 #: features do not depend on how many there are. A CPU is faster at 16 than at 64: more activations fit its caches.
 PASS_ON_CPU, PASS_ELSEWHERE = 16, 128
 
@@ -97,7 +93,8 @@ def choose(
         except (OSError, HTTPException) as error:
             reason = error.reason if type(error) is URLError else error
             message = one_line(
-                f"no weights of inception: {reason}. --inception-weights (INCEPTION_WEIGHTS=) takes {_right_file()}"
+                f"InceptionV3's weights are not available: {reason}. "
+                f"Give the file with INCEPTION_WEIGHTS= (--inception-weights): {_right_file()}"
             )
             if name:
                 raise UserError(message) from error
@@ -107,7 +104,7 @@ def choose(
 
 
 def extract(extractor: Extractor, images: Iterable[Tensor], *, total: int, desc: str) -> Features:
-    """The features of `total` images uint8 (n, 3, H, W), in chunks of any size; computed in float32 on every device.
+    """The features of `total` images uint8 (3, H, W), computed in float32 on every device.
 
     Raises ValueError when there are more or fewer images.
     """
@@ -118,26 +115,15 @@ def extract(extractor: Extractor, images: Iterable[Tensor], *, total: int, desc:
     # torch lets CUDA's convolutions drop to TF32, which has 10 bits; the context restores the setting afterwards.
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     with bar, torch.inference_mode(), exact:
-        for chunk in _regrouped(images, size):
+        singles = iter(images)
+        while batch := list(islice(singles, size)):
+            chunk = torch.stack(batch)
             padded = torch.cat([chunk, chunk.new_zeros(size - len(chunk), *chunk.shape[1:])])
             rows.append([output[: len(chunk)].cpu().numpy() for output in extractor.network(padded.to(device))])
             bar.update(len(chunk))
     if (count := sum(len(pooled) for pooled, _ in rows)) != total:
         raise ValueError(f"expected {total} images, got {count}")
     return Features(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
-
-
-def _regrouped(images: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """The same images in chunks of `size`, the last one shorter."""
-    buffer: Tensor | None = None
-    for chunk in images:
-        for piece in chunk.split(size):
-            buffer = piece if buffer is None else torch.cat([buffer, piece])
-            if len(buffer) >= size:
-                yield buffer[:size]
-                buffer = buffer[size:]
-    if buffer is not None and len(buffer):
-        yield buffer
 
 
 # --- EfficientNet-Lite0 ---
@@ -164,7 +150,7 @@ class EfficientNetLite0(nn.Module):
         x = interpolate(x, (self.SIDE, self.SIDE), mode="bilinear", antialias=shrinks)
         x = (x - 127) / 128  # as Lite0 was trained; not ImageNet's mean and deviation
         # (n, 3, 224, 224)
-        return self._by_onnxruntime(x) if x.is_cpu and self._session else self._by_torch(x)
+        return self._by_onnxruntime(x) if x.is_cpu else self._by_torch(x)
 
     def _by_torch(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.network.extract_features(x.contiguous(memory_format=self.memory_format))
@@ -178,9 +164,9 @@ class EfficientNetLite0(nn.Module):
 
     @cached_property
     def _session(self) -> Any:
-        """The network in onnxruntime, with torch's number of threads; None where it is not installed."""
-        if onnxruntime is None:
-            return None
+        """The network in onnxruntime, with torch's number of threads."""
+        import onnxruntime  # only on a CPU
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         # A thread that waits for work would otherwise take a core from whatever else runs on the machine.

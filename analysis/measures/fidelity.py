@@ -37,10 +37,6 @@ class Points:
     def __len__(self) -> int:
         return len(self.features)
 
-    @property
-    def dims(self) -> int:
-        return self.features.shape[1]
-
     @cached_property
     def mean(self) -> Tensor:
         """(dims,)"""
@@ -65,7 +61,7 @@ class Points:
     @cached_property
     def squares(self) -> Tensor:
         """(count,), KID's kernel of each image with itself."""
-        return (self.features.square().sum(1) / self.dims + 1) ** 3
+        return (self.features.square().sum(1) / self.features.shape[1] + 1) ** 3
 
 
 def fid(*, real: np.ndarray | Points, fake: np.ndarray | Points) -> float:

@@ -300,15 +300,8 @@ def partial_association(
 
 def _bootstrap(statistic: Callable[[np.ndarray], float], clusters: int) -> tuple[float, float]:
     """The middle 95 % of a statistic over clusters drawn with replacement."""
-    rng = np.random.default_rng(0)
-    cache: dict[bytes, float] = {}  # a few clusters can be drawn in only a few ways
-    values = np.empty(RESAMPLES)
-    for resample in range(RESAMPLES):
-        times = np.bincount(rng.integers(clusters, size=clusters), minlength=clusters)
-        key = times.tobytes()
-        if key not in cache:
-            cache[key] = statistic(times)
-        values[resample] = cache[key]
+    draws = np.random.default_rng(0).integers(clusters, size=(RESAMPLES, clusters))
+    values = np.array([statistic(np.bincount(draw, minlength=clusters)) for draw in draws])
     values = values[~np.isnan(values)]
     if not len(values):
         return NAN, NAN

@@ -5,7 +5,7 @@ number. A graph as plain as this one takes a few lines and a tenth of a second t
 `onnx` package, nor for a cached file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from efficientnet_lite_pytorch import EfficientNet
@@ -39,8 +39,8 @@ def lite0_graph(network: EfficientNet, side: int) -> bytes:
     pooled = graph.node("Flatten", graph.node("GlobalAveragePool", x), output="pooled")
     weight, bias = graph.constant(network._fc.weight), graph.constant(network._fc.bias)
     graph.node("Gemm", pooled, weight, bias, output="logits", transB=1)
-    shapes = {"images": (3, side, side), "pooled": (network._fc.in_features,), "logits": (network._fc.out_features,)}
-    return graph.model("effnet_lite0", inputs=["images"], outputs=["pooled", "logits"], shapes=shapes)
+    outputs = {"pooled": (network._fc.in_features,), "logits": (network._fc.out_features,)}
+    return graph.model(inputs={"images": (3, side, side)}, outputs=outputs)
 
 
 class _Graph:
@@ -80,22 +80,18 @@ class _Graph:
         pads, strides = (top, left, bottom, right), tuple(conv.stride)
         return self.node("Conv", x, weight, bias, pads=pads, strides=strides, group=conv.groups)
 
-    def model(
-        self, name: str, *, inputs: Sequence[str], outputs: Sequence[str], shapes: dict[str, tuple[int, ...]]
-    ) -> bytes:
-        """The whole model. shapes: of the inputs and outputs, without the number of images."""
-        ends = [
-            *(_field(11, _value(end, shapes[end])) for end in inputs),
-            *(_field(12, _value(end, shapes[end])) for end in outputs),
-        ]
-        graph = _field(7, *self._fields, _field(2, name), *ends)
+    def model(self, *, inputs: Mapping[str, Sequence[int]], outputs: Mapping[str, Sequence[int]]) -> bytes:
+        """The whole model, from the names of its inputs and outputs and their shapes without the number of images."""
+        ends = [_field(11, _value(*end)) for end in inputs.items()]
+        ends += [_field(12, _value(*end)) for end in outputs.items()]
+        graph = _field(7, *self._fields, _field(2, "effnet_lite0"), *ends)
         return _field(1, IR_VERSION) + graph + _field(8, _field(2, OPSET))
 
     def _new_name(self) -> str:
         return f"x{len(self._fields)}"
 
 
-def _value(name: str, shape: tuple[int, ...]) -> bytes:
+def _value(name: str, shape: Sequence[int]) -> bytes:
     """A ValueInfoProto: float32, the number of images free."""
     dims = [_field(1, _field(2, "n")), *(_field(1, _field(1, size)) for size in shape)]
     return _field(1, name) + _field(2, _field(1, _field(1, FLOAT), _field(2, *dims)))

@@ -259,21 +259,13 @@ def _speed(table: pd.DataFrame) -> dict[str, list[Any]]:
         "images/s": numbers("images_per_s", 0),
         "ms a step": numbers("step_ms", 1),
         "waited for input": numbers("data_wait_fraction", 2, percent=True),
-        "GPU use": [_gpu_use(row) for _, row in timed.iterrows()],
         "floor's share": numbers("floor_share", 0, percent=True),
         "device hours": numbers("gpu_hours", 2),
         "cost": numbers("cost", 2),
     }
-    for heading in ("GPU use", "cost"):
-        if set(columns[heading]) == {"-"}:
-            del columns[heading]
+    if set(columns["cost"]) == {"-"}:
+        del columns["cost"]
     return {"head": list(columns), "rows": list(zip(*columns.values(), strict=True))}
-
-
-def _gpu_use(row: pd.Series) -> str:
-    """The median use of the GPU and its quartiles."""
-    low, median, high = (number(row[f"gpu_use{part}"], 0, percent=True) for part in ("_low", "", "_high"))
-    return f"{median} [{low}, {high}]" if pd.notna(row["gpu_use"]) else median
 
 
 def _rating(rating: Mapping[str, Any]) -> list[Any]:

@@ -1,8 +1,8 @@
 """The origin of a run's numbers besides its recipe: the training code, the kind of device, the arithmetic."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mode
 from typing import NamedTuple
 
 from analysis.runs.folders import read_folders
@@ -20,7 +20,7 @@ class Origin(NamedTuple):
     @property
     def text(self) -> str:
         """In a few words."""
-        return f"training code {self.code} on {self.device} in {self.precision}"
+        return f"code {self.code} on {self.device} in {self.precision}"
 
 
 def origin(run: Run) -> Origin:
@@ -32,7 +32,7 @@ def of_one_origin(runs: Sequence[Run]) -> tuple[list[Run], list[Note]]:
     """The runs of the origin that most have, and a note on each of the others: they are not mixed."""
     others, usual = _of_other_origins(runs)
     notes = [
-        Note(f"left out: it is of {origin(run).text}, and most runs are of {usual.text}", run.title) for run in others
+        Note(f"left out: trained by {origin(run).text}, unlike most runs ({usual.text})", run.title) for run in others
     ]
     return [run for run in runs if run not in others], notes
 
@@ -42,8 +42,8 @@ def mixed(runs: Sequence[Run]) -> list[Note]:
     others, usual = _of_other_origins(runs)
     return [
         Note(
-            f"it is of {origin(run).text}, and most runs are of {usual.text}: a difference between them may come from "
-            "that",
+            f"trained by {origin(run).text}, unlike most runs ({usual.text}): this may explain a difference between "
+            "them",
             run.title,
         )
         for run in others
@@ -52,7 +52,7 @@ def mixed(runs: Sequence[Run]) -> list[Note]:
 
 def _of_other_origins(runs: Sequence[Run]) -> tuple[list[Run], Origin]:
     """The runs that are not of the origin that most have, and this origin. There is at least one run."""
-    usual = Counter(map(origin, runs)).most_common(1)[0][0]
+    usual = mode(map(origin, runs))
     return [run for run in runs if origin(run) != usual], usual
 
 
@@ -77,5 +77,5 @@ def with_evidence(runs: Path, evidence: Path) -> tuple[list[Run], list[str]]:
             by_name[key] = run
             problems.append(f"{twin.where}: left out: it is {twin.state}, and {run.where} is the same run, finished")
         elif origin(twin) != origin(run):
-            problems.append(f"{run.where}: left out: {twin.where} is the same run of {origin(twin).text}")
+            problems.append(f"{run.where}: left out: {twin.where} is the same run, trained by {origin(twin).text}")
     return list(by_name.values()), [*problems, *unusable]

@@ -3,11 +3,10 @@
 page.html       the page on which the images are rated; it does not say which are generated
 page.json       which picture of the page is which, see Sheet; page-*.json the same of earlier pages
 answers-*.json  answers as the page saves them, see Answers
-<time>.json     answers as an earlier version saved them, see Record
 """
 
 import logging
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +21,7 @@ log = logging.getLogger(__name__)
 
 QUESTION = "Does this face look normal?"
 FOLDER, PAGE, SHEET, EARLIER_SHEETS = "ratings", "page.html", "page.json", "page-*.json"
-LARGEST_BYTES = 1_000_000  # of a file in ratings/ that is read; a record has 6,000
+LARGEST_BYTES = 1_000_000  # of a file in ratings/ that is read; a sheet has 1,000
 
 Kind = Literal["generated", "real", "damaged"]
 KINDS: tuple[Kind, ...] = ("generated", "real", "damaged")
@@ -30,7 +29,7 @@ KINDS: tuple[Kind, ...] = ("generated", "real", "damaged")
 
 @dataclass(frozen=True)
 class Rating:
-    """One person's answers, counted; an old page had no damaged faces."""
+    """One person's answers, counted."""
 
     counts: tuple[tuple[int, int], ...]  # of each of KINDS: how many look normal, of how many
     rater: str
@@ -49,14 +48,13 @@ class Sheet(_Strict):
     generator: str  # hash of its weights
     generated_indices: tuple[int, ...]  # latent seeds
     real_indices: tuple[int, ...]  # of the data's images
-    damaged_indices: tuple[int, ...] = ()  # of those that are shown damaged; none on a page from before there were any
+    damaged_indices: tuple[int, ...]  # of those that are shown damaged
     title: str
 
     @property
     def page(self) -> str:
         """The page's name, by which answers find their sheet; it reveals nothing of the order."""
-        unnamed = {"title"} if self.damaged_indices else {"title", "damaged_indices"}  # so that old pages keep theirs
-        return checksum(self.model_dump_json(exclude=unnamed).encode(), nbytes=8)
+        return checksum(self.model_dump_json(exclude={"title"}).encode(), nbytes=8)
 
     @property
     def order(self) -> list[int]:
@@ -75,22 +73,6 @@ class Answers(_Strict):
     answers: Annotated[str, Field(pattern="^[yn]+$")]
     rater: Annotated[str, Field(max_length=80)] = ""
     time: AwareDatetime
-
-
-class Shown(BaseModel):
-    """One picture and its answer."""
-
-    kind: Kind
-    answer: Literal["y", "n"]
-
-
-class Record(BaseModel):
-    """Answers together with what they are about, as an earlier version saved them; it has more fields than these."""
-
-    generator: str
-    rater: str
-    time: AwareDatetime
-    images: tuple[Shown, ...]
 
 
 def read_ratings(run_folder: Path) -> list[Rating]:
@@ -116,19 +98,17 @@ def reason(error: Exception) -> str:
 
 def _read(path: Path) -> Rating:
     """A rating, from answers and the sheet of their page. Raises OSError and ValueError for a file that holds none."""
-    text = read_plain(path, most=LARGEST_BYTES).decode()
-    if '"images"' in text:  # a key: in a rater's name the quotes would be escaped
-        record = Record.model_validate_json(text)
-        pictures: list[tuple[Kind, str]] = [(picture.kind, picture.answer) for picture in record.images]
-        return _counted(pictures, rater=record.rater, time=record.time, generator=record.generator)
-    answers = Answers.model_validate_json(text)
+    answers = Answers.model_validate_json(read_plain(path, most=LARGEST_BYTES).decode())
     sheet = _sheet_of(answers, path.parent)
     if len(answers.answers) != len(sheet.order):
         raise ValueError(f"{len(answers.answers)} answers to {len(sheet.order)} pictures")
     index_groups = (sheet.generated_indices, sheet.real_indices, sheet.damaged_indices)
     kinds = [kind for kind, indices in zip(KINDS, index_groups, strict=True) for _ in indices]
-    pictures = [(kinds[place], answer) for place, answer in zip(sheet.order, answers.answers, strict=True)]
-    return _counted(pictures, rater=answers.rater, time=answers.time, generator=sheet.generator)
+    normal = Counter(kinds[place] for place, answer in zip(sheet.order, answers.answers, strict=True) if answer == "y")
+    counts = tuple((normal[kind], len(indices)) for kind, indices in zip(KINDS, index_groups, strict=True))
+    if not all(n for _, n in counts[:2]):
+        raise ValueError("no generated or no real pictures")
+    return Rating(counts, answers.rater, answers.time, sheet.generator)
 
 
 def _sheet_of(answers: Answers, folder: Path) -> Sheet:
@@ -142,16 +122,8 @@ def _sheet_of(answers: Answers, folder: Path) -> Sheet:
             continue
         if sheet.page == answers.page:
             return sheet
-    raise ValueError(f"answers to page {answers.page[:16]!r}, which is not that of {SHEET} or an earlier one{failure}")
-
-
-def _counted(pictures: Sequence[tuple[Kind, str]], *, rater: str, time: datetime, generator: str) -> Rating:
-    """Count each kind and how many of it look normal. Raises ValueError without generated or without real pictures."""
-    answers = [[answer for picture_kind, answer in pictures if picture_kind == kind] for kind in KINDS]
-    counts = tuple((letters.count("y"), len(letters)) for letters in answers)
-    if not all(n for _, n in counts[:2]):
-        raise ValueError("no generated or no real pictures")
-    return Rating(counts, rater, time, generator)
+    page = answers.page[:16]
+    raise ValueError(f"answers to page {page!r}, but {SHEET} and the earlier sheets are of other pages{failure}")
 
 
 def read_sheet(path: Path) -> Sheet:

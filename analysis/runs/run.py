@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -99,7 +100,7 @@ class Run:
     @property
     def wandb_place(self) -> tuple[str, str, str] | None:
         """Entity, project and id in W&B; None for a run that was never online."""
-        page = re.search(r"/([\w.-]+)/([\w.-]+)/runs/([\w.-]+)$", str(self.status.get("wandb_url") or ""))
+        page = re.search(r"/([^/]+)/([^/]+)/runs/([\w.-]+)$", unquote(str(self.status.get("wandb_url") or "")))
         return (page[1], page[2], page[3]) if page else None
 
     def snapshots(self) -> dict[int, Path]:
@@ -161,7 +162,7 @@ def tidy(rows: pd.DataFrame | list[Mapping[str, Any]], where: str) -> pd.DataFra
 
 
 def _text(value: Any) -> str | None:
-    """A string that can be encoded, else None: YAML can spell half of a surrogate pair."""
+    """A string that can be encoded, else None: what W&B answers can hold half of a surrogate pair."""
     if not isinstance(value, str):
         return None
     return value if value.encode("utf-8", "ignore").decode() == value else None

@@ -7,7 +7,6 @@ is sent twice. Only ended runs are touched, each under its folder's lock: nobody
 """
 
 import json
-import logging
 import math
 import os
 import re
@@ -30,8 +29,6 @@ from dcgan.record.folder import ENDED
 from dcgan.record.wandb_client import pieces
 from dcgan.tools.files import read_plain, save
 from dcgan.tools.within import within
-
-log = logging.getLogger(__name__)
 
 SENT = "scores.json"  # in a piece of scores: what it sends, empty until all of it is written
 SEND_S = 90.0  # for one run; wandb's own limits end it sooner
@@ -214,7 +211,7 @@ def _send_all(uploads: Sequence[_Upload]) -> list[str]:
                 except UserError as error:  # somebody trains it again, or another comparison sends
                     refusals.append(str(error))
         except (Exception, SystemExit) as error:  # wandb exits when its process has died
-            lines.append(f"W&B: the scores are not sent ({first_line(error)}); the next `make compare` tries again")
+            lines.append(f"W&B: the scores were not sent ({first_line(error)}); the next `make compare` tries again")
         finally:
             wandb_client.teardown(wandb, 5)
     if sent:
@@ -231,15 +228,13 @@ def _to_upload(uploads: Sequence[_Upload], *, online: bool) -> list[str]:
     folders = [item.folder for item in uploads if item.unsynced]
     if not folders:
         return []
-    # A run's folder lies four below RUNS; one pattern instead of fifty paths.
-    runs = {folder.parents[3] for folder in folders}
-    places: list[Path | str] = [folders[0] / "wandb"]
-    if len(folders) > 1 and len(runs) == 1:
-        places = [f"{shlex.quote(wandb_client.from_here(runs.pop()))}/*/*/*/*/wandb"]
-    elif len(folders) > 1:
-        places = [folder / "wandb" for folder in folders]
-    advice = "must be uploaded first, with its scores" if online else "can be uploaded with its scores"
-    advice = advice if len(folders) == 1 else advice.replace("its", "their")
+    # One pattern instead of fifty paths, if all folders are equally deep below one.
+    root = Path(os.path.commonpath(folders))
+    depths = {len(folder.relative_to(root).parts) for folder in folders}
+    places: list[Path | str] = [folder / "wandb" for folder in folders]
+    if len(depths) == 1:
+        places = [f"{shlex.quote(wandb_client.from_here(root))}{'/*' * depths.pop()}/wandb"]
+    advice = "must be uploaded first, scores included" if online else "can be uploaded, scores included"
     return [f"W&B: {_count(len(folders))} {advice}: {wandb_client.sync_command(*places)}"]
 
 
@@ -265,8 +260,6 @@ def _send(wandb: Any, upload: _Upload, *, online: bool) -> str | None:
         session.log({"step": step, **values}, step=None if offset is None else offset + number)
     # An upload replaces the whole summary, so the training's part is sent again.
     session.summary.update({**_summary_of_training(run), **content.summary})
-    if content.rows:
-        _log_generator(wandb, session, upload, config)
     session.finish(exit_code=0)
     save(piece / SENT, json.dumps(asdict(content)))
     upload.scores[piece] = content
@@ -284,19 +277,6 @@ def _start(wandb: Any, upload: _Upload, config: Mapping[str, Any], *, online: bo
         return wandb.init(mode="online", resume="must", **options)
     except wandb.errors.UsageError as error:
         raise _Gone from error
-
-
-def _log_generator(wandb: Any, session: Any, upload: _Upload, config: Mapping[str, Any]) -> None:
-    """Log the generator again, with its scores. If this fails, the scores are still sent."""
-    run = upload.run
-    if run.folder is None or not run.folder.generator.is_file():
-        return
-    scores = {name: upload.content.summary.get(name) for name in ("fid", "best_fid", "best_step")}
-    files = [run.folder.generator, run.folder.path / "scores.csv"]
-    try:
-        wandb_client.log_generator(wandb, session, config, files, state=run.state, **scores)
-    except Exception as error:
-        log.warning("W&B: the generator of %s is not sent (%s)", run.title, first_line(error))
 
 
 def _project(run: Run) -> dict[str, str]:

@@ -9,7 +9,7 @@ import shlex
 import string
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +121,12 @@ def whole(run_id: str) -> str:
     return f"{run_id}-whole"
 
 
-def log_generator(wandb: Any, run: Any, config: Mapping[str, Any], files: Sequence[Path], **facts: Any) -> None:
-    """Log the run's generator as an artifact of type model, whose metadata name its data and its code."""
+def log_generator(wandb: Any, run: Any, config: Mapping[str, Any], generator: Path, *, state: str) -> None:
+    """Log the run's generator as an artifact of type model, whose metadata name its data, its code and its state."""
     data, environment = config.get("data") or {}, config.get("environment") or {}
     origin = {"data_fingerprint": data.get("fingerprint"), "git_commit": environment.get("git_commit")}
-    artifact = wandb.Artifact(f"generator-{run.id}", type="model", metadata=origin | facts)
-    for file in files:
-        artifact.add_file(str(file), policy="immutable", skip_cache=True)  # immutable: wandb reads it in place
+    artifact = wandb.Artifact(f"generator-{run.id}", type="model", metadata={**origin, "state": state})
+    artifact.add_file(str(generator), policy="immutable", skip_cache=True)  # immutable: wandb reads it in place
     run.log_artifact(artifact)
 
 

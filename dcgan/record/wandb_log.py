@@ -152,7 +152,7 @@ class Tracker:
             self._run.summary.update(summary)
             if generator is not None:
                 config = dict(self._run.config)
-                wandb_client.log_generator(self._wandb, self._run, config, [generator], state=summary["state"])
+                wandb_client.log_generator(self._wandb, self._run, config, generator, state=summary["state"])
 
         def end() -> None:
             self._run.finish(exit_code=1 if summary["state"] == "failed" else 0)

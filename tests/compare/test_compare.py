@@ -103,9 +103,9 @@ def test_a_run_of_another_device_or_code_is_compared_and_named(tmp_path):
     make_run(tmp_path, "tuned_lr", device="cuda")
     found = compared(tmp_path)
     assert len(found.table) == 3
-    (note,) = [note for note in found.notes if "may come from that" in note.text]
+    (note,) = [note for note in found.notes if "this may explain" in note.text]
     assert note.run == "tuned_lr seed 0"
-    assert "training code - on cuda in -, and most runs are of training code - on cpu in -:" in note.text
+    assert "trained by code - on cuda in -, unlike most runs (code - on cpu in -):" in note.text
 
 
 def test_quality_at_two_image_sizes_is_compared_only_at_64_px(tmp_path):

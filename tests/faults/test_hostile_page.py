@@ -1,6 +1,5 @@
 """What comes from files is text in the page and in compare.md, whatever it looks like."""
 
-import json
 import re
 
 import pytest
@@ -10,6 +9,7 @@ from support.made_runs import STUB, make_run
 
 from analysis.__main__ import main
 from analysis.pages import words
+from analysis.runs.ratings import Answers, Sheet
 
 HOSTILE = [
     "<script>window.hit = 1</script>",
@@ -45,9 +45,11 @@ def page(tmp_path_factory):
     record["environment"] = dict.fromkeys(texts, EVERYTHING)
     free.config.write_text(yaml.dump(record))
     (free.path / "ratings").mkdir()
-    images = [{"kind": kind, "answer": "y"} for kind in ("generated", "real")]
-    rating = {"generator": "abc", "rater": EVERYTHING, "time": "2026-01-01T00:00:00Z", "images": images}
-    (free.path / "ratings" / f"{HOSTILE[0][:8]}.json").write_text(json.dumps(rating))
+    sheet = Sheet(seed=1, generator="abc", generated_indices=(0,), real_indices=(0,), damaged_indices=(), title="a run")
+    (free.path / "ratings" / "page.json").write_text(sheet.model_dump_json())
+    for number, text in enumerate(HOSTILE):
+        answers = Answers(page=sheet.page, answers="yy", rater=text, time=f"2026-01-01T00:00:{number:02}Z")
+        (free.path / "ratings" / f"answers-{number}.json").write_text(answers.model_dump_json())
     for name in ("regularized", "hires_128"):
         broken = make_run(runs, name)
         record = yaml.safe_load(broken.config.read_text())

@@ -55,7 +55,7 @@ def test_another_preprocessing_would_be_caught(lite0):
         with torch.inference_mode():
             return shares(lite0.network.network(prepare(resized)))[MILITARY_UNIFORM].item()
 
-    right = shares(features.extract(lite0, [pixels.byte()], total=1, desc="picture").logits)[MILITARY_UNIFORM].item()
+    right = shares(features.extract(lite0, pixels.byte(), total=1, desc="picture").logits)[MILITARY_UNIFORM].item()
     assert right == pytest.approx(0.39, abs=0.03)
     assert share(lambda x: (x - 127) / 128) == pytest.approx(right, abs=1e-4)
     assert abs(share(lambda x: (x - mean) / deviation) - right) > 0.06
@@ -71,26 +71,22 @@ def test_the_rewritten_network_gives_what_the_packages_own_gives(lite0):
     with torch.inference_mode():
         resized = nn.functional.interpolate(images.float(), (224, 224), mode="bilinear")
         expected = plain((resized - 127) / 128).numpy()
-    seen = features.extract(lite0, [images], total=3, desc="images")
+    seen = features.extract(lite0, images, total=3, desc="images")
     assert np.abs(seen.logits - expected).max() < 1e-4
     assert np.abs(expected).max() > 1
 
 
 @pytest.fixture(scope="session")
 def lite0_by_torch():
-    with pytest.MonkeyPatch.context() as without:
-        without.setattr(features, "onnxruntime", None)
-        extractor = choose("effnet_lite0", None)
-        assert extractor.network._session is None
+    extractor = choose("effnet_lite0", None)
+    extractor.network._by_onnxruntime = extractor.network._by_torch
     return extractor
 
 
 def test_onnxruntime_gives_torchs_features_and_scores(lite0, lite0_by_torch):
-    pytest.importorskip("onnxruntime")
     pictures = torch.from_numpy(np.concatenate([faces.draw(range(110), 64), faces.draw(range(110), 64)[:, ::-1]]))
     pictures = pictures.permute(0, 3, 1, 2)
-    ours, torchs = (features.extract(it, [pictures], total=220, desc="faces") for it in (lite0, lite0_by_torch))
-    assert lite0.network._session
+    ours, torchs = (features.extract(it, pictures, total=220, desc="faces") for it in (lite0, lite0_by_torch))
     for one, other in ((ours.features, torchs.features), (ours.logits, torchs.logits)):
         assert not np.array_equal(one, other), "two programs computed them"
         assert np.linalg.norm(one - other) < 1e-5 * np.linalg.norm(other)
@@ -102,7 +98,6 @@ def test_onnxruntime_gives_torchs_features_and_scores(lite0, lite0_by_torch):
 
 
 def test_onnxruntime_takes_as_many_threads_as_torch():
-    pytest.importorskip("onnxruntime")
     before = torch.get_num_threads()
     try:
         for threads in (1, 3):
@@ -113,16 +108,13 @@ def test_onnxruntime_takes_as_many_threads_as_torch():
         torch.set_num_threads(before)
 
 
-def test_features_do_not_depend_on_the_chunks_nor_on_how_many_images_there_are(lite0):
+def test_features_do_not_depend_on_how_many_images_there_are(lite0):
     images = noise(20)
-    seen = features.extract(lite0, images.split(7), total=20, desc="by 7")
-    at_once = features.extract(lite0, images.split(64), total=20, desc="by 64")
-    few = features.extract(lite0, [images[:2], images[:0], images[2:3]], total=3, desc="few")
+    seen = features.extract(lite0, images, total=20, desc="all")
+    few = features.extract(lite0, images[:3], total=3, desc="few")
     assert seen.features.shape == (20, 1280)
     assert seen.logits.shape == (20, 1000)
     assert seen.features.dtype == seen.logits.dtype == np.float32
-    assert np.array_equal(seen.features, at_once.features)
-    assert np.array_equal(seen.logits, at_once.logits)
     assert np.array_equal(seen.features[:3], few.features)
     assert not np.array_equal(seen.features[0], seen.features[1])
 
@@ -141,7 +133,7 @@ def test_extracting_keeps_float32_changes_no_setting_and_draws_nothing(lite0, tm
     )
     settings, state = torch.backends.cudnn.allow_tf32, torch.get_rng_state()
     choose("effnet_lite0", tmp_path)
-    features.extract(lite0, [noise(1)], total=1, desc="image")
+    features.extract(lite0, noise(1), total=1, desc="image")
     assert seen == [False]
     assert torch.backends.cudnn.allow_tf32 == settings
     assert torch.equal(torch.get_rng_state(), state)
@@ -158,4 +150,4 @@ def test_other_weights_of_lite0_than_the_pinned_ones_are_refused(tmp_path, monke
 def test_extraction_says_when_there_are_more_or_fewer_images_than_announced(lite0):
     for total, there in ((3, 4), (3, 2), (1, 0)):
         with pytest.raises(ValueError, match=f"expected {total} images"):
-            features.extract(lite0, [noise(there)], total=total, desc="images")
+            features.extract(lite0, noise(there), total=total, desc="images")

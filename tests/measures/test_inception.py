@@ -100,7 +100,7 @@ def test_inception_loads_from_a_given_file_and_is_torch_fidelitys(inception_file
     assert "not the published weights" in caplog.text
 
     images = noise(3)
-    seen = features.extract(extractor, [images], total=3, desc="images")
+    seen = features.extract(extractor, images, total=3, desc="images")
     assert seen.features.shape == (3, 2048)
     assert seen.logits.shape == (3, 1008)
     assert seen.features.std(0).mean() > 1e-3  # of unlike images
@@ -202,18 +202,18 @@ def test_without_a_network_effnet_lite0_steps_in_at_once_with_one_line_of_what_t
     assert time.monotonic() - started < 6
     (record,) = caplog.records
     said = record.getMessage()
-    assert said.startswith("no weights of inception: ")
+    assert said.startswith("InceptionV3's weights are not available: ")
     assert "Connection refused. " in said
-    assert "--inception-weights (INCEPTION_WEIGHTS=) takes torch-fidelity's weights, http://127" in said
+    assert "Give the file with INCEPTION_WEIGHTS= (--inception-weights): torch-fidelity's weights, http://127" in said
     assert said.endswith("; using effnet_lite0 instead")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(UserError, match=r"no weights of inception: .* \(INCEPTION_WEIGHTS=\) takes"):
+    with pytest.raises(UserError, match=r"InceptionV3's weights are not available: .* with INCEPTION_WEIGHTS= "):
         choose("inception", tmp_path)
 
 
 def test_a_name_that_does_not_resolve_or_a_page_that_is_gone_is_no_crash(tmp_path, monkeypatch):
     point_to(f"http://no-such-host.invalid/{NAME}", monkeypatch)
-    with pytest.raises(UserError, match="no weights of inception: "):
+    with pytest.raises(UserError, match="InceptionV3's weights are not available: "):
         choose("inception", tmp_path)
     with served(tmp_path, monkeypatch), pytest.raises(UserError, match="HTTP Error 404"):
         choose("inception", tmp_path)

@@ -37,7 +37,8 @@ def page(tmp_path):
 
 
 def make_sheet(seed=5, **changes):
-    known = {"generator": "abc", "generated_indices": range(64), "real_indices": range(32), "title": "tuned_lr"}
+    shown = {"generated_indices": range(64), "real_indices": range(32), "damaged_indices": ()}
+    known = {"generator": "abc", **shown, "title": "tuned_lr"}
     return Sheet(**{"seed": seed, **known, **changes})
 
 
@@ -104,10 +105,10 @@ def test_a_page_is_opened_only_where_there_is_a_screen(monkeypatch, tmp_path):
 
 
 def test_answers_to_an_earlier_page_are_still_read_once_there_is_another(tmp_path):
-    old = make_sheet(real_indices=range(3))  # from before there were damaged faces
+    old = make_sheet(real_indices=range(3))
     folder = tmp_path / "run" / "ratings"
     folder.mkdir(parents=True)
-    (folder / "page.json").write_text(old.model_dump_json(exclude={"damaged_indices"}))
+    (folder / "page.json").write_text(old.model_dump_json())
     saved = {"page": old.page, "answers": "y" * 67, "rater": "", "time": "2026-01-02T03:04:05Z"}
     (folder / "answers-old.json").write_text(json.dumps(saved))
     for _ in range(2):

@@ -384,6 +384,14 @@ def test_two_profiles_are_two_studies_and_the_message_says_how_to_name_one(tmp_p
             assert len(read_folders(Path(folder))[0]) == 1
 
 
+def test_two_profiles_are_reported_for_run_folders_with_nothing_above_them_too(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for seed, profile in enumerate(("smoke", "laptop")):
+        make_run(tmp_path, "baseline", seed, profile=profile).path.rename(f"seed-{seed}")
+    assert main(["study-page", "--runs", ".", "--docs", "docs"]) == 2
+    assert "these runs have 2" in capsys.readouterr().err
+
+
 def test_both_readmes_have_a_front_that_links_the_study():
     for readme in ROOT.glob("README*.md"):
         assert "docs/study.md" in study_page.FRONT.search(readme.read_text(encoding="utf-8"))[0]

@@ -41,6 +41,12 @@ def test_a_run_is_what_its_folder_recorded(runs):
     np.testing.assert_array_equal(history[list(HISTORY[1:])].to_numpy(), measures(40, 7).astype(float))
 
 
+def test_where_a_run_is_in_wandb_is_read_from_its_address_with_a_space_too(runs):
+    make(runs, wandb_url="https://wandb.ai/me/my%20faces/runs/abcd1234")
+    ((run,), _) = read_folders(runs)
+    assert run.wandb_place == ("me", "my faces", "abcd1234")
+
+
 @pytest.mark.parametrize("depth", [0, 1, 2, 3, 4])
 def test_runs_are_found_from_any_folder_above_them_and_from_their_own(runs, depth):
     folder = make(runs)

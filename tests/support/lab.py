@@ -62,7 +62,7 @@ class Lab:
             "history.csv": self.broken.history,
             "status.json": self.broken.status,
             "scores.csv": self.broken.path / "scores.csv",
-            "rating": self.broken.path / "ratings" / "20260101T000000Z.json",
+            "rating": self.broken.path / "ratings" / "answers-1.json",
             "sheet": self.broken.path / "ratings" / "page.json",
             "generator.params": self.broken.generator,
             "snapshot": self.broken.snapshot(STEPS // 2),
@@ -163,12 +163,10 @@ class Lab:
 
 
 def _rate(run_folder):
-    sheet = Sheet(seed=1, generator="0" * 32, generated_indices=(0, 1, 2), real_indices=(0, 1), title="a run")
-    answers = Answers(page=sheet.page, answers="yynyn", rater="me", time="2026-01-01T00:00:00Z")
+    places = {"generated_indices": (0, 1, 2), "real_indices": (0, 1), "damaged_indices": (2,)}
+    sheet = Sheet(seed=1, generator="0" * 32, **places, title="a run")
+    answers = Answers(page=sheet.page, answers="yynynn", rater="me", time="2026-01-01T00:00:00Z")
     ratings = run_folder / "ratings"
     ratings.mkdir()
     (ratings / "page.json").write_text(sheet.model_dump_json())
-    images = [{"kind": kind, "answer": "y"} for kind in ("generated", "real")]
-    record = {"generator": sheet.generator, "rater": "me", "time": "2026-01-01T00:00:00Z", "images": images}
-    (ratings / "20260101T000000Z.json").write_text(json.dumps(record))
     (ratings / "answers-1.json").write_text(answers.model_dump_json())

@@ -2,6 +2,8 @@
 
 import json
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support import wandb_client
@@ -95,7 +97,7 @@ def check_server(server, scored):
 def test_offline_the_scores_are_a_piece_that_wandb_sync_joins_to_the_training(scored, tmp_path):
     scored.train()
     (line,) = scored.upload()
-    assert line.startswith("W&B: 1 run can be uploaded with its scores: ")
+    assert line.startswith("W&B: 1 run can be uploaded, scores included: ")
     assert line.endswith(f" sync {scored.folder.path / 'wandb'}")
     training, scores = pieces(scored.folder.path)
     assert (len(items(training)), (scores / upload.SENT).exists()) == (STEPS, True)
@@ -106,6 +108,22 @@ def test_offline_the_scores_are_a_piece_that_wandb_sync_joins_to_the_training(sc
     sync(scored.folder.path / "wandb", server, tmp_path)
     check_server(server, scored)
     assert scored.upload() == []
+
+
+@pytest.mark.parametrize(
+    ("folders", "places"),
+    [
+        (["baseline/seed-0"], "baseline/seed-0/wandb"),
+        (["."], "./wandb"),
+        (["laptop/baseline/seed-0", "laptop/baseline/seed-1", "laptop/tuned_lr/seed-0"], "laptop/*/*/wandb"),
+        (["my runs/a/laptop/baseline/seed-0", "my runs/b/full/baseline/seed-0"], "'my runs'/*/*/*/*/wandb"),
+        (["mixed/baseline/seed-0", "mixed/seed-0"], "mixed/baseline/seed-0/wandb mixed/seed-0/wandb"),
+    ],
+)
+def test_what_to_type_names_all_runs_however_few_folders_are_above_them(folders, places):
+    uploads = [SimpleNamespace(folder=Path(folder), unsynced=[folder]) for folder in folders]
+    (line,) = upload._to_upload(uploads, online=False)
+    assert line.endswith(f" sync {places}")
 
 
 def test_more_scores_make_one_piece_of_all_that_waits_and_after_an_upload_only_of_the_new_ones(scored, tmp_path):
@@ -152,9 +170,8 @@ def test_online_the_run_is_resumed_once(scored, server):
     (line,) = scored.upload()
     assert line == f"W&B: 1 run has its scores now: {server.url}/e/mine"
     check_server(server, scored)
-    trained, with_scores = [json.loads(artifact["metadata"]) for artifact in server.artifacts]
-    assert trained == {"data_fingerprint": DATA["fingerprint"], "git_commit": None, "state": "finished"}
-    assert with_scores == {**trained, **{name: scored.row[name] for name in ("fid", "best_fid", "best_step")}}
+    (metadata,) = [json.loads(artifact["metadata"]) for artifact in server.artifacts]
+    assert metadata == {"data_fingerprint": DATA["fingerprint"], "git_commit": None, "state": "finished"}
     rows = len(server.history)
     assert scored.upload() == []
     assert len(server.history) == rows
@@ -185,7 +202,7 @@ def test_trained_offline_and_then_online_the_training_must_be_uploaded_first(sco
     scored.train()
     server = online(Server())
     (line,) = scored.upload()
-    assert line.startswith("W&B: 1 run must be uploaded first, with its scores: ")
+    assert line.startswith("W&B: 1 run must be uploaded first, scores included: ")
     assert server.history == []
     sync(scored.folder.path / "wandb", server, tmp_path)
     check_server(server, scored)
@@ -229,7 +246,7 @@ def test_trouble_with_wandb_is_one_line_in_time(trouble, scored, server, monkeyp
     began = time.monotonic()
     (line,) = scored.upload()
     assert time.monotonic() - began < 25
-    assert line.startswith("W&B: the scores are not sent (")
+    assert line.startswith("W&B: the scores were not sent (")
     assert line.endswith("the next `make compare` tries again")
 
 
