@@ -111,7 +111,7 @@ class LivePage:
 
 
 def summary(runs: Sequence[WatchedRun]) -> str:
-    """'4 runs: 2 running, 2 finished; the longest takes about 12 min more'."""
+    """'4 runs: 2 running, 2 finished; the last of them ends in about 12 min'."""
     counts = Counter(run.state for run in runs)
     states = ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
     times = [run.seconds_left for run in runs if run.seconds_left is not None]

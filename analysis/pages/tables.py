@@ -160,8 +160,8 @@ def arms_table(arms: Arms) -> list[list[str]]:
         means = [number(runs[measure].mean(), decimals) for measure, decimals in measures.items()]
         times = "-"
         if arms.baseline in scored and arm != arms.baseline:
-            times = own_question.times(arms.effect(arm, arms.baseline))
-            times = times if len(runs) > 1 else times.partition(" ")[0]  # one seed shows no noise of its own
+            effect = arms.effect(arm, arms.baseline)  # one seed shows no noise of its own, so it gets no interval
+            times = own_question.times(effect) if len(runs) > 1 else f"{math.exp(effect.difference):.2f}"
         kid = number(math.exp(runs["q"].mean()), 4)
         if len(runs) > 1:
             kid += f" ({', '.join(number(math.exp(q), 4) for q in runs['q'])})"
