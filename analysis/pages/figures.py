@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from analysis.compare import plan
 from analysis.compare.comparison import Comparison
-from analysis.compare.correlations import KID, WHEN, usual_size
+from analysis.compare.correlations import usual_size
 from analysis.measures import interleaving
 from analysis.pages import arm_figures, loss_plots, plots
 from analysis.pages.html import data_uri
@@ -39,7 +39,6 @@ WINDOWED: dict[str, dict[str, Any]] = {
     },
 }
 MEASURES = ("fid", "kid_mean", "precision", "recall", "face_rate", "interleaving_ratio")
-CANDIDATES = {"interleaving_ratio": "interleaving ratio since the snapshot before", "isc_mean": "Inception Score (IS)"}
 
 Looks = Mapping[str, plots.Style]
 
@@ -102,14 +101,14 @@ def _saved(drawing: Drawing, path: Path) -> Picture:
 
 
 def _drawings(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
-    snapshots, windows = comparison.comparable.infer_objects(), comparison.windows.infer_objects()
+    windows = comparison.windows.infer_objects()
     yield from _losses(comparison)
     yield from _measures(comparison, looks)
     yield from _overview(comparison, windows, looks)
     yield from _quality(comparison, looks)
     for measure in WINDOWED:
         yield from _windows(windows, measure, looks)
-    yield from _scatter(comparison, snapshots, looks)
+    yield from _scatter(comparison, looks)
 
 
 def _losses(comparison: Comparison) -> Iterator[Drawing]:
@@ -291,29 +290,11 @@ def _windows(windows: pd.DataFrame, measure: str, looks: Looks) -> Iterator[Draw
     yield Drawing(f"windows-{measure}", figure, f"{words['title']}. {_listed(rows, looks)}")
 
 
-def _scatter(comparison: Comparison, snapshots: pd.DataFrame, looks: Looks) -> Iterator[Drawing]:
-    """Both candidates against KID: a point per recipe at the end, then a point per snapshot, here and at the next one.
-
-    All are of the image size that most runs have.
-    """
-    for x in CANDIDATES:
+def _scatter(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
+    """Both candidates against KID at the end of the equal steps, a point per recipe."""
+    for x in plan.CANDIDATES:
         if arms_figure := arm_figures.against_quality(comparison, x, looks):
             yield Drawing(f"scatter-arms-{x}", *arms_figure)
-    size = usual_size(snapshots)
-    rows = snapshots[snapshots["image_size"] == size]
-    for candidate, label in CANDIDATES.items():
-        for when, snapshot in WHEN.items():
-            pairs = _known(_known(rows, candidate), KID[when])
-            if pairs.empty:
-                continue
-            title = f"KID of {snapshot} against {BY_KEY[candidate].title}"
-            caption = "Larger points are later snapshots. All steps are mixed here, so this is not a test."
-            figure = plots.figure(4.5)
-            plots.scatter(
-                figure.subplots(), pairs, candidate, KID[when], looks, title=title, xlabel=label, caption=caption,
-                ylabel=f"KID at {size} px (lower is better)", ylim=(rows["kid_mean"].min(), rows["kid_mean"].max()),
-            )  # fmt: skip
-            yield Drawing(f"scatter-{candidate}-{when}", figure, f"{title}, {size} px. {caption}")
 
 
 def _known(rows: pd.DataFrame, measure: str) -> pd.DataFrame:

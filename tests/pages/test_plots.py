@@ -152,21 +152,6 @@ def test_the_figure_of_windows_says_what_heights_mean_and_its_mean_ends_with_the
     assert axis.lines[0].get_ydata().tolist() == [0.5, 1.05]
 
 
-def test_the_scatter_draws_later_points_larger_and_darker_and_says_what_it_shows(axis):
-    rows = scores(baseline=[[0.3, 0.2]]).assign(step=[100, 5000], ratio=[0.1, 0.2])
-    words = {"title": "t", "xlabel": "ratio", "ylabel": "KID", "caption": "Can't tell: 2 runs, and " + 9 * "many "}
-    plots.scatter(axis, rows, "ratio", "score", plots.styles(["baseline"]), **words, ylim=(0.1, 0.5))
-    early, late = axis.collections[0].get_sizes()
-    assert late > 3 * early
-    pale, dark = axis.collections[0].get_alpha()
-    assert dark > 2 * pale
-    verdict = axis.get_figure().legends[0].get_title().get_text()
-    assert verdict.startswith("Can't tell: 2 runs, and")
-    assert max(map(len, verdict.splitlines())) < 65
-    low, high = axis.get_ylim()
-    assert low < 0.1 < 0.5 < high
-
-
 def test_an_arm_is_a_point_at_its_means_with_its_seeds_around_it(axis):
     rows = pd.DataFrame({"arm": ["a", "a", "b"], "x": [0.1, 0.3, 0.5], "y": [0.1, 0.4, 0.3]})
     means = pd.DataFrame({"x": [0.2, 0.5], "y": [0.2, 0.3]}, index=["a", "b"])

@@ -60,7 +60,7 @@ def test_figures_are_there_as_png_and_svg_and_can_be_read(folder):
     stems = {path.stem for path in figures.iterdir()}
     expected = "losses-tuned_lr quality-fid-64px quality-kid_mean-128px windows-lead_balance measure-fid overview-64px"
     assert set(expected.split()) <= stems
-    assert {"scatter-interleaving_ratio-here", "scatter-isc_mean-next"} <= stems
+    assert {"scatter-arms-interleaving_ratio", "scatter-arms-isc_mean"} <= stems
     for stem in stems:
         with Image.open(figures / f"{stem}.png") as picture:
             picture.load()
