@@ -34,8 +34,7 @@ def of_experiment(recipe: Alternative) -> Answer:
     """Answer an experiment's own question: its quality and interleaving compared with its parent's. Exploratory."""
     verdict, text = _outcome(recipe)
     names = {key: name for key, name in NAMES.items() if key != "fid_at_64" or recipe.quality == key}
-    evidence = _troubles(recipe)
-    evidence += [f"{name}: {number(recipe.measures[key])}" for key, name in names.items() if recipe.measures[key].n]
+    evidence = [f"{name}: {number(recipe.measures[key])}" for key, name in names.items() if recipe.measures[key].n]
     evidence += [
         f"{names[key]}, minus {recipe.parent}'s: {effect_text(difference)}"
         for key, difference in recipe.differences.items()
@@ -93,17 +92,6 @@ def judge_outcome(outcome: Outcome, parent: str) -> tuple[str, str]:
         return "worse", f"{facts} It still falls, but ends above where {parent} was at its first {LAST} snapshots."
     place = f"where {parent} was at step {outcome.reached:,.0f}"
     return "behind", f"{facts} It still falls in every seed and ends {place}: slower, and not shown to be worse."
-
-
-def _troubles(recipe: Alternative) -> list[str]:
-    """The seeds that the means would hide: those that diverged, and those that D has won."""
-    troubles = []
-    if recipe.diverged:
-        seeds = ", ".join(f"seed {seed} at step {step:,}" for seed, step in recipe.diverged.items())
-        troubles.append(f"diverged, so left out of these means: {seeds}")
-    if recipe.d_won:
-        troubles.append(f"D has won for good in seed {', '.join(map(str, recipe.d_won))}")
-    return troubles
 
 
 def _levels(recipe: Alternative) -> str:
