@@ -254,14 +254,12 @@ def _gallery(samples: Mapping[str, str], table: pd.DataFrame, columns: int = 4) 
 
 def _associations(comparison: Comparison, x: str) -> list[list[str]]:
     """All associations of one candidate with quality."""
-    rows = [["compared", "partial rank correlation with", "rho", "95 % interval", "n", "says"]]
-    for claim, result in comparison.associations.items():
-        if claim.x == x and result.points:
-            row = report.association(claim, result)
-            kid, n = f"KID of the {row['when']}", f"{row['clusters']}, {row['points']} snapshots"
-            cells = (row["among"], kid, row["rho"], row["interval"], n, row["verdict"])
-            rows.append([cell(text) for text in cells])
-    return rows
+    rows = [
+        [cell(text) for text in report.association(claim, result)]
+        for claim, result in comparison.associations.items()
+        if claim.x == x and result.points
+    ]
+    return [report.ASSOCIATION, *rows]
 
 
 def _provenance(comparison: Comparison) -> dict[str, Any]:

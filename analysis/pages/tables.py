@@ -72,6 +72,8 @@ SETTINGS = {
 #: How a recipe's two loss curves lie: what the eye sees in the write-up's figure 2, as numbers.
 CURVES = (
     Measure("interleaving_ratio", "interleaving ratio", "crossings / crossings with the typical gap removed"),
+    Measure("interleaving_ratio_5", "smoothing 5", "the same ratio, of losses that are averaged over 5 steps"),
+    Measure("interleaving_ratio_20", "smoothing 20", "the same, averaged over 20 steps"),
     Measure(
         "overlap", "overlap", "of the two losses' values in 500 steps: 1 - Kolmogorov-Smirnov distance", None, 0, True),
     Measure("dominance", "gap", "median of log(G's loss / D's loss), in nats: above 0 D is ahead", None, 2),

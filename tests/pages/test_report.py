@@ -110,6 +110,18 @@ def test_the_page_says_what_a_reader_asks_for(comparison, page):
         assert said in text, said
 
 
+def test_the_curves_and_the_associations_stand_in_tables_of_their_own(comparison, page):
+    own = _text(page.partition('<section id="interleaving">')[2].partition("</section>")[0])
+    for heads in (
+        "64 px experiment n interleaving ratio smoothing 5 smoothing 20 overlap gap spread",
+        "128 px experiment",
+    ):
+        assert heads in own
+    assert own.count("tuned_lr, ") == 0, "a recipe has one row, over its seeds"
+    own = _text(page.partition('<section id="prediction">')[2].partition("</section>")[0])
+    assert "measure KID of compared correlation interval n snapshots says interleaving ratio the same snapshot" in own
+
+
 def test_sizes_are_ranked_apart_and_a_lone_one_is_not_ranked(comparison):
     small, large = report._result_groups(comparison)
     assert [row["name"] for row in small["rows"]] == list(FOUR[:3])
