@@ -21,15 +21,7 @@ from analysis.measures.inference import pooled_sd, wilson
 
 #: A collapse of interleaving is an alarm only where KID is below this: before that, training has hardly begun.
 LEARNT_KID = 0.3
-#: What the fourth rule finds -> its verdict, and why in words.
-ALARMS = {
-    "yes": ("yes", "A collapse comes before a turn more often than elsewhere: "),
-    "too often": ("no", "Most runs without a turn have a false alarm: "),
-    "rarer": ("no", "A collapse is rarer before a turn than elsewhere: "),
-    "open": ("open", ""),
-}
 TURN = f"FID has turned where it ends over {100 * (MUCH_WORSE - 1):.0f} % above its best, both over {LAST} snapshots."
-LONG_WAIT = 5  # percent of a run's time; a longer wait for input explains where the time goes
 
 
 def associated(x: str, comparison: Comparison) -> list[str]:
@@ -140,8 +132,7 @@ def alarm(snapshots: pd.DataFrame, few_image_runs: Collection[str] = (), *, step
     planned_courses = _courses(scored[in_plan & ~late])
     longer_courses = _courses(scored[in_plan & titles(scored).isin(titles(scored[late]))])
     other_courses = _courses(scored[~in_plan] if planned_courses else scored)
-    finding, text = _counted(planned_courses or other_courses)
-    verdict, reason = ALARMS[finding]
+    verdict, reason, text = _counted(planned_courses or other_courses)
     complete = len(planned_courses) == plan.FEW_RUNS and all(course.steps == steps for course in planned_courses)
     if not planned_courses:
         evidence = [course.text for course in other_courses if course.notable]
@@ -152,7 +143,7 @@ def alarm(snapshots: pd.DataFrame, few_image_runs: Collection[str] = (), *, step
         "the longer runs on few images, over all of their steps": longer_courses,
         "all other runs": other_courses,
     }
-    more = [f"Exploratory, {name}: {_counted(courses)[1]}" for name, courses in exploratory.items() if courses]
+    more = [f"Exploratory, {name}: {_counted(courses)[2]}" for name, courses in exploratory.items() if courses]
     more += _against_unseen(scored[in_plan])
     evidence = [course.text for course in planned_courses]
     evidence += [f"exploratory, {course.text}" for course in longer_courses]
@@ -180,8 +171,8 @@ def _courses(snapshots: pd.DataFrame) -> list[_Course]:
     return [_course(f"{name} seed {seed}", rows) for (name, seed), rows in by_run]
 
 
-def _counted(courses: Sequence[_Course]) -> tuple[str, str]:
-    """The fourth rule's verdict on these runs, and their numbers in sentences."""
+def _counted(courses: Sequence[_Course]) -> tuple[str, str, str]:
+    """The fourth rule's verdict on these runs, why, and their numbers in sentences."""
     turned = sum(course.turned for course in courses)
     warned = sum(course.warned for course in courses)
     calm = len(courses) - turned
@@ -214,7 +205,7 @@ def _counted(courses: Sequence[_Course]) -> tuple[str, str]:
             f" In {unable} of the {runs_text(len(courses))} no collapse could have counted: KID never fell below "
             f"{LEARNT_KID}, or the ratio was always below {interleaving.COLLAPSED_BY:g} before."
         )
-    return plan.alarm_verdict(warned=warned, turned=turned, false_alarms=false_alarms, calm=calm), text
+    return *plan.alarm_verdict(warned=warned, turned=turned, false_alarms=false_alarms, calm=calm), text
 
 
 def _share(count: int, total: int) -> str:
@@ -328,9 +319,6 @@ def speed(table: pd.DataFrame) -> Answer:
         for row in runs.itertuples()
     ]
     wait = 100 * runs["data_wait_fraction"].astype(float).max()
-    if wait >= LONG_WAIT:
-        text = f"In these runs, waiting for input took up to {wait:.0f} % of a run's time (n = {len(runs)})."
-    else:
-        text = f"In these runs, waiting for input took at most {wait:.2f} % of a run's time (n = {len(runs)})."
+    text = f"In these runs, waiting for input took at most {round(wait, 2):.3g} % of a run's time (n = {len(runs)})."
     text += " The write-up's machines were not tested."
     return Answer(question, "plain", text, evidence=evidence, key="speed")

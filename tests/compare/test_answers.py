@@ -344,7 +344,7 @@ def test_runs_that_only_begin_alike_are_two(tmp_path):
     ("wait", "text"),
     [
         (0.00528, "In these runs, waiting for input took at most 0.53 % of a run's time (n = 3)."),
-        (0.3, "In these runs, waiting for input took up to 30 % of a run's time (n = 3)."),
+        (0.3, "In these runs, waiting for input took at most 30 % of a run's time (n = 3)."),
     ],
 )
 def test_the_time_goes_into_input_or_not(wait, text):
