@@ -52,7 +52,7 @@ def test_an_axis_keeps_its_size_however_many_recipes_the_legend_names(axis, name
 def losses(n=300, height=1.0, rng=None):
     draw = rng.exponential if rng else lambda size: np.full(size, height)
     d, g = draw(size=n), draw(size=n) if rng else np.full(n, 2 * height)
-    return loss_plots.Losses("tuned_lr, seed 0", pd.DataFrame({"step": np.arange(1, n + 1), "loss_d": d, "loss_g": g}))
+    return loss_plots.Losses("tuned_lr", 0, pd.DataFrame({"step": np.arange(1, n + 1), "loss_d": d, "loss_g": g}))
 
 
 def test_an_experiment_keeps_its_looks_when_others_are_missing_or_come_first():
@@ -81,7 +81,7 @@ def test_every_crossing_is_a_tick_and_ten_times_the_steps_make_paler_ones(axis):
 
 def test_the_zoom_has_a_dot_a_crossing_and_counts_them_against_the_reference(axis):
     frame = pd.DataFrame({"step": range(4), "loss_d": 1.0, "loss_g": [2, 0.5, 2, 2]})
-    loss_plots.crossing_zoom(axis, loss_plots.Losses("x", frame), 8, loss_plots.Limits(2, (0.1, 3)))
+    loss_plots.crossing_zoom(axis, loss_plots.Losses("x", 0, frame), 8, loss_plots.Limits(2, (0.1, 3)))
     assert axis.lines[-1].get_ydata().tolist() == [1, 1]
     title = axis.get_title(loc="left")
     assert title.startswith("steps 0 to 3: 2 crossings")
