@@ -135,12 +135,13 @@ def arm_names(arms: Arms) -> dict[str, str]:
     """Each of the arms -> what it sets, "D's rate 1e-4"; its recipe's name where there is no plan. The doses first."""
 
     def place(arm: str) -> tuple[bool, str, Any]:
-        key, value = arms.changes.get(arm, ("", arm))
+        key, value = changes[arm]
         return key != DOSE, key, value
 
+    changes = {arm: arms.changes.get(arm, ("", arm)) for arm in arms.runs["arm"].unique()}
     names = {}
-    for arm in sorted(arms.runs["arm"].unique(), key=place):
-        key, value = arms.changes.get(arm, ("", arm))
+    for arm in sorted(changes, key=place):
+        key, value = changes[arm]
         mark = " (baseline)" if arm == arms.baseline else ""
         names[arm] = f"{SETTINGS[key]} {setting(value)}{mark}" if key else arm
     return names
