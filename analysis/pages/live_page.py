@@ -56,8 +56,6 @@ class LivePage:
         chosen = [run for run in ordered if run.key == only] if only else ordered
         large = len(chosen) <= MOST_CARDS
         return (self._page if whole else self._runs).render(
-            number=number,
-            looks={},  # the report's colours of experiments
             renew_ms=1000 * RENEW_SECONDS,
             colors=COLORS,
             labels=LABELS,
@@ -74,7 +72,7 @@ class LivePage:
         """Return what the template shows of a run."""
         status = run.status
         key = quote(run.key)
-        data, profile = (*run.place[:2],) if len(run.place) == 4 else ("", "")
+        data, profile = run.place[:2]
         return {
             "title": run.title,
             "place": f"{data}, {profile}",
@@ -85,7 +83,7 @@ class LivePage:
             "badge": BADGES.get(run.state, ""),
             "step": len(run.history),
             "steps": run.steps,
-            "left": about(run.seconds_left).removeprefix("about ") if run.seconds_left is not None else "",
+            "left": about(run.seconds_left) if run.seconds_left is not None else "",
             "speed": number(status.get("images_per_s"), 0),
             "waiting": number(status.get("data_wait_fraction"), percent=True),
             "hint": f"{_text(status.get('error'))} {HINTS[run.state]}".strip() if run.state in HINTS else "",

@@ -21,7 +21,7 @@ from analysis.pages.arm_figures import all_looks
 from analysis.pages.figures import Picture, draw_figures
 from analysis.pages.grids import Frame, frame, samples
 from analysis.pages.html import template
-from analysis.pages.words import counted, number, setting
+from analysis.pages.words import counted, number
 from analysis.runs.ratings import KINDS
 from analysis.runs.run import Run
 from analysis.score import NEAREST
@@ -53,7 +53,7 @@ def html(comparison: Comparison, figures: Mapping[str, Sequence[Picture]], *, pe
     steps = sorted({grid.step for run_samples in all_samples for grid in run_samples.frames})
     places = _listed(comparison)
     rows = comparison.table.iloc[places]
-    return template("report.html", setting=setting).render(
+    return template("report.html").render(
         comparison=comparison,
         pending=pending,
         reload_seconds=RELOAD_SECONDS,
@@ -65,7 +65,6 @@ def html(comparison: Comparison, figures: Mapping[str, Sequence[Picture]], *, pe
         sizes=tables.image_sizes(comparison),
         groups=_result_groups(comparison),
         measures=[measure for measure in tables.MEASURES if _is_known(comparison, measure.key)],
-        words=tables.MEASURES,
         samples=all_samples,
         nearest=_nearest(comparison),
         steps=steps,
