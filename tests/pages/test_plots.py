@@ -1,12 +1,15 @@
 """Figures: what can be read off the axes."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from support.planned_runs import ROUTES, made
 
+from analysis.compare.plan import DOSE
 from analysis.pages import arm_figures, loss_plots, plots
 from dcgan.tools.loss_style import COLORS
 
@@ -163,6 +166,20 @@ def test_an_arm_is_a_point_at_its_means_with_its_seeds_around_it(axis):
     assert other == pytest.approx(np.array([[0.5, 0.3]])), "one seed is its own mean"
     assert axis.lines[0].get_xydata() == pytest.approx(means.to_numpy())
     assert [text.get_text() for text in axis.texts] == ["slow"]
+
+
+@pytest.mark.parametrize("unknown", ["q", "interleaving_ratio_end"])
+@pytest.mark.parametrize("rate", [2e-4, 8e-4])
+def test_a_dose_of_the_plan_without_scores_or_a_ratio_leaves_the_figures_to_the_others(tmp_path, unknown, rate):
+    """As while `make compare` makes the scores."""
+    comparison = made(tmp_path, seeds=(10,), routes=ROUTES)
+    runs = comparison.arms.runs.assign(isc_end=2.0)
+    (arm,) = (arm for arm, change in comparison.arms.changes.items() if change == (DOSE, rate))
+    runs[unknown] = runs[unknown].mask(runs["arm"] == arm)
+    partial = replace(comparison, arms=replace(comparison.arms, runs=runs))
+    for x, recipes in (("interleaving_ratio", 11), ("isc_mean", 11 if unknown == "q" else 12)):
+        _, listed = arm_figures.against_quality(partial, x, arm_figures.all_looks(partial))
+        assert listed.count(";") == recipes - 1
 
 
 def test_every_seed_is_a_point_and_one_seed_has_no_interval(axis):

@@ -14,9 +14,9 @@ from support.planned_runs import MANY, ROUTES, made, run_on
 
 from analysis.__main__ import main
 from analysis.compare.comparison import Answer, Note
-from analysis.compare.plan import DOSE, RULES, SEEDS
+from analysis.compare.plan import RULES, SEEDS
 from analysis.pages import report, study_page
-from analysis.pages.arm_figures import against_quality, all_looks, courses, dose_looks
+from analysis.pages.arm_figures import against_quality, courses, dose_looks
 from analysis.pages.figures import file_stem
 from analysis.pages.plots import styles
 from analysis.runs.folders import read_folders
@@ -235,20 +235,6 @@ def test_each_dose_of_the_plan_has_looks_of_its_own_and_is_called_by_what_it_set
     assert windows["step"].max() <= comparison.arms.steps
     (route,) = (each for each in comparison.alternatives if "width_multiplier=2" in each.name.replace("2.0", "2"))
     assert route.question == "What changes with discriminator.width_multiplier=2.0?"
-
-
-@pytest.mark.parametrize("unknown", ["q", "interleaving_ratio_end"])
-@pytest.mark.parametrize("rate", [2e-4, 8e-4])
-def test_a_dose_of_the_plan_without_scores_or_a_ratio_leaves_the_figures_to_the_others(tmp_path, unknown, rate):
-    """As while `make compare` makes the scores."""
-    comparison = made(tmp_path, seeds=(10,), routes=ROUTES)
-    runs = comparison.arms.runs.assign(isc_end=2.0)
-    (arm,) = (arm for arm, change in comparison.arms.changes.items() if change == (DOSE, rate))
-    runs[unknown] = runs[unknown].mask(runs["arm"] == arm)
-    partial = dataclasses.replace(comparison, arms=dataclasses.replace(comparison.arms, runs=runs))
-    for x, recipes in (("interleaving_ratio", 11), ("isc_mean", 11 if unknown == "q" else 12)):
-        _, listed = against_quality(partial, x, all_looks(partial))
-        assert listed.count(";") == recipes - 1
 
 
 def test_with_all_runs_of_the_plan_the_answer_is_the_plans_and_what_we_see_besides_is_exploratory(planned):
