@@ -14,22 +14,14 @@ import pandas as pd
 from analysis.compare import plan
 from analysis.compare.comparison import Answer, Comparison, titles
 from analysis.compare.correlations import AMONG, WHEN
-from analysis.compare.own_question import times
+from analysis.compare.own_question import runs_text, seeds_text, times
 from analysis.compare.quality import LAST, MUCH_WORSE, running_means
 from analysis.measures import interleaving
 from analysis.measures.inference import pooled_sd, wilson
 
 #: A collapse of interleaving is an alarm only where KID is below this: before that, training has hardly begun.
 LEARNT_KID = 0.3
-#: What the fourth rule finds -> its verdict, and why in words.
-ALARMS = {
-    "yes": ("yes", "A collapse comes before a turn more often than elsewhere: "),
-    "too often": ("no", "Most runs without a turn have a false alarm: "),
-    "rarer": ("no", "A collapse is rarer before a turn than elsewhere: "),
-    "open": ("open", ""),
-}
 TURN = f"FID has turned where it ends over {100 * (MUCH_WORSE - 1):.0f} % above its best, both over {LAST} snapshots."
-LONG_WAIT = 5  # percent of a run's time; a longer wait for input explains where the time goes
 
 
 def associated(x: str, comparison: Comparison) -> list[str]:
@@ -80,7 +72,7 @@ def slower_or_worse(
         return answer("open", "Only one of the two recipes has finished runs.")
     verdict, effect = plan.slower_or_worse([*slow.values()], [*baseline.values()])
     text = f"After {steps:,} steps KID over the last three snapshots is {times(effect)} times baseline's "
-    text += f"({_seeds(effect.n)})."
+    text += f"({seeds_text(effect.n)})."
     if min(effect.n) < len(plan.SEEDS):
         return answer("open", f"{text} The plan asks for {len(plan.SEEDS)} seeds of each.")
     complete = planned and all({*seeds} == {*plan.SEEDS} for seeds in (slow, baseline))
@@ -89,12 +81,6 @@ def slower_or_worse(
     more += ", so only a large difference could settle it." if sd > 2 * plan.SD else "."
     facts = {"times": times(effect), "n": min(effect.n)}
     return answer(verdict, text, more=more, primary=complete, facts=facts)
-
-
-def _seeds(n: Sequence[int]) -> str:
-    """'n = 3 seeds each', 'n = 3 and 2 seeds'."""
-    per_arm = f"{n[0]} seed{'' if n[0] == 1 else 's'} each"
-    return f"n = {per_arm if n[0] == n[1] else f'{n[0]} and {n[1]} seeds'}"
 
 
 def step_by_step(correlations: Mapping[int, tuple[float, int]]) -> list[str]:
@@ -146,8 +132,7 @@ def alarm(snapshots: pd.DataFrame, few_image_runs: Collection[str] = (), *, step
     planned_courses = _courses(scored[in_plan & ~late])
     longer_courses = _courses(scored[in_plan & titles(scored).isin(titles(scored[late]))])
     other_courses = _courses(scored[~in_plan] if planned_courses else scored)
-    finding, text = _counted(planned_courses or other_courses)
-    verdict, reason = ALARMS[finding]
+    verdict, reason, text = _counted(planned_courses or other_courses)
     complete = len(planned_courses) == plan.FEW_RUNS and all(course.steps == steps for course in planned_courses)
     if not planned_courses:
         evidence = [course.text for course in other_courses if course.notable]
@@ -158,7 +143,7 @@ def alarm(snapshots: pd.DataFrame, few_image_runs: Collection[str] = (), *, step
         "the longer runs on few images, over all of their steps": longer_courses,
         "all other runs": other_courses,
     }
-    more = [f"Exploratory, {name}: {_counted(courses)[1]}" for name, courses in exploratory.items() if courses]
+    more = [f"Exploratory, {name}: {_counted(courses)[2]}" for name, courses in exploratory.items() if courses]
     more += _against_unseen(scored[in_plan])
     evidence = [course.text for course in planned_courses]
     evidence += [f"exploratory, {course.text}" for course in longer_courses]
@@ -176,8 +161,8 @@ def _against_unseen(snapshots: pd.DataFrame) -> list[str]:
     rise = 100 * np.nanmax([0.0, *(course.rise for course in courses)])
     return [
         f"Exploratory, against images that a run was not trained on, over all steps: FID turned in "
-        f"{sum(course.turned for course in courses)} of {len(courses)} runs (the largest rise is {rise:.0f} %), and is "
-        f"{shares.min():.2f} to {shares.max():.2f} times that against those that it was trained on."
+        f"{sum(course.turned for course in courses)} of {runs_text(len(courses))} (the largest rise is "
+        f"{rise:.0f} %), and is {shares.min():.2f} to {shares.max():.2f} times the FID against the training images."
     ]
 
 
@@ -186,21 +171,21 @@ def _courses(snapshots: pd.DataFrame) -> list[_Course]:
     return [_course(f"{name} seed {seed}", rows) for (name, seed), rows in by_run]
 
 
-def _counted(courses: Sequence[_Course]) -> tuple[str, str]:
-    """The fourth rule's verdict on these runs, and their numbers in sentences."""
+def _counted(courses: Sequence[_Course]) -> tuple[str, str, str]:
+    """The fourth rule's verdict on these runs, why, and their numbers in sentences."""
     turned = sum(course.turned for course in courses)
     warned = sum(course.warned for course in courses)
     calm = len(courses) - turned
     false_alarms = sum(course.collapsed and not course.turned for course in courses)
     if turned:
-        text = f"FID turned in {turned} of {len(courses)} runs, and interleaving had collapsed before in {warned} of "
-        text += f"these {_share(warned, turned)}."
+        text = f"FID turned in {turned} of {runs_text(len(courses))}, and interleaving had collapsed before in "
+        text += f"{warned} of these {_share(warned, turned)}."
     else:
         rise = 100 * np.nanmax([0.0, *(course.rise for course in courses)])
-        text = f"FID turned in none of {len(courses)} runs (the largest rise is {rise:.0f} %), so there was nothing to "
-        text += "warn of."
+        text = f"FID turned in none of {runs_text(len(courses))} (the largest rise is {rise:.0f} %), so there was "
+        text += "nothing to warn of."
     if calm:
-        text += f" Interleaving collapsed in {false_alarms} of the {calm} runs without a turn "
+        text += f" Interleaving collapsed in {false_alarms} of the {runs_text(calm)} without a turn "
         text += f"{_share(false_alarms, calm)}: false alarms." if false_alarms else f"{_share(0, calm)}."
     if early := sum(course.early for course in courses):
         text += f" In {early} more it collapsed only while KID was above {LEARNT_KID}, which doesn't count."
@@ -209,7 +194,7 @@ def _counted(courses: Sequence[_Course]) -> tuple[str, str]:
         text += (
             " By length: "
             + ", ".join(
-                f"{sum(course.collapsed for course in group)} of {len(group)} runs of {steps:,.0f} steps"
+                f"{sum(course.collapsed for course in group)} of {runs_text(len(group))} of {steps:,.0f} steps"
                 for steps in lengths
                 if (group := [course for course in courses if course.steps == steps])
             )
@@ -217,10 +202,10 @@ def _counted(courses: Sequence[_Course]) -> tuple[str, str]:
         )
     if unable := sum(not course.able for course in courses):
         text += (
-            f" In {unable} of the {len(courses)} runs no collapse could have counted: KID never fell below "
+            f" In {unable} of the {runs_text(len(courses))} no collapse could have counted: KID never fell below "
             f"{LEARNT_KID}, or the ratio was always below {interleaving.COLLAPSED_BY:g} before."
         )
-    return plan.alarm_verdict(warned=warned, turned=turned, false_alarms=false_alarms, calm=calm), text
+    return *plan.alarm_verdict(warned=warned, turned=turned, false_alarms=false_alarms, calm=calm), text
 
 
 def _share(count: int, total: int) -> str:
@@ -281,14 +266,15 @@ def dives(table: pd.DataFrame) -> Answer:
     ]
     answer = partial(Answer, question, evidence=evidence, key="dive")
     if not (runs["d_win_share_whole"] > 0).any():
-        return answer("no", f"It is never below 0.1 (n = {len(runs)} runs).")
+        return answer("no", f"It is never below 0.1 (n = {runs_text(len(runs))}).")
     won_runs = runs[runs["d_win_share_at_end"] > interleaving.D_WON_SHARE]
-    text = f"It stays below 0.1 in {len(won_runs)} of {len(runs)} runs: {', '.join(won_runs['run'])}."
+    text = f"It stays below 0.1 in {len(won_runs)} of {runs_text(len(runs))}: {', '.join(won_runs['run'])}."
     if len(won_runs) == len(runs):
         return answer("yes", text)
     if won_runs.empty:
         highest = f"{100 * runs['d_win_share_whole'].max():.0f} %"
-        text = f"It is below 0.1 in up to {highest} of a run's steps, but stays there in none of {len(runs)} runs."
+        text = f"It is below 0.1 in up to {highest} of a run's steps, but stays there in none of "
+        text += f"{runs_text(len(runs))}."
     shares = (
         runs.groupby("experiment", sort=False)["d_win_share_last"].agg(["min", "max", "size"]).sort_values("max")[::-1]
     )
@@ -333,9 +319,6 @@ def speed(table: pd.DataFrame) -> Answer:
         for row in runs.itertuples()
     ]
     wait = 100 * runs["data_wait_fraction"].astype(float).max()
-    if wait >= LONG_WAIT:
-        text = f"In these runs, waiting for input took up to {wait:.0f} % of a run's time (n = {len(runs)})."
-    else:
-        text = f"In these runs, waiting for input took at most {wait:.2f} % of a run's time (n = {len(runs)})."
+    text = f"In these runs, waiting for input took at most {round(wait, 2):.3g} % of a run's time (n = {len(runs)})."
     text += " The write-up's machines were not tested."
     return Answer(question, "plain", text, evidence=evidence, key="speed")

@@ -1,8 +1,8 @@
 """Compare runs of one data set and profile, scored by one protocol. All that the report shows is computed here."""
 
-from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
+from statistics import mode
 from typing import Any
 
 import pandas as pd
@@ -65,17 +65,18 @@ def compare(
     parents = {run.name: _parent(run) for run in runs}
     runs = sorted(runs, key=lambda run: _place(run, parents))
     runs, other_recipes = eligible.one_recipe_a_name(runs)
-    steps_compared, refused = eligible.comparable_losses(runs)
+    compared_runs, equal_steps, refused = eligible.comparable_losses(runs)
     noted_titles = {note.run for note in notes}
     notes = [*notes, *other_recipes, *mixed(runs), *eligible.unfinished(runs)]
 
+    compared_titles = {run.title for run in compared_runs}
     parts, protocols = [], []
     for run in runs:
         protocol, scores = scores_of(run) or (None, NOTHING)
         if protocol:
             protocols.append(protocol)
             notes += eligible.unscored(run, scores, noted_titles)
-        limit = steps_compared.get(run.title)
+        limit = equal_steps if run.title in compared_titles else None
         part = part_of(run, protocol, scores, steps_compared=limit, cost_per_hour=cost_per_hour)
         notes += part.notes
         parts.append(part)
@@ -86,15 +87,14 @@ def compare(
     snapshots = without_runs(all_snapshots, titles_apart)
     twins = eligible.twins([(run, part.opening) for run, part in zip(runs, parts, strict=True)])
     notes += [Note(f"{twin.text}; the two count as one run, except in the speeds", twin.longer.title) for twin in twins]
-    alternatives = _alternatives(runs, parents, run_table, all_snapshots, twins)
+    alternatives = _alternatives(runs, run_table, all_snapshots, twins)
     notes += [
         Note(text)
         for text in dict.fromkeys(alternative.stand_in for alternative in alternatives if alternative.stand_in)
     ]
-    equal_steps = min(steps_compared.values(), default=0)
     compared_snapshots = _with_next(snapshots[snapshots["step"] <= equal_steps]) if equal_steps else snapshots
     distinct_snapshots = eligible.without_shared_steps(compared_snapshots, twins)
-    arms = plan.arms_of(_comparable(runs, steps_compared), run_table, distinct_snapshots, equal_steps)
+    arms = plan.arms_of(_of_usual_kind(compared_runs), run_table, distinct_snapshots, equal_steps)
     comparison = Comparison(
         data=runs[0].data,
         profile=runs[0].profile,
@@ -121,12 +121,11 @@ def compare(
     return replace(comparison, answers=writeup.answers_to(comparison, twins))
 
 
-def _comparable(runs: Sequence[Run], steps_compared: Mapping[str, int]) -> list[Run]:
-    """The runs whose losses are compared, if their image size and images are those of most such runs."""
-    compared_runs = [run for run in runs if run.title in steps_compared]
-    kinds = Counter((run.experiment.image_size, *run.images) for run in compared_runs)
-    usual_kind = kinds.most_common(1)[0][0] if kinds else None
-    return [run for run in compared_runs if (run.experiment.image_size, *run.images) == usual_kind]
+def _of_usual_kind(runs: Sequence[Run]) -> list[Run]:
+    """The runs whose image size and images are those of most."""
+    kinds = [(run.experiment.image_size, *run.images) for run in runs]
+    usual_kind = mode(kinds) if kinds else None
+    return [run for run, kind in zip(runs, kinds, strict=True) if kind == usual_kind]
 
 
 def _all_snapshots(parts: Sequence[Part]) -> pd.DataFrame:
@@ -184,31 +183,30 @@ def _in_repository(name: str, profile: str = "full") -> config.Experiment | None
 
 def _alternatives(
     runs: Sequence[Run],
-    parents: Mapping[str, str | None],
     table: pd.DataFrame,
     snapshots: pd.DataFrame,
     twins: Sequence[eligible.Twin],
 ) -> list[Alternative]:
     by_name = {run.name: run for run in reversed(runs)}  # the lowest seed's
-    stand_in_of = _standing_in(by_name, parents, runs, snapshots)
-    own_courses = _own_courses(by_name, parents, stand_in_of, table, snapshots, twins)
+    stand_in_of = _standing_in(by_name, runs, snapshots)
+    own_courses = _own_courses(by_name, stand_in_of, table, snapshots, twins)
     parent_runs = {parent: stand_in.run for parent, stand_in in stand_in_of.items()} | by_name
     kinds = {name: (run.experiment.image_size, run.images) for name, run in parent_runs.items()}
-    qualities = {name: _quality_measure(run, parent_runs.get(parents[name] or "")) for name, run in by_name.items()}
+    qualities = {name: _quality_measure(run, parent_runs.get(_parent(run) or "")) for name, run in by_name.items()}
     outcome_of = outcomes(
         pd.concat([table, *(stand_in.table for stand_in in stand_in_of.values())], ignore_index=True),
         pd.concat([snapshots, *(stand_in.snapshots for stand_in in stand_in_of.values())], ignore_index=True),
         {
-            name: parents[name]
-            for name, quality in qualities.items()
-            if quality == "kid_endpoint" and name not in own_courses
+            name: _parent(run)
+            for name, run in by_name.items()
+            if qualities[name] == "kid_endpoint" and name not in own_courses
         },
         kinds,
     )
     finished_runs = table[table["status"] == "finished"]
     alternatives = []
     for name in dict.fromkeys(run.name for run in runs):
-        run, parent = by_name[name], parents[name]
+        run, parent = by_name[name], _parent(by_name[name])
         ancestor = _ancestor(run, by_name.get(parent or ""))
         changes = config.differences(ancestor, run.experiment) if ancestor else {}
         copies = [twin for twin in twins if (twin.longer.name, twin.shorter.name) == (name, parent)]
@@ -240,7 +238,6 @@ def _alternatives(
 
 def _own_courses(
     by_name: Mapping[str, Run],
-    parents: Mapping[str, str | None],
     stand_in_of: Mapping[str, eligible.StandIn],
     table: pd.DataFrame,
     snapshots: pd.DataFrame,
@@ -251,11 +248,12 @@ def _own_courses(
     courses = {}
     for name, run in by_name.items():
         early_kids: dict[int, float] = {}  # seed -> KID at the parent's end
-        stand_in = stand_in_of.get(str(parents[name]))
+        parent = _parent(run)
+        stand_in = stand_in_of.get(str(parent))
         if stand_in and stand_in.run.name == name:
             early_kids, steps = dict(stand_in.endpoints), stand_in.steps
         for twin in twins:
-            if (twin.longer.name, twin.shorter.name) == (name, parents[name]):
+            if (twin.longer.name, twin.shorter.name) == (name, parent):
                 early_kids[twin.shorter.seed] = endpoints[twin.shorter.name, twin.shorter.seed]
                 steps = twin.shorter.steps
         if early_kids and (text := eligible.own_course(run, steps, dict(sorted(early_kids.items())), snapshots)):
@@ -264,12 +262,12 @@ def _own_courses(
 
 
 def _standing_in(
-    by_name: Mapping[str, Run], parents: Mapping[str, str | None], runs: Sequence[Run], snapshots: pd.DataFrame
+    by_name: Mapping[str, Run], runs: Sequence[Run], snapshots: pd.DataFrame
 ) -> dict[str, eligible.StandIn]:
     """Each parent -> what stands in for its seeds that have no run here, if anything can."""
     stand_in_of = {}
-    for name, run in by_name.items():
-        if parent := parents[name]:
+    for run in by_name.values():
+        if parent := _parent(run):
             experiment = by_name[parent].experiment if parent in by_name else _in_repository(parent, run.profile)
             stand_in_of[parent] = eligible.find_stand_in(parent, experiment, runs, snapshots) if experiment else None
     return {parent: stand_in for parent, stand_in in stand_in_of.items() if stand_in}

@@ -5,7 +5,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import exp, log
+from math import exp, isnan, log
 
 import pandas as pd
 
@@ -87,19 +87,9 @@ def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
     if table.empty:
         return []
     kid = {arm: f"{exp(q):.2f}" for arm, q in zip(table["arm"], table["q"], strict=True)}
-    peak, smoothed_peak, best = (
-        table.loc[place] for place in (table["ratio"].idxmax(), table["smoothed"].idxmax(), table["q"].idxmin())
-    )
+    peak, best = (table.loc[place] for place in (table["ratio"].idxmax(), table["q"].idxmin()))
     text = f"Among the {len(table)} rates of D, the unsmoothed interleaving ratio is highest at {names[peak.arm]} "
-    text += f"({peak.ratio:.2f}). "
-    if smoothed_peak.smoothed < HARDLY:
-        text += f"With the losses averaged over 5 steps, it is at most {smoothed_peak.smoothed:.2f} at any "
-        text += "of them."
-    elif smoothed_peak.arm == peak.arm:
-        text += f"With the losses averaged over 5 steps, it is highest there, too ({peak.smoothed:.2f})."
-    else:
-        text += f"With the losses averaged over 5 steps, it is highest at {names[smoothed_peak.arm]} "
-        text += f"({smoothed_peak.smoothed:.2f}; {peak.smoothed:.2f} at {names[peak.arm]})."
+    text += f"({peak.ratio:.2f}).{_smoothed(table, peak, names)}"
     ties = [names[arm] for arm in table["arm"] if arm != best.arm and not arms.effect(arm, best.arm).settled]
     kid_text = f"The final KID is {kid[peak.arm]} at {names[peak.arm]}. The lowest final KID is {kid[best.arm]}, at "
     kid_text += f"{names[best.arm]}"
@@ -111,6 +101,23 @@ def sentences(arms: Arms, names: Mapping[str, str]) -> list[str]:
             "interleaving in the same way when another setting changes it."
         )
     return statements
+
+
+def _smoothed(table: pd.DataFrame, peak: pd.Series, names: Mapping[str, str]) -> str:
+    """Say where the smoothed ratio is highest; "" if no dose has one. peak: the dose of the highest unsmoothed one."""
+    known = table.dropna(subset="smoothed")
+    if known.empty:
+        return ""
+    highest = known.loc[known["smoothed"].idxmax()]
+    if highest.smoothed < HARDLY:
+        where = "at any of them" if len(known) == len(table) else "where it is known"
+        place = f"at most {highest.smoothed:.2f} {where}"
+    elif highest.arm == peak.arm:
+        place = f"highest there, too ({peak.smoothed:.2f})"
+    else:
+        at_peak = "" if isnan(peak.smoothed) else f"; {peak.smoothed:.2f} at {names[peak.arm]}"
+        place = f"highest at {names[highest.arm]} ({highest.smoothed:.2f}{at_peak})"
+    return f" With the losses averaged over 5 steps, it is {place}."
 
 
 def _extremes(arms: Arms, names: Mapping[str, str]) -> list[str]:

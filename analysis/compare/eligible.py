@@ -3,7 +3,6 @@
 A long run holds the short one: its first steps stand for seeds of a recipe that have no run of their own.
 """
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -41,31 +40,31 @@ def one_recipe_a_name(runs: Sequence[Run]) -> tuple[list[Run], list[Note]]:
     return kept, notes
 
 
-def comparable_losses(runs: Sequence[Run]) -> tuple[dict[str, int], list[Note]]:
-    """Run title -> the number of steps, from the first on, over which its losses are compared; notes on the refused.
+def comparable_losses(runs: Sequence[Run]) -> tuple[list[Run], int, list[Note]]:
+    """The runs whose losses are compared, over how many steps from the first on, and notes on the refused.
 
     The standard is the batch size and number of steps of most finished runs. A run with another batch size or fewer
     steps is refused, and a longer one is cut to that many steps.
     """
     finished = [run for run in runs if run.state == "finished"]
     if not finished:
-        return {}, []
-    (batch_size, steps), _ = Counter((run.experiment.batch_size, run.steps) for run in finished).most_common(1)[0]
-    steps_compared, notes = {}, []
+        return [], 0, []
+    batch_size, steps = mode((run.experiment.batch_size, run.steps) for run in finished)
+    compared_runs, notes = [], []
     for run in finished:
         if run.experiment.batch_size != batch_size:
             reason = f"its batch size is {run.experiment.batch_size}, the others' is {batch_size}"
         elif run.steps < steps:
             reason = f"it has {run.steps:,} steps, the others {steps:,}"
         else:
-            steps_compared[run.title] = steps
+            compared_runs.append(run)
             continue
         text = (
             f"interleaving not compared: {reason}; it depends on minibatch noise and changes during a run, so only "
             "equal batch sizes over equal steps are comparable"
         )
         notes.append(Note(text, run.title))
-    return steps_compared, notes
+    return compared_runs, steps, notes
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def without_shared_steps(snapshots: pd.DataFrame, pairs: Sequence[Twin]) -> pd.D
 def on_other_images(runs: Sequence[Run]) -> list[Note]:
     """Name the runs whose real images are not those of most runs of their size: their scores stand apart."""
     usual_images = {
-        size: Counter(run.images for run in runs if run.experiment.image_size == size).most_common(1)[0][0]
+        size: mode(run.images for run in runs if run.experiment.image_size == size)
         for size in {run.experiment.image_size for run in runs}
     }
     text = "it was trained on other images than most runs of {} px, so its scores are not compared with theirs"
@@ -168,7 +167,7 @@ class StandIn:
     run: Run  # one of the longer runs
     steps: int  # that the recipe takes
     alone: bool  # whether the recipe has no runs of its own
-    table: pd.DataFrame  # experiment, seed, status, image_size, steps, kid_endpoint (at these steps); one row per run
+    table: pd.DataFrame  # experiment, seed, status, steps, kid_endpoint (at these steps); one row per run
     snapshots: pd.DataFrame  # up to these steps
 
     @property
@@ -204,12 +203,12 @@ def find_stand_in(name: str, experiment: Experiment, runs: Sequence[Run], snapsh
         course = course[course["step"] <= steps].sort_values("step")
         if course["step"].max() == steps:
             _, rows, courses = candidates.setdefault(run.name, (run, [], []))
-            rows.append((name, run.seed, "finished", run.experiment.image_size, steps, endpoint(course["kid_mean"])))
+            rows.append((name, run.seed, "finished", steps, endpoint(course["kid_mean"])))
             courses.append(course.assign(experiment=name))
     if not candidates:
         return None
     run, rows, courses = next(iter(candidates.values()))
-    columns = ["experiment", "seed", "status", "image_size", "steps", "kid_endpoint"]
+    columns = ["experiment", "seed", "status", "steps", "kid_endpoint"]
     return StandIn(
         name, run, steps, not own_seeds, pd.DataFrame(rows, columns=columns), pd.concat(courses, ignore_index=True)
     )

@@ -132,7 +132,6 @@ def _dynamics(history: pd.DataFrame) -> dict[str, float]:
     """Compare the two loss curves."""
     d, g = history["loss_d"].to_numpy(), history["loss_g"].to_numpy()
     d_end, g_end = _last_quarter(d), _last_quarter(g)
-    around_optimum = interleaving.windows(d / 2, g)
     row = {
         "dominance": interleaving.dominance(d, g),
         "spread": interleaving.spread(d, g),
@@ -140,8 +139,6 @@ def _dynamics(history: pd.DataFrame) -> dict[str, float]:
         "period_2": interleaving.period_2(d, g),
         "smooth_crossings": interleaving.smooth_crossings(d, g),
         "equilibrium_gap": interleaving.equilibrium_gap(history["d_x"], history["d_g_z"]),
-        "equilibrium_ratio": around_optimum.ratio,
-        "equilibrium_balance": around_optimum.balance,
         "d_win_share": interleaving.d_win_share(d),
         "dominance_end": interleaving.dominance(d_end, g_end),
         "interleaving_ratio_end": interleaving_ratio(d_end, g_end),
@@ -151,11 +148,9 @@ def _dynamics(history: pd.DataFrame) -> dict[str, float]:
         windows = interleaving.windows(d, g, smoothing=smoothing)
         suffix = "" if smoothing == 1 else f"_{smoothing}"
         row[f"interleaving_ratio{suffix}"] = windows.ratio
-        row[f"lead_balance{suffix}"] = windows.balance
-        row[f"windows_counted{suffix}"] = windows.counted
         if smoothing == 1:
             low, high = windows.interval
-            row |= {"interleaving_ratio_low": low, "interleaving_ratio_high": high}
+            row |= {"interleaving_ratio_low": low, "interleaving_ratio_high": high, "lead_balance": windows.balance}
     return row
 
 

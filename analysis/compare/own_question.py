@@ -4,6 +4,7 @@ This module knows no experiment by name. All its answers are exploratory.
 """
 
 import math
+from collections.abc import Sequence
 
 from analysis.compare.comparison import Alternative, Answer
 from analysis.compare.quality import LAST, STILL_FALLS, Outcome
@@ -33,8 +34,7 @@ def of_experiment(recipe: Alternative) -> Answer:
     """Answer an experiment's own question: its quality and interleaving compared with its parent's. Exploratory."""
     verdict, text = _outcome(recipe)
     names = {key: name for key, name in NAMES.items() if key != "fid_at_64" or recipe.quality == key}
-    evidence = _troubles(recipe)
-    evidence += [f"{name}: {number(recipe.measures[key])}" for key, name in names.items() if recipe.measures[key].n]
+    evidence = [f"{name}: {number(recipe.measures[key])}" for key, name in names.items() if recipe.measures[key].n]
     evidence += [
         f"{names[key]}, minus {recipe.parent}'s: {effect_text(difference)}"
         for key, difference in recipe.differences.items()
@@ -73,38 +73,25 @@ def _compared(recipe: Alternative) -> tuple[str, str]:
 
 def judge_outcome(outcome: Outcome, parent: str) -> tuple[str, str]:
     """Judge a ratio of endpoints: a verdict and its text. Worse is worse only where KID no longer falls."""
-    ratio, _, interval = times(outcome.effect).partition(" ")
-    seeds, parent_seeds = outcome.effect.n
-    kid = f"KID over the last {LAST} snapshots is {ratio} times {parent}'s"
-    n = f"n = {seeds} and {parent_seeds} seeds"
-    if min(outcome.effect.n) < 2:
-        return "open", f"{kid} ({n}): one seed is too few to tell."
-    facts = f"{kid} {interval}, {n}"
+    effect, n = outcome.effect, seeds_text(outcome.effect.n)
+    kid = f"KID over the last {LAST} snapshots is"
+    if min(effect.n) < 2:
+        return "open", f"{kid} {math.exp(effect.difference):.2f} times {parent}'s ({n}): one seed is too few to tell."
+    kid += f" {times(effect)} times {parent}'s"
     if not outcome.settled:
-        return "open", f"{facts}: not settled (p = {outcome.p:.2g}, corrected by Holm)."
-    facts += f", {'p < 0.001' if outcome.p < 0.001 else f'p = {outcome.p:.1g}'}, corrected by Holm."
-    if outcome.effect.difference < 0:
+        return "open", f"{kid} ({n}): not settled (p = {outcome.p:.2g}, corrected by Holm)."
+    facts = f"{kid} ({n}; {'p < 0.001' if outcome.p < 0.001 else f'p = {outcome.p:.1g}'}, corrected by Holm)."
+    if effect.difference < 0:
         return "better", facts
     if not outcome.falling:
         return "worse", f"{facts} It no longer falls by over {FALL} in any seed."
-    if outcome.falling < seeds:
-        trend = f"It still falls by over {FALL} in {outcome.falling} of {seeds} seeds"
+    if outcome.falling < effect.n[0]:
+        trend = f"It still falls by over {FALL} in {outcome.falling} of {effect.n[0]} seeds"
         return "open", f"Behind at equal steps: {facts} {trend}, so slower and worse can't be told apart."
     if not outcome.reached:
         return "worse", f"{facts} It still falls, but ends above where {parent} was at its first {LAST} snapshots."
     place = f"where {parent} was at step {outcome.reached:,.0f}"
     return "behind", f"{facts} It still falls in every seed and ends {place}: slower, and not shown to be worse."
-
-
-def _troubles(recipe: Alternative) -> list[str]:
-    """The seeds that the means would hide: those that diverged, and those that D has won."""
-    troubles = []
-    if recipe.diverged:
-        seeds = ", ".join(f"seed {seed} at step {step:,}" for seed, step in recipe.diverged.items())
-        troubles.append(f"diverged, so left out of these means: {seeds}")
-    if recipe.d_won:
-        troubles.append(f"D has won for good in seed {', '.join(map(str, recipe.d_won))}")
-    return troubles
 
 
 def _levels(recipe: Alternative) -> str:
@@ -113,7 +100,7 @@ def _levels(recipe: Alternative) -> str:
     parts = [f"FID {number(fid)}" if fid.n else "Not scored"]
     if win_share.n:
         parts.append(f"D's loss is below 0.1 in {100 * win_share.mean:.1f} % of the steps")
-        parts[-1] += f" and has won for good in {len(recipe.d_won)} of {win_share.n} runs"
+        parts[-1] += f" and has won for good in {len(recipe.d_won)} of {runs_text(win_share.n)}"
     if ratio.n:
         parts.append(f"the interleaving ratio over all compared steps is {ratio.mean:.2f}")
     return "; ".join(parts) + "."
@@ -124,7 +111,7 @@ def judge(change: Effect, parent: str, measure: str) -> tuple[str, str]:
     direction = "lower" if change.difference < 0 else "higher"
     difference = f"{measure} is {abs(change.difference):.3g} {direction} than {parent}'s"
     if math.isnan(change.p):
-        return "open", f"{difference} (n = {change.n[0]} and {change.n[1]} seeds): one seed is too few to tell."
+        return "open", f"{difference} ({seeds_text(change.n)}): one seed is too few to tell."
     if not change.settled:
         return "open", f"On average {difference}, but the interval includes 0 ({effect_text(change)})."
     return "better" if change.difference < 0 else "worse", f"{difference} ({effect_text(change)})."
@@ -141,8 +128,7 @@ def _interleaving_change(recipe: Alternative) -> str:
     if math.isnan(change.p):
         size = f"{abs(change.difference):.2f} {'higher' if direction == 'more' else 'lower'}"
         size = f"within 0.005 of {recipe.parent}'s" if abs(change.difference) < 0.005 else size
-        seeds = f"n = {change.n[0]} and {change.n[1]} seeds"
-        return f"The interleaving ratio over all compared steps is {size} ({seeds})."
+        return f"The interleaving ratio over all compared steps is {size} ({seeds_text(change.n)})."
     if not change.settled:
         return "The seeds don't show whether the loss curves interleave more or less."
     smoothed = {steps: recipe.differences.get(f"interleaving_ratio_{steps}") for steps in interleaving.SMOOTHINGS[1:]}
@@ -162,15 +148,25 @@ def _interleaving_change(recipe: Alternative) -> str:
 
 
 def effect_text(effect: Effect) -> str:
-    """'+0.25 [+0.18, +0.33], n = 3 and 2 seeds'; without an interval where a side has one seed."""
+    """'+0.25 [+0.18, +0.33], n = 3 seeds each'; without an interval where a side has one seed."""
     interval = "" if math.isnan(effect.low) else f" [{effect.low:+.3g}, {effect.high:+.3g}]"
-    return f"{effect.difference:+.3g}{interval}, n = {effect.n[0]} and {effect.n[1]} seeds"
+    return f"{effect.difference:+.3g}{interval}, {seeds_text(effect.n)}"
 
 
 def times(effect: Effect) -> str:
     """A difference of logs as a ratio: '0.95 [0.68, 1.33]'; without an interval where there is none."""
     interval = "" if math.isnan(effect.low) else f" [{math.exp(effect.low):.2f}, {math.exp(effect.high):.2f}]"
     return f"{math.exp(effect.difference):.2f}{interval}"
+
+
+def seeds_text(n: Sequence[int]) -> str:
+    """'n = 3 seeds each', 'n = 3 and 2 seeds'. n: of both sides."""
+    return f"n = {n[0]} seed{'' if n[0] == 1 else 's'} each" if n[0] == n[1] else f"n = {n[0]} and {n[1]} seeds"
+
+
+def runs_text(n: int) -> str:
+    """'1 run', '3 runs'."""
+    return f"{n} run{'' if n == 1 else 's'}"
 
 
 def number(estimate: Estimate) -> str:

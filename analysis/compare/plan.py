@@ -272,8 +272,8 @@ def _signs(arms: int) -> np.ndarray:
 # --- rule 4 ---
 
 
-def alarm_verdict(*, warned: int, turned: int, false_alarms: int, calm: int) -> str:
-    """The fourth rule: 'yes', 'open', or one of its two kinds of no: 'too often' without a turn, 'rarer' before one.
+def alarm_verdict(*, warned: int, turned: int, false_alarms: int, calm: int) -> tuple[str, str]:
+    """The fourth rule: 'yes', 'no' or 'open', and the words that begin the reason, "" for 'open'.
 
     warned: how many of the `turned` runs had a collapse before the turn.
     false_alarms: how many of the `calm` runs had a collapse.
@@ -281,10 +281,10 @@ def alarm_verdict(*, warned: int, turned: int, false_alarms: int, calm: int) -> 
     hit_low, hit_high = wilson(warned, turned)
     false_low, false_high = wilson(false_alarms, calm)
     if hit_low > false_high:
-        return "yes"
+        return "yes", "A collapse comes before a turn more often than elsewhere: "
     if false_low > 0.5:
-        return "too often"
-    return "rarer" if hit_high < false_low else "open"
+        return "no", "Most runs without a turn have a false alarm: "
+    return ("no", "A collapse is rarer before a turn than elsewhere: ") if hit_high < false_low else ("open", "")
 
 
 # --- rule 5 ---

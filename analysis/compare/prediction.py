@@ -84,7 +84,8 @@ def _which(arms: Arms, n: int) -> str:
         return f"{n} recipes"
     seeds = arms.runs.dropna(subset="q").groupby("arm").size().value_counts().sort_index(ascending=False)
     first, *rest = (f"{count} with {k}" for k, count in seeds.items())
-    seed_counts = ", ".join([f"{first} seeds", *rest]) if rest else f"{seeds.index[0]} seeds each"
+    all_have = f"{seeds.index[0]} seed{'' if seeds.index[0] == 1 else 's'} each"
+    seed_counts = ", ".join([f"{first} seeds", *rest]) if rest else all_have
     count = f"all {n}" if n == ARMS else f"{n} of the {ARMS}"
     return f"{count} recipes that the plan names for this question ({seed_counts})"
 

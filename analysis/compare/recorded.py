@@ -2,8 +2,8 @@
 
 import contextlib
 import re
-from collections import Counter
 from collections.abc import Sequence
+from statistics import mode
 from typing import Any, get_type_hints
 
 from analysis.compare.one_run import NOTHING
@@ -15,8 +15,8 @@ from dcgan import UserError
 def by_usual_protocol(runs: Sequence[Run]) -> ScoresOf:
     """Return a function that gives a run's scores if they follow most runs' protocol, in any version of the lab."""
     recorded = {run.where: _recorded(run) for run in runs}
-    kinds = Counter(_kind(*record) for record in recorded.values() if record)
-    usual_kind = kinds.most_common(1)[0][0] if kinds else None
+    kinds = [_kind(*record) for record in recorded.values() if record]
+    usual_kind = mode(kinds) if kinds else None
 
     def scores_of(run: Run) -> tuple[Protocol, Scores] | None:
         if (record := recorded[run.where]) is None:

@@ -83,7 +83,7 @@ def slowing_d(table: pd.DataFrame, alternatives: Sequence[Alternative], arms: Ar
     text = (
         f"At step {arms.steps:,} {COMPARED[_verdict(early)]}: KID is {own_question.times(early)} times baseline's "
         f"(p = {early.p:.2g}, not corrected). At step {end:,} {COMPARED[_verdict(late)]}: {own_question.times(late)} "
-        f"times. D had half of G's rate, and nothing else was changed (n = {early.n[0]} and {early.n[1]} seeds). Over "
+        f"times. D had half of G's rate, and nothing else was changed ({own_question.seeds_text(early.n)}). Over "
         f"steps {arms.steps * 3 // 4 + 1:,} to {arms.steps:,} the curves interleave "
         f"{_interleave(ratios.loc[slow], ratios.loc[baseline])}."
     )

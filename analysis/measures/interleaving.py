@@ -102,11 +102,6 @@ class Windows:
         return _share(crossings, reference)
 
     @property
-    def counted(self) -> float:
-        """Share of the windows that count; NaN without a window."""
-        return float(1 - self.flagged.mean()) if len(self) else float("nan")
-
-    @property
     def balance(self) -> float:
         """The lead balance; NaN without a window to count."""
         valid = ~np.isnan(self.lead)

@@ -127,7 +127,8 @@ def dose_looks(comparison: Comparison) -> dict[str, plots.Style]:
 def _arm_looks(arms: Arms, doses: Sequence[str]) -> dict[str, plots.Style]:
     """The looks of the plan's arms: the doses as in `ramp`, the others by their setting and value."""
     looks = ramp(doses)
-    for arm in sorted(set(arms.changes) - set(doses), key=lambda arm: str(arms.changes[arm])):
+    others = [arm for arm, (key, _) in arms.changes.items() if key != plan.DOSE]  # some doses may have no scores yet
+    for arm in sorted(others, key=lambda arm: str(arms.changes[arm])):
         key, _ = arms.changes[arm]
         higher = any(style.color == COLOURS[key] for style in looks.values())
         looks[arm] = plots.Style(COLOURS[key], "^" if higher else "v")

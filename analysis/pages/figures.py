@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from analysis.compare import plan
 from analysis.compare.comparison import Comparison
-from analysis.compare.correlations import KID, WHEN, usual_size
+from analysis.compare.correlations import usual_size
 from analysis.measures import interleaving
 from analysis.pages import arm_figures, loss_plots, plots
 from analysis.pages.html import data_uri
@@ -39,7 +39,6 @@ WINDOWED: dict[str, dict[str, Any]] = {
     },
 }
 MEASURES = ("fid", "kid_mean", "precision", "recall", "face_rate", "interleaving_ratio")
-CANDIDATES = {"interleaving_ratio": "interleaving ratio since the snapshot before", "isc_mean": "Inception Score (IS)"}
 
 Looks = Mapping[str, plots.Style]
 
@@ -56,9 +55,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with the name of its files, which begins with its section, and what it shows in words."""
+    """A figure of a section of the page, its name there, and what it shows in words."""
 
-    stem: str
+    section: str
+    name: str
     figure: Figure
     alt: str
 
@@ -73,9 +73,9 @@ def draw_figures(comparison: Comparison, folder: Path) -> dict[str, list[Picture
     stems: set[str] = set()
     with plots.drawing():
         for drawing in _drawings(comparison, looks):
-            stem = file_stem(drawing.stem)
+            stem = file_stem(f"{drawing.section}-{drawing.name}")
             stems.add(stem)
-            pictures[drawing.stem.partition("-")[0]].append(_saved(drawing, folder / stem))
+            pictures[drawing.section].append(_saved(drawing, folder / stem))
     for path in folder.glob("*"):
         is_figure = path.suffix in (".png", ".svg") and re.split(r"[-.]", path.name)[0] in SECTIONS
         if is_figure and path.stem not in stems:
@@ -102,14 +102,14 @@ def _saved(drawing: Drawing, path: Path) -> Picture:
 
 
 def _drawings(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
-    snapshots, windows = comparison.comparable.infer_objects(), comparison.windows.infer_objects()
+    windows = comparison.windows.infer_objects()
     yield from _losses(comparison)
     yield from _measures(comparison, looks)
     yield from _overview(comparison, windows, looks)
     yield from _quality(comparison, looks)
     for measure in WINDOWED:
         yield from _windows(windows, measure, looks)
-    yield from _scatter(comparison, snapshots, looks)
+    yield from _scatter(comparison, looks)
 
 
 def _losses(comparison: Comparison) -> Iterator[Drawing]:
@@ -122,7 +122,7 @@ def _losses(comparison: Comparison) -> Iterator[Drawing]:
         loss_plots.losses(figure, losses, limits)
         crossed = counted(len(losses.crossings), "time")
         alt = f"Losses of D and G over {len(losses.raw):,} steps of {losses.title}; the curves cross {crossed}"
-        yield Drawing(f"losses-{name}", figure, alt)
+        yield Drawing("losses", name, figure, alt)
     yield from _bands(runs, comparison.steps_compared)
 
 
@@ -148,7 +148,7 @@ def _bands(runs: Mapping[str, loss_plots.Losses], steps: int) -> Iterator[Drawin
     plots.legend_below(axes[0], handles, title="Bands: the middle 80 %. Numbers: the overlap of all values, in %")
     listing = "; ".join(f"{name} {number(100 * long_runs[name].overlap, 0)} %" for name in names)
     alt = f"The middle 80 % of D's and of G's losses, by blocks of steps. They overlap: {listing}"
-    yield Drawing("windows-overlap", figure, alt)
+    yield Drawing("windows", "overlap", figure, alt)
 
 
 def _readable_losses(comparison: Comparison) -> dict[str, loss_plots.Losses]:
@@ -156,8 +156,8 @@ def _readable_losses(comparison: Comparison) -> dict[str, loss_plots.Losses]:
     runs = {}
     for run in representatives(comparison):
         try:
-            losses = loss_plots.Losses(f"{run.name}, seed {run.seed}", run.history()[["step", *loss_plots.LOSSES]])
-            losses.crossings  # noqa: B018  # raises ValueError for losses that can't be compared
+            losses = loss_plots.Losses(run.name, run.seed, run.history()[["step", *loss_plots.LOSSES]])
+            interleaving.log_ratio(losses.raw["loss_d"], losses.raw["loss_g"])  # raises ValueError for other numbers
         except (UserError, ValueError):  # the notes say so: comparing them has failed before
             continue
         if len(losses.raw):
@@ -193,7 +193,7 @@ def _measures(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
             low, high = axis.get_xlim()
             axis.set_xlim(max(0, low), min(100, high))
         listing = "; ".join(f"{row.experiment} {number(row.mean)}" for row in means.itertuples())
-        yield Drawing(f"measure-{measure.key}", figure, f"{measure.title} by experiment: {listing}")
+        yield Drawing("measure", measure.key, figure, f"{measure.title} by experiment: {listing}")
 
 
 def _overview(comparison: Comparison, windows: pd.DataFrame, looks: Looks) -> Iterator[Drawing]:
@@ -225,7 +225,7 @@ def _overview(comparison: Comparison, windows: pd.DataFrame, looks: Looks) -> It
             points=not (doses or apart), **WINDOWED["interleaving_ratio"],
         )  # fmt: skip
         alt = f"FID and interleaving ratio over training, side by side. {_listed(windowed, line_looks)}"
-        yield Drawing(f"overview-{stem}", figure, alt)
+        yield Drawing("overview", stem, figure, alt)
 
 
 def _kinds(comparison: Comparison) -> Iterator[tuple[str, str, bool, pd.DataFrame]]:
@@ -270,7 +270,7 @@ def _quality(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
                 figure.subplots(), rows, key, looks, title=title, label=f"{measure.title} of the snapshot", error=error,
                 floor=_floor(comparison, rows["experiment"].unique()) if key == "fid" else None,
             )  # fmt: skip
-            yield Drawing(f"quality-{key}-{stem}{part}", figure, f"{title}. {_listed(rows, looks)}")
+            yield Drawing("quality", f"{key}-{stem}{part}", figure, f"{title}. {_listed(rows, looks)}")
 
 
 def _floor(comparison: Comparison, names: Sequence[str]) -> tuple[float, str] | None:
@@ -288,32 +288,14 @@ def _windows(windows: pd.DataFrame, measure: str, looks: Looks) -> Iterator[Draw
         return
     figure, words = plots.figure(4.1), WINDOWED[measure]
     plots.windows(figure.subplots(), rows, measure, looks, smoothing=SMOOTHING_WINDOWS, **words)
-    yield Drawing(f"windows-{measure}", figure, f"{words['title']}. {_listed(rows, looks)}")
+    yield Drawing("windows", measure, figure, f"{words['title']}. {_listed(rows, looks)}")
 
 
-def _scatter(comparison: Comparison, snapshots: pd.DataFrame, looks: Looks) -> Iterator[Drawing]:
-    """Both candidates against KID: a point per recipe at the end, then a point per snapshot, here and at the next one.
-
-    All are of the image size that most runs have.
-    """
-    for x in CANDIDATES:
+def _scatter(comparison: Comparison, looks: Looks) -> Iterator[Drawing]:
+    """Both candidates against KID at the end of the equal steps, a point per recipe."""
+    for x in plan.CANDIDATES:
         if arms_figure := arm_figures.against_quality(comparison, x, looks):
-            yield Drawing(f"scatter-arms-{x}", *arms_figure)
-    size = usual_size(snapshots)
-    rows = snapshots[snapshots["image_size"] == size]
-    for candidate, label in CANDIDATES.items():
-        for when, snapshot in WHEN.items():
-            pairs = _known(_known(rows, candidate), KID[when])
-            if pairs.empty:
-                continue
-            title = f"KID of {snapshot} against {BY_KEY[candidate].title}"
-            caption = "Larger points are later snapshots. All steps are mixed here, so this is not a test."
-            figure = plots.figure(4.5)
-            plots.scatter(
-                figure.subplots(), pairs, candidate, KID[when], looks, title=title, xlabel=label, caption=caption,
-                ylabel=f"KID at {size} px (lower is better)", ylim=(rows["kid_mean"].min(), rows["kid_mean"].max()),
-            )  # fmt: skip
-            yield Drawing(f"scatter-{candidate}-{when}", figure, f"{title}, {size} px. {caption}")
+            yield Drawing("scatter", f"arms-{x}", *arms_figure)
 
 
 def _known(rows: pd.DataFrame, measure: str) -> pd.DataFrame:

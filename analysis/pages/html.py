@@ -5,15 +5,16 @@ import hashlib
 import os
 import sys
 import webbrowser
-from collections.abc import Callable
 from pathlib import Path
 
 import jinja2
 
+from analysis.pages.words import cell, counted, number, setting
+
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
-def template(name: str, **filters: Callable) -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
     """The template `name` of `templates/`; a variable that it is not given is an error, not a blank."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -22,7 +23,8 @@ def template(name: str, **filters: Callable) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"sha256": _sha256, **filters}
+    environment.filters |= {"sha256": _sha256, "cell": cell, "setting": setting, "commas": "{:,}".format}
+    environment.globals |= {"number": number, "counted": counted}
     return environment.get_template(name)
 
 

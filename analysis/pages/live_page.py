@@ -57,8 +57,6 @@ class LivePage:
         chosen = [run for run in ordered if run.key == only] if only else ordered
         large = len(chosen) <= MOST_CARDS
         return (self._page if whole else self._runs).render(
-            number=number,
-            looks={},  # the report's colours of experiments
             renew_ms=1000 * RENEW_SECONDS,
             colors=COLORS,
             labels=LABELS,
@@ -75,7 +73,7 @@ class LivePage:
         """Return what the template shows of a run."""
         status = run.status
         key = quote(run.key)
-        data, profile = (*run.place[:2],) if len(run.place) == 4 else ("", "")
+        data, profile = run.place[:2]
         return {
             "title": run.title,
             "place": f"{data}, {profile}",
@@ -112,7 +110,7 @@ class LivePage:
 
 
 def summary(runs: Sequence[WatchedRun]) -> str:
-    """'4 runs: 2 running, 2 finished; the longest takes about 12 min more'."""
+    """'4 runs: 2 running, 2 finished; the last of them ends in about 12 min'."""
     counts = Counter(run.state for run in runs)
     states = ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
     times = [run.seconds_left for run in runs if run.seconds_left is not None]

@@ -1,7 +1,7 @@
 """The loss curves of a run with their crossings: losses and an axis in, a drawn axis out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -24,8 +24,14 @@ MOST_OVERLAPS = 12  # numbers that have room side by side above the bands
 class Losses:
     """One run's loss curves."""
 
-    title: str
+    name: str  # the experiment's
+    seed: int
     raw: pd.DataFrame  # step, loss_d, loss_g: one row per step
+
+    @property
+    def title(self) -> str:
+        """The run's name for people."""
+        return f"{self.name}, seed {self.seed}"
 
     @cached_property
     def smooth(self) -> pd.DataFrame:
@@ -50,7 +56,7 @@ class Losses:
             return None
         end = windows.last_step[finite_windows[-1]]
         window = self.raw[end - interleaving.WINDOW : end].reset_index(drop=True)
-        return Losses(self.title, window), int(windows.reference[finite_windows[-1]])
+        return replace(self, raw=window), int(windows.reference[finite_windows[-1]])
 
     @cached_property
     def overlaps(self) -> np.ndarray:
@@ -106,9 +112,8 @@ def bands(axis: Axes, run: Losses, top: float) -> None:
     if len(overlaps) <= MOST_OVERLAPS:
         for place, share in zip((ends[:-1] + ends[1:]) / 2, overlaps, strict=True):
             axis.text(place, 0.93 * top, number(100 * share, 0), ha="center", fontsize=7.5, color=INK)
-    recipe, _, seed = run.title.rpartition(", ")
-    recipe = recipe.replace("+", "\n+", 1)  # what was set has a line of its own
-    set_title(axis, f"{recipe}\n{seed}, overlap {number(100 * run.overlap, 0)} %", 24)
+    recipe = run.name.replace("+", "\n+", 1)  # what was set has a line of its own
+    set_title(axis, f"{recipe}\nseed {run.seed}, overlap {number(100 * run.overlap, 0)} %", 24)
     axis.set(xlim=(0, ends[-1]), ylim=(0, top), xlabel="step", ylabel="loss (nats)")
     thousands(axis, ticks=3)
 

@@ -1,4 +1,4 @@
-"""Axes of quality, windows, scatter and seeds: a tidy frame in, a drawn axis out. Knows nothing of runs or files.
+"""Axes of quality, windows and seeds: a tidy frame in, a drawn axis out. Knows nothing of runs or files.
 
 A frame has a column `experiment`, and an experiment has one colour, marker and dash pattern in every figure
 (`arm_figures.all_looks`).
@@ -218,44 +218,6 @@ def _rolling(rows: pd.DataFrame, measure: str, weight: str | None, windows: int,
     return sums.assign(**{measure: near["total"] / near["weight"]})
 
 
-# --- does one predict the other? ---
-
-
-def scatter(
-    axis: Axes,
-    rows: pd.DataFrame,
-    x: str,
-    y: str,
-    looks: Mapping[str, Style],
-    *,
-    title: str,
-    xlabel: str,
-    ylabel: str,
-    caption: str,
-    ylim: tuple[float, float],
-) -> None:
-    """Two measures of the same snapshots against each other; the later the step, the larger and darker the point.
-
-    ylim: the least and the greatest value to leave room for. caption: a sentence, which stands below.
-    """
-    progress = rows["step"] / rows["step"].max()
-    columns = {"x": x, "y": y, "size": 12 + 55 * progress}
-    sns.scatterplot(
-        rows, **columns, sizes=(12, 67), size_norm=(12, 67), ax=axis, legend=False, **_by_experiment(rows, looks)
-    )
-    axis.collections[0].set(alpha=(0.3 + 0.6 * progress).to_numpy(), linewidth=0)
-    low, high = ylim
-    if low > 0:
-        axis.set_ylim(0.9 * low, 1.1 * high)
-        log_scale(axis)
-        ylabel += ", log scale"
-    else:
-        axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-    set_title(axis, title)
-    axis.set(xlabel=xlabel, ylabel=ylabel)
-    legend_below(axis, _handles(rows, looks, line=False), title="\n".join(wrap(caption, 60)))
-
-
 # --- every seed ---
 
 
@@ -312,12 +274,12 @@ def _by_experiment(rows: pd.DataFrame, looks: Mapping[str, Style], *, dashes: bo
     return arguments | ({"dashes": {name: style.dashes for name, style in row_looks.items()}} if dashes else {})
 
 
-def _handles(rows: pd.DataFrame, looks: Mapping[str, Style], *, line: bool = True) -> list[Line2D]:
+def _handles(rows: pd.DataFrame, looks: Mapping[str, Style]) -> list[Line2D]:
     """Return the legend's entry for each experiment of the rows, with the number of its seeds."""
     counts = rows.groupby("experiment")["seed"].nunique()
     return [
         Line2D(
-            [], [], color=style.color, linestyle=style.line if line else "none", linewidth=2,
+            [], [], color=style.color, linestyle=style.line, linewidth=2,
             marker=style.marker, markersize=5.5, label=f"{name} ({seeds_text(counts[name])})",
         )
         for name, style in looks.items()

@@ -21,7 +21,7 @@ from analysis.pages.arm_figures import all_looks
 from analysis.pages.figures import Picture, draw_figures
 from analysis.pages.grids import Frame, frame, samples
 from analysis.pages.html import template
-from analysis.pages.words import counted, number, setting
+from analysis.pages.words import counted, number
 from analysis.runs.ratings import KINDS
 from analysis.runs.run import Run
 from analysis.score import NEAREST
@@ -53,7 +53,7 @@ def html(comparison: Comparison, figures: Mapping[str, Sequence[Picture]], *, pe
     steps = sorted({grid.step for run_samples in all_samples for grid in run_samples.frames})
     places = _listed(comparison)
     rows = comparison.table.iloc[places]
-    return template("report.html", setting=setting).render(
+    return template("report.html").render(
         comparison=comparison,
         pending=pending,
         reload_seconds=RELOAD_SECONDS,
@@ -65,18 +65,13 @@ def html(comparison: Comparison, figures: Mapping[str, Sequence[Picture]], *, pe
         sizes=tables.image_sizes(comparison),
         groups=_result_groups(comparison),
         measures=[measure for measure in tables.MEASURES if _is_known(comparison, measure.key)],
-        words=tables.MEASURES,
-        face_rate=_face_rate_note(comparison),
         samples=all_samples,
         nearest=_nearest(comparison),
         steps=steps,
-        associations=[
-            list(association(claim, result).values())
-            for claim, result in comparison.associations.items()
-            if result.points
-        ],
-        dynamics=_dynamics(rows),
-        dynamics_columns=HOW_CURVES_COMPARE,
+        associations=[association(claim, result) for claim, result in comparison.associations.items() if result.points],
+        association_heads=ASSOCIATION,
+        curves=_curves(comparison),
+        curve_words=tables.CURVES,
         speed=_speed(rows),
         ratings=[_rating(rating) for rating in comparison.ratings],
         provenance=provenance(comparison.runs, places),
@@ -176,73 +171,31 @@ def _interval(estimate: Estimate, measure: tables.Measure) -> str:
     return tables.interval_text(estimate.low, estimate.high, measure) if estimate.n > 1 else ""
 
 
-def _face_rate_note(comparison: Comparison) -> str:
-    """Explain what the face rate means here, or why there is none."""
-    real = comparison.table["face_rate_real"].astype(float).dropna()
-    if _is_known(comparison, "face_rate"):
-        real_share = f", which it finds in {number(real.mean(), percent=True)} of the real images" if len(real) else ""
-        return f"“Detectable as a face” is what a face detector finds{real_share}; it does not mean “looks normal”."
-    if len(real):
-        return (
-            f"Share detectable as a face: does not apply. The detector finds a face in only "
-            f"{number(real.max(), percent=True)} of the real images, and 98 % are needed."
-        )
-    return ""
-
-
 #: Both FID and KID are distances, so less is better.
 GOES = {"negative": "goes with better faces, uncorrected", "positive": "goes with worse faces, uncorrected"}
 
 
-def association(claim: Claim, result: Association) -> dict[str, str]:
-    """A row of the table of associations: its cells in order."""
-    has_rho = not math.isnan(result.rho)
-    return {
-        "x": tables.BY_KEY[claim.x].title,
-        "y": "KID",
-        "when": WHEN[claim.when].removeprefix("the "),
-        "among": AMONG[claim.among],
-        "rho": f"{result.rho:+.2f}" if has_rho else "-",
-        "interval": result.interval or "-",
-        "clusters": result.counted,
-        "points": str(result.points),
-        "verdict": GOES.get(result.verdict, result.verdict),
-    }
+ASSOCIATION = ["measure", "KID of", "compared", "correlation", "interval", "n", "snapshots", "says"]  # the heads
 
 
-#: How the curves compare: a heading, and below it columns of compare.csv with headings of their own.
-HOW_CURVES_COMPARE = {
-    "interleaving ratio, smoothed over": {
-        "interleaving_ratio": "1 step",
-        "interleaving_ratio_5": "5 steps",
-        "interleaving_ratio_20": "20 steps",
-    },
-    "log(G / D)": {"dominance": "gap", "spread": "spread", "period_2": "period 2"},
-    "the two curves": {"overlap": "overlap", "lead_balance": "lead balance", "smooth_crossings": "smooth crossings"},
-    "theoretical optimum": {
-        "equilibrium_ratio": "interleaving around it",
-        "equilibrium_balance": "balance around it",
-        "equilibrium_gap": "distance from it",
-    },
-    "D won": {"d_win_share": "steps"},
-}
+def association(claim: Claim, result: Association) -> list[str]:
+    """A row of the table of associations."""
+    return [
+        tables.BY_KEY[claim.x].title,
+        WHEN[claim.when],
+        AMONG[claim.among],
+        "-" if math.isnan(result.rho) else f"{result.rho:+.2f}",
+        result.interval or "-",
+        result.counted,
+        str(result.points),
+        GOES.get(result.verdict, result.verdict),
+    ]
 
 
-def _dynamics(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """One row per run whose losses could be compared; a cell is a number and what its windows vary over, or ''."""
-    rows = []
-    keys = [key for columns in HOW_CURVES_COMPARE.values() for key in columns]
-    for _, row in table.dropna(subset=["interleaving_ratio", "lead_balance", "dominance"], how="all").iterrows():
-        cells = [(number(row[key], 3) if key != "d_win_share" else number(row[key], percent=True), "") for key in keys]
-        low, high = row["interleaving_ratio_low"], row["interleaving_ratio_high"]
-        if pd.notna(low):
-            cells[0] = (cells[0][0], tables.interval_text(low, high, tables.BY_KEY["interleaving_ratio"]))
-        for i, suffix in enumerate(("", "_5", "_20")):
-            if (share := row[f"windows_counted{suffix}"]) < 1:
-                mean, interval = cells[i]
-                cells[i] = (mean, f"{interval} {number(share, 0, percent=True)} of the windows".strip())
-        rows.append({"name": row["experiment"], "seed": row["seed"], "cells": cells})
-    return rows
+def _curves(comparison: Comparison) -> dict[str, list[list[str]]]:
+    """Image size -> how the loss curves of each experiment lie, the head first, where any losses are compared."""
+    by_size = tables.result_tables(comparison, tables.CURVES)
+    return {size: rows for size, rows in by_size.items() if len(rows[0]) > len(("experiment", "n"))}
 
 
 def _speed(table: pd.DataFrame) -> dict[str, list[Any]]:

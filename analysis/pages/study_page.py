@@ -70,7 +70,7 @@ def write(comparison: Comparison, figures: Path, docs: Path, *, beside: Sequence
         "caveats": _caveats(docs),
         "first_study": FIRST_STUDY.as_posix() if (docs / FIRST_STUDY).is_file() else "",
     }
-    texts = {docs / "study.md": _tidy(template("study.md", cell=cell).render(facts))} | _fronts(docs, facts)
+    texts = {docs / "study.md": _tidy(template("study.md").render(facts))} | _fronts(docs, facts)
     texts[docs / "study" / "runs.csv"] = tables.csv(comparison.table)
     texts[docs / "study" / "snapshots.csv"] = tables.csv(comparison.snapshots[list(SNAPSHOT_COLUMNS)])
     contents = {docs / "study" / name: content for name, content in pictures.items()}
@@ -97,7 +97,7 @@ def _beside(comparison: Comparison, samples: Mapping[str, str]) -> dict[str, Any
     """Return what the page says of runs that are not the study's."""
     return {
         "profile": comparison.profile,
-        "data": comparison.runs[0].data,
+        "data": comparison.data,
         "runs": len(comparison.runs),
         "steps": _range([run.steps for run in comparison.runs]),
         "devices": _devices(comparison),
@@ -121,7 +121,7 @@ def _fronts(docs: Path, facts: Mapping[str, Any]) -> dict[Path, str]:
         text = _text(readme)
         place = FRONT.search(text)
         if place and (TEMPLATES / front).is_file():
-            block = _tidy(template(front, cell=cell).render(facts, docs=docs.name))
+            block = _tidy(template(front).render(facts, docs=docs.name))
             texts[readme] = text[: place.end(1)] + block + text[place.start(2) :]
     return texts
 
@@ -183,16 +183,12 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "commit": dict(provenance["shared"]).get("commit", ""),
         "commands": _commands(comparison),
         "front": _front(comparison, samples),
-        "claim": comparison.predictions["interleaving_ratio"],
         "real_variety": number(
             finished[finished["experiment"].isin(DOCUMENTED)]["variety_real"].astype(float).mean(), 3
         ),
         "extractor": _extractor(comparison),
         "bench": bench,
-        "gflop_64": next(
-            (float(row["value"]) for row in bench.get("writeup", []) if "image at 64" in row["measure"]), 0.0
-        ),
-        "loop_ms": {row["measure"]: float(row["value"]) for row in bench.get("writeup", []) if row["unit"] == "ms"},
+        "writeup": {row["measure"]: float(row["value"]) for row in bench.get("writeup", [])},
         "runs": len(finished),
         "repeats": comparison.repeats,
         "recipes": len({recipe(run.experiment) for run in finished_runs}),
@@ -254,14 +250,12 @@ def _gallery(samples: Mapping[str, str], table: pd.DataFrame, columns: int = 4) 
 
 def _associations(comparison: Comparison, x: str) -> list[list[str]]:
     """All associations of one candidate with quality."""
-    rows = [["compared", "partial rank correlation with", "rho", "95 % interval", "n", "says"]]
-    for claim, result in comparison.associations.items():
-        if claim.x == x and result.points:
-            row = report.association(claim, result)
-            kid, n = f"KID of the {row['when']}", f"{row['clusters']}, {row['points']} snapshots"
-            cells = (row["among"], kid, row["rho"], row["interval"], n, row["verdict"])
-            rows.append([cell(text) for text in cells])
-    return rows
+    rows = [
+        [cell(text) for text in report.association(claim, result)]
+        for claim, result in comparison.associations.items()
+        if claim.x == x and result.points
+    ]
+    return [report.ASSOCIATION, *rows]
 
 
 def _provenance(comparison: Comparison) -> dict[str, Any]:

@@ -72,6 +72,8 @@ SETTINGS = {
 #: How a recipe's two loss curves lie: what the eye sees in the write-up's figure 2, as numbers.
 CURVES = (
     Measure("interleaving_ratio", "interleaving ratio", "crossings / crossings with the typical gap removed"),
+    Measure("interleaving_ratio_5", "smoothing 5", "the same ratio, of losses that are averaged over 5 steps"),
+    Measure("interleaving_ratio_20", "smoothing 20", "the same, averaged over 20 steps"),
     Measure(
         "overlap", "overlap", "of the two losses' values in 500 steps: 1 - Kolmogorov-Smirnov distance", None, 0, True),
     Measure("dominance", "gap", "median of log(G's loss / D's loss), in nats: above 0 D is ahead", None, 2),
@@ -133,12 +135,13 @@ def arm_names(arms: Arms) -> dict[str, str]:
     """Each of the arms -> what it sets, "D's rate 1e-4"; its recipe's name where there is no plan. The doses first."""
 
     def place(arm: str) -> tuple[bool, str, Any]:
-        key, value = arms.changes.get(arm, ("", arm))
+        key, value = changes[arm]
         return key != DOSE, key, value
 
+    changes = {arm: arms.changes.get(arm, ("", arm)) for arm in arms.runs["arm"].unique()}
     names = {}
-    for arm in sorted(arms.runs["arm"].unique(), key=place):
-        key, value = arms.changes.get(arm, ("", arm))
+    for arm in sorted(changes, key=place):
+        key, value = changes[arm]
         mark = " (baseline)" if arm == arms.baseline else ""
         names[arm] = f"{SETTINGS[key]} {setting(value)}{mark}" if key else arm
     return names
@@ -160,8 +163,8 @@ def arms_table(arms: Arms) -> list[list[str]]:
         means = [number(runs[measure].mean(), decimals) for measure, decimals in measures.items()]
         times = "-"
         if arms.baseline in scored and arm != arms.baseline:
-            times = own_question.times(arms.effect(arm, arms.baseline))
-            times = times if len(runs) > 1 else times.partition(" ")[0]  # one seed shows no noise of its own
+            effect = arms.effect(arm, arms.baseline)  # one seed shows no noise of its own, so it gets no interval
+            times = own_question.times(effect) if len(runs) > 1 else f"{math.exp(effect.difference):.2f}"
         kid = number(math.exp(runs["q"].mean()), 4)
         if len(runs) > 1:
             kid += f" ({', '.join(number(math.exp(q), 4) for q in runs['q'])})"

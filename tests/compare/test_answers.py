@@ -59,7 +59,7 @@ def test_the_write_ups_change_of_ds_rate_is_told_at_equal_steps_and_at_the_end(t
         r"At step 1,200 they seem worse: KID is 1\.30 \[.*\] times baseline's \(p = [\d.e-]+, not corrected\)\. ",
         answer.text,
     )
-    assert re.search(r" At step 3,600 they seem better: 0\.90 \[.*\] times\. .* \(n = 2 and 2 seeds\)\.", answer.text)
+    assert re.search(r" At step 3,600 they seem better: 0\.90 \[.*\] times\. .* \(n = 2 seeds each\)\.", answer.text)
     assert re.search(r" Over steps 901 to 1,200 the curves interleave more \(.* against .*\), (but|also)", answer.text)
     one = comparison.table[comparison.table["seed"] == 10]
     (of_one_seed,) = writeup.slowing_d(one, comparison.alternatives, comparison.arms)
@@ -214,11 +214,12 @@ LEARNT, UNLEARNT = [0.1] * 7, [0.5] * 7
         ),
         (  # without a ratio the turn counts all the same
             [(TURNS, [0.9, 0.8, *[np.nan] * 5], LEARNT)],
-            "Can't tell. FID turned in 1 of 1 runs, and interleaving had collapsed before in 0 of these [0 to 79 %",
+            "Can't tell. FID turned in 1 of 1 run, and interleaving had collapsed before in 0 of these [0 to 79 %",
         ),
         (  # one bad snapshot is no turn, however bad
             [([100, 80, 60, 50, 50, 50, 80], ALWAYS, LEARNT)],
-            "Can't tell. FID turned in none of 1 runs",
+            "Can't tell. FID turned in none of 1 run (the largest rise is 17 %), so there was nothing to warn of. "
+            "Interleaving collapsed in 0 of the 1 run without a turn",
         ),
     ],
 )
@@ -240,18 +241,18 @@ def test_a_face_rate_carries_its_interval_and_its_name(tmp_path):
 @pytest.mark.parametrize(
     ("low", "sentence"),
     [
-        (slice(0), "No. It is never below 0.1 (n = 1 runs)."),
+        (slice(0), "No. It is never below 0.1 (n = 1 run)."),
         (
             slice(1000),
-            "No. It is below 0.1 in up to 50 % of a run's steps, but stays there in none of 1 runs. In a run's last "
+            "No. It is below 0.1 in up to 50 % of a run's steps, but stays there in none of 1 run. In a run's last "
             "quarter it is below 0.1 in at most 0 % (all recipes, 2,000 steps).",
         ),
         (
             slice(1500, 1980),
-            "It depends. It is below 0.1 in up to 24 % of a run's steps, but stays there in none of 1 runs. In a run's "
+            "It depends. It is below 0.1 in up to 24 % of a run's steps, but stays there in none of 1 run. In a run's "
             "last quarter it is below 0.1 in 96 % of the steps (baseline, n = 1, 2,000 steps).",
         ),
-        (slice(990, 2000), "Yes. It stays below 0.1 in 1 of 1 runs: baseline seed 0."),
+        (slice(990, 2000), "Yes. It stays below 0.1 in 1 of 1 run: baseline seed 0."),
     ],
 )
 def test_whether_d_dives_is_asked_of_the_whole_run_and_whether_it_stays_of_the_end(tmp_path, low, sentence):
@@ -327,7 +328,7 @@ def test_an_alarm_says_whether_fid_turns_against_images_that_the_runs_have_not_s
     assert "FID turned in none of 2 runs" in answer.text
     assert (
         "against images that a run was not trained on, over all steps: FID turned in 1 of 2 runs (the largest rise is "
-        "76 %), and is 1.00 to 3.80 times that against those that it was trained on."
+        "76 %), and is 1.00 to 3.80 times the FID against the training images."
     ) in answer.more
 
 
@@ -343,7 +344,7 @@ def test_runs_that_only_begin_alike_are_two(tmp_path):
     ("wait", "text"),
     [
         (0.00528, "In these runs, waiting for input took at most 0.53 % of a run's time (n = 3)."),
-        (0.3, "In these runs, waiting for input took up to 30 % of a run's time (n = 3)."),
+        (0.3, "In these runs, waiting for input took at most 30 % of a run's time (n = 3)."),
     ],
 )
 def test_the_time_goes_into_input_or_not(wait, text):

@@ -146,7 +146,7 @@ def test_a_snapshot_has_the_interleaving_of_the_steps_since_the_one_before(tmp_p
     assert math.isnan(first) or first == 0
     assert second > 0.8
     answer = next(answer for answer in found.answers if answer.key == "alarm")
-    assert answer.sentence.startswith("Can't tell. FID turned in none of 1 runs")
+    assert answer.sentence.startswith("Can't tell. FID turned in none of 1 run (")
 
 
 def test_data_sets_and_profiles_are_grouped_apart(tmp_path):
@@ -302,7 +302,7 @@ def test_the_first_steps_of_a_longer_run_stand_for_a_parent_without_runs(tmp_pat
     assert math.exp(this.outcome.effect.difference) == pytest.approx(200 / (100 * 101 ** (1 / 6) * 100 ** (-1 / 6)))
     assert this.outcome.effect.n == (2, 2)
     sentence = comparison.experiment_answers[short].text
-    assert "2.00 times baseline's [1.98, 2.01], n = 2 and 2 seeds" in sentence
+    assert "2.00 [1.98, 2.01] times baseline's (n = 2 seeds each; p <" in sentence
     own = comparison.experiment_answers[long]
     assert own.verdict == "plain", "its end with its own beginning, which is no test"
     assert (

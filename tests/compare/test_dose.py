@@ -1,6 +1,7 @@
 """What is said of the plan's doses: only what their numbers say, and only of doses."""
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -51,6 +52,19 @@ def test_where_the_curves_cross_most_is_said_with_smoothing_and_with_its_kid():
 
 def test_few_smoothed_crossings_are_not_ranked():
     assert "averaged over 5 steps, it is at most 0.05 at any of them." in said(arms(PLAIN, smoothed=0.05))
+
+
+def without_smoothed(found, *rates):
+    ratios = found.runs["interleaving_ratio_5_end"].mask(found.runs["arm"].isin(map(str, rates)))
+    return replace(found, runs=found.runs.assign(interleaving_ratio_5_end=ratios))
+
+
+def test_a_smoothed_ratio_that_is_not_known_is_left_out():
+    """A window counts only if it has enough crossings, and smoothed losses may have none."""
+    found = arms(PLAIN)
+    assert "(0.25). The final KID is" in said(without_smoothed(found, 1e-4, 2e-4, 4e-4))
+    assert "it is highest at rate 0.0002 (0.15). The final KID" in said(without_smoothed(found, 1e-4))
+    assert "it is at most 0.00 where it is known. The" in said(without_smoothed(found, 2e-4))
 
 
 AHEAD = ("betas", 0.01, 4.3, 0.46)

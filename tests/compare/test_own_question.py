@@ -13,7 +13,7 @@ def test_one_seed_is_said_to_be_one_seed_and_claims_nothing(tmp_path):
     found = compared(tmp_path, {"regularized": scores(80.0, [90] * 4), "tuned_lr": scores(20.0, [45] * 4)})
     answer = found.experiment_answers["tuned_lr"]
     assert answer.sentence.startswith(
-        "Can't tell. KID over the last 3 snapshots is 0.50 times regularized's (n = 1 and 1 seeds): one seed is too few"
+        "Can't tell. KID over the last 3 snapshots is 0.50 times regularized's (n = 1 seed each): one seed is too few"
     )
     assert any("one seed" in line for line in answer.evidence)
 
@@ -33,16 +33,16 @@ FLAT = [100, 100, 100, 100, 100, 100]
 @pytest.mark.parametrize(
     ("ratios", "start"),
     [
-        ((0.8, 0.81, 0.79), "Better. KID over the last 3 snapshots is 0.80 times regularized's [0.7"),
-        ((1.3, 1.31, 1.29), "Worse. KID over the last 3 snapshots is 1.30 times regularized's [1.2"),
-        ((1.3, 0.8, 1.1), "Can't tell. KID over the last 3 snapshots is 1.05 times regularized's [0."),
+        ((0.8, 0.81, 0.79), "Better. KID over the last 3 snapshots is 0.80 [0.7"),
+        ((1.3, 1.31, 1.29), "Worse. KID over the last 3 snapshots is 1.30 [1.2"),
+        ((1.3, 0.8, 1.1), "Can't tell. KID over the last 3 snapshots is 1.05 [0."),
     ],
 )
 def test_a_ratio_of_kids_is_claimed_when_its_corrected_p_is_small(tmp_path, ratios, start):
     seeds = [[level * value for value in FLAT] for level in (1.0, 1.02, 0.98)]
     answer = courses(tmp_path, [[ratio * value for value in FLAT] for ratio in ratios], seeds)
     assert answer.sentence.startswith(start)
-    assert "n = 3 and 3 seeds" in answer.text
+    assert "(n = 3 seeds each" in answer.text
 
 
 def test_a_recipe_that_is_worse_and_still_improves_is_called_slower_and_not_worse(tmp_path):
@@ -52,7 +52,7 @@ def test_a_recipe_that_is_worse_and_still_improves_is_called_slower_and_not_wors
     early = [[level * value for value in course[1:]] for level in noise]
     answer = courses(tmp_path, [[level * value for value in course[:-1]] for level in noise], early)
     assert answer.verdict == "behind"
-    assert "KID over the last 3 snapshots is 2.00 times regularized's" in answer.text
+    assert "KID over the last 3 snapshots is 2.00 [1.9" in answer.text
     assert "It still falls in every seed and ends where regularized was at step 1,000: slower, and not" in answer.text
 
 

@@ -123,6 +123,11 @@ def test_only_the_plans_arms_and_seeds_answer_the_plans_question(tmp_path):
     assert [each.key for each in found.answers if each.primary] == ["interleaving", "isc", "useful"]
 
 
+def test_one_seed_of_each_arm_is_said_to_be_one_seed(tmp_path):
+    found = made(tmp_path, seeds=plan.SEEDS[:1])
+    assert "names for this question (1 seed each) at 1,200 steps" in found.predictions["interleaving_ratio"].text
+
+
 def test_before_all_arms_are_there_the_plans_question_is_answered_as_an_exploratory_one(tmp_path):
     found = made(tmp_path)
     prediction = found.predictions["interleaving_ratio"]
@@ -178,7 +183,7 @@ def test_of_a_longer_run_on_few_images_the_rule_sees_the_plans_steps_only(tmp_pa
     assert "FID turned in none of 3 runs" in answer.text
     assert "up to step 1,200" in answer.text
     assert (
-        "all of their steps: FID turned in 1 of 1 runs, and interleaving had collapsed before in 1 of these"
+        "all of their steps: FID turned in 1 of 1 run, and interleaving had collapsed before in 1 of these"
         in answer.more
     )
 

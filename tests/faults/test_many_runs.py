@@ -73,9 +73,9 @@ def test_of_more_than_two_hundred_runs_the_page_lists_some_and_says_so(tmp_path,
 
     monkeypatch.setattr(report, "draw_figures", drawn)
     page = report.write(comparison, tmp_path / "out").read_text(encoding="utf-8")
-    assert page.count("8 of 12 runs are listed here, to keep the page small.") == 3
+    assert page.count("8 of 12 runs are listed here, to keep the page small.") == 2
     for name in FOUR:  # equally many of each
-        assert page.count(f"{name}</span>, seed 1") + page.count(f"{name}, seed 1") >= 2
+        assert f"{name}, seed 1" in page
         assert f"{name}, seed 2" not in page
     assert len(pd.read_csv(tmp_path / "out" / "compare.csv")) == 12
     assert "data:image/png" in page, "a figure of very many points stands there as pixels"

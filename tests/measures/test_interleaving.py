@@ -281,8 +281,6 @@ def test_whoever_has_won_nearly_all_of_the_last_steps_has_won_for_good():
 def test_the_longer_windows_of_a_smoothed_series_count_and_white_noise_is_seen_as_centred():
     assert [interleaving.window_for(smoothing) for smoothing in interleaving.SMOOTHINGS] == [100, 100, 400]
     short, fitting = (windows(noise(1), noise(2), window=w, smoothing=20) for w in (100, interleaving.window_for(20)))
-    assert short.counted < 0.9
-    assert fitting.counted == 1
     assert short.ratio < 0.8 < fitting.ratio
 
 

@@ -1,12 +1,15 @@
 """Figures: what can be read off the axes."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from support.planned_runs import ROUTES, made
 
+from analysis.compare.plan import DOSE
 from analysis.pages import arm_figures, loss_plots, plots
 from dcgan.tools.loss_style import COLORS
 
@@ -52,7 +55,7 @@ def test_an_axis_keeps_its_size_however_many_recipes_the_legend_names(axis, name
 def losses(n=300, height=1.0, rng=None):
     draw = rng.exponential if rng else lambda size: np.full(size, height)
     d, g = draw(size=n), draw(size=n) if rng else np.full(n, 2 * height)
-    return loss_plots.Losses("tuned_lr, seed 0", pd.DataFrame({"step": np.arange(1, n + 1), "loss_d": d, "loss_g": g}))
+    return loss_plots.Losses("tuned_lr", 0, pd.DataFrame({"step": np.arange(1, n + 1), "loss_d": d, "loss_g": g}))
 
 
 def test_an_experiment_keeps_its_looks_when_others_are_missing_or_come_first():
@@ -81,7 +84,7 @@ def test_every_crossing_is_a_tick_and_ten_times_the_steps_make_paler_ones(axis):
 
 def test_the_zoom_has_a_dot_a_crossing_and_counts_them_against_the_reference(axis):
     frame = pd.DataFrame({"step": range(4), "loss_d": 1.0, "loss_g": [2, 0.5, 2, 2]})
-    loss_plots.crossing_zoom(axis, loss_plots.Losses("x", frame), 8, loss_plots.Limits(2, (0.1, 3)))
+    loss_plots.crossing_zoom(axis, loss_plots.Losses("x", 0, frame), 8, loss_plots.Limits(2, (0.1, 3)))
     assert axis.lines[-1].get_ydata().tolist() == [1, 1]
     title = axis.get_title(loc="left")
     assert title.startswith("steps 0 to 3: 2 crossings")
@@ -152,21 +155,6 @@ def test_the_figure_of_windows_says_what_heights_mean_and_its_mean_ends_with_the
     assert axis.lines[0].get_ydata().tolist() == [0.5, 1.05]
 
 
-def test_the_scatter_draws_later_points_larger_and_darker_and_says_what_it_shows(axis):
-    rows = scores(baseline=[[0.3, 0.2]]).assign(step=[100, 5000], ratio=[0.1, 0.2])
-    words = {"title": "t", "xlabel": "ratio", "ylabel": "KID", "caption": "Can't tell: 2 runs, and " + 9 * "many "}
-    plots.scatter(axis, rows, "ratio", "score", plots.styles(["baseline"]), **words, ylim=(0.1, 0.5))
-    early, late = axis.collections[0].get_sizes()
-    assert late > 3 * early
-    pale, dark = axis.collections[0].get_alpha()
-    assert dark > 2 * pale
-    verdict = axis.get_figure().legends[0].get_title().get_text()
-    assert verdict.startswith("Can't tell: 2 runs, and")
-    assert max(map(len, verdict.splitlines())) < 65
-    low, high = axis.get_ylim()
-    assert low < 0.1 < 0.5 < high
-
-
 def test_an_arm_is_a_point_at_its_means_with_its_seeds_around_it(axis):
     rows = pd.DataFrame({"arm": ["a", "a", "b"], "x": [0.1, 0.3, 0.5], "y": [0.1, 0.4, 0.3]})
     means = pd.DataFrame({"x": [0.2, 0.5], "y": [0.2, 0.3]}, index=["a", "b"])
@@ -178,6 +166,20 @@ def test_an_arm_is_a_point_at_its_means_with_its_seeds_around_it(axis):
     assert other == pytest.approx(np.array([[0.5, 0.3]])), "one seed is its own mean"
     assert axis.lines[0].get_xydata() == pytest.approx(means.to_numpy())
     assert [text.get_text() for text in axis.texts] == ["slow"]
+
+
+@pytest.mark.parametrize("unknown", ["q", "interleaving_ratio_end"])
+@pytest.mark.parametrize("rate", [2e-4, 8e-4])
+def test_a_dose_of_the_plan_without_scores_or_a_ratio_leaves_the_figures_to_the_others(tmp_path, unknown, rate):
+    """As while `make compare` makes the scores."""
+    comparison = made(tmp_path, seeds=(10,), routes=ROUTES)
+    runs = comparison.arms.runs.assign(isc_end=2.0)
+    (arm,) = (arm for arm, change in comparison.arms.changes.items() if change == (DOSE, rate))
+    runs[unknown] = runs[unknown].mask(runs["arm"] == arm)
+    partial = replace(comparison, arms=replace(comparison.arms, runs=runs))
+    for x, recipes in (("interleaving_ratio", 11), ("isc_mean", 11 if unknown == "q" else 12)):
+        _, listed = arm_figures.against_quality(partial, x, arm_figures.all_looks(partial))
+        assert listed.count(";") == recipes - 1
 
 
 def test_every_seed_is_a_point_and_one_seed_has_no_interval(axis):

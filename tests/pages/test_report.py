@@ -60,7 +60,7 @@ def test_figures_are_there_as_png_and_svg_and_can_be_read(folder):
     stems = {path.stem for path in figures.iterdir()}
     expected = "losses-tuned_lr quality-fid-64px quality-kid_mean-128px windows-lead_balance measure-fid overview-64px"
     assert set(expected.split()) <= stems
-    assert {"scatter-interleaving_ratio-here", "scatter-isc_mean-next"} <= stems
+    assert {"scatter-arms-interleaving_ratio", "scatter-arms-isc_mean"} <= stems
     for stem in stems:
         with Image.open(figures / f"{stem}.png") as picture:
             picture.load()
@@ -108,6 +108,18 @@ def test_the_page_says_what_a_reader_asks_for(comparison, page):
         "1 grid could not be read",
     ):
         assert said in text, said
+
+
+def test_the_curves_and_the_associations_stand_in_tables_of_their_own(comparison, page):
+    own = _text(page.partition('<section id="interleaving">')[2].partition("</section>")[0])
+    for heads in (
+        "64 px experiment n interleaving ratio smoothing 5 smoothing 20 overlap gap spread",
+        "128 px experiment",
+    ):
+        assert heads in own
+    assert own.count("tuned_lr, ") == 0, "a recipe has one row, over its seeds"
+    own = _text(page.partition('<section id="prediction">')[2].partition("</section>")[0])
+    assert "measure KID of compared correlation interval n snapshots says interleaving ratio the same snapshot" in own
 
 
 def test_sizes_are_ranked_apart_and_a_lone_one_is_not_ranked(comparison):

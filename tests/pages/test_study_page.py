@@ -180,8 +180,8 @@ def test_both_fronts_say_what_the_runs_say_and_whether_a_plan_was_there_before(
     comparison, tmp_path, verdict, planned, rho, said, chinese
 ):
     facts = {"n": 12, "rho": rho, "p": 0.012}
-    found = Answer("?", verdict, "Over 12 arms ...", rule="a rule", primary=planned, facts=facts)
-    written(dataclasses.replace(comparison, predictions={"interleaving_ratio": found, "isc_mean": found}), tmp_path)
+    found = Answer("?", verdict, "Over 12 arms ...", rule="a rule", primary=planned, facts=facts, key="interleaving")
+    written(dataclasses.replace(comparison, answers=[found, *comparison.answers[1:]]), tmp_path)
     english_front, chinese_front = (
         (tmp_path / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")
     )
