@@ -150,7 +150,7 @@ def test_a_narrow_recipe_at_64_px_stands_beside_the_one_at_128_px(tmp_path):
             scored_run(tmp_path, found, name, seed, along=[60 + 60 * len(overrides) + seed] * 4, **options)
     size = answer_to(compared(tmp_path, found), "size")
     (line,) = [line for line in size.evidence if line.startswith("exploratory: tuned_lr+width_multiplier=0.03, with ")]
-    assert "KID over the last 3 snapshots is 1.99 times tuned_lr's" in line
+    assert "KID over the last 3 snapshots is 1.99 [1.91, 2.07] times tuned_lr's" in line
     assert "Variety: tuned_lr+width_multiplier=0.03 0.1 [0.1, 0.1], n = 2 seeds, tuned_lr 0.17" in line
 
 

@@ -148,6 +148,7 @@ def test_a_folder_whose_name_steers_terminals_is_named_without_steering_one(tmp_
 def test_the_dashboard_opens_no_address_that_is_none(lab, url, monkeypatch):
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr("analysis.dashboard.has_screen", lambda: True)
     monkeypatch.setenv("WANDB_MODE", "online")
     with lab.with_file("status.json", lab.status(wandb_url=url)):
         code, out, err = lab.command("dashboard", "--terminal")
@@ -160,6 +161,7 @@ def test_the_dashboard_opens_no_address_that_is_none(lab, url, monkeypatch):
 def test_the_dashboard_opens_the_page_that_a_run_names(lab, monkeypatch):
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr("analysis.dashboard.has_screen", lambda: True)
     monkeypatch.setenv("WANDB_MODE", "online")
     with lab.with_file("status.json", lab.status(wandb_url="https://wandb.ai/me/faces/runs/abc")):
         code, _, _ = lab.command("dashboard", "--terminal")
