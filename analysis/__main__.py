@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dcgan import UserError
+from dcgan import UserError, counted
 from dcgan.options import Parser, images, one_run, perform, places, positive, request, runs_folder
 from dcgan.tools.files import user_path
 
@@ -106,7 +106,6 @@ def _reports(
     from analysis.compare.recorded import by_usual_protocol
     from analysis.pages.html import show
     from analysis.pages.live_report import LiveReport
-    from analysis.pages.words import counted
     from analysis.upload import comparison as own_run
     from analysis.upload import scores as upload
 

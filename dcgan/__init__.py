@@ -19,6 +19,11 @@ class UserError(ValueError):
         return one_line(super().__str__())
 
 
+def counted(n: int, noun: str) -> str:
+    """Return '1 run', '2 runs'."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def one_line(text: str) -> str:
     """Return the text made safe to print: one line, no control characters, and only the two ends of a long text."""
     if len(text) > 1500:

@@ -17,7 +17,7 @@ from analysis.compare.quality import LAST, endpoint, running_means
 from analysis.measures.fidelity import MINIMUM
 from analysis.runs.run import Run
 from analysis.score import Scores
-from dcgan import config
+from dcgan import config, counted
 from dcgan.config import Experiment
 
 
@@ -231,7 +231,7 @@ def own_course(run: Run, steps: int, early_kids: Mapping[int, float], snapshots:
     if not changes:
         return ""
     ratio, lower = np.exp(np.mean(changes)), sum(change < 0 for change in changes)
-    seeds = f"{len(changes)} seed{'' if len(changes) == 1 else 's'}"
+    seeds = counted(len(changes), "seed")
     return (
         f"Compared with its own first steps: after {run.steps:,} steps KID over the last {LAST} snapshots is "
         f"{ratio:.2f} times that after {steps:,} steps, and lower in {lower} of {seeds}. These are the same runs, so "

@@ -11,6 +11,7 @@ from analysis.compare.comparison import Answer
 from analysis.measures.inference import wilson
 from analysis.runs.ratings import KINDS, Rating
 from analysis.runs.run import Run
+from dcgan import counted
 
 #: A rater counts if they call at least this share of the real faces normal, and at most that of the damaged ones.
 REAL_AT_LEAST, DAMAGED_AT_MOST = 0.8, 0.5
@@ -77,7 +78,7 @@ def answer(table: pd.DataFrame, ratings: Sequence[Mapping[str, Any]]) -> Answer:
     if counted_ratings:
         text = f"{len(counted_ratings)} of {len(ratings)} ratings count: {_rated(counted_ratings[0])}."
     elif ratings:
-        text = f"Rated {len(ratings)} time{'s' if len(ratings) > 1 else ''}, and none counts: {_rated(ratings[0])}."
+        text = f"Rated {counted(len(ratings), 'time')}, and none counts: {_rated(ratings[0])}."
     evidence = [_rated(rating) + _variety(rating, table) for rating in ratings]
     question = '"60-70 % of the faces look normal": how many do?'
     return Answer(question, "plain", text, evidence=[*evidence, *_detected(table)], key="normal")

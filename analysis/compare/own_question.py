@@ -10,6 +10,7 @@ from analysis.compare.comparison import Alternative, Answer
 from analysis.compare.quality import LAST, STILL_FALLS, Outcome
 from analysis.measures import interleaving
 from analysis.measures.inference import Effect, Estimate
+from dcgan import counted
 
 FALL = f"{100 * (1 - STILL_FALLS):.0f} %"  # of KID, from some snapshots to the next: it still improves
 #: The measures that are evidence, in this order.
@@ -100,7 +101,7 @@ def _levels(recipe: Alternative) -> str:
     parts = [f"FID {number(fid)}" if fid.n else "Not scored"]
     if win_share.n:
         parts.append(f"D's loss is below 0.1 in {100 * win_share.mean:.1f} % of the steps")
-        parts[-1] += f" and has won for good in {len(recipe.d_won)} of {runs_text(win_share.n)}"
+        parts[-1] += f" and has won for good in {len(recipe.d_won)} of {counted(win_share.n, 'run')}"
     if ratio.n:
         parts.append(f"the interleaving ratio over all compared steps is {ratio.mean:.2f}")
     return "; ".join(parts) + "."
@@ -161,12 +162,7 @@ def times(effect: Effect) -> str:
 
 def seeds_text(n: Sequence[int]) -> str:
     """'n = 3 seeds each', 'n = 3 and 2 seeds'. n: of both sides."""
-    return f"n = {n[0]} seed{'' if n[0] == 1 else 's'} each" if n[0] == n[1] else f"n = {n[0]} and {n[1]} seeds"
-
-
-def runs_text(n: int) -> str:
-    """'1 run', '3 runs'."""
-    return f"{n} run{'' if n == 1 else 's'}"
+    return f"n = {counted(n[0], 'seed')} each" if n[0] == n[1] else f"n = {n[0]} and {n[1]} seeds"
 
 
 def number(estimate: Estimate) -> str:

@@ -16,6 +16,7 @@ from analysis.measures.inference import (
     r_squared_interval,
     spearman,
 )
+from dcgan import counted
 
 SMOOTHED = "losses averaged over 5 steps"
 NAMES = {"interleaving_ratio": "the interleaving ratio", "isc_mean": "the Inception Score"}
@@ -84,8 +85,7 @@ def _which(arms: Arms, n: int) -> str:
         return f"{n} recipes"
     seeds = arms.runs.dropna(subset="q").groupby("arm").size().value_counts().sort_index(ascending=False)
     first, *rest = (f"{count} with {k}" for k, count in seeds.items())
-    all_have = f"{seeds.index[0]} seed{'' if seeds.index[0] == 1 else 's'} each"
-    seed_counts = ", ".join([f"{first} seeds", *rest]) if rest else all_have
+    seed_counts = ", ".join([f"{first} seeds", *rest]) if rest else f"{counted(seeds.index[0], 'seed')} each"
     count = f"all {n}" if n == ARMS else f"{n} of the {ARMS}"
     return f"{count} recipes that the plan names for this question ({seed_counts})"
 

@@ -16,6 +16,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.special import ndtri, stdtr, stdtrit
 
+from dcgan import counted
+
 NAN = float("nan")
 RESAMPLES = 1000
 EXACT_UP_TO = 12  # values; with more of them, orders are drawn at random
@@ -232,7 +234,7 @@ class Association:
     @property
     def counted(self) -> str:
         """'4 runs'."""
-        return f"{self.clusters} {self.unit}{'' if self.clusters == 1 else 's'}"
+        return counted(self.clusters, self.unit)
 
     @property
     def interval(self) -> str:
@@ -245,8 +247,8 @@ class Association:
         if np.isnan(self.rho):
             return "too few points"
         if self.comparisons < self.MIN_COMPARISONS:
-            count = f"{self.comparisons} independent comparison{'' if self.comparisons == 1 else 's'} ({self.counted})"
-            return f"{count}, and at least {self.MIN_COMPARISONS} are needed"
+            count = counted(self.comparisons, "independent comparison")
+            return f"{count} ({self.counted}), and at least {self.MIN_COMPARISONS} are needed"
         return "" if self.low > 0 or self.high < 0 else "the interval includes 0"
 
     @property

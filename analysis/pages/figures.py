@@ -17,8 +17,8 @@ from analysis.measures import interleaving
 from analysis.pages import arm_figures, loss_plots, plots
 from analysis.pages.html import data_uri
 from analysis.pages.tables import BY_KEY, by_size, representatives
-from analysis.pages.words import capital, counted, number
-from dcgan import UserError
+from analysis.pages.words import capital, number
+from dcgan import UserError, counted
 from dcgan.tools.files import checksum, save
 
 SMOOTHING_WINDOWS = 5  # of the interleaving ratio's line

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from analysis.pages.html import data_uri
-from analysis.pages.words import counted
+from dcgan import counted
 
 if TYPE_CHECKING:
     from analysis.runs.run import Run

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import jinja2
 
-from analysis.pages.words import cell, counted, number, setting
+from analysis.pages.words import cell, number, setting
+from dcgan import counted
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 

@@ -11,7 +11,8 @@ import numpy as np
 from analysis.measures import interleaving
 from analysis.pages.html import template
 from analysis.pages.watch import WatchedRun, bands
-from analysis.pages.words import counted, number
+from analysis.pages.words import number
+from dcgan import counted
 from dcgan.tools.clock import duration
 from dcgan.tools.loss_style import COLORS, LABELS
 

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from analysis.measures import interleaving
 from analysis.pages.plots import DPI, INK, PALE, WIDTH, log_scale, set_title, thousands
-from analysis.pages.words import counted, number
+from analysis.pages.words import number
+from dcgan import counted
 from dcgan.tools.loss_style import COLORS, LABELS, SMOOTHING_STEPS
 
 #: Dashes tell G from D without colour.

@@ -21,10 +21,11 @@ from analysis.pages.arm_figures import all_looks
 from analysis.pages.figures import Picture, draw_figures
 from analysis.pages.grids import Frame, frame, samples
 from analysis.pages.html import template
-from analysis.pages.words import counted, number
+from analysis.pages.words import number
 from analysis.runs.ratings import KINDS
 from analysis.runs.run import Run
 from analysis.score import NEAREST
+from dcgan import counted
 from dcgan.tools.files import save
 
 LISTED = 200  # runs in a table of the page; compare.csv has all

@@ -31,11 +31,6 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def counted(n: int, noun: str) -> str:
-    """'1 run', '2 runs'."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
 def cell(text: object) -> str:
     """Text that can't break out of a line or cell of Markdown, nor become HTML, a link or a picture there."""
     line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(str(text).split()))

@@ -23,7 +23,7 @@ from analysis.compare.comparison import RUN_COLUMNS, SNAPSHOT_COLUMNS, Compariso
 from analysis.runs.run import SPEED, Run
 from analysis.runs.wandb import SCORES
 from analysis.score import SNAPSHOT_MEASURES, UNSEEN_MEASURES, Protocol, Scores, ScoresOf
-from dcgan import UserError, first_line
+from dcgan import UserError, counted, first_line
 from dcgan.record import wandb_client
 from dcgan.record.folder import ENDED
 from dcgan.record.wandb_client import pieces
@@ -216,10 +216,12 @@ def _send_all(uploads: Sequence[_Upload]) -> list[str]:
             wandb_client.teardown(wandb, 5)
     if sent:
         project = (url or "").partition("/runs/")[0]
-        lines.append(f"W&B: {_count(sent)} {'has its' if sent == 1 else 'have their'} scores now: {project}")
+        lines.append(f"W&B: {counted(sent, 'run')} {'has its' if sent == 1 else 'have their'} scores now: {project}")
     if deleted:
         verb = "was" if len(deleted) == 1 else "were"
-        lines.append(f"W&B: {_count(len(deleted))} {verb} deleted there, so no scores were sent: {', '.join(deleted)}")
+        lines.append(
+            f"W&B: {counted(len(deleted), 'run')} {verb} deleted there, so no scores were sent: {', '.join(deleted)}"
+        )
     return [*lines, *(f"W&B: {line}" for line in refusals), *_to_upload(uploads, online=online)]
 
 
@@ -235,7 +237,7 @@ def _to_upload(uploads: Sequence[_Upload], *, online: bool) -> list[str]:
     if len(depths) == 1:
         places = [f"{shlex.quote(wandb_client.from_here(root))}{'/*' * depths.pop()}/wandb"]
     advice = "must be uploaded first, scores included" if online else "can be uploaded, scores included"
-    return [f"W&B: {_count(len(folders))} {advice}: {wandb_client.sync_command(*places)}"]
+    return [f"W&B: {counted(len(folders), 'run')} {advice}: {wandb_client.sync_command(*places)}"]
 
 
 def _send(wandb: Any, upload: _Upload, *, online: bool) -> str | None:
@@ -293,7 +295,3 @@ def _summary_of_training(run: Run) -> dict[str, Any]:
         last = {}
     facts = {key: value for key, value in run.status.items() if value is not None and key != "wandb_url"}
     return {**last, **facts, "step": run.steps}
-
-
-def _count(runs: int) -> str:
-    return f"{runs} run{'s' if runs > 1 else ''}"

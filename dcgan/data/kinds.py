@@ -10,6 +10,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import PurePosixPath
 
+from dcgan import counted
+
 #: Names of images: long-established ones, and formats without a reliable signature.
 IMAGES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 IMAGES += (".tga", ".icb", ".vda", ".vst", ".pcx", ".dcx", ".dib", ".cur", ".im", ".msp", ".pcd", ".xbm", ".xpm")
@@ -79,7 +81,7 @@ def summary(left_out: Counter[str]) -> str:
     if more := ranked[SHOWN:]:
         listed.append(f"{len(more)} more kinds")
     remedy = "; `.venv/bin/uv pip install pillow-heif` reads .heic" if not PLUGINS and ".heic" in left_out else ""
-    return f"left out: {count:,} file{'s' * (count > 1)} of other kinds ({', '.join(listed)}{remedy})"
+    return f"left out: {counted(count, 'file')} of other kinds ({', '.join(listed)}{remedy})"
 
 
 @cache

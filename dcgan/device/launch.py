@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from dcgan import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PEER_LOST, UserError
+from dcgan import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PEER_LOST, UserError, counted
 from dcgan.device.device import Device
 from dcgan.tools.signals import ENDING, as_keyboard_interrupt, handled, heeded
 
@@ -33,7 +33,7 @@ def processes(count: int, device: Device, arguments: Sequence[str]) -> int:
     if device.backend is None:
         raise UserError(f"--gpus {count} (GPUS={count}): a run can't be shared on {device.type}; add --device cpu")
     if device.type == "cuda" and (gpus := torch.cuda.device_count()) < count:
-        raise UserError(f"--gpus {count} (GPUS={count}): this machine has {gpus} GPU{'s' * (gpus != 1)}")
+        raise UserError(f"--gpus {count} (GPUS={count}): this machine has {counted(gpus, 'GPU')}")
     # Through this store the processes find each other. Its port is free, as the system has chosen it.
     store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     shared = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "localhost", "MASTER_PORT": store.port}

@@ -5,7 +5,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from dcgan import EXIT_FAILED, EXIT_INTERRUPTED, UserError
+from dcgan import EXIT_FAILED, EXIT_INTERRUPTED, UserError, counted
 from dcgan.options import reads, recipe, request, seed_list
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _study(options: argparse.Namespace) -> int:
 
     runs = planned(options)
     unfinished = [run for run in runs if not run.done]
-    print(f"{len(runs)} run{'s' * (len(runs) > 1)}, {len(runs) - len(unfinished)} done already", flush=True)
+    print(f"{counted(len(runs), 'run')}, {len(runs) - len(unfinished)} done already", flush=True)
     if not unfinished:
         return 0
     from dcgan.study import ray_tasks

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from dcgan import UserError, first_line, one_line
+from dcgan import UserError, counted, first_line, one_line
 from dcgan.device.device import choose
 from dcgan.options import log_to_stderr, system_error
 from dcgan.record.folder import RunFolder
@@ -120,7 +120,7 @@ def _available(shares: Shares) -> tuple[Shares, str]:
             "GPUS_PER_RUN=)"
         )
     device = "cpu" if shares.device == "auto" and all_gpus and not gpus else shares.device
-    inventory = f"{len(machines)} machine{'s' * (len(machines) > 1)}, {all_cpus:g} CPUs, {all_gpus:g} GPUs"
+    inventory = f"{counted(len(machines), 'machine')}, {all_cpus:g} CPUs, {all_gpus:g} GPUs"
     return Shares(shares.cpus, gpus, device), f"{inventory}; per run: {shares.cpus:g} CPU, {gpus:g} GPU"
 
 
