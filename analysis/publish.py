@@ -66,8 +66,7 @@ def publish(runs: Iterable[Run], evidence: Path, scorer: Scorer) -> tuple[list[P
 def _lack(run: Run, scorer: Scorer) -> str:
     """Return why a run can't be published yet; "" if it can."""
     if run.state not in ENDED:
-        verb = "was" if run.state == "interrupted" else "is"
-        return f"it {verb} {run.state} at step {run.steps:,} of {run.experiment.total_steps:,}"
+        return f"{run.state} at step {run.steps:,} of {run.experiment.total_steps:,}"
     scored_steps = set(scorer.scores_of(run)[1].snapshots["step"])
     due = set(run.experiment.snapshot_steps) if run.state == "finished" else set()
     unscored_steps = {job.step for job in scorer.missing([run])} | (due - scored_steps)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dcgan import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PEER_LOST, UserError, config
+from dcgan import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PEER_LOST, UserError, config, counted
 from dcgan.options import Parser, one_run, perform, positive, reads, request, runs_folder, seed_list
 from dcgan.study import command as study
 from dcgan.tools import plain_yaml
@@ -148,7 +148,7 @@ def _prune(options: argparse.Namespace) -> int:
         print(f"{size / 1e6:8.1f} MB  {folder.path}")
         runs, freed = runs + 1, freed + size
     verb = "would be freed" if options.dry_run else "freed"
-    print(f"{freed / 1e6:8.1f} MB {verb}: checkpoints of ended runs ({runs})")
+    print(f"{freed / 1e6:8.1f} MB {verb}: the checkpoints of {counted(runs, 'ended run')}")
     return 0
 
 

@@ -137,7 +137,7 @@ IDENTITY = ("name", "extends", "question", "profile", "overrides")
 SET_OTHERWISE = {
     "name": "it is the file's own name",
     "profile": "PROFILE= (--profile) sets it",
-    "overrides": "SET= (--set) makes them",
+    "overrides": "it records what SET= (--set) changed",
 }
 
 #: The settings that are blocks of settings.

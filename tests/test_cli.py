@@ -306,7 +306,7 @@ def test_prune_deletes_what_only_resuming_needs_of_ended_runs_and_sampling_still
     assert list((folder / "checkpoints").iterdir())
     capsys.readouterr()
     assert main(["prune"]) == 0
-    assert "MB freed: checkpoints of ended runs (1)" in capsys.readouterr().out
+    assert "MB freed: the checkpoints of 1 ended run" in capsys.readouterr().out
     assert {path for path in folder.rglob("*") if path.is_file()} == others
     assert main(["sample", "tuned_lr", *RECIPE, "--data", str(pictures), "--seeds", "0-3"]) == 0
     assert _run("--data", pictures) == 0  # already finished
@@ -328,7 +328,7 @@ def test_prune_leaves_out_a_run_in_use_and_prunes_the_others(tmp_path, capsys):
     assert [folder.checkpoints.exists() for folder in folders] == [False, True, False]
     printed = capsys.readouterr()
     assert printed.err == f"left out: {folders[1].path}: process {os.getpid()} is using this run now\n"
-    assert "2.0 MB freed: checkpoints of ended runs (2)" in printed.out
+    assert "2.0 MB freed: the checkpoints of 2 ended runs" in printed.out
     assert str(folders[1].path) not in printed.out
 
 

@@ -55,7 +55,7 @@ def test_sample_draws_from_an_old_generator(runs):
 
 def test_prune_finds_an_old_checkpoint(runs, capsys):
     assert main(["prune", "--dry-run"]) == 0
-    assert "would be freed: checkpoints of ended runs (1)" in capsys.readouterr().out
+    assert "would be freed: the checkpoints of 1 ended run" in capsys.readouterr().out
     assert len(list((runs / PLACE / "checkpoints").iterdir())) == 1
 
 

@@ -140,7 +140,7 @@ def test_what_is_unfinished_or_not_scored_is_named_and_not_published(tmp_path, c
     rows = pd.read_csv(folder.path / "scores.csv")
     rows[~rows["score"].str.contains("_5000_")].to_csv(folder.path / "scores.csv", index=False)  # its snapshots' only
     report = published(tmp_path / "runs", tmp_path / "docs", capsys)
-    assert "init_only seed 0: not published: it was interrupted at step 600 of 1,200" in report
+    assert "init_only seed 0: not published: interrupted at step 600 of 1,200" in report
     assert "slow_d_only seed 0: not published: no scores of step 480 by this protocol; `make compare`" in report
     assert "decay_only seed 0: not published: no scores of step 1,200 by this protocol; `make compare`" in report
     assert not (tmp_path / "docs").exists()

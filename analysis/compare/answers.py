@@ -162,7 +162,7 @@ def _against_unseen(snapshots: pd.DataFrame) -> list[str]:
     rise = 100 * np.nanmax([0.0, *(course.rise for course in courses)])
     return [
         f"Exploratory, against images that a run was not trained on, over all steps: FID turned in "
-        f"{sum(course.turned for course in courses)} of {counted(len(courses), 'run')} (the largest rise is "
+        f"{sum(course.turned for course in courses)} of {len(courses)} runs (the largest rise is "
         f"{rise:.0f} %), and is {shares.min():.2f} to {shares.max():.2f} times the FID against the training images."
     ]
 
@@ -179,14 +179,14 @@ def _counted(courses: Sequence[_Course]) -> tuple[str, str, str]:
     calm = len(courses) - turned
     false_alarms = sum(course.collapsed and not course.turned for course in courses)
     if turned:
-        text = f"FID turned in {turned} of {counted(len(courses), 'run')}, and interleaving had collapsed before in "
+        text = f"FID turned in {turned} of {len(courses)} runs, and interleaving had collapsed before in "
         text += f"{warned} of these {_share(warned, turned)}."
     else:
         rise = 100 * np.nanmax([0.0, *(course.rise for course in courses)])
-        text = f"FID turned in none of {counted(len(courses), 'run')} (the largest rise is {rise:.0f} %), so there was "
+        text = f"FID turned in none of {len(courses)} runs (the largest rise is {rise:.0f} %), so there was "
         text += "nothing to warn of."
     if calm:
-        text += f" Interleaving collapsed in {false_alarms} of the {counted(calm, 'run')} without a turn "
+        text += f" Interleaving collapsed in {false_alarms} of the {calm} runs without a turn "
         text += f"{_share(false_alarms, calm)}: false alarms." if false_alarms else f"{_share(0, calm)}."
     if early := sum(course.early for course in courses):
         text += f" In {early} more it collapsed only while KID was above {LEARNT_KID}, which doesn't count."
@@ -195,7 +195,7 @@ def _counted(courses: Sequence[_Course]) -> tuple[str, str, str]:
         text += (
             " By length: "
             + ", ".join(
-                f"{sum(course.collapsed for course in group)} of {counted(len(group), 'run')} of {steps:,.0f} steps"
+                f"{sum(course.collapsed for course in group)} of {len(group)} runs of {steps:,.0f} steps"
                 for steps in lengths
                 if (group := [course for course in courses if course.steps == steps])
             )
@@ -203,7 +203,7 @@ def _counted(courses: Sequence[_Course]) -> tuple[str, str, str]:
         )
     if unable := sum(not course.able for course in courses):
         text += (
-            f" In {unable} of the {counted(len(courses), 'run')} no collapse could have counted: KID never fell below "
+            f" In {unable} of the {len(courses)} runs no collapse could have counted: KID never fell below "
             f"{LEARNT_KID}, or the ratio was always below {interleaving.COLLAPSED_BY:g} before."
         )
     return *plan.alarm_verdict(warned=warned, turned=turned, false_alarms=false_alarms, calm=calm), text
@@ -269,13 +269,13 @@ def dives(table: pd.DataFrame) -> Answer:
     if not (runs["d_win_share_whole"] > 0).any():
         return answer("no", f"It is never below 0.1 (n = {counted(len(runs), 'run')}).")
     won_runs = runs[runs["d_win_share_at_end"] > interleaving.D_WON_SHARE]
-    text = f"It stays below 0.1 in {len(won_runs)} of {counted(len(runs), 'run')}: {', '.join(won_runs['run'])}."
+    text = f"It stays below 0.1 in {len(won_runs)} of {len(runs)} runs: {', '.join(won_runs['run'])}."
     if len(won_runs) == len(runs):
         return answer("yes", text)
     if won_runs.empty:
         highest = f"{100 * runs['d_win_share_whole'].max():.0f} %"
         text = f"It is below 0.1 in up to {highest} of a run's steps, but stays there in none of "
-        text += f"{counted(len(runs), 'run')}."
+        text += f"{len(runs)} runs."
     shares = (
         runs.groupby("experiment", sort=False)["d_win_share_last"].agg(["min", "max", "size"]).sort_values("max")[::-1]
     )

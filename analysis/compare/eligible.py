@@ -176,7 +176,7 @@ class StandIn:
         whole = self.run.steps == self.steps
         subject = f"{self.run.name} stands" if whole else f"The first {self.steps:,} steps of {self.run.name} stand"
         seeds = sorted(self.endpoints)
-        seed_list = f"'s seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
+        seed_list = f"'s seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"'s seed {seeds[0]}"
         return f"{subject} in for {self.name}{'' if self.alone else seed_list}"
 
     @property

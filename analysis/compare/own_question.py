@@ -101,7 +101,7 @@ def _levels(recipe: Alternative) -> str:
     parts = [f"FID {number(fid)}" if fid.n else "Not scored"]
     if win_share.n:
         parts.append(f"D's loss is below 0.1 in {100 * win_share.mean:.1f} % of the steps")
-        parts[-1] += f" and has won for good in {len(recipe.d_won)} of {counted(win_share.n, 'run')}"
+        parts[-1] += f" and has won for good in {len(recipe.d_won)} of {win_share.n} runs"
     if ratio.n:
         parts.append(f"the interleaving ratio over all compared steps is {ratio.mean:.2f}")
     return "; ".join(parts) + "."

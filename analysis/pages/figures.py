@@ -157,7 +157,7 @@ def _readable_losses(comparison: Comparison) -> dict[str, loss_plots.Losses]:
     for run in representatives(comparison):
         try:
             losses = loss_plots.Losses(run.name, run.seed, run.history()[["step", *loss_plots.LOSSES]])
-            interleaving.log_ratio(losses.raw["loss_d"], losses.raw["loss_g"])  # raises ValueError for other numbers
+            interleaving.log_ratio(losses.raw["loss_d"], losses.raw["loss_g"])  # raises ValueError for losses below 0
         except (UserError, ValueError):  # the notes say so: comparing them has failed before
             continue
         if len(losses.raw):

@@ -42,8 +42,9 @@ def show(page: Path) -> None:
 
 def has_screen() -> bool:
     """Return whether somebody would see a browser window."""
-    screen = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    return bool(screen) and not os.environ.get("CI")
+    # BROWSER: editors and WSL open pages on the user's own screen by it.
+    named = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
+    return (sys.platform != "linux" or named) and not os.environ.get("CI")
 
 
 def _sha256(text: str) -> str:

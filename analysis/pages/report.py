@@ -172,7 +172,7 @@ def _interval(estimate: Estimate, measure: tables.Measure) -> str:
     return tables.interval_text(estimate.low, estimate.high, measure) if estimate.n > 1 else ""
 
 
-#: Both FID and KID are distances, so less is better.
+#: KID is a distance, so less is better.
 GOES = {"negative": "goes with better faces, uncorrected", "positive": "goes with worse faces, uncorrected"}
 
 

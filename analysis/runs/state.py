@@ -57,8 +57,7 @@ def is_held(folder: RunFolder) -> bool:
 
     The only way to see a flock is to try: F_OFD_GETLK does not see it, and /proc/locks hides those of other
     containers. So we take a shared lock, without waiting, and release it at once. A training that starts within these
-    microseconds is refused with "is using this run now", and the same command then starts it; one that is running
-    notices nothing. Readers do not block each other.
+    microseconds tries again (`RunFolder.locked`); one that is running notices nothing. Readers do not block each other.
     """
     if folder.lock.exists() and not folder.lock.is_file():
         return True

@@ -97,6 +97,6 @@ def verdict(codes: Mapping[int, int], count: int) -> tuple[int, str | None]:
         return code, None
     ending = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     return EXIT_FAILED, (
-        f"process {rank} of {count}, counted from 0, ended with {ending}; "
+        f"process {rank} of {count} (the first is 0) ended with {ending}; "
         "the same command resumes from the last checkpoint"
     )

@@ -155,13 +155,11 @@ class RunFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with self.lock.open("a+") as file:
-            for patience_s in (0.05, 0):  # a reader that asks whether the run is locked has it for some microseconds
-                if lock_descriptor(file.fileno(), blocking=False):
-                    break
-                time.sleep(patience_s)
-            else:
-                file.seek(0)
-                raise UserError(f"{self.path}: process {file.read() or '?'} is using this run now")
+            if not lock_descriptor(file.fileno(), blocking=False):
+                time.sleep(0.05)  # a reader that asks whether the run is locked has it for some microseconds
+                if not lock_descriptor(file.fileno(), blocking=False):
+                    file.seek(0)
+                    raise UserError(f"{self.path}: process {file.read() or '?'} is using this run now")
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()

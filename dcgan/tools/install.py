@@ -207,7 +207,7 @@ def fitting_torch(wish: str) -> tuple[str, str]:
         return "auto", "PyTorch for this NVIDIA driver"
     if said_by("rocm_agent_enumerator"):
         return "auto", "PyTorch for this AMD GPU"
-    return "cpu", "PyTorch for the CPU: no GPU found (if there will be one: make setup TORCH=cu130)"
+    return "cpu", "PyTorch for the CPU, as no GPU was found (if you add one: make setup TORCH=cu130)"
 
 
 def reachable(address: str, *, seconds: float = 3) -> bool:

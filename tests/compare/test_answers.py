@@ -214,12 +214,12 @@ LEARNT, UNLEARNT = [0.1] * 7, [0.5] * 7
         ),
         (  # without a ratio the turn counts all the same
             [(TURNS, [0.9, 0.8, *[np.nan] * 5], LEARNT)],
-            "Can't tell. FID turned in 1 of 1 run, and interleaving had collapsed before in 0 of these [0 to 79 %",
+            "Can't tell. FID turned in 1 of 1 runs, and interleaving had collapsed before in 0 of these [0 to 79 %",
         ),
         (  # one bad snapshot is no turn, however bad
             [([100, 80, 60, 50, 50, 50, 80], ALWAYS, LEARNT)],
-            "Can't tell. FID turned in none of 1 run (the largest rise is 17 %), so there was nothing to warn of. "
-            "Interleaving collapsed in 0 of the 1 run without a turn",
+            "Can't tell. FID turned in none of 1 runs (the largest rise is 17 %), so there was nothing to warn of. "
+            "Interleaving collapsed in 0 of the 1 runs without a turn",
         ),
     ],
 )
@@ -244,15 +244,15 @@ def test_a_face_rate_carries_its_interval_and_its_name(tmp_path):
         (slice(0), "No. It is never below 0.1 (n = 1 run)."),
         (
             slice(1000),
-            "No. It is below 0.1 in up to 50 % of a run's steps, but stays there in none of 1 run. In a run's last "
+            "No. It is below 0.1 in up to 50 % of a run's steps, but stays there in none of 1 runs. In a run's last "
             "quarter it is below 0.1 in at most 0 % (all recipes, 2,000 steps).",
         ),
         (
             slice(1500, 1980),
-            "It depends. It is below 0.1 in up to 24 % of a run's steps, but stays there in none of 1 run. In a run's "
+            "It depends. It is below 0.1 in up to 24 % of a run's steps, but stays there in none of 1 runs. In a run's "
             "last quarter it is below 0.1 in 96 % of the steps (baseline, n = 1, 2,000 steps).",
         ),
-        (slice(990, 2000), "Yes. It stays below 0.1 in 1 of 1 run: baseline seed 0."),
+        (slice(990, 2000), "Yes. It stays below 0.1 in 1 of 1 runs: baseline seed 0."),
     ],
 )
 def test_whether_d_dives_is_asked_of_the_whole_run_and_whether_it_stays_of_the_end(tmp_path, low, sentence):

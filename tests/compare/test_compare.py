@@ -146,7 +146,7 @@ def test_a_snapshot_has_the_interleaving_of_the_steps_since_the_one_before(tmp_p
     assert math.isnan(first) or first == 0
     assert second > 0.8
     answer = next(answer for answer in found.answers if answer.key == "alarm")
-    assert answer.sentence.startswith("Can't tell. FID turned in none of 1 run (")
+    assert answer.sentence.startswith("Can't tell. FID turned in none of 1 runs (")
 
 
 def test_data_sets_and_profiles_are_grouped_apart(tmp_path):

@@ -183,7 +183,7 @@ def test_of_a_longer_run_on_few_images_the_rule_sees_the_plans_steps_only(tmp_pa
     assert "FID turned in none of 3 runs" in answer.text
     assert "up to step 1,200" in answer.text
     assert (
-        "all of their steps: FID turned in 1 of 1 run, and interleaving had collapsed before in 1 of these"
+        "all of their steps: FID turned in 1 of 1 runs, and interleaving had collapsed before in 1 of these"
         in answer.more
     )
 

@@ -95,7 +95,7 @@ def _killed(tmp_path, rank):
 def test_a_run_whose_first_process_is_killed_is_recorded_as_failed(tmp_path):
     errors, _ = _killed(tmp_path, 0)
     assert (
-        "process 0 of 2, counted from 0, ended with SIGKILL; the same command resumes from the last checkpoint"
+        "process 0 of 2 (the first is 0) ended with SIGKILL; the same command resumes from the last checkpoint"
         in errors
     )
 
@@ -105,7 +105,7 @@ def test_a_run_whose_first_process_is_killed_is_recorded_as_failed(tmp_path):
 def test_a_run_on_two_survives_a_process_that_dies_and_ctrl_c_and_one_process_can_finish_it(tmp_path, caplog):
     errors, folder = _killed(tmp_path, 1)
     assert (
-        "process 1 of 2, counted from 0, ended with SIGKILL; the same command resumes from the last checkpoint"
+        "process 1 of 2 (the first is 0) ended with SIGKILL; the same command resumes from the last checkpoint"
         in errors
     )
     assert "Traceback" not in errors
@@ -145,7 +145,7 @@ def test_a_process_that_raises_ends_all_with_its_own_error(tmp_path, rank):
     assert started.returncode == 1
     assert errors.count("ZeroDivisionError: made to fail") == 1
     assert errors.count("Traceback") == 1
-    assert f"error: process {rank} of 2, counted from 0, ended with exit code 1; " in errors
+    assert f"error: process {rank} of 2 (the first is 0) ended with exit code 1; " in errors
     failed_at, ended_at = float((tmp_path / "failed").read_text()), time.time()
     assert ended_at - failed_at < launch.GRACE_SECONDS
     folder = _folder(tmp_path)
@@ -206,20 +206,20 @@ def test_a_step_with_its_messages_is_the_step_without_and_cuda_records_it(kind):
     ("codes", "code", "named"),
     [
         ({0: 0, 1: 0}, 0, None),
-        ({1: -9, 0: 3}, 1, "process 1 of 2, counted from 0, ended with SIGKILL"),
-        ({0: 3, 1: -9}, 1, "process 1 of 2, counted from 0, ended with SIGKILL"),
+        ({1: -9, 0: 3}, 1, "process 1 of 2 (the first is 0) ended with SIGKILL"),
+        ({0: 3, 1: -9}, 1, "process 1 of 2 (the first is 0) ended with SIGKILL"),
         (
             {0: 1, 1: -9},
             1,
-            "process 0 of 2, counted from 0, ended with exit code 1",
+            "process 0 of 2 (the first is 0) ended with exit code 1",
         ),  # the launcher has killed the other
-        ({1: -11, 0: -9}, 1, "process 1 of 2, counted from 0, ended with SIGSEGV"),
+        ({1: -11, 0: -9}, 1, "process 1 of 2 (the first is 0) ended with SIGSEGV"),
         ({0: 3, 1: 2}, 2, None),
         ({0: 2, 1: 2}, 2, None),
         ({1: 130, 0: 130}, 130, None),
-        ({0: 130, 1: 1}, 1, "process 1 of 2, counted from 0, ended with exit code 1"),
-        ({0: 3, 1: 3}, 1, "process 0 of 2, counted from 0, ended with exit code 3"),
-        ({0: 0, 1: 1}, 1, "process 1 of 2, counted from 0, ended with exit code 1"),
+        ({0: 130, 1: 1}, 1, "process 1 of 2 (the first is 0) ended with exit code 1"),
+        ({0: 3, 1: 3}, 1, "process 0 of 2 (the first is 0) ended with exit code 3"),
+        ({0: 0, 1: 1}, 1, "process 1 of 2 (the first is 0) ended with exit code 1"),
     ],
 )
 def test_the_process_that_failed_by_itself_is_named_and_a_mistake_keeps_its_exit_code(codes, code, named):
