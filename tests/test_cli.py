@@ -311,7 +311,7 @@ def test_prune_deletes_what_only_resuming_needs_of_ended_runs_and_sampling_still
     assert main(["sample", "tuned_lr", *RECIPE, "--data", str(pictures), "--seeds", "0-3"]) == 0
     assert _run("--data", pictures) == 0  # already finished
     assert main(["prune"]) == 0
-    assert "ended runs (0)" in capsys.readouterr().out
+    assert "the checkpoints of 0 ended runs" in capsys.readouterr().out
     assert main(["prune", "--runs", "nowhere"]) == 2
     assert capsys.readouterr().err == "error: --runs nowhere (RUNS=nowhere): no such folder\n"
 
