@@ -147,11 +147,11 @@ def test_a_run_is_not_mixed_with_other_training_code(stopped, cache, whole, monk
     with monkeypatch.context() as patch:
         patch.setattr(environment, "code_files", lambda: {**known, "dcgan/losses.py": "00000000", "dcgan/new.py": "1"})
         assert _run(stopped, cache) == 2
-        told = capsys.readouterr().err.splitlines()[-1]
-        assert "changed since: dcgan/losses.py, dcgan/new.py" in told
-        assert "FRESH=1" in told
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert "changed since: dcgan/losses.py, dcgan/new.py" in message
+        assert "FRESH=1" in message
         then = plain_yaml.read(_folder(stopped).config)["environment"]
-        there = f"git checkout {then['git_commit']}" in told
+        there = f"git checkout {then['git_commit']}" in message
         assert there == (then["git_commit"] is not None and not then["git_changed"]), "else no commit has that code"
     assert _run(stopped, cache) == 0, "back with the code of then it goes on"
     assert _result(stopped) == whole
@@ -187,11 +187,11 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(free_kb,
     filler.write_bytes(b"\0" * (shutil.disk_usage(small_disk).free - free_kb * 1024))
     runs = small_disk / "runs"
     code = _run(runs, cache)
-    told = capsys.readouterr().err.strip().splitlines()[-1]
-    print(free_kb, sorted(path.name for path in runs.rglob("*") if path.is_file()), told)
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    print(free_kb, sorted(path.name for path in runs.rglob("*") if path.is_file()), message)
     assert code == 2, "the disk was full"
-    assert told.startswith("error: ")
-    assert "No space left on device; make room, and the same command, without --fresh (FRESH=1), resumes" in told
+    assert message.startswith("error: ")
+    assert "No space left on device; make room, and the same command, without --fresh (FRESH=1), resumes" in message
     filler.unlink()
     assert _run(runs, cache) == 0
     assert _result(runs) == whole
