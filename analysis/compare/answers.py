@@ -56,7 +56,8 @@ def useful(x: str, test: plan.Usefulness, *, primary: bool) -> Answer:
         text = f"The error of predicting the next snapshot's log KID is {errors}), a drop of {drop:.0f} % ({p_text})."
         if test.verdict != "open":
             text += f" A higher value goes with a {'lower' if test.slope < 0 else 'higher'} next KID."
-    return answer(test.verdict, text, primary=primary)
+    facts = {"drop": 1 - test.with_it / test.without, "n": test.arms, "p": test.p}
+    return answer(test.verdict, text, primary=primary, facts=facts)
 
 
 def slower_or_worse(
@@ -203,8 +204,8 @@ def _counted(courses: Sequence[_Course]) -> tuple[str, str, str]:
         )
     if unable := sum(not course.able for course in courses):
         text += (
-            f" In {unable} of the {len(courses)} runs no collapse could have counted: KID never fell below "
-            f"{LEARNT_KID}, or the ratio was always below {interleaving.COLLAPSED_BY:g} before."
+            f" In {unable} of the {len(courses)} runs no collapse could have counted: no snapshot with a KID below "
+            f"{LEARNT_KID} comes after the ratio had reached {interleaving.COLLAPSED_BY:g}."
         )
     return *plan.alarm_verdict(warned=warned, turned=turned, false_alarms=false_alarms, calm=calm), text
 
@@ -282,8 +283,7 @@ def dives(table: pd.DataFrame) -> Answer:
     lengths = runs.groupby("experiment")["steps"].max()
     high_shares, low_shares = shares[shares["max"] > 0.05], shares[shares["max"] <= 0.05]
     parts = [
-        f"{_percent(share['min'], share['max'])} of the steps ({name}, n = {share['size']:.0f}, {lengths[name]:,} "
-        "steps)"
+        f"{percent(share[['min', 'max']])} of the steps ({name}, n = {share['size']:.0f}, {lengths[name]:,} steps)"
         for name, share in high_shares.iterrows()
     ]
     if len(low_shares):
@@ -298,9 +298,9 @@ def dives(table: pd.DataFrame) -> Answer:
     return answer("depends" if shares["max"].max() > 0.5 else "no", f"{text} {more}")
 
 
-def _percent(low: float, high: float) -> str:
+def percent(shares: pd.Series) -> str:
     """'50 to 68 %', or '23 %'."""
-    ends = dict.fromkeys(f"{100 * share:.0f}" for share in (low, high))
+    ends = dict.fromkeys(f"{100 * float(share):.0f}" for share in (shares.min(), shares.max()))
     return f"{' to '.join(ends)} %"
 
 
@@ -320,6 +320,6 @@ def speed(table: pd.DataFrame) -> Answer:
         for row in runs.itertuples()
     ]
     wait = 100 * runs["data_wait_fraction"].astype(float).max()
-    text = f"In these runs, waiting for input took at most {round(wait, 2):.3g} % of a run's time (n = {len(runs)})."
-    text += " The write-up's machines were not tested."
-    return Answer(question, "plain", text, evidence=evidence, key="speed")
+    text = "The write-up's machines were not tested. "
+    text += f"In these runs, waiting for input took at most {round(wait, 2):.3g} % of the time (n = {len(runs)})."
+    return Answer(question, "open", text, evidence=evidence, key="speed")

@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.compare import own_question, plan
 from analysis.compare.comparison import Alternative, Answer, Comparison, sentence, titles
+from dcgan import counted
 
 HIRES = "hires_128"
 FOLLOW_UPS = ("hires_128_longer", "hires_128_equal_lr", "hires_128_strong_d")
@@ -61,7 +62,7 @@ def _by_block_d(comparison: Comparison, answered: Callable[..., Answer], other_e
     scored = scored.drop_duplicates(["arm", "seed"])  # one length can be asked for in two ways
     evidence = [*other_evidence]
     evidence += [
-        f"block D, {_arm_text(row.arm)}, seed {row.seed}: FID at 64 px {row.fid_at_64:.1f}, at its own size "
+        f"block D, {arm_text(row.arm)}, seed {row.seed}: FID at 64 px {row.fid_at_64:.1f}, at its own size "
         f"{row.fid:.1f}; variety {row.variety:.3f}; D's loss below 0.1 in {100 * row.d_win_share_whole:.1f} % of its "
         "steps"
         for row in scored.itertuples()
@@ -69,10 +70,11 @@ def _by_block_d(comparison: Comparison, answered: Callable[..., Answer], other_e
     expected = len(plan.SIZE_ARMS) * len(plan.SIZE_SEEDS)
     if len(scored) < expected:
         needed = f"of the {expected} runs that the plan's rule needs"
-        text = f"{len(scored)} {needed} are scored. The rule is applied once all are."
+        seen = _seen(scored)
+        text = f"{len(scored)} {needed} are scored. The rule is applied once all are. {seen}".strip()
         if diverged := (rows["status"] == "diverged").sum():
             text = f"{diverged} {needed} diverged, so the rule can't be applied."
-        return answered("open", text, evidence=evidence, not_run=True)
+        return answered("open", text, evidence=evidence, not_run=True, facts={"seen": seen})
     scored = scored.astype(dict.fromkeys(["fid_at_64", "fid", "kid_endpoint", "variety"], float))
     logs = scored.assign(**{name: np.log(scored[name]) for name in ("fid_at_64", "fid", "kid_endpoint")})
     at_64, at_128, kid, variety = (
@@ -124,7 +126,21 @@ def _by_block_d(comparison: Comparison, answered: Callable[..., Answer], other_e
     return answered("plain" if causes else "open", " ".join(texts), evidence=evidence, primary=True)
 
 
-def _arm_text(arm: tuple[int, float, float]) -> str:
+def _seen(scored: pd.DataFrame) -> str:
+    """Say what the FID of block D's runs at 128 px is, before all runs are there; "" without one."""
+    fids = scored.loc[[arm[0] == 128 for arm in scored["arm"]], "fid_at_64"].astype(float)
+    if fids.empty:
+        return ""
+    ends = dict.fromkeys(f"{fid:.1f}" for fid in (fids.min(), fids.max()))
+    return (
+        f"At 128 px, with BatchNorm weights around 1 and {plan.SIZE_STEPS:,} steps, FID with the images shrunk to 64 "
+        f"px is {' to '.join(ends)} (n = {counted(len(fids), 'run')}, D's rate or width differs; shrinking may itself "
+        "lower FID)."
+    )
+
+
+def arm_text(arm: tuple[int, float, float]) -> str:
+    """'128 px, D's rate 1e-4, D's width x 2'."""
     size, rate, width = arm
     return f"{size} px, D's rate {rate:.0e}, D's width x {width:g}".replace("e-0", "e-")
 

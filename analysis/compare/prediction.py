@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from math import isnan, nan
+from math import ceil, isnan, nan
 
 import numpy as np
 
@@ -101,9 +101,9 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
     share = "less than 1 %" if facts["p"] < 0.01 else f"{100 * facts['p']:.0f} %"
     text = (
         f"Over {_which(arms, n)} at {arms.steps:,} steps, the rank correlation of {NAMES[x]} with the final KID is "
-        f"{facts['rho']:+.3f} (negative: recipes with more of it have better faces). If the recipes' KIDs are "
-        f"shuffled, a correlation at least as strong, of either sign, turns up in {share} of orders "
-        f"({exact}p = {facts['p']:.2g}; {corrected_p:.2g} after Holm's correction for two candidates)."
+        f"{facts['rho']:+.2f} (negative: recipes with more of it have better faces). Recipes with their KIDs shuffled "
+        f"have one as strong in {share} of orders ({exact}p = {facts['p']:.2g}; {corrected_p:.2g} after Holm's "
+        "correction for two candidates)."
     )
     if isnan(facts["within"]):
         text += " The correlation among seeds is not known: it needs two seeds."
@@ -117,20 +117,22 @@ def _prediction(x: str, facts: Mapping[str, float], corrected_p: float, arms: Ar
     line_fit = f"a straight line explains {100 * facts['r2']:.0f} % of the differences in log KID"
     if not isnan(facts["r2_low"]):
         line_fit += f" [{100 * facts['r2_low']:.0f} to {100 * facts['r2_high']:.0f} %]"
-    line_fit += f" (r = {facts['r']:+.2f})"
     smoothed = CANDIDATES[x][1] and not isnan(facts["smoothed"])
     if finding == "no":
         text += f" {line_fit[0].upper()}{line_fit[1:]}."
     elif finding == "open":
         rhos = {"among seeds": facts["within"], f"with {SMOOTHED}": facts["smoothed"] if smoothed else facts["rho"]}
         opposite = [where for where, rho in rhos.items() if rho * facts["rho"] < 0]
-        reasons = ["the corrected p is above 0.05"] * (corrected_p >= BOUND)
+        least = (
+            ""
+            if isnan(facts["least"])
+            else f" (with {n} recipes it takes -{ceil(100 * facts['least']) / 100:.2f} or stronger)"
+        )
+        reasons = [f"the corrected p is above {BOUND:g}{least}"] * (corrected_p >= BOUND)
         reasons += [f"the sign is opposite {' and '.join(opposite)}"] * bool(opposite)
         text += f" The rule can't say yes: {', and '.join(reasons) or 'a sign is not known'}."
-        if corrected_p >= BOUND and not isnan(facts["least"]):
-            text += f" (With {n} recipes, only a correlation of -{facts['least']:.3f} or stronger would have passed.)"
         text += f" Nor can it say no: {line_fit}, and a no needs the upper end below {100 * USELESS_R2:.0f} %."
-    more = "" if finding in ("no", "open") else f"{line_fit[0].upper()}{line_fit[1:]}."
+    more = f"r = {facts['r']:+.2f}." if finding in ("no", "open") else f"{line_fit[0].upper()}{line_fit[1:]}."
     if smoothed:
         more += f" With {SMOOTHED}, where only the sign counts, the correlation is {facts['smoothed']:+.2f}."
     if arms.planned:

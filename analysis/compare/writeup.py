@@ -5,7 +5,6 @@ Only this file and `image_size` know experiments by name.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ import pandas as pd
 from analysis.compare import answers, image_size, looks_normal, own_question, plan
 from analysis.compare.comparison import Alternative, Answer, Arms, Comparison, without_runs
 from analysis.compare.eligible import Twin
+from analysis.measures import interleaving
 from analysis.measures.inference import Effect
 
 AS_WRITTEN = ("tuned_lr", "regularized")  # with a slow D and before it
@@ -66,9 +66,9 @@ def _slow_d(table: pd.DataFrame, alternatives: Sequence[Alternative], *, planned
 
 
 def slowing_d(table: pd.DataFrame, alternatives: Sequence[Alternative], arms: Arms) -> list[Answer]:
-    """Answer whether the faces got better once only D was slowed; nothing without runs of both lengths.
+    """Answer how the losses and the faces changed once only D was slowed; nothing without runs of both lengths.
 
-    Exploratory: at equal steps the variance is pooled over all arms, at the end over these two recipes.
+    Exploratory: at equal steps the variance is pooled over all arms, as the plan has it; at the end over these two.
     """
     slow_long, baseline_long = _long_runs(table, alternatives)
     rates = {str(arm): value for arm, (key, value) in arms.changes.items() if key == plan.DOSE}
@@ -77,21 +77,62 @@ def slowing_d(table: pd.DataFrame, alternatives: Sequence[Alternative], arms: Ar
     if slow is None or slow_long.empty or baseline_long.empty or not (arms.logs[slow] and arms.logs[baseline]):
         return []
     early = arms.effect(slow, baseline)
-    _, late = plan.slower_or_worse(_logs(slow_long), _logs(baseline_long))
+    (_, of_two), (_, late) = (
+        plan.slower_or_worse(*logs)
+        for logs in ((arms.logs[slow], arms.logs[baseline]), (_logs(slow_long), _logs(baseline_long)))
+    )
     ratios = arms.runs.groupby("arm")[["interleaving_ratio_end", "interleaving_ratio_5_end"]].mean()
+    late_ratios = (f"{rows['interleaving_ratio_last'].astype(float).mean():.2f}" for rows in (slow_long, baseline_long))
+    won = [answers.percent(rows["d_win_share_last"]) for rows in (slow_long, baseline_long)]
     end = int(slow_long["steps"].min())
     text = (
         f"At step {arms.steps:,} {COMPARED[_verdict(early)]}: KID is {own_question.times(early)} times baseline's "
         f"(p = {early.p:.2g}, not corrected). At step {end:,} {COMPARED[_verdict(late)]}: {own_question.times(late)} "
-        f"times. D had half of G's rate, and nothing else was changed ({own_question.seeds_text(early.n)}). Over "
-        f"steps {arms.steps * 3 // 4 + 1:,} to {arms.steps:,} the curves interleave "
-        f"{_interleave(ratios.loc[slow], ratios.loc[baseline])}."
+        f"times. D had half of G's rate, and nothing else was changed ({own_question.seeds_text(early.n)})."
+    )
+    curves = (
+        f"Over the last quarter of {end:,} steps D's loss is below {interleaving.D_WINS_BELOW} in {won[1]} of "
+        f"baseline's steps, and in {won[0]} with a slow D ({own_question.seeds_text(late.n)}). Over steps "
+        f"{arms.steps * 3 // 4 + 1:,} to {arms.steps:,} the curves of a slow D interleave "
+        f"{_interleave(ratios.loc[slow], ratios.loc[baseline])}. Over the last quarter of {end:,} steps the ratio is "
+        f"{' against '.join(late_ratios)}."
+    )
+    more = (
+        f"The noise between seeds is pooled over all of these recipes at step {arms.steps:,}, and over the two at step "
+        f"{end:,}. Pooled over the two, the first comparison is {own_question.times(of_two)} (p = {of_two.p:.2g})."
     )
     facts = {
         step: (_verdict(effect), own_question.times(effect)) for step, effect in {arms.steps: early, end: late}.items()
     }
-    answer = partial(Answer, "Did the faces get better once D was slowed?", key="slowing")
-    return [answer("plain", text, more=_as_written(table), facts={"at": facts})]
+    return [
+        Answer(
+            "Did D's loss dive, and did the curves interleave once D was slowed?", "plain", curves, key="curves",
+            more=_as_written(table), facts={"won": won, "steps": end},
+        ),
+        Answer(
+            "Did the faces get better once D was slowed?", "plain", text, more=more, key="slowing", facts={"at": facts}
+        ),
+    ]  # fmt: skip
+
+
+def slowed_beside(comparison: Comparison) -> str:
+    """Say in a sentence or two how runs beside the study compare; "" without `slow_d_only` and the baseline."""
+    recipes = {(recipe.experiment, *recipe.overrides): recipe for recipe in comparison.alternatives if recipe.seeds}
+    for (name, *overrides), slow in recipes.items():
+        baseline = recipes.get(("baseline", *overrides))
+        if name != "slow_d_only" or not baseline or not all(each.measures["kid_mean"].n for each in (slow, baseline)):
+            continue
+        (kid, ratio), (baseline_kid, baseline_ratio) = (
+            (each.measures["kid_mean"].mean, each.measures["interleaving_ratio"].mean) for each in (slow, baseline)
+        )
+        seeds = (len(slow.seeds), len(baseline.seeds))
+        return (
+            f"with profile `{comparison.profile}` and {comparison.steps_compared:,} steps the slow D's KID is "
+            f"{kid:.3f} and baseline's {baseline_kid:.3f}; the interleaving ratio over all steps is {ratio:.2f} "
+            f"against {baseline_ratio:.2f} ({own_question.seeds_text(seeds)})."
+            + (" One seed can't settle it." if min(seeds) == 1 else "")
+        )
+    return ""
 
 
 def _verdict(effect: Effect) -> str:

@@ -48,7 +48,7 @@ def against_quality(comparison: Comparison, x: str, looks: Mapping[str, plots.St
     }[x]
     rate_panels = 2 if rates and x == "interleaving_ratio" else 0
     figure = plots.figure(4.4 if rates else 3.9, (1 + 0.8 * rate_panels) * plots.WIDTH)
-    *rate_axes, candidate_axis = figure.subplots(1, 1 + rate_panels, squeeze=False)[0]
+    candidate_axis, *rate_axes = figure.subplots(1, 1 + rate_panels, squeeze=False)[0]
     if rate_axes:
         dose_means = means.loc[list(rates)].assign(rate=pd.Series(rates))
         runs = rows[rows["arm"].isin(rates)].assign(rate=rows["arm"].map(rates))

