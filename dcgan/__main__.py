@@ -142,7 +142,7 @@ def _prune(options: argparse.Namespace) -> int:
         try:
             if not options.dry_run:
                 prune(folder)
-        except UserError as error:  # in use, say by a comparison that sends scores: the other runs are pruned
+        except (UserError, OSError) as error:  # in use, or somebody else's: the other runs are pruned
             print(f"left out: {error}", file=sys.stderr)
             continue
         print(f"{size / 1e6:8.1f} MB  {folder.path}")

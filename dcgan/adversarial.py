@@ -1,8 +1,9 @@
 """One adversarial step: Algorithm 1 of Goodfellow et al. (2014) with k = 1, in the form of the write-up's loop.
 
 Read it beside the paper: the discriminator learns from real and from fake images, then the generator learns through the
-discriminator that has just been updated. Three differences: both descend a loss where the paper ascends its negative,
-the generator reuses the discriminator's fakes, and its loss is the non-saturating one (label 1 for fakes).
+discriminator that has just been updated. Three differences: the discriminator descends a loss where the paper ascends
+its negative; the generator learns from the same fakes, where the paper draws new ones; and its loss is the
+non-saturating one of the paper's section 3 (label 1 for fakes).
 """
 
 import torch
@@ -29,7 +30,7 @@ def adversarial_step(players: Players, *, real: Tensor, latents: Tensor, bf16: b
     # Discriminator: real towards 1, fake towards 0. `detach` keeps this loss out of the generator.
     players.discriminator_optimizer.zero_grad()
     with reduced:
-        logits = d(torch.cat([real.to(fake.dtype), fake.detach()]), batches=2)
+        logits = d(real.to(fake.dtype), fake.detach())  # each normalised by its own statistics
     real_logits, fake_logits = logits.to(latents.dtype).chunk(2)
     loss_d_real, loss_d_fake = bce_real(real_logits), bce_fake(fake_logits)
     loss_d = loss_d_real + loss_d_fake

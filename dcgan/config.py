@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,13 +35,13 @@ class Settings(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class WeightInit(Settings):
+class WeightInitSettings(Settings):
     kind: Literal["pytorch", "normal"]
     std: Annotated[float, Field(gt=0)]
     batchnorm_mean: float
 
 
-class Network(Settings):
+class NetworkSettings(Settings):
     learning_rate: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)]
     width_multiplier: Annotated[float, Field(gt=0, le=16)]
@@ -55,7 +56,7 @@ def _pair(value: Any) -> tuple:
     return tuple(value)
 
 
-class Adam(Settings):
+class AdamSettings(Settings):
     betas: Annotated[tuple[Beta, Beta], BeforeValidator(_pair)]
 
 
@@ -83,10 +84,10 @@ class Experiment(Settings):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     snapshots: Annotated[int, Field(ge=1, le=10_000)]
     crop_px: Annotated[int, Field(ge=1, le=100_000)] | None
-    weight_init: WeightInit
-    generator: Network
-    discriminator: Network
-    adam: Adam
+    weight_init: WeightInitSettings
+    generator: NetworkSettings
+    discriminator: NetworkSettings
+    adam: AdamSettings
 
     @property
     def total_steps(self) -> int:
@@ -101,7 +102,7 @@ class Experiment(Settings):
     def discriminator_channels(self) -> int:
         return self._channels(self.discriminator)
 
-    def _channels(self, network: Network) -> int:
+    def _channels(self, network: NetworkSettings) -> int:
         """Return a network's channels at the 4x4 end."""
         return max(1, round(FULL_CHANNELS * self.width_multiplier * network.width_multiplier))
 
@@ -271,7 +272,7 @@ def _find(name: str, *, where: str = "") -> Path:
 
 def _experiment_files() -> list[Path]:
     sweep = EXPERIMENTS / "sweep.yaml"  # W&B's, not an experiment
-    files = [path for path in EXPERIMENTS.rglob("*.yaml") if path.parent.name != "profiles" and path != sweep]
+    files = [path for path in EXPERIMENTS.rglob("*.y*ml") if path.parent.name != "profiles" and path != sweep]
     return sorted(files, key=lambda path: (len(path.parts), path.name))
 
 
@@ -319,18 +320,14 @@ def _explain(error: ValidationError, layers: Sequence[Layer]) -> str:
         return f"{layers[0][0]}: {key}: missing; add it, or `extends: baseline`, which has every setting"
     if first["type"] == "invalid_key":
         return f"{_origin(key, layers)}: {key}: a setting's name is a word"
+    if first["type"] == "model_type":
+        inner = ", ".join(BLOCKS[key].model_fields)
+        return f"{_origin(key, layers)}: {key}: should be a block of {inner}, not {reprlib.repr(first['input'])}"
     # A union ("all" or a number) has a complaint for each branch: report all of them.
     allowed = [problem["msg"] for problem in problems if _key_of(problem["loc"]) == key]
     allowed = [re.sub(r"^(Input should be|Value error,) ", "", message) for message in dict.fromkeys(allowed)]
-    value = _repr(first["input"])
+    value = reprlib.repr(first["input"])
     return f"{_origin(key, layers)}: {key}: {value} is not allowed; it should be {' or '.join(allowed)}"
-
-
-def _repr(value: Any) -> str:
-    try:
-        return repr(value)
-    except (RecursionError, ValueError):  # nested a thousand times by --set a.a.a..., an integer of thousands of digits
-        return f"this {type(value).__name__}"
 
 
 def _key_of(location: tuple[str | int, ...]) -> str:

@@ -80,14 +80,16 @@ class Discriminator(nn.Module):
         layers["to_logit"] = To1x1(widths[-1], 1, SMALLEST_MAP)  # (batch, 1, 1, 1)
         self.layers = Stack(layers)
 
-    def forward(self, images: Tensor, batches: int = 1) -> Tensor:
-        """(batches x batch, 3, image_size, image_size) -> (batches x batch,) logits: log-odds that an image is real.
+    def forward(self, *batches: Tensor) -> Tensor:
+        """Batches of (batch, 3, image_size, image_size) -> their logits one after the other, (batches x batch,).
 
-        batches: the number of equal batches, each judged by itself; a GPU takes them all at once.
+        A logit is the log-odds that an image is real. Each batch is normalised by its own statistics. A GPU takes all
+        batches at once; a CPU would gain nothing by it.
         """
-        if batches > 1 and not images.is_cuda:  # a CPU gains nothing, and would waste time concatenating them
-            return torch.cat([self(batch) for batch in images.chunk(batches)])
-        return self.layers(images, batches).flatten()
+        if len(batches) > 1 and not batches[0].is_cuda:
+            return torch.cat([self(images) for images in batches])
+        images = torch.cat(batches) if len(batches) > 1 else batches[0]
+        return self.layers(images, len(batches)).flatten()
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from dcgan.config import Experiment, Network
+from dcgan.config import Experiment, NetworkSettings
 from dcgan.networks import Discriminator, Generator, normal_init_
 
 
@@ -55,7 +55,7 @@ def build(
         for network in (generator, discriminator):
             normal_init_(network, std=init.std, batchnorm_mean=init.batchnorm_mean, rng=rng)
 
-    def adam(network: torch.nn.Module, settings: Network) -> Adam:
+    def adam(network: torch.nn.Module, settings: NetworkSettings) -> Adam:
         network.to(device).to(memory_format=memory_format)
         return Adam(
             network.parameters(),

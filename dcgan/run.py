@@ -270,7 +270,8 @@ def _explained_shortage(
             raise
         half = experiment.batch_size // 2
         remedy = f'try SET="batch_size={half}" (--set batch_size={half})' if half > 1 else "try narrower networks"
-        if batches.on_device if batches else device.keeps_images:
+        images_on_device = batches.on_device if batches else device.keeps_images
+        if images_on_device:
             remedy = (
                 "the images take room on the device, too; end other programs that use it and run the same command "
                 f"again, which keeps the images on the host where room is short, or {remedy}"

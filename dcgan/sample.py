@@ -68,8 +68,10 @@ def walk(generator: Generator, seeds: Sequence[int]) -> list[Image.Image]:
     b = a.roll(-1, dims=0)
     t = (torch.arange(FRAMES_BETWEEN) / FRAMES_BETWEEN)[:, None]
     angle = torch.acos(torch.cosine_similarity(a, b, dim=2).clamp(-1, 1))[..., None]
-    angle = angle.clamp(min=1e-4)  # the same seed twice
-    points = (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
+    straight = angle.sin() < 1e-3  # the same seed twice, or opposite points: no great circle joins them
+    from_a = torch.where(straight, 1 - t, torch.sin((1 - t) * angle) / angle.sin())
+    from_b = torch.where(straight, t, torch.sin(t * angle) / angle.sin())
+    points = from_a * a + from_b * b
     return [picture(frame) for chunk in decode(generator, points.flatten(0, 1)) for frame in chunk.cpu()]
 
 

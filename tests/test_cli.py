@@ -317,17 +317,21 @@ def test_prune_deletes_what_only_resuming_needs_of_ended_runs_and_sampling_still
 
 
 def test_prune_leaves_out_a_run_in_use_and_prunes_the_others(tmp_path, capsys):
-    folders = [RunFolder(tmp_path / f"faces-01234567/smoke/baseline/seed-{seed}") for seed in range(3)]
+    folders = [RunFolder(tmp_path / f"faces-01234567/smoke/baseline/seed-{seed}") for seed in range(4)]
     for folder in folders:
         folder.checkpoints.mkdir(parents=True)
         folder.config.touch()
         (folder.checkpoints / "step-000001.pt").write_bytes(bytes(10**6))
         folder.write_status("finished")
+    folders[2].lock.mkdir()  # as good as somebody else's, whose lock root can open
     with folders[1].locked():
         assert main(["prune", "--runs", str(tmp_path)]) == 0
-    assert [folder.checkpoints.exists() for folder in folders] == [False, True, False]
+    assert [folder.checkpoints.exists() for folder in folders] == [False, True, True, False]
     printed = capsys.readouterr()
-    assert printed.err == f"left out: {folders[1].path}: process {os.getpid()} is using this run now\n"
+    in_use, not_ours = printed.err.splitlines()
+    assert in_use == f"left out: {folders[1].path}: process {os.getpid()} is using this run now"
+    assert not_ours.startswith("left out: ")
+    assert str(folders[2].lock) in not_ours
     assert "2.0 MB freed: the checkpoints of 2 ended runs" in printed.out
     assert str(folders[1].path) not in printed.out
 

@@ -171,7 +171,8 @@ MISTAKES = {
     "generator.learning_rate=-1e-4": ["greater than 0"],
     "generator.learning_rate=fast": ["'fast'", "number"],
     "generator.learning_rate=.nan": ["finite"],
-    "generator=3": ["generator: 3 "],
+    "generator=3": ["generator: should be a block of learning_rate, weight_decay, width_multiplier, not 3"],
+    "weight_init=normal": ["weight_init: should be a block of kind, std, batchnorm_mean, not 'normal'"],
     "steps=1.5": ["steps: 1.5", "integer"],
     "steps=true": ["steps: True", "integer"],
     "steps=0": ["steps: 0", "greater than or equal to 1"],
@@ -252,8 +253,9 @@ def test_a_mistake_in_a_file_names_the_file(text, folder):
     assert "\n" not in message
 
 
-def test_an_experiment_is_found_by_name_anywhere_and_by_the_path_of_its_file(tmp_path, folder):
-    deep = folder / "follow_up" / "more" / "slow_d.yaml"
+@pytest.mark.parametrize("ending", ["yaml", "yml"])
+def test_an_experiment_is_found_by_name_anywhere_and_by_the_path_of_its_file(ending, tmp_path, folder):
+    deep = folder / "follow_up" / "more" / f"slow_d.{ending}"
     deep.parent.mkdir(parents=True)
     deep.write_text("extends: baseline\nquestion: Why?\ndiscriminator: {learning_rate: 1e-4}\n")
     assert load("slow_d", profile="smoke").discriminator.learning_rate == 1e-4

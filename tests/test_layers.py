@@ -60,8 +60,8 @@ def test_two_batches_in_one_call_are_judged_as_one_after_the_other(at_once):
     together, apart = Discriminator(32, 16).double(), Discriminator(32, 16).double()
     apart.load_state_dict(together.state_dict())
     one, other = torch.randn(2, 6, 3, 32, 32, dtype=torch.float64) * torch.tensor([1.0, 3.0]).view(2, 1, 1, 1, 1)
-    judge = together.layers if at_once else together
-    logits = judge(torch.cat([one, other]), batches=2).flatten().chunk(2)
+    logits = together.layers(torch.cat([one, other]), 2).flatten() if at_once else together(one, other)
+    logits = logits.chunk(2)
     expected = apart(one), apart(other)
     for network, (first, second) in ((together, logits), (apart, expected)):
         (first.square().sum() - second.sum()).backward()

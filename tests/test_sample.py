@@ -57,6 +57,17 @@ def test_a_walk_starts_at_its_seeds_and_comes_round(generator):
     assert frames[0].tobytes() != frames[8].tobytes() != frames[16].tobytes()
 
 
+def test_a_walk_between_opposite_points_stays_between_them():
+    torch.manual_seed(0)
+    line = Generator(32, 1, 8).eval()
+    signs = sample.latents(range(20), 1).sign().flatten().tolist()
+    ends = [0, signs.index(-signs[0])]
+    drawn = []
+    line.register_forward_pre_hook(lambda _, inputs: drawn.append(inputs[0]))
+    sample.walk(line, ends)
+    assert max(latents.abs().max() for latents in drawn) <= sample.latents(ends, 1).abs().max()
+
+
 def test_a_grid_shows_every_image_row_by_row(generator):
     images = sample.images(generator, range(5))
     grid = sample.grid(images)

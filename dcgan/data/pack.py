@@ -78,7 +78,9 @@ def pack(
     path = _pack_path(source, size, crop_px, count, cache, besides)
     packed = _opened(path, source, count)
     if packed is None:
-        chosen = [candidates[place] for place in _spread(len(candidates), count)]
+        chosen = candidates
+        if count < len(candidates):
+            chosen = [candidates[place] for place in _spread(len(candidates), count)]
         _pack(source, chosen, size, crop_px, path)
         packed = _opened(path, source, count)
     elif packed.unreadable:  # said by name when they were packed
@@ -117,7 +119,7 @@ def _pack_path(source: Source, size: int, crop_px: int | None, count: int, cache
     return cache / "packed" / f"{checksum(contents.encode())}.npy"
 
 
-def _pack(source: Source, chosen: list[int], size: int, crop_px: int | None, path: Path) -> None:
+def _pack(source: Source, chosen: Sequence[int], size: int, crop_px: int | None, path: Path) -> None:
     """Write a temporary file, then rename it."""
     aside = path.with_suffix(f".{os.getpid()}.npy.part")
     started, threads, needed = time.monotonic(), torch.get_num_threads(), len(chosen) * size * size * 3
@@ -157,7 +159,7 @@ def _remove_leftovers(path: Path) -> None:
                 part.unlink()
 
 
-def _fill(file: IO[bytes], source: Source, chosen: list[int], size: int, crop_px: int | None) -> list[str]:
+def _fill(file: IO[bytes], source: Source, chosen: Sequence[int], size: int, crop_px: int | None) -> list[str]:
     """Write the array to `file`; return the images left out, each with its reason.
 
     Uses write() instead of a memory map, which on a full disk ends the process instead of raising.

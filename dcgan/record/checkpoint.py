@@ -8,7 +8,6 @@ two are kept: if a disk loses bytes of one, the other is there.
 """
 
 import contextlib
-import errno
 import io
 import logging
 import re
@@ -47,10 +46,11 @@ def load(folder: Path, parts: Mapping[str, Any]) -> tuple[int, dict[str, float]]
     for path, expected in _newest_first(folder):
         try:
             content = read_plain(path)
-        except OSError as error:
-            if error.errno != errno.EIO:  # no permission, say: the file may be as good as ever
-                raise UserError(f"{path}: can't be read: {error.strerror or error}") from error
-            content = b""
+        except OSError as error:  # a network disk that is away for a moment, say: the file may be as good as ever
+            raise UserError(
+                f"{path}: can't be read: {error.strerror or error}; if that stays so, delete it, and the run resumes "
+                "from the checkpoint before it"
+            ) from error
         if checksum(content) != expected:
             log.warning("%s is damaged (its bytes don't match the checksum in its name); trying an older one", path)
             _remove([path])  # or it would count as one of those that are kept

@@ -63,7 +63,7 @@ class RunFolder:
             return self.generator
         state = self.read_status().get("state")
         reason = f"the run is {state}" if state else "no such run"
-        advice = "finish it with `make run` first"
+        advice = "train it with `make run` first"
         if state in ENDED:  # `make run` would leave it as it is
             advice = "train it again with --fresh (FRESH=1), or sample from one of its snapshots/"
         raise UserError(f"{self.path}: no generator.params ({reason}); {advice}")
@@ -134,13 +134,18 @@ class RunFolder:
         if len(rows) != step:
             raise UserError(f"{self.history}: {len(rows)} rows for {step} steps; {advice}")
         if self.history.exists():
-            with replacing(self.history) as aside, self.history.open("rb") as source, aside.open("wb") as target:
+            with (
+                replacing(self.history, lasting=True) as aside,
+                self.history.open("rb") as source,
+                aside.open("wb") as target,
+            ):
                 lines = (line for line in source if line.strip())  # as `read_history` counts them
                 target.writelines(islice(lines, step + 1))  # the header and the rows
         return rows
 
     def remove(self) -> None:
         """Delete everything in the run's folder except its lock and its log, which are in use."""
+        self.config.unlink(missing_ok=True)  # first: without it, a folder that was half deleted is no run
         for path in self.path.iterdir() if self.path.exists() else ():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

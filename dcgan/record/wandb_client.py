@@ -42,7 +42,7 @@ def identity(experiment: Experiment, record: Mapping[str, Any]) -> dict[str, Any
     record: the content of the run's `config.yaml`. Its checksums of single files would each be a column in W&B; that
         of all the code stays.
     """
-    families = [path.parent.name for path in EXPERIMENTS.glob(f"*/{experiment.name}.yaml")]
+    families = [path.parent.name for path in EXPERIMENTS.glob(f"*/{experiment.name}.y*ml")]
     data = record.get("data") or {}
     tags = [data.get("name"), experiment.profile, f"{experiment.image_size} px", *families]
     return {

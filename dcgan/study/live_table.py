@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dcgan.record.folder import ENDED
+from dcgan.record.folder import ENDED, HISTORY
 from dcgan.study.plan import PlannedRun
 from dcgan.tools.clock import duration
 
@@ -90,7 +90,7 @@ def last_losses(history: Path) -> tuple[float | None, float | None]:
         with history.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
             row = file.read().rpartition(b"\n")[0].rpartition(b"\n")[2].split(b",")
-        return float(row[1]), float(row[4])
+        return float(row[HISTORY.index("loss_d")]), float(row[HISTORY.index("loss_g")])
     except (OSError, ValueError, IndexError):  # not there yet, or only the header
         return None, None
 

@@ -1,5 +1,6 @@
 """Checkpoints that lost bytes, code and disks that changed in between, memory that does not suffice."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -110,6 +111,18 @@ def test_after_all_checkpoints_were_damaged_new_ones_are_kept(stopped, cache, mo
     _stop_at(monkeypatch, 3)
     assert _run(stopped, cache) == 130
     assert _checkpoints(stopped) == ["step-000002", "step-000003"]
+
+
+def test_a_disk_that_fails_for_a_moment_costs_no_checkpoint(stopped, cache, capsys, monkeypatch):
+    def fail(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("dcgan.record.checkpoint.read_plain", fail)
+        assert _run(stopped, cache) == 2
+    assert "can't be read: Input/output error; if that stays so, delete it" in capsys.readouterr().err
+    assert _checkpoints(stopped) == ["step-000008", "step-000009"]
+    assert _run(stopped, cache) == 0
 
 
 def test_a_checkpoint_that_can_not_be_read_is_not_taken_for_a_damaged_one(stopped, cache, capsys):

@@ -109,6 +109,19 @@ def test_a_run_is_held_by_one_process_at_a_time_and_freed_at_its_end(folder):
         pass
 
 
+def test_a_run_whose_removal_is_cut_off_is_no_run_any_more(folder, monkeypatch):
+    folder.config.write_text("name: tuned_lr")
+    (folder.path / "snapshots").mkdir(exist_ok=True)
+
+    def cut_off(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dcgan.record.folder.shutil.rmtree", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        folder.remove()
+    assert not folder.config.exists(), "or it would count as finished, and have nothing to draw from"
+
+
 def test_removing_a_run_removes_everything_or_says_why_not(folder):
     folder.append_history(1, _measures(2))
     folder.sample(1).parent.mkdir()
@@ -129,8 +142,8 @@ def test_a_blank_line_in_a_history_costs_no_row_when_the_run_resumes(folder):
 @pytest.mark.parametrize(
     ("state", "advice"),
     [
-        (None, r"no generator.params \(no such run\); finish it with `make run` first"),
-        ("interrupted", r"\(the run is interrupted\); finish it with `make run` first"),
+        (None, r"no generator.params \(no such run\); train it with `make run` first"),
+        ("interrupted", r"\(the run is interrupted\); train it with `make run` first"),
         ("diverged", r"\(the run is diverged\); train it again with --fresh"),
     ],
 )
