@@ -128,8 +128,10 @@ def alarm(snapshots: pd.DataFrame, few_image_runs: Collection[str] = (), *, step
     question = "Does interleaving collapse before FID turns, so that it could serve as an alarm?"
     answer = partial(Answer, question, key="alarm", rule=plan.RULES["alarm"])
     scored = snapshots.dropna(subset=["fid"])
+    counts = scored.groupby(["experiment", "seed"])[["fid", "interleaving_ratio"]].transform("count")
+    scored = scored[(counts["fid"] >= LAST) & (counts["interleaving_ratio"] > 0)]
     if scored.empty:
-        return answer("open", "No run has scored snapshots.")
+        return answer("open", f"No run has {LAST} scored snapshots and an interleaving ratio between them.")
     in_plan, late = titles(scored).isin(few_image_runs), scored["step"] > steps
     planned_courses = _courses(scored[in_plan & ~late])
     longer_courses = _courses(scored[in_plan & titles(scored).isin(titles(scored[late]))])

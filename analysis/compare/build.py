@@ -1,7 +1,8 @@
 """Compare runs of one data set and profile, scored by one protocol. All that the report shows is computed here."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from statistics import mode
 from typing import Any
 
@@ -62,7 +63,7 @@ def compare(
     scores_of: returns a run's protocol and its scores, which are empty if it has none; None if it can't have any.
     notes: further notes to show.
     """
-    parents = {run.name: _parent(run) for run in runs}
+    parents = {run.name: _parent(run, {run.name for run in runs}) for run in runs}
     runs = sorted(runs, key=lambda run: _place(run, parents))
     runs, other_recipes = eligible.one_recipe_a_name(runs)
     compared_runs, equal_steps, refused = eligible.comparable_losses(runs)
@@ -74,7 +75,7 @@ def compare(
     for run in runs:
         protocol, scores = scores_of(run) or (None, NOTHING)
         if protocol:
-            protocols.append(protocol)
+            protocols += [protocol] * (scores is not NOTHING)
             notes += eligible.unscored(run, scores, noted_titles)
         limit = equal_steps if run.title in compared_titles else None
         part = part_of(run, protocol, scores, steps_compared=limit, cost_per_hour=cost_per_hour)
@@ -87,7 +88,7 @@ def compare(
     snapshots = without_runs(all_snapshots, titles_apart)
     twins = eligible.twins([(run, part.opening) for run, part in zip(runs, parts, strict=True)])
     notes += [Note(f"{twin.text}; the two count as one run, except in the speeds", twin.longer.title) for twin in twins]
-    alternatives = _alternatives(runs, run_table, all_snapshots, twins)
+    alternatives = _alternatives(runs, parents, run_table, all_snapshots, twins)
     notes += [
         Note(text)
         for text in dict.fromkeys(alternative.stand_in for alternative in alternatives if alternative.stand_in)
@@ -153,9 +154,14 @@ def _overrides(run: Run) -> dict[str, Any]:
     return {key: value for key, value in run.experiment.overrides.items() if key != "snapshots"}
 
 
-def _parent(run: Run) -> str | None:
-    """The name of the experiment that the run's own is compared with."""
-    return run.experiment.name if _overrides(run) else run.experiment.extends
+def _parent(run: Run, names: Collection[str]) -> str | None:
+    """The name of the experiment that the run's own is compared with: of these, if one has the parent's recipe."""
+    parent = run.experiment.name if _overrides(run) else run.experiment.extends
+    if parent is None or parent in names:
+        return parent
+    as_often = {key: value for key, value in run.experiment.overrides.items() if key == "snapshots"}
+    twin = run.experiment.model_copy(update={"name": parent, "overrides": as_often}).slug
+    return twin if twin in names else parent
 
 
 def _question(run: Run) -> str:
@@ -174,6 +180,7 @@ def _ancestors(name: str, parents: Mapping[str, str | None]) -> list[str]:
         chain.append(parent)
 
 
+@cache
 def _in_repository(name: str, profile: str = "full") -> config.Experiment | None:
     try:
         return config.load(name, profile=profile)
@@ -183,31 +190,35 @@ def _in_repository(name: str, profile: str = "full") -> config.Experiment | None
 
 def _alternatives(
     runs: Sequence[Run],
+    parents: Mapping[str, str | None],
     table: pd.DataFrame,
     snapshots: pd.DataFrame,
     twins: Sequence[eligible.Twin],
 ) -> list[Alternative]:
     by_name = {run.name: run for run in reversed(runs)}  # the lowest seed's
-    stand_in_of = _standing_in(by_name, runs, snapshots)
-    own_courses = _own_courses(by_name, stand_in_of, table, snapshots, twins)
+    ancestors = {name: _ancestor(run, parents[name], by_name) for name, run in by_name.items()}
+    stand_in_of = {
+        str(parents[name]): stand_in
+        for name, ancestor in ancestors.items()
+        if ancestor and (stand_in := eligible.find_stand_in(str(parents[name]), ancestor, runs, snapshots))
+    }
+    own_courses = _own_courses(by_name, parents, stand_in_of, table, snapshots, twins)
     parent_runs = {parent: stand_in.run for parent, stand_in in stand_in_of.items()} | by_name
     kinds = {name: (run.experiment.image_size, run.images) for name, run in parent_runs.items()}
-    qualities = {name: _quality_measure(run, parent_runs.get(_parent(run) or "")) for name, run in by_name.items()}
+    qualities = {
+        name: _quality_measure(run, ancestors[name], parent_runs.get(str(parents[name])))
+        for name, run in by_name.items()
+    }
     outcome_of = outcomes(
         pd.concat([table, *(stand_in.table for stand_in in stand_in_of.values())], ignore_index=True),
         pd.concat([snapshots, *(stand_in.snapshots for stand_in in stand_in_of.values())], ignore_index=True),
-        {
-            name: _parent(run)
-            for name, run in by_name.items()
-            if qualities[name] == "kid_endpoint" and name not in own_courses
-        },
+        {name: parents[name] for name in by_name if qualities[name] == "kid_endpoint" and name not in own_courses},
         kinds,
     )
     finished_runs = table[table["status"] == "finished"]
     alternatives = []
     for name in dict.fromkeys(run.name for run in runs):
-        run, parent = by_name[name], _parent(by_name[name])
-        ancestor = _ancestor(run, by_name.get(parent or ""))
+        run, parent, ancestor = by_name[name], parents[name], ancestors[name]
         changes = config.differences(ancestor, run.experiment) if ancestor else {}
         copies = [twin for twin in twins if (twin.longer.name, twin.shorter.name) == (name, parent)]
         rows = table[table["experiment"] == name]
@@ -238,6 +249,7 @@ def _alternatives(
 
 def _own_courses(
     by_name: Mapping[str, Run],
+    parents: Mapping[str, str | None],
     stand_in_of: Mapping[str, eligible.StandIn],
     table: pd.DataFrame,
     snapshots: pd.DataFrame,
@@ -247,43 +259,27 @@ def _own_courses(
     endpoints = table.set_index(["experiment", "seed"])["kid_endpoint"]
     courses = {}
     for name, run in by_name.items():
+        stand_in = stand_in_of.get(str(parents[name]))
+        shorter = [twin.shorter for twin in twins if (twin.longer.name, twin.shorter.name) == (name, parents[name])]
         early_kids: dict[int, float] = {}  # seed -> KID at the parent's end
-        parent = _parent(run)
-        stand_in = stand_in_of.get(str(parent))
+        steps = shorter[0].steps if shorter else 0
         if stand_in and stand_in.run.name == name:
             early_kids, steps = dict(stand_in.endpoints), stand_in.steps
-        for twin in twins:
-            if (twin.longer.name, twin.shorter.name) == (name, parent):
-                early_kids[twin.shorter.seed] = endpoints[twin.shorter.name, twin.shorter.seed]
-                steps = twin.shorter.steps
+        early_kids |= {parent.seed: endpoints[parent.name, parent.seed] for parent in shorter}
         if early_kids and (text := eligible.own_course(run, steps, dict(sorted(early_kids.items())), snapshots)):
             courses[name] = text
     return courses
 
 
-def _standing_in(
-    by_name: Mapping[str, Run], runs: Sequence[Run], snapshots: pd.DataFrame
-) -> dict[str, eligible.StandIn]:
-    """Each parent -> what stands in for its seeds that have no run here, if anything can."""
-    stand_in_of = {}
-    for run in by_name.values():
-        if parent := _parent(run):
-            experiment = by_name[parent].experiment if parent in by_name else _in_repository(parent, run.profile)
-            stand_in_of[parent] = eligible.find_stand_in(parent, experiment, runs, snapshots) if experiment else None
-    return {parent: stand_in for parent, stand_in in stand_in_of.items() if stand_in}
-
-
-def _ancestor(run: Run, parent_run: Run | None) -> config.Experiment | None:
+def _ancestor(run: Run, parent: str | None, by_name: Mapping[str, Run]) -> config.Experiment | None:
     """The experiment that the run's own is compared with, from the parent's run, else from the repository."""
-    parent = _parent(run)
-    if parent_run:
-        return parent_run.experiment
-    return _in_repository(parent, run.profile) if parent else None
+    if parent is None:
+        return None
+    return by_name[parent].experiment if parent in by_name else _in_repository(parent, run.profile)
 
 
-def _quality_measure(run: Run, parent_run: Run | None) -> str | None:
+def _quality_measure(run: Run, ancestor: config.Experiment | None, parent_run: Run | None) -> str | None:
     """The measure by which an experiment is compared with its parent; None where they were trained on other images."""
-    ancestor = _ancestor(run, parent_run)
     if parent_run and parent_run.images != run.images:
         return None
     if ancestor and ancestor.image_size != run.experiment.image_size:

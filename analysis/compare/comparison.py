@@ -40,8 +40,8 @@ DYNAMICS = (
 )  # fmt: skip
 #: The measures that are averaged over seeds and compared with the parent's.
 AVERAGED = (
-    "fid", "fid_at_64", "kid_mean", "isc_mean", "precision", "recall", "face_rate", *DYNAMICS, "images_per_s",
-    "data_wait_fraction", "copied", "variety",
+    "fid", "fid_at_64", "kid_mean", "isc_mean", "precision", "recall", "face_rate", *DYNAMICS, "copied",
+    "variety",
 )  # fmt: skip
 
 #: An answer's verdict -> how people read it. A plain answer has no verdict, only a text.

@@ -75,7 +75,7 @@ def step_correlations(x: str, snapshots: pd.DataFrame, runs: Sequence[Run]) -> d
     correlations = {}
     for step, step_rows in rows.groupby("step"):
         means = step_rows.groupby(recipes_of(step_rows, runs))[[x, "next_kid_mean"]].mean()
-        if len(means) > Association.MIN_COMPARISONS:
+        if len(means) > Association.MIN_COMPARISONS and (means.nunique() > 1).all():
             correlations[step] = means[x].corr(means["next_kid_mean"], method="spearman"), len(means)
     return correlations
 

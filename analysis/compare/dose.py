@@ -42,9 +42,11 @@ def split(arms: Arms) -> Split:
 
 
 def still_learning(arms: Arms) -> tuple[int, int]:
-    """Count the runs in which KID still falls clearly at the equal steps; return this count and that of all runs."""
+    """Count the runs in which KID still falls clearly at the equal steps, and those of which it is known."""
     scored = arms.snapshots.dropna(subset="kid_mean")
-    return sum(still_falls(rows) for _, rows in scored.groupby("arm")), len(scored[["arm", "seed"]].drop_duplicates())
+    falling = [still_falls(rows) for _, rows in scored.groupby(["arm", "seed"])]
+    known = [count for count in falling if count is not None]
+    return sum(known), len(known)
 
 
 def stalled(arms: Arms) -> int:
@@ -183,7 +185,9 @@ def _apart(arms: Arms, names: Mapping[str, str]) -> list[str]:
 
     undecided = parts.apart[(parts.apart["gap"] - UNDECIDED).abs() < NEAR]
     ahead = parts.apart[parts.apart["gap"] > AHEAD]
-    text = f"The correlation depends on the recipes whose curves hardly meet (ratio below {APART}): "
+    rho, _ = spearman(*(pd.concat([parts.apart, parts.others])[key] for key in ("ratio", "q")))
+    text = "The sign of the correlation depends on the recipes" if rho * parts.rho < 0 else "There are recipes"
+    text += f" whose curves hardly meet (ratio below {APART}): "
     text += f"{listed(parts.apart)}, with a final KID of {kids(parts.apart)}."
     if len(undecided):
         text += f" At {listed(undecided)} D's loss is twice G's, as it is for a D that gives every image a "

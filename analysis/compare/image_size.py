@@ -24,8 +24,10 @@ def answer(comparison: Comparison, snapshots: pd.DataFrame) -> Answer:
     question = "Was 128x128 worse because it needed more epochs, or because it needed a stronger D?"
     by_name = {alternative.name: alternative for alternative in comparison.alternatives if alternative.seeds}
     answered = partial(Answer, question, key="size", rule=plan.RULES["size"])
-    hires = by_name.get(HIRES)
-    follow_ups = [recipe for recipe in by_name.values() if recipe.parent == HIRES and _changes_one_thing(recipe)]
+    as_it_is = (each for each in by_name.values() if each.experiment == HIRES and {*each.overrides} <= {"snapshots"})
+    hires = next(as_it_is, None)
+    children = [recipe for recipe in by_name.values() if hires and recipe.parent == hires.name]
+    follow_ups = [recipe for recipe in children if _changes_one_thing(recipe)]
     evidence = _hires_evidence(hires, by_name.get(hires.parent or ""), snapshots) if hires else []
     evidence += [_narrow_evidence(recipe, by_name) for recipe in by_name.values() if _is_narrow(recipe)]
     evidence += [_follow_up_evidence(recipe, hires) for recipe in follow_ups if hires]
@@ -157,7 +159,7 @@ def _hires_evidence(hires: Alternative, small: Alternative | None, snapshots: pd
     if small:
         fids = [f"{recipe.name} {own_question.number(recipe.measures['fid_at_64'])}" for recipe in (hires, small)]
         evidence.append(f"at 64 px: {', '.join(fids)} (FID)")
-    fid = snapshots[snapshots["experiment"] == HIRES].groupby("step")["fid"].mean().dropna()
+    fid = snapshots[snapshots["experiment"] == hires.name].groupby("step")["fid"].mean().dropna()
     if len(fid) >= 3:
         last_three = " -> ".join(f"{value:.1f}" for value in fid.iloc[-3:])
         evidence.append(
@@ -176,7 +178,7 @@ def _hires_evidence(hires: Alternative, small: Alternative | None, snapshots: pd
 def _is_narrow(recipe: Alternative) -> bool:
     """Return whether both networks have fewer channels than its parent's at 64 px, and nothing else is changed."""
     old, new = recipe.changes.get("width_multiplier", (0, 0))
-    return [*recipe.changes] == ["width_multiplier"] and new < old and recipe.parent != HIRES
+    return [*recipe.changes] == ["width_multiplier"] and new < old and str(recipe.parent).partition("+")[0] != HIRES
 
 
 def _narrow_evidence(narrow: Alternative, by_name: Mapping[str, Alternative]) -> str:
@@ -195,7 +197,7 @@ def _follow_up_evidence(follow_up: Alternative, hires: Alternative) -> str:
     """Return what a follow-up changes, and how much of the gap to 64 px it closes if both have more than one seed."""
     text = "its endpoint is not known."
     if follow_up.outcome:
-        text = sentence(*own_question.judge_outcome(follow_up.outcome, HIRES))
+        text = sentence(*own_question.judge_outcome(follow_up.outcome, hires.name))
     gap, change = (recipe.differences.get("fid_at_64") for recipe in (hires, follow_up))
     share = plan.closed_share(gap, change) if gap and change else float("nan")
     if not isnan(share):

@@ -84,6 +84,8 @@ def judge_outcome(outcome: Outcome, parent: str) -> tuple[str, str]:
     facts = f"{kid} ({n}; {'p < 0.001' if outcome.p < 0.001 else f'p = {outcome.p:.1g}'}, corrected by Holm)."
     if effect.difference < 0:
         return "better", facts
+    if outcome.falling is None:
+        return "open", f"{facts} Whether it still falls is not known: that takes {2 * LAST} snapshots."
     if not outcome.falling:
         return "worse", f"{facts} It no longer falls by over {FALL} in any seed."
     if outcome.falling < effect.n[0]:
@@ -101,7 +103,8 @@ def _levels(recipe: Alternative) -> str:
     parts = [f"FID {number(fid)}" if fid.n else "Not scored"]
     if win_share.n:
         parts.append(f"D's loss is below 0.1 in {100 * win_share.mean:.1f} % of the steps")
-        parts[-1] += f" and has won for good in {len(recipe.d_won)} of {win_share.n} runs"
+        won = len({*recipe.d_won} & {*recipe.seeds})
+        parts[-1] += f", and D has won for good in {won} of {counted(len(recipe.seeds), 'run')}"
     if ratio.n:
         parts.append(f"the interleaving ratio over all compared steps is {ratio.mean:.2f}")
     return "; ".join(parts) + "."
@@ -133,7 +136,7 @@ def _interleaving_change(recipe: Alternative) -> str:
     if not change.settled:
         return "The seeds don't show whether the loss curves interleave more or less."
     smoothed = {steps: recipe.differences.get(f"interleaving_ratio_{steps}") for steps in interleaving.SMOOTHINGS[1:]}
-    effects = {steps: effect for steps, effect in smoothed.items() if effect is not None}
+    effects = {steps: effect for steps, effect in smoothed.items() if effect is not None and not math.isnan(effect.p)}
     lost_effects = [
         f"{effect.difference:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}] over {steps} steps"
         for steps, effect in effects.items()

@@ -5,6 +5,7 @@ The plan was written before any of its runs was scored. Where it left something 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import exp, nan
 from typing import Any
 
@@ -154,9 +155,14 @@ def size_arm(run: Run) -> tuple[int, float, float] | None:
     return next((arm for arm in SIZE_ARMS if around_1 and arm == tuple(changes.values())), None)
 
 
+@cache
+def _as_published(name: str) -> config.Experiment:
+    return config.load(name, profile=PROFILE)
+
+
 def _changes(run: Run, name: str = "baseline") -> dict[str, Any]:
     """Return the settings in which a recipe differs from this experiment of the plan's profile, but for its length."""
-    changes = config.differences(config.load(name, profile=PROFILE), run.experiment)
+    changes = config.differences(_as_published(name), run.experiment)
     return {key: value for key, (_, value) in changes.items() if key not in (*config.HOW, *LENGTH)}
 
 
@@ -224,6 +230,7 @@ def useful(arms: Arms, x: str) -> Usefulness:
     columns = [x, "kid_mean", "next_kid_mean"]
     points = arms.snapshots.dropna(subset=columns).astype(dict.fromkeys(columns, float))
     points = points[(points[["kid_mean", "next_kid_mean"]] > 0).all(axis=1)]
+    points = points[points.groupby("step")["arm"].transform("nunique") > 1]  # the others say nothing about such a step
     names = np.unique(points["arm"].to_numpy(dtype=object))
     if len(names) < 3:
         return Usefulness(float("nan"), float("nan"), float("nan"), len(names))

@@ -44,7 +44,7 @@ class Outcome:
 
     effect: Effect  # of log KID: above 0 is worse
     p: float  # corrected by Holm over all experiments of the comparison; NaN if there are too few seeds
-    falling: int  # seeds in which KID still falls at its end
+    falling: int | None  # seeds in which KID still falls at its end; None if not known of all
     reached: float | None  # the step, before the parent's end, at which the parent was as good as this is at its end
 
     @property
@@ -91,11 +91,15 @@ def outcomes(
     }
 
 
-def still_falls(snapshots: pd.DataFrame) -> int:
-    """Count the seeds in which KID over the last snapshots is clearly lower than over as many before them."""
+def still_falls(snapshots: pd.DataFrame) -> int | None:
+    """Count the seeds in which KID over the last snapshots is clearly lower than over as many before them.
+
+    None where a seed has too few snapshots to tell.
+    """
     means = [running_means(rows.sort_values("step")["kid_mean"]) for _, rows in snapshots.groupby("seed")]
-    complete = [mean for mean in means if len(mean) > LAST and np.isfinite(mean[[-1, -1 - LAST]]).all()]
-    return sum(bool(mean[-1] < STILL_FALLS * mean[-1 - LAST]) for mean in complete)
+    if not all(len(mean) > LAST and np.isfinite(mean[[-1, -1 - LAST]]).all() for mean in means):
+        return None
+    return sum(bool(mean[-1] < STILL_FALLS * mean[-1 - LAST]) for mean in means)
 
 
 def _reached(snapshots: pd.DataFrame, name: str, parent: str) -> float | None:

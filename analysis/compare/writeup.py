@@ -5,6 +5,7 @@ Only this file and `image_size` know experiments by name.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import exp, isnan
 
 import numpy as np
 import pandas as pd
@@ -87,7 +88,7 @@ def slowing_d(table: pd.DataFrame, alternatives: Sequence[Alternative], arms: Ar
     end = int(slow_long["steps"].min())
     text = (
         f"At step {arms.steps:,} {COMPARED[_verdict(early)]}: KID is {own_question.times(early)} times baseline's "
-        f"(p = {early.p:.2g}, not corrected). At step {end:,} {COMPARED[_verdict(late)]}: {own_question.times(late)} "
+        f"({_uncorrected(early)}). At step {end:,} {COMPARED[_verdict(late)]}: {own_question.times(late)} "
         f"times. D had half of G's rate, and nothing else was changed ({own_question.seeds_text(early.n)})."
     )
     curves = (
@@ -99,7 +100,7 @@ def slowing_d(table: pd.DataFrame, alternatives: Sequence[Alternative], arms: Ar
     )
     more = (
         f"The noise between seeds is pooled over all of these recipes at step {arms.steps:,}, and over the two at step "
-        f"{end:,}. Pooled over the two, the first comparison is {own_question.times(of_two)} (p = {of_two.p:.2g})."
+        f"{end:,}. Pooled over the two, the first comparison is {own_question.times(of_two)} ({_uncorrected(of_two)})."
     )
     facts = {
         step: (_verdict(effect), own_question.times(effect)) for step, effect in {arms.steps: early, end: late}.items()
@@ -117,10 +118,14 @@ def slowing_d(table: pd.DataFrame, alternatives: Sequence[Alternative], arms: Ar
 
 def slowed_beside(comparison: Comparison) -> str:
     """Say in a sentence or two how runs beside the study compare; "" without `slow_d_only` and the baseline."""
-    recipes = {(recipe.experiment, *recipe.overrides): recipe for recipe in comparison.alternatives if recipe.seeds}
-    for (name, *overrides), slow in recipes.items():
-        baseline = recipes.get(("baseline", *overrides))
-        if name != "slow_d_only" or not baseline or not all(each.measures["kid_mean"].n for each in (slow, baseline)):
+    recipes = {recipe.name: recipe for recipe in comparison.alternatives if recipe.seeds}
+    for name, slow in recipes.items():
+        baseline = recipes.get(f"baseline{name.removeprefix('slow_d_only')}")
+        if (
+            slow.experiment != "slow_d_only"
+            or not baseline
+            or not all(each.measures["kid_mean"].n for each in (slow, baseline))
+        ):
             continue
         (kid, ratio), (baseline_kid, baseline_ratio) = (
             (each.measures["kid_mean"].mean, each.measures["interleaving_ratio"].mean) for each in (slow, baseline)
@@ -135,6 +140,10 @@ def slowed_beside(comparison: Comparison) -> str:
     return ""
 
 
+def _uncorrected(effect: Effect) -> str:
+    return "one seed has no p" if isnan(effect.p) else f"p = {effect.p:.2g}, not corrected"
+
+
 def _verdict(effect: Effect) -> str:
     """Judge a difference of log KIDs: a key of VERDICTS."""
     return ("better" if effect.difference < 0 else "worse") if effect.settled else "open"
@@ -147,7 +156,7 @@ def _as_written(table: pd.DataFrame) -> str:
     slow, before = (finished[finished["experiment"] == name][columns] for name in AS_WRITTEN)
     if slow.empty or before.empty:
         return ""
-    times = slow["kid_endpoint"].mean() / before["kid_endpoint"].mean()
+    times = exp(np.mean(_logs(slow)) - np.mean(_logs(before)))
     return (
         "With the write-up's initialisation and weight decay on both sides "
         f"(`{AS_WRITTEN[0]}` and `{AS_WRITTEN[1]}`, n = {len(slow)} and {len(before)}), they interleave "

@@ -150,6 +150,7 @@ def _notes(comparison: Comparison, recipe: Alternative, measure: tables.Measure)
     notes = [_interval(estimate, measure), n + tables.part(comparison, recipe, measure)]
     if measure.key == "fid":
         table = comparison.table[comparison.table["experiment"] == recipe.name]
+        table = table[table["status"] == "finished"]
         rows = table.dropna(subset=["fid_floor"])
         if len(rows):  # FID and the floor, both of the floor's number of images
             fid, floor, count = rows[["fid_at_floor_n", "fid_floor", "floor_n"]].astype(float).mean()

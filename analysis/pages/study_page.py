@@ -6,6 +6,7 @@ change our mind, and nothing that depends on the results.
 
 import csv
 import io
+import json
 import math
 import re
 from collections import Counter
@@ -56,8 +57,8 @@ def write(comparison: Comparison, figures: Path, docs: Path, *, beside: Sequence
 
     Raises UserError for runs without scores, and for a README or caveats that can't be read.
     """
-    if comparison.table["fid"].isna().all():
-        raise UserError("no run has scores, so there is nothing to study; `make compare` says why")
+    if comparison.table.loc[comparison.table["status"] == "finished", "fid"].isna().all():
+        raise UserError("no finished run has scores, so there is nothing to study; `make compare` says why")
     docs = docs.resolve()
     stems = [*FIGURES, *(file_stem(f"losses-{name}") for name in _shown_losses(comparison))]
     pictures = {path.name: path.read_bytes() for stem in stems if (path := figures / f"{stem}.png").is_file()}
@@ -174,7 +175,7 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "learning": dose.still_learning(comparison.arms),
         "stalled": dose.stalled(comparison.arms) if comparison.arms.planned else 0,
         "split": dose.split(comparison.arms) if comparison.arms.planned else None,
-        "one_line": "scatter-arms-interleaving_ratio" in figures and not dose.doses(comparison.arms).empty,
+        "doses": len(dose.doses(comparison.arms)) * ("scatter-arms-interleaving_ratio" in figures),
         "names": names,
         "fall": own_question.FALL,
         "few": any(map(is_of_few_images, finished_runs)),
@@ -281,7 +282,7 @@ def _commands(comparison: Comparison) -> list[str]:
     for alternative in comparison.alternatives:
         if alternative.seeds:
             pairs = " ".join(
-                f"{key}={setting(value).replace(' ', '')}"
+                f"{key}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
                 for key, value in experiments[alternative.name].overrides.items()
             )
             groups.setdefault((_seeds(alternative.seeds), pairs), []).append(experiments[alternative.name].name)
@@ -314,7 +315,7 @@ def _front(comparison: Comparison, samples: Mapping[str, str]) -> list[dict[str,
     columns = []
     for name in (name for name in DOCUMENTED if name in by_name):
         measures = by_name[name].measures
-        rows = comparison.table[comparison.table["experiment"] == name]
+        rows = comparison.table[(comparison.table["experiment"] == name) & (comparison.table["status"] == "finished")]
         at_64 = measures["fid_at_64"].mean if by_name[name].quality == "fid_at_64" else math.nan
         columns.append(
             {

@@ -185,7 +185,7 @@ def noise(arms: Arms) -> str:
     share = deviations.iloc[-1] ** 2 * (len(logs[noisiest]) - 1) / (sd**2 * df)
     other_sd, _ = pooled_sd({arm: values for arm, values in logs.items() if arm != noisiest})
     return (
-        "The intervals assume that all recipes are equally noisy. They aren't: within a recipe the SD of the final "
+        "The intervals assume that all recipes are equally noisy. Within a recipe the SD of the final "
         f"log KID is {deviations.iloc[0]:.3f} to {deviations.iloc[-2]:.3f}, and {deviations.iloc[-1]:.3f} at "
         f"{arm_names(arms)[noisiest]}. The pooled SD is {sd:.3f}; {100 * share:.0f} % of its variance comes "
         f"from this one recipe, and without it the SD is {other_sd:.3f}."

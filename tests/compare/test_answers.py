@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -61,7 +62,7 @@ def test_the_write_ups_change_of_ds_rate_is_told_at_equal_steps_and_at_the_end(t
         answer.text,
     )
     assert re.search(r" At step 3,600 they seem better: 0\.90 \[.*\] times\. .* \(n = 2 seeds each\)\.", answer.text)
-    assert re.search(r"Pooled over the two, the first comparison is 1\.30 \[.*\] \(p = [\d.e-]+\)\.", answer.more)
+    assert re.search(r"Pooled over the two, the first comparison is 1\.30 \[.*\] \(p = [\d.e-]+, not c", answer.more)
     assert re.match(
         r"Over the last quarter of 3,600 steps D's loss is below 0\.1 in 0 % of baseline's steps, and in 0 % with a "
         r"slow D \(n = 2 seeds each\)\. Over steps 901 to 1,200 the curves of a slow D interleave more \(.*\), "
@@ -71,6 +72,12 @@ def test_the_write_ups_change_of_ds_rate_is_told_at_equal_steps_and_at_the_end(t
     one = comparison.table[comparison.table["seed"] == 10]
     _, of_one_seed = writeup.slowing_d(one, comparison.alternatives, comparison.arms)
     assert "At step 3,600 we can't tell: 0.90 times." in of_one_seed.text, "and no interval"
+    of_seed_10 = tmp_path / "seed 10"
+    for folder in tmp_path.glob("*/laptop/*/seed-10"):
+        shutil.copytree(folder, of_seed_10 / folder.relative_to(tmp_path))
+    only = compared(of_seed_10, found)
+    _, answer = writeup.slowing_d(only.table, only.alternatives, only.arms)
+    assert "KID is 1.30 times baseline's (one seed has no p)" in answer.text
     short = comparison.table[comparison.table["steps"] == 1200]
     assert writeup.slowing_d(short, comparison.alternatives, comparison.arms) == []
 
@@ -85,6 +92,10 @@ def test_runs_beside_the_study_are_told_in_a_sentence_where_both_recipes_are_the
         r"ratio over all steps is (0\.9\d|1\.\d\d) against 0\.\d\d \(n = 1 seed each\)\. One seed can't settle it\.",
         writeup.slowed_beside(compared(tmp_path, found)),
     )
+    for name, images, fid in (("baseline", 60, 70), ("baseline", 50, 90), ("slow_d_only", 60, 80)):
+        scored_run(tmp_path / "few", found, name, along=[fid] * 6, steps=1200, overrides=[f"images={images}"])
+    told = writeup.slowed_beside(compared(tmp_path / "few", found))
+    assert "the slow D's KID is 0.080 and baseline's 0.070;" in told, "on as many images"
 
 
 def test_with_its_initialisation_the_write_ups_change_is_told_beside_it_with_the_number_of_seeds(tmp_path):
@@ -338,6 +349,16 @@ def test_an_alarm_says_how_many_runs_could_not_raise_it():
     assert (
         "In 3 of the 5 runs no collapse could have counted: no snapshot with a KID below 0.3 comes after" in answer.text
     )
+
+
+def test_runs_of_which_no_turn_or_no_ratio_is_known_are_not_counted_as_calm():
+    known = courses([(FALLS, FIRST, LEARNT)])
+    few = known[:2]
+    no_ratio = courses([(FALLS, [math.nan] * 7, LEARNT)])
+    rows = pd.concat([known, few.assign(experiment="few"), no_ratio.assign(experiment="no ratio")])
+    assert "FID turned in none of 1 runs" in answers.alarm(rows.reset_index(drop=True)).text
+    unknown = answers.alarm(few)
+    assert unknown.text == "No run has 3 scored snapshots and an interleaving ratio between them."
 
 
 def test_an_alarm_says_whether_fid_turns_against_images_that_the_runs_have_not_seen():

@@ -9,7 +9,9 @@ from support.made_runs import DATA, alternative, begin_as, compared, make_run, m
 
 from analysis.compare.build import compare, groups
 from analysis.compare.comparison import RUN_COLUMNS, SNAPSHOT_COLUMNS, Claim, Note
+from analysis.compare.one_run import NOTHING
 from analysis.runs.folders import read_folders
+from analysis.score import Protocol
 
 
 def test_the_table_has_a_row_a_run_and_the_documented_columns_in_order(tmp_path):
@@ -145,8 +147,28 @@ def test_a_snapshot_has_the_interleaving_of_the_steps_since_the_one_before(tmp_p
     first, second = found.snapshots["interleaving_ratio"]
     assert math.isnan(first) or first == 0
     assert second > 0.8
-    answer = next(answer for answer in found.answers if answer.key == "alarm")
-    assert answer.sentence.startswith("Can't tell. FID turned in none of 1 runs (")
+
+
+def test_runs_with_as_many_snapshots_are_parent_and_child(tmp_path):
+    """The number of snapshots is part of a run's name, and not of its recipe."""
+    found = {}
+    for seed in (0, 1):
+        for name, fid in (("baseline", 50), ("regularized", 80)):
+            along = [fid + seed] * 6
+            scored_run(tmp_path, found, name, seed, along=along, steps=1200, overrides=["snapshots=6"])
+    child = alternative(compared(tmp_path, found), "regularized+snapshots=6")
+    assert child.parent == "baseline+snapshots=6"
+    assert child.differences["fid"].difference == pytest.approx(30)
+    assert "interleaving_ratio" in child.differences
+
+
+def test_the_protocol_on_the_page_is_that_of_the_scores_on_it(tmp_path):
+    for name in ("baseline", "regularized"):
+        make_run(tmp_path, name)
+    runs, _ = read_folders(tmp_path)
+    other, usual = (Protocol(each, "0123456789abcdef", "faces-01234567:64px:500", 9, 9) for each in ("other", "usual"))
+    found = compare(runs, lambda run: (other, NOTHING) if run.name == "baseline" else (usual, scores(20.0)))
+    assert found.protocol["feature extractor"] == "usual (weights 01234567)"
 
 
 def test_data_sets_and_profiles_are_grouped_apart(tmp_path):

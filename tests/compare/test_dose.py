@@ -84,6 +84,13 @@ def test_what_the_correlation_rests_on_is_said_with_what_it_is_without_that():
     assert "hardly meet" not in said(arms([(5e-5, 0.5, -LN2, 0.43), *PLAIN])), "they do meet"
 
 
+def test_without_a_change_of_sign_none_is_said():
+    ratios = [(1e-4, 0.1, 0.1, 0.3), (2e-4, 0.2, 1.3, 0.2), (4e-4, 0.3, 1.8, 0.1)]
+    text = said(arms([STUCK, *ratios]))
+    assert text.startswith("There are recipes whose curves hardly meet (ratio below 0.05): rate 5e-05")
+    assert "sign" not in text.partition(". ")[0]
+
+
 def test_the_best_recipe_and_the_one_that_interleaves_most_are_named():
     text = said(arms(PLAIN, others=[WIDE]))
     assert (

@@ -56,6 +56,24 @@ def test_a_recipe_that_is_worse_and_still_improves_is_called_slower_and_not_wors
     assert "It still falls in every seed and ends where regularized was at step 1,000: slower, and not" in answer.text
 
 
+def test_with_few_snapshots_it_is_not_known_whether_kid_still_falls(tmp_path):
+    course = [80, 40, 20, 10, 5]
+    noise = (1.0, 1.02, 0.98)
+    worse, parents = ([[level * start * value for value in course] for level in noise] for start in (2, 1))
+    answer = courses(tmp_path, worse, parents, steps=1000)
+    assert answer.verdict == "open"
+    assert "Whether it still falls is not known: that takes 6 snapshots." in answer.text
+
+
+def test_d_has_won_in_runs_that_finished(tmp_path):
+    make_run(tmp_path, "baseline", 0, steps=2400)
+    for seed, state in ((1, "interrupted"), (2, "diverged")):
+        with measures_of(make_run(tmp_path, "baseline", seed, steps=2400, state=state)) as measures:
+            measures[:, 0] = 0.01
+    answer = compared(tmp_path).experiment_answers["baseline"]
+    assert "of the steps, and D has won for good in 0 of 1 run" in answer.text
+
+
 def test_where_a_recipe_ends_is_said_of_its_finished_seeds(tmp_path):
     """A diverged seed has scored snapshots too, but no end."""
     found = {}

@@ -1,6 +1,7 @@
 """The plan's rules on numbers with known answers, and the plan's runs told from others."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -89,6 +90,15 @@ def test_a_lower_error_that_sign_flips_reach_as_often_is_not_useful():
     assert plan.useful(points(0.3, arms=5), "interleaving_ratio").verdict == "open", "2 of 32 ways are above 5 %"
     assert plan.useful(points(0.3, arms=14), "interleaving_ratio").verdict == "yes", "with ways drawn at random"
     assert math.isnan(plan.useful(points(0.3, arms=2), "interleaving_ratio").p)
+
+
+def test_a_step_that_only_one_arm_has_does_not_spoil_the_prediction_of_this_arm():
+    found = points(0.3)
+    more = found.snapshots[found.snapshots["arm"] == "0"]
+    snapshots = pd.concat([found.snapshots, more.assign(step=more["step"] + 0.5)], ignore_index=True)
+    assert plan.useful(replace(found, snapshots=snapshots), "interleaving_ratio") == plan.useful(
+        found, "interleaving_ratio"
+    )
 
 
 def test_few_candidates_that_say_nothing_are_called_useful_though_more_lower_the_error():

@@ -257,7 +257,7 @@ def test_with_all_runs_of_the_plan_the_answer_is_the_plans_and_what_we_see_besid
         "Yes. Over all 12 recipes that the study's plan names for this question, at 1,200 steps, the rank correlation"
         in front
     )
-    assert "first six recipes differ only in D's learning rate" in front, "and the others in other settings"
+    assert "The first 6 recipes differ only in D's learning rate" in front, "and the others in other settings"
     assert "scatter-arms-interleaving_ratio.png" in front
 
 
@@ -365,7 +365,7 @@ def test_what_comes_from_files_does_not_become_html_or_break_a_table(comparison,
 
 
 def test_runs_without_scores_are_no_study_and_leave_nothing(comparison, tmp_path):
-    with pytest.raises(UserError, match="no run has scores"):
+    with pytest.raises(UserError, match="no finished run has scores"):
         written(dataclasses.replace(comparison, table=comparison.table.assign(fid=np.nan)), tmp_path)
     assert not list((tmp_path / "docs").iterdir())
     assert "old" in (tmp_path / "README.md").read_text()
