@@ -153,8 +153,11 @@ def _interleaving_change(recipe: Alternative) -> str:
 
 def effect_text(effect: Effect) -> str:
     """'+0.25 [+0.18, +0.33], n = 3 seeds each'; without an interval where a side has one seed."""
-    interval = "" if math.isnan(effect.low) else f" [{effect.low:+.3g}, {effect.high:+.3g}]"
-    return f"{effect.difference:+.3g}{interval}, {seeds_text(effect.n)}"
+    low, difference, high = (
+        round(value, 9) + 0.0 for value in (effect.low, effect.difference, effect.high)
+    )  # no 2e-16
+    interval = "" if math.isnan(low) else f" [{low:+.3g}, {high:+.3g}]"
+    return f"{difference:+.3g}{interval}, {seeds_text(effect.n)}"
 
 
 def times(effect: Effect) -> str:

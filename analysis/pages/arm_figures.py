@@ -20,11 +20,12 @@ from analysis.pages.tables import BY_KEY, arm_names, experiments
 from analysis.pages.words import number, setting
 
 KID = "final KID (lower is better), log scale"
-#: The setting of an arm that is no dose -> its colour, apart from the doses' scale; its values differ in their marker.
+#: The setting of an arm that is no dose -> its colour, apart from the doses' scale and from all in `plots`; its values
+#: differ in their marker.
 COLOURS = {
-    "adam.betas": "#E69F00",
+    "adam.betas": "#8C6D31",
     "generator.learning_rate": plots.INK,
-    "discriminator.width_multiplier": "#D55E00",
+    "discriminator.width_multiplier": "#AA3377",
 }
 
 
@@ -107,17 +108,17 @@ def courses(
 
 
 def all_looks(comparison: Comparison) -> dict[str, plots.Style]:
-    """The looks of all experiments: doses of the plan by their rate, the others by their place."""
-    rate_looks = dose_looks(comparison)
-    place_looks = plots.styles([name for name in experiments(comparison) if name not in rate_looks])
-    return {name: rate_looks.get(name) or place_looks[name] for name in experiments(comparison)}
+    """The looks of all experiments: the plan's arms as in their figure, the others by their place."""
+    planned_looks = arm_looks(comparison)
+    place_looks = plots.styles([name for name in experiments(comparison) if name not in planned_looks])
+    return {name: planned_looks.get(name) or place_looks[name] for name in experiments(comparison)}
 
 
-def dose_looks(comparison: Comparison) -> dict[str, plots.Style]:
-    """The looks of the experiments that are doses of the plan, in its order."""
+def arm_looks(comparison: Comparison) -> dict[str, plots.Style]:
+    """The looks of the experiments that are the plan's arms, the doses first; none where there are few doses."""
     recipes = {run.name: plan.recipe(run.experiment) for run in comparison.runs}
-    looks = {}
-    for arm, style in ramp(list(doses(comparison.arms)["arm"])).items():
+    rates, looks = list(doses(comparison.arms)["arm"]), {}
+    for arm, style in _arm_looks(comparison.arms, rates).items() if rates else ():
         names = dict.fromkeys(name for name, recipe in recipes.items() if recipe == recipes[arm])
         for name, dashes in zip(names, (style.dashes, (1, 1), (8, 2)), strict=False):  # of several lengths
             looks[name] = plots.Style(style.color, style.marker, dashes)
@@ -131,7 +132,7 @@ def _arm_looks(arms: Arms, doses: Sequence[str]) -> dict[str, plots.Style]:
     for arm in sorted(others, key=lambda arm: str(arms.changes[arm])):
         key, _ = arms.changes[arm]
         higher = any(style.color == COLOURS[key] for style in looks.values())
-        looks[arm] = plots.Style(COLOURS[key], "^" if higher else "v")
+        looks[arm] = plots.Style(COLOURS[key], "^" if higher else "v", (5, 1.5) if higher else ())
     return looks
 
 

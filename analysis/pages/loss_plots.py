@@ -10,13 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.measures import interleaving
-from analysis.pages.plots import DPI, INK, PALE, WIDTH, log_scale, set_title, thousands
+from analysis.pages.plots import DPI, INK, WIDTH, log_scale, set_title, thousands
 from analysis.pages.words import number
 from dcgan import counted
-from dcgan.tools.loss_style import COLORS, LABELS, SMOOTHING_STEPS
+from dcgan.tools.loss_style import COLORS, DASHES, LABELS, smoothing
 
-#: Dashes tell G from D without colour.
-DASHES = {"loss_d": "-", "loss_g": (0, (4, 1.2))}
 LOSSES = list(COLORS)
 MOST_OVERLAPS = 12  # numbers that have room side by side above the bands
 
@@ -36,8 +34,8 @@ class Losses:
 
     @cached_property
     def smooth(self) -> pd.DataFrame:
-        """The mean of SMOOTHING_STEPS steps around each."""
-        return self.raw[LOSSES].rolling(SMOOTHING_STEPS, min_periods=1, center=True).mean()
+        """The mean of some steps around each."""
+        return self.raw[LOSSES].rolling(smoothing(len(self.raw)), min_periods=1, center=True).mean()
 
     @cached_property
     def crossings(self) -> np.ndarray:
@@ -126,10 +124,15 @@ def losses(figure: Figure, run: Losses, limits: Limits) -> None:
     crossing_strip(rows[1], run.at(run.crossings, run.raw["step"]), run.raw["step"].iloc[-1])
     if run.zoom is None:
         rows[2].axis("off")
-        rows[2].text(0.5, 0.5, "no window of steps to look at closely", ha="center", va="center", color=PALE)
+        rows[2].text(
+            0.5, 0.5, f"fewer than {interleaving.WINDOW} steps: no window to look at closely", ha="center", color=INK
+        )
     else:
         crossing_zoom(rows[2], *run.zoom, limits)
     figure.align_ylabels(rows)
+    title = f"mean of {counted(smoothing(len(run.raw)), 'step')} (pale: every step)"
+    handles, _ = rows[0].get_legend_handles_labels()
+    figure.legend(handles=handles, title=title, loc="outside lower center", ncols=2, title_fontsize=8.5)
 
 
 def loss_curves(axis: Axes, run: Losses, limits: Limits) -> None:
@@ -144,7 +147,6 @@ def loss_curves(axis: Axes, run: Losses, limits: Limits) -> None:
         axis.text(0.02, 0.97, f"↑ up to {highest:.3g}", transform=axis.transAxes, va="top", fontsize=9, color=INK)
     axis.set(xlim=(0, step.iloc[-1]), ylim=(0, limits.loss), ylabel="loss (nats)")
     axis.tick_params(labelbottom=False)
-    axis.legend(title=f"mean of {SMOOTHING_STEPS} steps (pale: every step)", loc="upper right", title_fontsize=8.5)
 
 
 def crossing_strip(axis: Axes, steps: np.ndarray, last: float) -> None:

@@ -292,7 +292,8 @@ def legend_below(axis: Axes, handles: Sequence[Line2D], title: str = "") -> None
     figure = axis.get_figure(root=True)
     assert figure is not None
     longest = max(len(str(handle.get_label())) for handle in handles)
-    columns = max(1, int(60 * figure.get_figwidth() / WIDTH / longest))  # more would stand out of the figure
+    width = 0.0155 * longest + 0.125  # of an entry with its line, in widths of a figure
+    columns = max(1, int(figure.get_figwidth() / WIDTH / width))  # more would stand out of the figure
     figure.set_figheight(figure.get_figheight() + 0.2 * max(0, ceil(len(handles) / columns) - FEW))
     legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=3)
     if title:

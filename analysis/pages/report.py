@@ -73,6 +73,7 @@ def html(comparison: Comparison, figures: Mapping[str, Sequence[Picture]], *, pe
         association_heads=ASSOCIATION,
         curves=_curves(comparison),
         curve_words=tables.CURVES,
+        curve_hints={measure.heading: measure.hint for measure in tables.CURVES},
         speed=_speed(rows),
         ratings=[_rating(rating) for rating in comparison.ratings],
         provenance=provenance(comparison.runs, places),
@@ -104,7 +105,8 @@ def _result_groups(comparison: Comparison) -> list[dict[str, Any]]:
     """The rows of the results by image size, with the best of each column among those of one size."""
     groups = []
     for size, members in tables.by_size(comparison).items():
-        best = {measure.key: _best(members, measure) for measure in tables.MEASURES}
+        ranked = comparison.profile != "smoke"  # which is too short to rank anything
+        best = {measure.key: _best(members, measure) if ranked else None for measure in tables.MEASURES}
         rows = [
             {
                 "name": recipe.name,
@@ -214,7 +216,7 @@ def _speed(table: pd.DataFrame) -> dict[str, list[Any]]:
         "images/s": numbers("images_per_s", 0),
         "ms a step": numbers("step_ms", 1),
         "waited for input": numbers("data_wait_fraction", 2, percent=True),
-        "floor's share": numbers("floor_share", 0, percent=True),
+        "floor's share": [number(share, percent=True) if share <= 1 else "-" for share in timed["floor_share"]],
         "device hours": numbers("gpu_hours", 2),
         "cost": numbers("cost", 2),
     }

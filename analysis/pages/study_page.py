@@ -167,7 +167,7 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
             size: markdown_table(rows) for size, rows in tables.result_tables(comparison, tables.CURVES).items()
         },
         "curve_words": [(measure.title, measure.hint) for measure in tables.CURVES],
-        "experiments": markdown_table(_experiments(comparison)),
+        "experiments": _experiments(comparison),
         "step_by_step": answers.step_by_step(comparison.step_correlations.get("interleaving_ratio", {})),
         "arms": markdown_table(tables.arms_table(comparison.arms)),
         "dose": dose.sentences(comparison.arms, tables.arm_names(comparison.arms)),
@@ -230,7 +230,7 @@ def _range(values: Iterable[int]) -> str:
 
 def _experiments(comparison: Comparison) -> list[list[str]]:
     """List what each experiment changes, its question and the answer."""
-    rows = [["experiment", "differs from its parent in", "question", "answer"]]
+    rows = []
     for alternative in comparison.alternatives:
         changes = [f"{key} {setting(old)} → {setting(new)}" for key, (old, new) in alternative.changes.items()]
         change_text = "; ".join(changes) if alternative.parent_known else "not known"

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dcgan import counted
 from dcgan.tools.files import replacing
-from dcgan.tools.loss_style import COLORS, LABELS, SMOOTHING_STEPS
+from dcgan.tools.loss_style import COLORS, DASHES, LABELS, smoothing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,15 +20,18 @@ def draw_losses(history: "pd.DataFrame", path: Path, *, title: str) -> None:
 
     with sns.axes_style("whitegrid"), replacing(path) as aside:
         figure = Figure(figsize=(9, 4.5), layout="constrained")  # pyplot would need a display
-        axis = figure.subplots()
+        axis, mean_of = figure.subplots(), smoothing(len(history))
         for column, color in COLORS.items():
             axis.plot(history["step"], history[column], color=color, alpha=0.25, linewidth=0.5)
-            smooth = history[column].rolling(SMOOTHING_STEPS, min_periods=1, center=True).mean()
-            axis.plot(history["step"], smooth, color=color, linewidth=1.8, label=LABELS[column])
+            smooth = history[column].rolling(mean_of, min_periods=1, center=True).mean()
+            axis.plot(
+                history["step"], smooth, color=color, linestyle=DASHES[column], linewidth=1.8, label=LABELS[column]
+            )
         # A single spike would flatten everything else, and an axis can't end at infinity.
         top = history[list(COLORS)].where(np.isfinite).quantile(0.999).max()
         axis.set(xlabel="step", ylabel="loss (binary cross-entropy, nats)", title=title)
         axis.set_ylim(0, 1.1 * top if top > 0 else 1.0)
         axis.margins(x=0)
-        axis.legend(title=f"mean of {SMOOTHING_STEPS} steps (pale: every step)", loc="upper right")
+        title = f"mean of {counted(mean_of, 'step')} (pale: every step)"
+        figure.legend(title=title, loc="outside lower center", ncols=2)  # it hides no data there
         figure.savefig(aside, format="png", dpi=130)

@@ -154,7 +154,8 @@ class Recorder:
             weights.save(weights_path, generator)
             self._facts |= floor(images_per_s=self._speed()["images_per_s"])
         if state != "interrupted":  # whoever asked to stop should not wait for a figure
-            draw_losses(self._folder.read_history(), self._folder.losses, title=self._experiment.slug)
+            title = f"{self._experiment.slug}, seed {self._experiment.seed}"
+            draw_losses(self._folder.read_history(), self._folder.losses, title=title)
         self._tracker.finish(state=state, generator=weights_path, summary=self._status())
         self._write_status(state)
 

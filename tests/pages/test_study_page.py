@@ -16,7 +16,7 @@ from analysis.__main__ import main
 from analysis.compare.comparison import Answer, Note
 from analysis.compare.plan import RULES, SEEDS
 from analysis.pages import report, study_page
-from analysis.pages.arm_figures import against_quality, courses, dose_looks
+from analysis.pages.arm_figures import against_quality, arm_looks, courses
 from analysis.pages.figures import file_stem
 from analysis.pages.plots import styles
 from analysis.runs.folders import read_folders
@@ -227,8 +227,9 @@ def planned(tmp_path_factory):
 
 def test_each_dose_of_the_plan_has_looks_of_its_own_and_is_called_by_what_it_sets(tmp_path):
     comparison = made(tmp_path, routes=ROUTES)
-    looks = dose_looks(comparison)
-    assert len(looks) == len({style.color for style in looks.values()}) == len({s.marker for s in looks.values()}) == 6
+    looks = arm_looks(comparison)
+    assert len(looks) == len({(style.color, style.marker) for style in looks.values()}) == 12
+    assert len({style.color for style in looks.values()}) == 6 + 3, "one for each dose, and for each other setting"
     snapshots, windows, named = courses(comparison, comparison.windows)
     assert next(iter(named)) == "D's rate 2.5e-5"
     assert set(snapshots["experiment"]) == set(windows["experiment"]) == set(named), "and no other route"
