@@ -1,4 +1,4 @@
-# `make` without a target lists them. With only Python >= 3.11 and make on the machine, every target installs what it needs.
+# `make` without a target lists them. With only Python 3.11 to 3.14 and make on the machine, every target installs what it needs.
 
 EXP     ?= baseline
 EXPS    ?= baseline regularized tuned_lr hires_128
@@ -16,7 +16,7 @@ INSTALL_STUDY := python -c "import ray, rich" 2>/dev/null || python -m pip insta
 else
 PYTHON := .venv/bin/python
 INSTALL := python=.venv/bin/python; $$python -c "" 2>/dev/null || python="$(PYTHON3)"; $$python -c 'import sys; \
-	sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, $(PYTHON3) is %d.%d (make PYTHON3=python3.12 ...)" \
+	sys.exit(not (3, 11) <= sys.version_info < (3, 15) and "error: Python 3.11 to 3.14 is needed, $(PYTHON3) is %d.%d (make PYTHON3=python3.12 ...)" \
 	% sys.version_info[:2])' && TORCH="$(TORCH)" $$python dcgan/tools/install.py requirements.lock
 INSTALL_STUDY = $(INSTALL) requirements-study.lock
 endif
@@ -49,12 +49,23 @@ ifneq ($(STRAY),)
 $(error there is no target "$(firstword $(STRAY))": `make` lists them; an experiment is EXP=$(firstword $(STRAY)))
 endif
 
-# `make study EXP=tuned_lr` would train all of EXPS, and `make run SEEDS=3` one seed.
-WANTED := $(if $(filter study,$(MAKECMDGOALS)),EXPS SEEDS,EXP SEED)
-UNUSED := $(if $(filter study,$(MAKECMDGOALS)),EXP SEED,$(if $(filter run,$(MAKECMDGOALS)),EXPS SEEDS))
-MISTAKEN := $(if $(word 2,$(MAKECMDGOALS)),,$(foreach name,$(UNUSED),$(if $(filter command,$(origin $(name))),$(name))))
+# `make study EXP=tuned_lr` would train all of EXPS, `make sample EXPS=tuned_lr` draw from baseline, and `make prune EXP=tuned_lr`
+# prune all runs.
+UNUSED_study := EXP SEED FRESH GPUS
+UNUSED_run := EXPS SEEDS
+UNUSED_sample := EXPS SEEDS FRESH
+UNUSED_rate := EXPS SEEDS FRESH
+UNUSED_prune := EXP EXPS SEED SEEDS PROFILE DATA SET
+UNUSED_compare := EXP EXPS SEED SEEDS PROFILE SET
+UNUSED_dashboard := $(UNUSED_compare) DATA
+USED_study := EXPS= and SEEDS=
+USED_run := EXP= and SEED=
+USED_sample := $(USED_run)
+USED_rate := $(USED_run)
+USED := $(or $(USED_$(firstword $(MAKECMDGOALS))),all runs in RUNS=)
+MISTAKEN := $(if $(word 2,$(MAKECMDGOALS)),,$(foreach name,$(UNUSED_$(MAKECMDGOALS)),$(if $(filter command,$(origin $(name))),$(name))))
 ifneq ($(strip $(MISTAKEN)),)
-$(error `make $(MAKECMDGOALS)` takes $(firstword $(WANTED))= and $(lastword $(WANTED))=, not $(firstword $(MISTAKEN))=)
+$(error `make $(MAKECMDGOALS)` takes $(USED), not $(firstword $(MISTAKEN))=)
 endif
 
 help: ## list the targets

@@ -19,7 +19,8 @@ from dcgan.record.folder import RunFolder
 def show(runs: Path, reports: Path, *, terminal: bool | None) -> int:
     """Show the runs until the user quits; return the exit code.
 
-    terminal: whether to stay in the terminal; None: where there is no screen.
+    terminal: whether to show the local runs in the terminal, or on the live page; None: W&B where runs are online,
+    else the terminal where there is no screen.
 
     Raises UserError when there is nothing to show in the terminal.
     """
@@ -29,7 +30,7 @@ def show(runs: Path, reports: Path, *, terminal: bool | None) -> int:
     # Only web addresses: a browser would open others too, and take one that begins with a dash for an option.
     addresses = (str(folder.read_status().get("wandb_url")) for folder in folders)
     urls = [url for url in addresses if re.fullmatch(r"https?://[!-~]{1,500}", url)]
-    if urls and os.environ.get("WANDB_MODE", "online") == "online":
+    if terminal is None and urls and os.environ.get("WANDB_MODE", "online") == "online":
         return _online(urls[-1].partition("/runs/")[0], runs, reports)
     if terminal is None:
         terminal = not has_screen()

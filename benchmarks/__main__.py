@@ -41,6 +41,7 @@ def _bench(options: argparse.Namespace) -> int:
         raise UserError(f"no benchmark {unknown[0]!r}; WHAT can be {', '.join(BENCHMARKS)}")
     if options.out.suffix != ".csv":
         raise UserError(f"--out {options.out}: the table is a .csv file, and RESULTS.md goes into the same folder")
+    results.read(options.out)  # before anything is measured
     runnable = [name for name, (module, _) in BENCHMARKS.items() if module != "gpu" or torch.cuda.is_available()]
     for name in options.what or runnable:
         measure = getattr(importlib.import_module(f"benchmarks.{BENCHMARKS[name][0]}"), f"bench_{name}")

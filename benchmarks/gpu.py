@@ -179,14 +179,15 @@ def examples_step(
 ) -> tuple[Callable[[], Tensor], Tensor, Tensor]:
     """Build our step on pytorch/examples' layers; return it with the two tensors that it reads, images and latents."""
     generator = nn.Sequential(nn.Unflatten(1, (LATENT, 1, 1)), *_fused(naive_generator(LATENT, widths, kernel=4)))
-    discriminator = Stack(*_fused(naive_discriminator(widths, kernel=4)[:-1]), nn.Flatten(0))
+    discriminator = Discriminator(32, 1)  # for its way to take batches; the layers are theirs
+    discriminator.layers = Stack(*_fused(naive_discriminator(widths, kernel=4)[:-1]))
     networks = [network.to(device).to(memory_format=torch.channels_last) for network in (generator, discriminator)]
     adams = [
         torch.optim.Adam(n.parameters(), 2e-4, (0.5, 0.999), fused=True, capturable=Device.of(device).records_steps)
         for n in networks
     ]
-    # A step calls the networks and nothing else, so any modules will do.
-    players = Players(cast(Generator, networks[0]), cast(Discriminator, networks[1]), *adams)
+    # A step calls the generator and nothing else, so any module will do.
+    players = Players(cast(Generator, generator), discriminator, *adams)
     real, latents = batches(0), torch.randn(batches.batch_size, LATENT, device=device)
     step = step_taker(players, Device.of(device), real=real, latents=latents, bf16=bf16)
     return step, real, latents

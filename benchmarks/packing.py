@@ -62,6 +62,8 @@ def bench_memory(rounds: int) -> Result:
 
     Once and not in rounds: there is no other side. The images are 2,000 drawn faces under many names.
     """
+    if sys.platform != "linux":
+        raise UserError("only Linux says how much memory a process has of its own")
     costs: list[Measurement] = []
     peak = 0.0
     for count in COUNTS:

@@ -7,6 +7,7 @@ from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
+from dcgan import UserError
 from dcgan.tools.cpus import cpu_count
 from dcgan.tools.files import save
 
@@ -107,10 +108,15 @@ def add(result: Result, *, rounds: int, command: str, path: Path) -> None:
 
 
 def read(path: Path = PATH) -> list[Row]:
-    """The table's rows; none where there is no table yet."""
+    """The table's rows; none where there is no table yet. Raises UserError for another table."""
     import pandas as pd
 
-    return pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records") if path.exists() else []
+    if not path.exists():
+        return []
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if [*table.columns] != [*COLUMNS]:
+        raise UserError(f"{path}: not a table of benchmarks, so nothing is added to it")
+    return table.to_dict("records")
 
 
 def markdown(rows: Iterable[Row]) -> str:

@@ -118,6 +118,8 @@ def _published(experiment: str, seed: int | None) -> Path:
             return path
     names = ", ".join(f"{name} seed {number}" for name, number, _ in published) or "none"
     advice = f"; `make run EXP={experiment}` trains one" if experiment in config.experiment_names() else ""
+    if any(name == experiment for name, _, _ in published):
+        advice = "; leave out SEED= (--seed)"
     raise UserError(
         f"{experiment}: no published generator{'' if seed is None else f' of seed {seed}'} (published: {names}){advice}"
     )

@@ -204,7 +204,10 @@ def _earlier_record(folder: RunFolder, experiment: Experiment) -> dict[str, Any]
     """
     if not folder.config.exists():
         return None
-    record = plain_yaml.read(folder.config)
+    try:
+        record = plain_yaml.read(folder.config)
+    except UserError as error:
+        raise UserError(f"{error}; --fresh (FRESH=1) trains the run again") from error
     changes = config.differences(config.from_record(record, folder.config), experiment)
     kinds = {"environment": dict, "code_files": dict, "wandb_id": str}
     if damaged := [key for key, kind in kinds.items() if not isinstance(record.get(key), kind)]:

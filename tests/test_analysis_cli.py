@@ -34,7 +34,7 @@ def _output(capsys, *words):
         (["compare", "--runs", "{}", "--inception-weights", "{}/weights.pth"], "error: {}/weights.pth: broken"),
         (
             ["rate", "baseline", "--profile", "smoke", "--runs", "{}"],
-            "no generator.params (no such run); train it with `make run` first",
+            "no generator.params (no such run); `make run` with the same EXP, PROFILE, SEED, SET and DATA trains it",
         ),
         (["study-page", "--wandb", "me/faces"], "only run folders have"),
     ],

@@ -51,6 +51,17 @@ def test_without_a_screen_the_page_in_wandb_is_printed_and_no_browser_is_opened(
         assert "W&B project: https://wandb.ai/me/faces\nW&B: a line\n" in capsys.readouterr().out
 
 
+def test_what_is_asked_for_is_shown_though_a_run_is_in_wandb(tmp_path, monkeypatch):
+    folder = make_run(tmp_path, "baseline")
+    status = {**folder.read_status(), "wandb_url": "https://wandb.ai/me/faces/runs/abcd1234"}
+    folder.write_status(status.pop("state"), **status)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr(dashboard, "_leet", lambda folders, runs: "the terminal")
+    monkeypatch.setattr(dashboard, "_live", lambda runs: "the live page")
+    assert dashboard.show(tmp_path, tmp_path / "reports", terminal=True) == "the terminal"
+    assert dashboard.show(tmp_path, tmp_path / "reports", terminal=False) == "the live page"
+
+
 def test_it_starts_without_the_libraries_that_take_long(tmp_path):
     slow = {"torch", "pandas", "matplotlib", "scipy", "wandb", "PIL"}
     script = (

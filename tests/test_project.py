@@ -106,7 +106,14 @@ def test_an_experiment_where_a_target_belongs_is_refused_before_anything_runs():
 
 @pytest.mark.parametrize(
     ("target", "variable", "right"),
-    [("study", "EXP=tuned_lr", "EXPS= and SEEDS="), ("study", "SEED=3", "EXPS="), ("run", "SEEDS=3", "EXP= and SEED=")],
+    [
+        ("study", "EXP=tuned_lr", "EXPS= and SEEDS="),
+        ("study", "SEED=3", "EXPS="),
+        ("study", "FRESH=1", "EXPS="),
+        ("sample", "EXPS=a", "EXP="),
+        ("prune", "EXP=a", "all runs in RUNS="),
+        ("run", "SEEDS=3", "EXP= and SEED="),
+    ],
 )
 def test_a_variable_that_a_target_would_ignore_is_refused_before_anything_runs(target, variable, right):
     refused = subprocess.run(

@@ -73,7 +73,7 @@ class LivePage:
     def _shown(self, run: WatchedRun, *, large: bool) -> dict[str, Any]:
         """Return what the template shows of a run."""
         status = run.status
-        key = quote(run.key)
+        key = quote(run.key, errors="surrogateescape")
         data, profile = run.place[:2]
         return {
             "title": run.title,

@@ -1,6 +1,7 @@
 """Serves the live page on this machine only: three addresses, no file but the newest grid of a run."""
 
 import re
+import sys
 import threading
 import time
 from http import HTTPStatus
@@ -12,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from analysis.pages import live_page
 from analysis.pages.live_page import LivePage
 from analysis.pages.watch import Watch, WatchedRun
+from dcgan import first_line
 from dcgan.tools.files import read_plain
 
 REST = 100  # times the CPU time that an answer took until a tab asks again: it costs at most a hundredth of a core...
@@ -47,6 +49,11 @@ class LiveServer(ThreadingHTTPServer):
                 self._seen_at = time.monotonic()
             return self._page.html(*self._seen, folder=self._folder, only=only, whole=whole)
 
+    @property
+    def behind(self) -> bool:
+        """Whether the last look has left rows of long histories for the next one."""
+        return self._watch.behind
+
     def grid(self, key: str | None) -> bytes | None:
         """The newest grid of the run with this key; None where there is none. Paths come from the look, never from
         the address."""
@@ -71,11 +78,15 @@ class _Handler(BaseHTTPRequestHandler):
         if not re.fullmatch(r"(127\.0\.0\.1|localhost)(:\d+)?", self.headers.get("Host", "")):
             return self._answer("this page is for this machine only", status=HTTPStatus.MISDIRECTED_REQUEST)
         address = urlsplit(self.path)
-        only = parse_qs(address.query).get("run", [None])[0]
+        only = parse_qs(address.query, errors="surrogateescape").get("run", [None])[0]
         if address.path in ("/", "/body"):
             began = time.thread_time()
-            html = self.server.html(only, whole=address.path == "/")
-            rest = min(REST * (time.thread_time() - began), RENEW_AT_MOST)
+            try:
+                html = self.server.html(only, whole=address.path == "/")
+            except Exception as error:  # or the tab would only see a closed connection, and the terminal nothing
+                print(f"the live page can't be made: {type(error).__name__}: {first_line(error)}", file=sys.stderr)
+                return self._answer("the terminal says why", status=HTTPStatus.INTERNAL_SERVER_ERROR)
+            rest = 0 if self.server.behind else min(REST * (time.thread_time() - began), RENEW_AT_MOST)
             return self._answer(html, kind="text/html; charset=utf-8", renew_after=max(rest, live_page.RENEW_SECONDS))
         if address.path == "/faces" and (grid := self.server.grid(only)):
             return self._answer(grid, kind="image/png", cache="private, max-age=86400, immutable")
@@ -90,7 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
         cache: str = "no-store",
         renew_after: float | None = None,
     ) -> None:
-        body = content.encode() if isinstance(content, str) else content
+        body = content.encode(errors="replace") if isinstance(content, str) else content
         self.send_response(status)
         headers = {"Content-Type": kind, "Content-Length": str(len(body)), "Cache-Control": cache}
         if renew_after is not None:

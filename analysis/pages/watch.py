@@ -63,6 +63,7 @@ class History:
             raise ValueError("its rows are not those of every step")
         losses = rows[:, LOSSES].T
         losses[losses < 0] = np.nan  # somebody tries another loss, which has no ratio
+        losses[(losses > np.finfo(np.float32).max) & np.isfinite(losses)] = np.nan  # no training wrote these
         self.losses = np.concatenate([self.losses, losses], axis=1)
 
     def _forget(self) -> None:
@@ -150,6 +151,7 @@ class Watch:
 
     def __init__(self, runs: Path) -> None:
         self.runs = runs
+        self.behind = False  # whether the last look left rows unread
         self._runs: dict[Path, WatchedRun] = {}
 
     def look(self) -> tuple[list[WatchedRun], list[str]]:
@@ -171,6 +173,7 @@ class Watch:
                 continue
             problems.extend(map(one_line, run.notes))
             runs.append(run)
+        self.behind = room <= 0
         return runs, problems
 
     def _opened(self, folder: RunFolder, started: int) -> WatchedRun:

@@ -85,7 +85,14 @@ def read_ratings(run_folder: Path) -> list[Rating]:
             ratings.append(_read(path))
         except (OSError, ValueError) as error:
             log.warning("%s", one_line(f"{path}: skipped, not a rating: {reason(error)}"))
-    return sorted(dict.fromkeys(ratings), key=lambda rating: rating.time)  # a file that was saved twice counts once
+    # Answers that were saved twice count once, also if the rater gave a name in between.
+    named = {(rating.generator, rating.time, rating.counts) for rating in ratings if rating.rater}
+    once = [
+        rating
+        for rating in dict.fromkeys(ratings)
+        if rating.rater or (rating.generator, rating.time, rating.counts) not in named
+    ]
+    return sorted(once, key=lambda rating: rating.time)
 
 
 def reason(error: Exception) -> str:

@@ -93,7 +93,7 @@ def _below(path: Path, problems: list[str], depth: int = DEPTH) -> Iterator[Path
         problems.append(one_line(f"{path}: can't be read: {error.strerror}"))
         return
     if re.fullmatch(r"seed-\d+", path.name or path.resolve().name):
-        if names:  # else only a lock at most: the run is about to begin, or was
+        if any(name != "log.txt" for name in names):  # else the run is about to begin, or was
             yield path
     elif depth:
         for name in names:

@@ -191,11 +191,11 @@ def _send_all(uploads: Sequence[_Upload]) -> list[str]:
     import wandb  # takes seconds
 
     lines: list[str] = []
-    sent, url, deleted, refusals = 0, None, [], []
+    sent, url, deleted, refusals, online = 0, None, [], [], False
     with wandb_client.variables_set(wandb_client.own_places(uploads[0].folder)):
-        wandb_client.be_quiet(wandb)
-        online, _ = wandb_client.wants_online(wandb)
         try:
+            wandb_client.be_quiet(wandb)  # it refuses a mistyped WANDB_MODE or WANDB_BASE_URL
+            online, _ = wandb_client.wants_online(wandb)
             for item in uploads:
                 to_server = online and item.is_there
                 if not item.new(online=to_server):

@@ -78,6 +78,8 @@ def commit(*paths: str) -> dict[str, Any]:
         return answer.stdout.strip()
 
     try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != PACKAGE.parent.resolve():
+            raise FileNotFoundError  # the lab was unpacked inside another repository
         return {
             "git_commit": git("rev-parse", "HEAD"),
             "git_changed": bool(git("status", "--porcelain", "--", *(paths or ["."]))),

@@ -63,7 +63,7 @@ class RunFolder:
             return self.generator
         state = self.read_status().get("state")
         reason = f"the run is {state}" if state else "no such run"
-        advice = "train it with `make run` first"
+        advice = "`make run` with the same EXP, PROFILE, SEED, SET and DATA trains it"
         if state in ENDED:  # `make run` would leave it as it is
             advice = "train it again with --fresh (FRESH=1), or sample from one of its snapshots/"
         raise UserError(f"{self.path}: no generator.params ({reason}); {advice}")

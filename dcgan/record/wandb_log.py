@@ -234,8 +234,8 @@ class Tracker:
             warned, self._warned = self._warned, True
         if not warned:  # one problem often shows in several places
             log.warning(
-                f"W&B: {fault}. Everything else continues; all numbers are in {self._folder}, and the next start "
-                "copies what W&B lacks"
+                f"W&B: {fault}. Everything else continues; all numbers are in {self._folder}, and a start that resumes "
+                "the run copies what W&B lacks"
             )
 
 

@@ -94,7 +94,8 @@ def _shared_request(options: argparse.Namespace) -> "Request":
     cluster = os.environ.get("RAY_ADDRESS")
     if options.profile is None and cluster:
         raise UserError("on a cluster, choose how much to train: --profile full (PROFILE=full), laptop or smoke")
-    profile = "" if cluster else device.choose(options.device).profile  # its machines choose their own devices
+    wished = "cpu" if options.gpus_per_run == 0 and options.device == "auto" else options.device
+    profile = "" if cluster else device.choose(wished).profile  # its machines choose their own devices
     run_options = argparse.Namespace(**vars(options), experiment="", seed=None)
     return request(run_options, profile)
 

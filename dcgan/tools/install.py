@@ -8,6 +8,7 @@ last: a .venv without it was left half-made and is made again, from the download
 import base64
 import configparser
 import contextlib
+import fcntl
 import hashlib
 import html
 import io
@@ -32,6 +33,7 @@ VENV = Path(".venv")
 RECORD = VENV / ".installed"
 PYTHON = VENV / "bin/python"
 BEFORE = Path(".venv.before")  # the previous .venv, while a new one is installed
+LOCK = Path(".venv.lock")
 
 #: Older versions lack options used below.
 OLDEST_UV = (0, 9)
@@ -98,6 +100,20 @@ def main(locks: list[Path], wish: str) -> None:
         # An empty .venv is made with the Python that runs this.
         previous = {"python": ".".join(platform.python_version_tuple()[:2])} if rebuild else installed
         RECORD.write_text(json.dumps({**previous, **checksums, "torch": torch}))
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Wait until no other command installs: two at once would delete each other's packages."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a folder that is read-only, or a network disk without locks
+            file = stack.enter_context(LOCK.open("w"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print("waiting: another command is installing into .venv", flush=True)
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager
@@ -337,7 +353,8 @@ def run(command: list[str], trouble: str, remedy: str = "", *, verbose: bool = F
 
 if __name__ == "__main__":
     try:
-        main([Path(name) for name in sys.argv[1:]], os.environ.get("TORCH", ""))
+        with alone():
+            main([Path(name) for name in sys.argv[1:]], os.environ.get("TORCH", ""))
     except KeyboardInterrupt:
         sys.exit(130)
     except InstallError as problem:

@@ -151,6 +151,13 @@ def test_the_table_is_not_the_page(tmp_path, capsys):
     assert "RESULTS.md: the table is a .csv file, and RESULTS.md goes into the same folder" in capsys.readouterr().err
 
 
+def test_another_table_is_refused_before_anything_is_measured(tmp_path, capsys):
+    other = tmp_path / "other.csv"
+    other.write_text("a,b\n1,2\n")
+    assert bench.main(["pack", "--out", str(other)]) == 2
+    assert capsys.readouterr() == ("", f"error: {other}: not a table of benchmarks, so nothing is added to it\n")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device on this machine")
 @pytest.mark.parametrize("what", ["steps", "epoch64", "epoch128", "examples", "busy"])
 def test_a_benchmark_of_a_missing_device_is_one_line(what, capsys):

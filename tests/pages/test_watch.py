@@ -1,5 +1,7 @@
 """What the live page reads of run folders that grow."""
 
+import json
+import os
 import re
 import shutil
 
@@ -7,6 +9,7 @@ import numpy as np
 from support.made_runs import make_run, write_scores
 
 from analysis.pages import watch
+from analysis.pages.live_server import LiveServer
 from analysis.pages.watch import History, Watch
 from analysis.runs.folders import read_folders
 from dcgan.record.folder import RunFolder
@@ -55,6 +58,36 @@ def test_one_look_reads_a_limited_amount_and_the_next_ones_the_rest(tmp_path, mo
     for _ in range(12):
         steps.append(sum(len(run.history) for run in looking.look()[0]))
     assert 0 < steps[0] < steps[2] < steps[-1] == 1200
+
+
+def test_a_loss_that_no_training_writes_is_no_number(tmp_path):
+    folder = make_run(tmp_path, "baseline", steps=10)
+    text = folder.history.read_text().splitlines()
+    cells = text[3].split(",")
+    folder.history.write_text("\n".join([*text[:3], ",".join([cells[0], "1.79e308", *cells[2:]]), *text[4:]]) + "\n")
+    (run,), problems = Watch(tmp_path).look()
+    assert problems == []
+    assert np.isnan(run.history.losses[0, 2])
+    assert LiveServer(tmp_path).html(None, whole=True)
+
+
+def test_a_folder_with_a_log_only_is_about_to_begin(tmp_path):
+    folder = make_run(tmp_path, "baseline", steps=10)
+    beginning = folder.path.with_name("seed-7")
+    beginning.mkdir()
+    (beginning / "log.txt").touch()
+    runs, problems = Watch(tmp_path).look()
+    assert (len(runs), problems) == (1, [])
+
+
+def test_a_name_and_a_text_that_are_no_utf_8_are_shown(tmp_path):
+    folder = make_run(tmp_path, "baseline", steps=10, state="interrupted")
+    status = json.loads(folder.status.read_text())
+    folder.status.write_text(json.dumps({**status, "state": "failed", "error": "\ud800"}))
+    folder.path.parent.rename(folder.path.parent.with_name(os.fsdecode(b"caf\xe9")))
+    page = LiveServer(tmp_path).html(None, whole=True)
+    assert "caf" in page
+    assert page.encode(errors="replace")
 
 
 def test_it_agrees_with_what_the_comparison_reads(tmp_path):

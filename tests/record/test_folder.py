@@ -142,8 +142,8 @@ def test_a_blank_line_in_a_history_costs_no_row_when_the_run_resumes(folder):
 @pytest.mark.parametrize(
     ("state", "advice"),
     [
-        (None, r"no generator.params \(no such run\); train it with `make run` first"),
-        ("interrupted", r"\(the run is interrupted\); train it with `make run` first"),
+        (None, r"no generator.params \(no such run\); `make run` with the same EXP"),
+        ("interrupted", r"\(the run is interrupted\); `make run` with the same EXP"),
         ("diverged", r"\(the run is diverged\); train it again with --fresh"),
     ],
 )
