@@ -118,7 +118,7 @@ def _losses(comparison: Comparison) -> Iterator[Drawing]:
         return
     limits = loss_plots.shared_limits(list(runs.values()))
     for name, losses in runs.items():
-        figure = plots.figure(5.5)
+        figure = plots.figure(6)
         loss_plots.losses(figure, losses, limits)
         crossed = counted(len(losses.crossings), "time")
         alt = f"Losses of D and G over {len(losses.raw):,} steps of {losses.title}; the curves cross {crossed}"

@@ -25,6 +25,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from PIL import Image
 
@@ -291,10 +292,12 @@ def legend_below(axis: Axes, handles: Sequence[Line2D], title: str = "") -> None
     """A legend that hides no data, below a sentence in bold."""
     figure = axis.get_figure(root=True)
     assert figure is not None
-    longest = max(len(str(handle.get_label())) for handle in handles)
-    width = 0.0155 * longest + 0.125  # of an entry with its line, in widths of a figure
-    columns = max(1, int(figure.get_figwidth() / WIDTH / width))  # more would stand out of the figure
-    figure.set_figheight(figure.get_figheight() + 0.2 * max(0, ceil(len(handles) / columns) - FEW))
+    for handle in handles:
+        handle.set_label(_wrapped(str(handle.get_label()), 52))
+    lines = [line for handle in handles for line in str(handle.get_label()).split("\n")]
+    widest = max(TextPath((0, 0), line, size=9).get_extents().width for line in lines) + 54  # points, with its handle
+    columns = max(1, int(72 * figure.get_figwidth() / widest))  # more would stand out of the figure
+    figure.set_figheight(figure.get_figheight() + 0.2 * max(0, ceil(len(lines) / columns) - FEW))
     legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=3)
     if title:
         legend.set_title(title, prop=FontProperties(weight="bold", size=9.5))
@@ -302,8 +305,13 @@ def legend_below(axis: Axes, handles: Sequence[Line2D], title: str = "") -> None
 
 def set_title(axis: Axes, text: str, length: int = 52) -> None:
     """A title in as many lines as it takes: it starts at the axis and is cut off at the figure's edge."""
-    text = re.sub(r",(?=[a-z])", ", ", text)  # a long name breaks between its settings
-    axis.set_title("\n".join(line for part in text.split("\n") for line in wrap(part, length)))
+    axis.set_title(_wrapped(text, length))
+
+
+def _wrapped(text: str, length: int) -> str:
+    """The text in lines of at most so many letters; a long name breaks between its settings."""
+    text = re.sub(r",(?=[a-z])", ", ", text)
+    return "\n".join(line for part in text.split("\n") for line in wrap(part, length))
 
 
 def _over_steps(axis: Axes, rows: pd.DataFrame, title: str, label: str) -> None:

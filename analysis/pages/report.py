@@ -23,7 +23,7 @@ from analysis.pages.grids import Frame, frame, samples
 from analysis.pages.html import template
 from analysis.pages.words import number
 from analysis.runs.ratings import KINDS
-from analysis.runs.run import Note, Run
+from analysis.runs.run import Run
 from analysis.score import NEAREST
 from dcgan import counted
 from dcgan.tools.files import save
@@ -79,17 +79,9 @@ def html(comparison: Comparison, figures: Mapping[str, Sequence[Picture]], *, pe
         provenance=provenance(comparison.runs, places),
         left_out=_left_out(comparison, len(places)),
         summary=_summary(comparison),
-        alarms=_by_text(comparison.alarms),
-        notes=_by_text(comparison.notes),
+        alarms=tables.note_lines(comparison.alarms),
+        notes=tables.note_lines(comparison.notes),
     )
-
-
-def _by_text(notes: Sequence[Note]) -> list[str]:
-    """The notes as people read them: those that say the same of several runs are one."""
-    runs_of: dict[str, list[str]] = {}
-    for note in notes:
-        runs_of.setdefault(note.text, []).extend([note.run] if note.run else [])
-    return [": ".join([*([", ".join(runs)] if runs else []), text]) for text, runs in runs_of.items()]
 
 
 #: What stands for a plot's marker in text.

@@ -205,6 +205,7 @@ def _facts(comparison: Comparison, figures: Sequence[str], samples: Mapping[str,
         "apart_images": _range(run.images[0] for run in runs_apart),
         "kind": "drawn faces" if finished_runs[0].record["data"]["name"] == "embedded" else "photographs",
         "devices": _devices(comparison),
+        "notes": tables.note_lines([*comparison.alarms, *comparison.notes]),
     }
 
 
@@ -268,7 +269,10 @@ def _associations(comparison: Comparison, x: str) -> list[list[str]]:
 def _provenance(comparison: Comparison) -> dict[str, Any]:
     """The facts that all runs share, and a table of the others."""
     facts = report.provenance(comparison.runs, range(len(comparison.runs)))
-    table = [[cell(value) for value in row] for row in (facts["columns"], *facts["rows"])]
+    table = [
+        [cell(name).replace("+", "<wbr>+").replace(",", ",<wbr>"), *(cell(value) for value in values)]
+        for name, *values in (facts["columns"], *facts["rows"])
+    ]
     return {
         "shared": [(cell(key), cell(value)) for key, value in facts["shared"]],
         "table": markdown_table(table),

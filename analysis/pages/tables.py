@@ -13,7 +13,7 @@ from analysis.compare.comparison import DYNAMICS, Alternative, Arms, Comparison
 from analysis.compare.plan import DOSE, SD
 from analysis.measures.inference import Estimate, pooled_sd
 from analysis.pages.words import cell, number, setting, table
-from analysis.runs.run import Run
+from analysis.runs.run import Note, Run
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,24 @@ def markdown(comparison: Comparison) -> str:
         lines += ["", f"**{cell(answer.question)}** {cell(answer.sentence)}", ""]
         lines += [f"- {cell(sentence)}" for sentence in answer.evidence]
     for title, notes in (("Alarms", comparison.alarms), ("Notes", comparison.notes)):
-        lines += ["", f"## {title}", ""] + ([f"- {cell(note)}" for note in notes] or ["None."])
+        lines += ["", f"## {title}", ""] + ([f"- {cell(line)}" for line in note_lines(notes)] or ["None."])
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
+
+
+def note_lines(notes: Sequence[Note]) -> list[str]:
+    """The notes as people read them, with one line for all runs of which the same is said."""
+    runs_by_text: dict[str, list[str]] = {}
+    for note in notes:
+        runs_by_text.setdefault(note.text, []).extend([note.run] if note.run else [])
+    lines = []
+    for text, titles in runs_by_text.items():
+        seeds: dict[str, list[str]] = {}
+        for title in titles:
+            name, _, seed = title.rpartition(" seed ")
+            seeds.setdefault(name, []).append(seed)
+        runs = "; ".join(f"{name} seed{'s' * (len(each) > 1)} {', '.join(each)}" for name, each in seeds.items())
+        lines.append(f"{text}: {runs}" if len(titles) > 1 else f"{runs}: {text}" if titles else text)
+    return lines
 
 
 def result_tables(comparison: Comparison, measures: Sequence[Measure] = MEASURES) -> dict[str, list[list[str]]]:

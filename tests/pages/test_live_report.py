@@ -63,7 +63,7 @@ def test_the_page_is_there_before_the_scores_and_ends_as_one_written_after_them(
     text = _page(live.page)
     assert "Scores are being computed: 0 of 3 generators are scored." in " ".join(text.split())
     assert 'http-equiv="refresh"' in live.page.read_text(encoding="utf-8")
-    assert "baseline seed 2: its scores are being computed" in text
+    assert "its scores are being computed: baseline seeds 0, 1, 2" in text
     assert pd.read_csv(live.page.with_name("compare.csv"))["fid"].isna().all()
 
     live.complete()

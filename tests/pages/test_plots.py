@@ -11,7 +11,7 @@ from support.planned_runs import ROUTES, made
 
 from analysis.compare.plan import DOSE
 from analysis.pages import arm_figures, loss_plots, plots
-from dcgan.tools.loss_style import COLORS
+from dcgan.tools.loss_style import COLORS, smoothing
 
 FOUR = ["baseline", "regularized", "tuned_lr", "hires_128"]
 
@@ -104,6 +104,10 @@ def test_runs_share_their_heights_and_a_run_that_leaves_them_says_how_far():
     assert curves.get_title(loc="left").startswith("tuned_lr, seed 0\nthe curves cross 0 times in 300 steps")
 
 
+def test_a_short_run_is_smoothed_over_fewer_steps_than_a_long_one():
+    assert [smoothing(steps) for steps in (1, 40, 500, 5_000)] == [1, 2, 25, 50]
+
+
 def test_forty_thousand_steps_of_losses_stay_below_a_megabyte_of_svg():
     with plots.drawing():
         figure = plots.figure(5)
@@ -126,7 +130,12 @@ def test_several_seeds_are_thin_lines_and_their_mean_over_shared_steps_a_thick_o
     assert legend(axis) == ["baseline (n = 2 seeds)", "tuned_lr (one seed)", "real against real (n = 2,500)"]
 
 
-@pytest.mark.parametrize("names", [["baseline", "tuned_lr"], ["hires_128", "hires_128_equal_lr", "hires_128_longer"]])
+LONG = "slow_d_only+duration_multiplier=2.0,images=500,snapshots=20"
+
+
+@pytest.mark.parametrize(
+    "names", [["baseline", "tuned_lr"], ["hires_128", "hires_128_equal_lr", "hires_128_longer"], ["baseline", LONG]]
+)
 def test_a_legend_stays_within_its_figure(names):
     with plots.drawing():
         figure = plots.figure(4.1)

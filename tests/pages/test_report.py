@@ -13,7 +13,7 @@ from support.lab import NO_FIGURES
 from support.made_runs import compared, make_run, rated, scores
 
 from analysis.compare.build import compare
-from analysis.compare.comparison import Alternative
+from analysis.compare.comparison import Alternative, Note
 from analysis.measures.inference import t_interval
 from analysis.pages import arm_figures, grids, plots, report, tables, words
 from analysis.runs.folders import read_folders
@@ -262,13 +262,38 @@ def test_runs_that_all_are_unfinished_still_give_a_page(tmp_path):
 
 
 def test_one_run_gives_a_page(tmp_path):
-    make_run(tmp_path / "runs", "baseline", steps=1200)
+    make_run(tmp_path / "runs", "baseline", steps=1200, profile="laptop")
     one = compared(tmp_path / "runs", {"baseline": scores(50.0)})
     text = _text(report.html(one, NO_FIGURES))
     assert "1 experiment · 1 run" in text
     assert "[nan" not in text
     assert "The starting point" in text
     assert "★" not in text.replace("★ marks", "")
+
+
+def test_a_test_run_says_that_it_ranks_nothing_and_gives_no_star(tmp_path):
+    for name in ("baseline", "tuned_lr"):
+        make_run(tmp_path / "runs", name, steps=60, profile="smoke")
+    text = _text(
+        report.html(compared(tmp_path / "runs", {"baseline": scores(50.0), "tuned_lr": scores(60.0)}), NO_FIGURES)
+    )
+    assert "too short for any verdict" in text
+    assert "★" not in text
+    assert "best mean" not in text
+
+
+def test_what_is_said_of_several_runs_stands_once_with_their_names():
+    notes = [
+        Note("late", "a seed 0"),
+        Note("late", "a seed 2"),
+        Note("alone", "b seed 1"),
+        Note("late", "b+x=1 seed 0"),
+    ]
+    assert tables.note_lines([*notes, Note("of none")]) == [
+        "late: a seeds 0, 2; b+x=1 seed 0",
+        "b seed 1: alone",
+        "of none",
+    ]
 
 
 def test_runs_read_from_wandb_have_everything_but_the_grids(tmp_path):

@@ -32,6 +32,10 @@ def test_every_image_loads_and_nothing_makes_the_page_scroll_sideways(opened):
     for width in (1280, 390, 320):
         opened.set_viewport_size({"width": width, "height": 844})
         assert opened.evaluate("document.documentElement.scrollWidth") <= width
+        names = opened.locator(".pinned th[scope=row]")
+        assert max(names.evaluate_all("cells => cells.map(cell => cell.offsetWidth)")) < width / 2, (
+            "the rest is numbers"
+        )
 
 
 def test_the_slider_moves_the_grids_and_a_run_without_one_of_that_step_shows_the_one_before(opened):

@@ -89,7 +89,7 @@ def test_every_number_has_its_n_and_the_runs_own_questions_their_answers(compari
     assert re.search(r"\| baseline +\| 2 +\| 0.0778 \[0.0778, 0.0778\] +\| 70.0 \[70.0, 70.0\]", text)
     for each in comparison.alternatives:
         assert each.question in text
-    assert "tuned_lr: image_size 64 → 128" in text
+    assert "- **hires_128** (tuned_lr: image_size 64 → 128)." in text
 
 
 def test_the_bands_of_both_losses_are_compared_in_one_table_and_one_figure(docs):
@@ -348,7 +348,7 @@ def test_runs_of_another_profile_are_shown_by_themselves_beside_the_study(compar
     study_page.write(comparison, tmp_path / "figures", tmp_path / "docs", beside=[full])
     page = tmp_path / "docs" / "study.md"
     text = page.read_text(encoding="utf-8")
-    shown = folds(text)[f"Outside the study: {len(comparison.runs)} runs of the profile `full`"]
+    shown = folds(text)[f"Outside the study: {len(comparison.runs)} runs of the profile <code>full</code>"]
     assert "The answers on this page don't count these runs" in shown
     assert "| baseline" in shown
     assert "study/samples-faces-01234567-full-baseline.webp" in shown
