@@ -74,7 +74,7 @@ def test_make_trains_samples_compares_and_writes_the_study(tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in runs.rglob("scores.csv")}
     assert [log] == list(page.parent.glob("wandb/offline-run-*"))
     study = " ".join((docs / "study.md").read_text(encoding="utf-8").split())
-    assert "2 recipes: 2 runs, 1 seed each, 40 steps" in study
+    assert "2 recipes with 1 seed each: 2 runs of 40 steps" in study
     command = re.search(r'make study EXPS="baseline tuned_lr" SEEDS=1 PROFILE=smoke SET="([^"]+)"', study)
     assert command, study
     assert set(command[1].split()) == SETTINGS

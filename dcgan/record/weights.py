@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from dcgan import UserError
-from dcgan.networks import SMALLEST_MAP, Generator
+from dcgan.networks import IMAGE_SIZES, SMALLEST_MAP, Generator
 from dcgan.tools import files
 from dcgan.tools.memory import out_of_memory
 
@@ -139,8 +139,11 @@ def _empty_generator(state: dict[str, Tensor]) -> Generator:
         raise ValueError("no layers.to_4x4.0.weight of (latent_dim, channels, 4, 4)")
     latent_dim, channels = first.shape[:2]
     depth = len({key.split(".")[1] for key in state if key.startswith("layers.")})
+    image_size = SMALLEST_MAP * 2 ** (depth - 1)
+    if image_size not in IMAGE_SIZES:  # with a clearer message than the generator's own
+        raise ValueError(f"{depth} layers, which no image size has")
     with torch.device("meta"):
-        return Generator(SMALLEST_MAP * 2 ** (depth - 1), latent_dim, channels)  # a ValueError if no size has so many
+        return Generator(image_size, latent_dim, channels)
 
 
 def _check_fits(state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

@@ -1,7 +1,9 @@
 """A .venv that is there: kept, updated, or made again."""
 
+import fcntl
 import json
 import shutil
+import subprocess
 
 import pytest
 from support.package_index import write_wheel
@@ -86,6 +88,19 @@ def test_a_change_of_torch_that_is_killed_leaves_one_whole_venv(ready, moment):
     assert ready.setup() == ""
     assert (ready.folder / ".venv/before").exists() == (moment == "before")
     assert not (ready.folder / ".venv.before").exists()
+
+
+def test_two_installations_wait_for_each_other(lab, index):
+    lab.env["PIP_INDEX_URL"] = f"{index.address}/simple"
+    with (lab.folder / ".venv.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        words = ["make", "--no-print-directory", "setup"]
+        second = subprocess.Popen(words, cwd=lab.folder, env=lab.env, stdout=subprocess.PIPE, text=True)
+        assert second.stdout.readline() == "waiting: another command is installing into .venv\n"
+        assert not (lab.folder / ".venv").exists()
+    assert second.communicate(timeout=60)[0].startswith("installing into .venv")
+    assert second.returncode == 0
+    assert lab.installed() == {"tiny==1.0"}
 
 
 def test_on_a_terminal_the_progress_of_uv_is_shown_and_why_it_fails(lab, index):

@@ -250,6 +250,14 @@ def test_trouble_with_wandb_is_one_line_in_time(trouble, scored, server, monkeyp
     assert line.endswith("the next `make compare` tries again")
 
 
+@pytest.mark.parametrize(("variable", "mistyped"), [("WANDB_MODE", "ofline"), ("WANDB_BASE_URL", "foo")])
+def test_a_mistyped_setting_of_wandb_is_a_line(variable, mistyped, scored, monkeypatch):
+    scored.train()
+    monkeypatch.setenv(variable, mistyped)
+    line, *_ = scored.upload()
+    assert line.startswith("W&B: the scores were not sent (")
+
+
 def test_what_was_sent_is_read_back(scored, server):
     scored.train()
     scored.upload()
