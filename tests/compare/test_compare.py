@@ -150,12 +150,9 @@ def test_a_snapshot_has_the_interleaving_of_the_steps_since_the_one_before(tmp_p
 
 
 def test_runs_with_as_many_snapshots_are_parent_and_child(tmp_path):
-    """The number of snapshots is part of a run's name, and not of its recipe."""
     found = {}
-    for seed in (0, 1):
-        for name, fid in (("baseline", 50), ("regularized", 80)):
-            along = [fid + seed] * 6
-            scored_run(tmp_path, found, name, seed, along=along, steps=1200, overrides=["snapshots=6"])
+    for name, seed, fid in (("baseline", 0, 50), ("baseline", 1, 51), ("regularized", 0, 80), ("regularized", 1, 81)):
+        scored_run(tmp_path, found, name, seed, along=[fid] * 6, steps=1200, overrides=["snapshots=6"])
     child = alternative(compared(tmp_path, found), "regularized+snapshots=6")
     assert child.parent == "baseline+snapshots=6"
     assert child.differences["fid"].difference == pytest.approx(30)
@@ -163,11 +160,11 @@ def test_runs_with_as_many_snapshots_are_parent_and_child(tmp_path):
 
 
 def test_the_protocol_on_the_page_is_that_of_the_scores_on_it(tmp_path):
-    for name in ("baseline", "regularized"):
-        make_run(tmp_path, name)
-    runs, _ = read_folders(tmp_path)
+    make_run(tmp_path, "baseline")
+    make_run(tmp_path, "regularized")
     other, usual = (Protocol(each, "0123456789abcdef", "faces-01234567:64px:500", 9, 9) for each in ("other", "usual"))
-    found = compare(runs, lambda run: (other, NOTHING) if run.name == "baseline" else (usual, scores(20.0)))
+    found_by = {"baseline": (other, NOTHING), "regularized": (usual, scores(20.0))}
+    found = compare(read_folders(tmp_path)[0], lambda run: found_by[run.name])
     assert found.protocol["feature extractor"] == "usual (weights 01234567)"
 
 
