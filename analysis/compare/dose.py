@@ -42,7 +42,7 @@ def split(arms: Arms) -> Split:
 
 
 def still_learning(arms: Arms) -> tuple[int, int]:
-    """Count the runs in which KID still falls clearly at the equal steps, and those of which it is known."""
+    """Count the runs in which KID still falls clearly at the equal steps, and the runs where this is known."""
     scored = arms.snapshots.dropna(subset="kid_mean")
     falling = [still_falls(rows) for _, rows in scored.groupby(["arm", "seed"])]
     known = [count for count in falling if count is not None]

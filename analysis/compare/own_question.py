@@ -153,9 +153,8 @@ def _interleaving_change(recipe: Alternative) -> str:
 
 def effect_text(effect: Effect) -> str:
     """'+0.25 [+0.18, +0.33], n = 3 seeds each'; without an interval where a side has one seed."""
-    low, difference, high = (
-        round(value, 9) + 0.0 for value in (effect.low, effect.difference, effect.high)
-    )  # no 2e-16
+    rounded = (round(value, 9) + 0.0 for value in (effect.low, effect.difference, effect.high))  # 2e-16 is 0
+    low, difference, high = rounded
     interval = "" if math.isnan(low) else f" [{low:+.3g}, {high:+.3g}]"
     return f"{difference:+.3g}{interval}, {seeds_text(effect.n)}"
 

@@ -110,7 +110,7 @@ def markdown(comparison: Comparison) -> str:
 
 
 def note_lines(notes: Sequence[Note]) -> list[str]:
-    """The notes as people read them, with one line for all runs of which the same is said."""
+    """The notes as people read them, with one line for all runs that share a text."""
     runs_by_text: dict[str, list[str]] = {}
     for note in notes:
         runs_by_text.setdefault(note.text, []).extend([note.run] if note.run else [])

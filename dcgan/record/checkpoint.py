@@ -49,7 +49,7 @@ def load(folder: Path, parts: Mapping[str, Any]) -> tuple[int, dict[str, float]]
         except OSError as error:  # a network disk that is away for a moment, say: the file may be as good as ever
             raise UserError(
                 f"{path}: can't be read: {error.strerror or error}; if that stays so, delete it, and the run resumes "
-                "from the checkpoint before it"
+                "from the checkpoint before it, or starts again if there is none"
             ) from error
         if checksum(content) != expected:
             log.warning("%s is damaged (its bytes don't match the checksum in its name); trying an older one", path)
